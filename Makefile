@@ -1,2 +1,48 @@
-help:
-	@echo soon
+STACK ?= dev
+ARGS ?=
+
+TOOLCHAIN := python3 -m toolchain
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  STACK=guide make up   another stack (Pulumi.guide.yaml); the default is dev"
+	@echo "  ARGS='--refresh'      more arguments, for pulumi or pytest"
+
+up: ## Converge the stack: install what is missing, then pulumi up
+	@$(TOOLCHAIN) up $(STACK) -- $(ARGS)
+
+preview: ## Show what up would do
+	@$(TOOLCHAIN) preview $(STACK) -- $(ARGS)
+
+down: ## Destroy the stack; what is cached is kept unless the stack says otherwise
+	@$(TOOLCHAIN) down $(STACK) -- $(ARGS)
+
+test: ## Run all tests, on the real engine
+	@$(TOOLCHAIN) test -- $(ARGS)
+
+check: ## Lint, check types and formatting
+	@$(TOOLCHAIN) packages
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+
+bench: ## Measure against the guide's docker run lines and an empty Pulumi program
+	@$(TOOLCHAIN) run -- python -m benchmarks.up
+
+lock: ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
+	@$(TOOLCHAIN) packages
+	@$(PYTHON) -m uv $(LOCK) pyproject.toml --output-file requirements.txt
+	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+# Without the index: a lock that names a package registry's host works on no other network.
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock'
+
+clean: ## Remove what was installed and built; the state of the stacks stays
+	@$(TOOLCHAIN) clean
+
+.PHONY: help up preview down test check bench lock clean

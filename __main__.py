@@ -1,0 +1,28 @@
+"""The Pulumi program: reads the settings, declares the components, exports what they offer."""
+
+import pulumi
+
+from components import settings
+from components.registry_cache import RegistryCache
+
+try:
+    stack = settings.load()
+except settings.SettingsError as error:
+    raise pulumi.RunError(str(error)) from None
+
+cache = RegistryCache("caches", stack)
+
+pulumi.export("mirrors", cache.mirrors)
+pulumi.export(
+    "caches",
+    {
+        host: {
+            "endpoint": proxy.endpoint,
+            "container": proxy.container,
+            "volume": proxy.volume,
+            "image": proxy.image,
+        }
+        for host, proxy in cache.proxies.items()
+    },
+)
+pulumi.export("talosctlFlags", cache.talosctl_flags)

@@ -1,0 +1,1 @@
+"""What Pulumi sees: the settings of a stack, and the component resources made from them."""

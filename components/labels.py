@@ -1,0 +1,23 @@
+"""The labels by which everything of a stack is found on the engine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PROJECT = "talos-registry-cache"
+STACK = f"{PROJECT}.stack"
+UPSTREAM = f"{PROJECT}.upstream"
+
+
+def of_stack(stack: str) -> Mapping[str, str]:
+    """The labels that all resources of a stack carry."""
+    return {STACK: stack}
+
+
+def of_upstream(stack: str, host: str) -> Mapping[str, str]:
+    """The labels that the resources of one upstream carry."""
+    return {STACK: stack, UPSTREAM: host}
+
+
+def inputs(labels: Mapping[str, str]) -> list[Any]:
+    """Labels in the form in which every resource of pulumi-docker takes its own type of them."""
+    return [{"label": label, "value": value} for label, value in labels.items()]

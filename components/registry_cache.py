@@ -1,0 +1,168 @@
+"""RegistryCache: the caches of a stack."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_docker as docker
+from pydantic import SecretStr
+
+from components import engine
+from components import labels as label
+from components.caching_proxy import CachingProxy, CachingProxyArgs
+from components.credential_helper import CredentialHelper, CredentialHelperArgs
+from components.settings import Caches, StackSettings, Upstream, is_ipv4
+
+LOOPBACK = "127.0.0.1"
+MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024}
+
+
+class RegistryCache(pulumi.ComponentResource):
+    """One caching proxy for each upstream of a stack, on a network of their own."""
+
+    proxies: Mapping[str, CachingProxy]
+    """The caching proxies, by registry host."""
+
+    mirrors: pulumi.Output[Mapping[str, str]]
+    """The URL of each as nodes reach it, by registry host."""
+
+    talosctl_flags: pulumi.Output[str]
+    """The same as flags of `talosctl cluster create`."""
+
+    def __init__(
+        self, name: str, settings: StackSettings, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        self._settings = settings
+        self._caches = settings.caches
+        self._prefix = settings.caches.name_prefix or f"registry-{settings.stack}"
+        self._mirror_host = _mirror_host(settings.caches)
+        self._publish_on = _publish_on(settings.caches, self._mirror_host)
+        self._published = engine.published(settings.stack)
+        self._images: dict[str, docker.RemoteImage] = {}
+        self._network = docker.Network(
+            "network",
+            name=self._prefix,
+            driver="bridge",
+            labels=label.inputs(label.of_stack(settings.stack)),
+            opts=pulumi.ResourceOptions(
+                parent=self, hooks=pulumi.ResourceHookBinding(before_create=[engine.clear_network])
+            ),
+        )
+        self._anonymous: CredentialHelper | None = None
+        self.proxies = {
+            host: CachingProxy(
+                host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
+            )
+            for host, upstream in settings.caches.upstreams.items()
+        }
+        self.mirrors = pulumi.Output.all(
+            **{host: proxy.mirror for host, proxy in self.proxies.items()}
+        )
+        self.talosctl_flags = self.mirrors.apply(_talosctl_flags)
+        self.register_outputs({"mirrors": self.mirrors, "talosctl_flags": self.talosctl_flags})
+
+    def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
+        caches = self._caches
+        container = self._named(host)
+        image = upstream.image or caches.image
+        return CachingProxyArgs(
+            container=container,
+            volume=f"{caches.storage.volume_prefix or self._prefix}-{_in_names(host)}",
+            on_destroy=caches.storage.on_destroy,
+            image=self._image(image),
+            image_reference=image,
+            remote_url=upstream.remote_url,
+            port=upstream.port,
+            publish_on=pulumi.Output.all(self._publish_on, self._published).apply(
+                lambda found: _in_engine_order(found[0], found[1].get(container, []))
+            ),
+            mirror_host=self._mirror_host,
+            network=self._network.name,
+            credentials=self._credentials(host, upstream).volume,
+            ttl=None if caches.ttl == "never" else caches.ttl,
+            log_level=caches.logs.level,
+            log_max_size=caches.logs.max_size,
+            log_max_files=caches.logs.max_files,
+            memory_limit_mib=_mib(caches.memory_limit),
+            labels=label.of_upstream(self._settings.stack, host),
+        )
+
+    def _credentials(self, host: str, upstream: Upstream) -> CredentialHelper:
+        """The upstream's own credential helper, or the one that all anonymous ones share."""
+        if upstream.username is None:
+            if self._anonymous is None:
+                self._anonymous = self._helper("anonymous", label.of_stack(self._settings.stack))
+            return self._anonymous
+        return self._helper(
+            f"{host}-credentials",
+            label.of_upstream(self._settings.stack, host),
+            username=upstream.username,
+            password=self._settings.passwords[host],
+        )
+
+    def _helper(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        username: str | None = None,
+        password: SecretStr | None = None,
+    ) -> CredentialHelper:
+        args = CredentialHelperArgs(
+            volume=self._named(name),
+            image=self._image(self._caches.image),
+            labels=labels,
+            username=username,
+            password=password,
+        )
+        return CredentialHelper(name, args, pulumi.ResourceOptions(parent=self))
+
+    def _image(self, reference: str) -> pulumi.Output[str]:
+        """The ID of an image, pulled once however many caches run it, and kept on destroy."""
+        if reference not in self._images:
+            self._images[reference] = docker.RemoteImage(
+                reference,
+                name=reference,
+                keep_locally=True,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        return self._images[reference].image_id
+
+    def _named(self, host: str) -> str:
+        return f"{self._prefix}-{_in_names(host)}"
+
+
+def _in_names(host: str) -> str:
+    """A registry host in a container's or volume's name, where a colon is not allowed."""
+    return host.replace(":", "_")
+
+
+def _mirror_host(caches: Caches) -> pulumi.Output[str]:
+    if caches.mirror_host == "auto":
+        return engine.mirror_host()
+    return pulumi.Output.from_input(caches.mirror_host)
+
+
+def _publish_on(caches: Caches, mirror_host: pulumi.Output[str]) -> pulumi.Output[Sequence[str]]:
+    if caches.publish_on is not None:
+        return pulumi.Output.from_input([str(address) for address in caches.publish_on])
+    return mirror_host.apply(
+        lambda host: [LOOPBACK, host] if host != LOOPBACK and is_ipv4(host) else [LOOPBACK]
+    )
+
+
+def _talosctl_flags(mirrors: Mapping[str, str]) -> str:
+    return " ".join(f"--registry-mirror {host}={url}" for host, url in mirrors.items())
+
+
+def _in_engine_order(wanted: Sequence[str], published: Sequence[str]) -> Sequence[str]:
+    """The wanted addresses, in the engine's order if it has just these.
+
+    The provider compares them one by one with what the engine said, and engines differ: 20.10
+    turns the order in which it was asked around, later ones sort. Any other order than the
+    engine's would replace the container at every `up`.
+    """
+    return published if sorted(published) == sorted(wanted) else sorted(wanted)
+
+
+def _mib(size: str) -> int:
+    return max(1, round(int(size[:-1]) * MIB_PER_UNIT[size[-1]]))

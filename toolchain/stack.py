@@ -1,0 +1,118 @@
+"""The commands on one stack, as `make` runs them."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from toolchain import engine
+from toolchain.places import ROOT, STATE
+from toolchain.report import SetupError, run, say
+
+PROJECT = "talos-registry-cache"
+STACK_LABEL = f"{PROJECT}.stack"
+
+
+def up(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
+    """Converge a stack; the exit code is Pulumi's own."""
+    return _pulumi("up", stack, env, ["--yes", *arguments])
+
+
+def preview(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
+    """Show what `up` would do; the exit code is Pulumi's own."""
+    return _pulumi("preview", stack, env, ["--diff", *arguments])
+
+
+def down(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
+    """Destroy a stack's resources, and say which volumes were kept."""
+    code = _pulumi("destroy", stack, env, ["--yes", *arguments])
+    kept = _volumes(stack, env["DOCKER_HOST"])
+    if code == 0 and kept:
+        say(f"kept, and used again by the next `make up`: {', '.join(kept)}")
+        say(f"to delete them: docker volume rm {' '.join(kept)}")
+    return code
+
+
+def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
+    if not _stack_file(stack).exists():
+        allowed = ", ".join(sorted(_stacks()))
+        raise SetupError(f"there is no stack file {_stack_file(stack).name}; stacks: {allowed}")
+    line = ["pulumi", command, "--stack", stack, *arguments]
+    if env["PULUMI_BACKEND_URL"] == STATE.as_uri():
+        line += ["--config-file", str(_prepare_local(stack, env))]
+    else:
+        run(["pulumi", "stack", "select", "--create", stack], cwd=ROOT, env=env)
+    return subprocess.run(line, cwd=ROOT, env=env, check=False).returncode
+
+
+def _prepare_local(stack: str, env: dict[str, str]) -> Path:
+    """Make sure that the stack exists in the checkout's own state, and is not locked by the dead.
+
+    Pulumi keeps the salt of its secrets in the stack file. It goes into a copy here, or every
+    checkout would differ from its commit after the first `up`; a stack file that has secrets of
+    its own, and so a salt, is used as it stands.
+
+    Returns:
+        The stack file to run with.
+    """
+    checkpoint = STATE / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    original, copy = _stack_file(stack), STATE / "config" / _stack_file(stack).name
+    if not checkpoint.exists():
+        text = original.read_bytes()
+        try:
+            run(["pulumi", "stack", "init", "--no-select", stack], cwd=ROOT, env=env)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(original, copy)
+        finally:
+            original.write_bytes(text)
+    _release_stale_lock(stack, env)
+    settings = original.read_text()
+    if _salt(settings) or not copy.exists():
+        return original
+    copy.write_text(f"{settings.rstrip()}\n{_salt(copy.read_text())}\n")
+    return copy
+
+
+def _salt(settings: str) -> str:
+    found = re.search(r"^(encryptionsalt|secretsprovider): .+$", settings, re.MULTILINE)
+    return found[0] if found else ""
+
+
+def _release_stale_lock(stack: str, env: dict[str, str]) -> None:
+    """Release the lock of a Pulumi process that was killed; one that lives keeps its own."""
+    locks = STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
+    for file in locks.glob("*.json"):
+        lock = json.loads(file.read_text())
+        if lock["hostname"] == socket.gethostname() and not _alive(lock["pid"]):
+            say(f"the last run on {stack} was killed (process {lock['pid']}): its lock is released")
+            run(["pulumi", "cancel", "--yes", "--stack", stack], cwd=ROOT, env=env)
+            return
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _volumes(stack: str, host: str) -> list[str]:
+    filters = quote(json.dumps({"label": [f"{STACK_LABEL}={stack}"]}))
+    _, answer = engine.request(host, "GET", f"/volumes?filters={filters}")
+    return sorted(volume["Name"] for volume in json.loads(answer)["Volumes"] or [])
+
+
+def _stack_file(stack: str) -> Path:
+    return ROOT / f"Pulumi.{stack}.yaml"
+
+
+def _stacks() -> list[str]:
+    return [file.name.split(".")[1] for file in ROOT.glob("Pulumi.*.yaml")]

@@ -1,0 +1,31 @@
+"""What the tests use beside the stack's own needs: real clients and talosctl of two generations."""
+
+import os
+import shutil
+
+from toolchain import golang
+from toolchain.report import SetupError, run, step
+
+TALOSCTL_PACKAGE = "github.com/siderolabs/talos/cmd/talosctl"
+TALOSCTL = [
+    golang.Program(name=f"talosctl-{generation}", package=TALOSCTL_PACKAGE)
+    for generation in ("1.11", "1.13")
+]
+PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
+
+
+def ensure() -> None:
+    """Make sure of the tools that the tests run.
+
+    Raises:
+        SetupError: one is missing and cannot be installed here.
+    """
+    missing = sorted({package for tool, package in PACKAGES.items() if not shutil.which(tool)})
+    if missing:
+        if not shutil.which("apt-get") or os.geteuid() != 0:
+            raise SetupError(f"the tests need {', '.join(missing)}: install them")
+        with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
+            run(["apt-get", "update", "--quiet=2"])
+            run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
+    for talosctl in TALOSCTL:
+        golang.ensure(talosctl)

@@ -1,0 +1,58 @@
+"""The virtual environment with the locked Python packages."""
+
+import hashlib
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from toolchain.places import ROOT, VENV, virtualenv_bin
+from toolchain.report import SetupError, run, step
+
+OLDEST_PYTHON = (3, 11)
+RUNTIME = "requirements.txt"
+DEVELOPMENT = "requirements-dev.txt"
+
+
+def ensure(lock: str) -> None:
+    """Install the packages of a lock file, unless just these are installed already.
+
+    The development lock is a superset of the runtime one, so an environment that holds it is
+    left as it is when the runtime one is asked for.
+    """
+    if _installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT)):
+        return
+    if sys.version_info < OLDEST_PYTHON:
+        found = ".".join(map(str, sys.version_info[:3]))
+        raise SetupError(f"Python {found} is too old: 3.11 or newer is needed")
+    with step(f"Python packages of {lock}"):
+        if not (virtualenv_bin() / "python").exists():
+            _create()
+        pip = [str(virtualenv_bin() / "python"), "-m", "pip", "--disable-pip-version-check"]
+        run([*pip, "install", "--quiet", "--require-hashes", "--requirement", str(ROOT / lock)])
+        _stamp(lock).write_text(_wanted(lock))
+
+
+def _create() -> None:
+    try:
+        venv.create(VENV, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SetupError(
+            f"cannot make a virtual environment: {error}\n"
+            f"On Debian and Ubuntu: apt-get install python{version}-venv"
+        ) from error
+
+
+def _installed(lock: str) -> bool:
+    stamp = _stamp(lock)
+    return stamp.exists() and stamp.read_text() == _wanted(lock)
+
+
+def _stamp(lock: str) -> Path:
+    return VENV / f".{lock}.sha256"
+
+
+def _wanted(lock: str) -> str:
+    interpreter = f"{sys.implementation.cache_tag} {VENV}\n"
+    return hashlib.sha256(interpreter.encode() + (ROOT / lock).read_bytes()).hexdigest()

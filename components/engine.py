@@ -78,7 +78,7 @@ def clear_container(arguments: pulumi.ResourceHookArgs) -> None:
     found = engine.containers.list(all=True, filters={"name": f"^/{inputs['name']}$"})
     for container in found:
         _check_owner("container", container.name, container.labels, inputs)
-        container.remove(force=True)
+        container.remove(force=True, v=True)
     for port in inputs.get("ports") or []:
         _check_port(port["ip"], int(port["external"]), arguments.name)
 

@@ -11,7 +11,6 @@ from toolchain import engine, pulumi, registry_image, stack, test_tools, virtual
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, say
 
-ON_STACK = {"up": stack.up, "preview": stack.preview, "down": stack.down}
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 
@@ -20,42 +19,39 @@ def main(arguments: Sequence[str]) -> int:
     options, rest = _parser().parse_known_args(arguments)
     rest = [argument for argument in rest if argument != "--"]
     try:
-        match options.command:
-            case "packages":
-                virtualenv.ensure(virtualenv.DEVELOPMENT)
-                return 0
-            case "run":
-                env = _ready(virtualenv.DEVELOPMENT)
-                return subprocess.run(rest, env=env, check=False).returncode
-            case "test":
-                env = _ready(virtualenv.DEVELOPMENT)
-                test_tools.ensure()
-                pytest = ["python", "-m", "pytest", *rest]
-                return subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode
-            case "clean":
-                return _clean()
-            case command:
-                env = _ready(virtualenv.RUNTIME)
-                return ON_STACK[command](options.stack, env, rest)
+        code: int = options.run(options, rest)
     except SetupError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
-def _ready(lock: str) -> dict[str, str]:
-    """Make sure of all that the stack needs, and return the environment to run it in."""
-    started = time.monotonic()
-    virtualenv.ensure(lock)
-    host = engine.ensure()
-    pulumi.ensure()
-    registry_image.ensure(host)
-    say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
-    return pulumi.environment(host)
+def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    env = _ready(virtualenv.RUNTIME, stack.file(options.stack).read_text())
+    commands = {"up": stack.up, "preview": stack.preview, "down": stack.down}
+    return commands[options.command](options.stack, env, rest)
 
 
-def _clean() -> int:
+def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
+    env = _ready(virtualenv.DEVELOPMENT)
+    return subprocess.run(command, env=env, check=False).returncode
+
+
+def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
+    env = _ready(virtualenv.DEVELOPMENT, stack.file("guide").read_text())
+    test_tools.ensure()
+    pytest = ["python", "-m", "pytest", *arguments]
+    return subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode
+
+
+def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:
+    virtualenv.ensure(virtualenv.DEVELOPMENT)
+    return 0
+
+
+def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
     """Remove what was installed and built; the state stays, since it says what is deployed."""
     for folder in BUILD_OUTPUT:
         if folder.exists():
@@ -64,21 +60,33 @@ def _clean() -> int:
     return 0
 
 
+def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
+    """Make sure of all that a stack needs, and return the environment to run it in."""
+    started = time.monotonic()
+    virtualenv.ensure(lock)
+    host = engine.ensure()
+    pulumi.ensure()
+    registry_image.ensure(host, stack_file)
+    say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
+    return pulumi.environment(host)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m toolchain", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    helps = {
-        "up": "converge a stack",
-        "preview": "show what `up` would do",
-        "down": "destroy a stack; cached images are kept unless the stack says otherwise",
-    }
-    for name, text in helps.items():
+    for name, run, text in (
+        ("up", _on_stack, "converge a stack"),
+        ("preview", _on_stack, "show what `up` would do"),
+        ("down", _on_stack, "destroy a stack; what is cached is kept unless the stack says not"),
+        ("run", _run, "run a command, such as pulumi, where all of that is at hand"),
+        ("test", _test, "run the tests; what follows are pytest's arguments"),
+        ("packages", _packages, "install the locked Python packages only"),
+        ("clean", _clean, "remove what was installed and built, not the state"),
+    ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
-    commands.add_parser("run", help="run a command, such as pulumi, where all of that is at hand")
-    commands.add_parser("test", help="run the tests; what follows are pytest's arguments")
-    commands.add_parser("packages", help="install the locked Python packages only")
-    commands.add_parser("clean", help="remove what was installed and built, not the state")
+        command.set_defaults(run=run)
+        if run is _on_stack:
+            command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
     return parser
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 
 from toolchain import engine, golang
 from toolchain.places import CACHE
-from toolchain.report import SetupError, run, step
+from toolchain.report import SetupError, run, say, step
 
-REGISTRY = golang.Program(
-    name="registry",
-    package="github.com/distribution/distribution/v3/cmd/registry",
-    module="github.com/distribution/distribution/v3",
-    version_symbol="github.com/distribution/distribution/v3/version.version",
+MODULE = "github.com/distribution/distribution/v3"
+DEFAULT, OLDER = (
+    golang.Program(
+        name=name,
+        package=f"{MODULE}/cmd/registry",
+        module=MODULE,
+        version_symbol=f"{MODULE}/version.version",
+    )
+    for name in ("registry", "registry-3.0")
 )
 REPOSITORY = "registry"
 PULL_TIMEOUT_S = 60
@@ -55,29 +59,40 @@ DIRECTORIES = {
 APPLETS = ("cat", "sh", "sleep", "test", "wget")
 
 
-def reference() -> str:
-    """The image that can be built here, such as registry:3.1.2."""
-    return f"{REPOSITORY}:{_tag()}"
+def reference(registry: golang.Program = DEFAULT) -> str:
+    """The image that is built from a registry, such as registry:3.1.2."""
+    return f"{REPOSITORY}:{_tag(registry)}"
 
 
-def ensure(host: str) -> None:
-    """Make sure that the engine holds the image."""
-    if engine.has_image(host, reference()):
+def ensure(host: str, stack_file: str = "") -> None:
+    """Make sure that the engine holds the default image, and the others that a stack file names.
+
+    An image that cannot be built here is left to Pulumi, which pulls it.
+    """
+    _ensure(host, DEFAULT)
+    if reference(OLDER) in stack_file:
+        _ensure(host, OLDER)
+
+
+def _ensure(host: str, registry: golang.Program) -> None:
+    image, tag = reference(registry), _tag(registry)
+    if engine.has_image(host, image):
         return
-    with step(f"registry image {reference()}: pull"):
+    with step(f"registry image {image}: pull"):
         try:
-            engine.pull_image(host, REPOSITORY, _tag(), timeout_s=PULL_TIMEOUT_S)
+            engine.pull_image(host, REPOSITORY, tag, timeout_s=PULL_TIMEOUT_S)
         except OSError as error:
-            problem = error
+            problem = str(error)
         else:
             return
-    with step(f"registry image {reference()}: build it, since it cannot be pulled ({problem})"):
-        layer = _layer(golang.ensure(REGISTRY), _busybox())
-        engine.import_image(host, layer, REPOSITORY, _tag(), CHANGES)
+    say(f"    it cannot be pulled ({problem}), so it is built here")
+    layer = _layer(golang.ensure(registry), _busybox())
+    with step(f"registry image {image}: load"):
+        engine.import_image(host, layer, REPOSITORY, tag, CHANGES)
 
 
-def _tag() -> str:
-    return REGISTRY.version.removeprefix("v")
+def _tag(registry: golang.Program) -> str:
+    return registry.version.removeprefix("v")
 
 
 def _layer(registry: Path, busybox: Path) -> bytes:

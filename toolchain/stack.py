@@ -18,6 +18,19 @@ PROJECT = "talos-registry-cache"
 STACK_LABEL = f"{PROJECT}.stack"
 
 
+def file(stack: str) -> Path:
+    """The settings of a stack.
+
+    Raises:
+        SetupError: there is no such stack.
+    """
+    found = ROOT / f"Pulumi.{stack}.yaml"
+    if not found.exists():
+        allowed = ", ".join(sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml")))
+        raise SetupError(f"there is no stack file {found.name}; stacks: {allowed}")
+    return found
+
+
 def up(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
     """Converge a stack; the exit code is Pulumi's own."""
     return _pulumi("up", stack, env, ["--yes", *arguments])
@@ -39,9 +52,6 @@ def down(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
 
 
 def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    if not _stack_file(stack).exists():
-        allowed = ", ".join(sorted(_stacks()))
-        raise SetupError(f"there is no stack file {_stack_file(stack).name}; stacks: {allowed}")
     line = ["pulumi", command, "--stack", stack, *arguments]
     if env["PULUMI_BACKEND_URL"] == STATE.as_uri():
         line += ["--config-file", str(_prepare_local(stack, env))]
@@ -61,7 +71,8 @@ def _prepare_local(stack: str, env: dict[str, str]) -> Path:
         The stack file to run with.
     """
     checkpoint = STATE / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
-    original, copy = _stack_file(stack), STATE / "config" / _stack_file(stack).name
+    original = file(stack)
+    copy = STATE / "config" / original.name
     if not checkpoint.exists():
         text = original.read_bytes()
         try:
@@ -86,8 +97,8 @@ def _salt(settings: str) -> str:
 def _release_stale_lock(stack: str, env: dict[str, str]) -> None:
     """Release the lock of a Pulumi process that was killed; one that lives keeps its own."""
     locks = STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
-    for file in locks.glob("*.json"):
-        lock = json.loads(file.read_text())
+    for held in locks.glob("*.json"):
+        lock = json.loads(held.read_text())
         if lock["hostname"] == socket.gethostname() and not _alive(lock["pid"]):
             say(f"the last run on {stack} was killed (process {lock['pid']}): its lock is released")
             run(["pulumi", "cancel", "--yes", "--stack", stack], cwd=ROOT, env=env)
@@ -108,11 +119,3 @@ def _volumes(stack: str, host: str) -> list[str]:
     filters = quote(json.dumps({"label": [f"{STACK_LABEL}={stack}"]}))
     _, answer = engine.request(host, "GET", f"/volumes?filters={filters}")
     return sorted(volume["Name"] for volume in json.loads(answer)["Volumes"] or [])
-
-
-def _stack_file(stack: str) -> Path:
-    return ROOT / f"Pulumi.{stack}.yaml"
-
-
-def _stacks() -> list[str]:
-    return [file.name.split(".")[1] for file in ROOT.glob("Pulumi.*.yaml")]

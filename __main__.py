@@ -2,15 +2,16 @@
 
 import pulumi
 
-from components import settings
+from components import engine, settings
 from components.registry_cache import RegistryCache
 
 try:
     stack = settings.load()
-except settings.SettingsError as error:
+    facts = engine.discover(stack.stack)
+except (settings.SettingsError, engine.EngineError) as error:
     raise pulumi.RunError(str(error)) from None
 
-cache = RegistryCache("caches", stack)
+cache = RegistryCache("caches", stack, facts)
 
 pulumi.export("mirrors", cache.mirrors)
 pulumi.export(

@@ -55,9 +55,9 @@ class CachingProxyArgs:
     image_reference: str
     remote_url: str
     port: int
-    publish_on: pulumi.Input[Sequence[str]]
-    mirror_host: pulumi.Input[str]
-    network: pulumi.Input[str]
+    publish_on: Sequence[str]
+    mirror_host: str
+    network: str
     credentials: pulumi.Input[str]
     ttl: str | None
     log_level: str
@@ -74,10 +74,10 @@ class CachingProxy(pulumi.ComponentResource):
     on a read-only root file system, as the user of its image. The volume outlives the container.
     """
 
-    mirror: pulumi.Output[str]
+    mirror: str
     """URL at which nodes reach it."""
 
-    endpoint: pulumi.Output[str]
+    endpoint: str
     """URL at which this machine reaches it."""
 
     container: pulumi.Output[str]
@@ -86,7 +86,7 @@ class CachingProxy(pulumi.ComponentResource):
     volume: pulumi.Output[str]
     """Name of the volume that holds what is cached."""
 
-    image: pulumi.Output[str]
+    image: str
     """The image that it runs."""
 
     def __init__(
@@ -100,13 +100,12 @@ class CachingProxy(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.on_destroy == "keep"),
         )
         container = self._container(f"{name}-container", args, storage.name)
-        self.mirror = pulumi.Output.format("http://{0}:{1}", args.mirror_host, args.port)
-        self.endpoint = pulumi.Output.from_input(args.publish_on).apply(
-            lambda addresses: f"http://{min(addresses, key=_nearness)}:{args.port}"
-        )
+        nearest = min(args.publish_on, key=_nearness)
+        self.mirror = f"http://{args.mirror_host}:{args.port}"
+        self.endpoint = f"http://{nearest}:{args.port}"
         self.container = container.name
         self.volume = storage.name
-        self.image = pulumi.Output.from_input(args.image_reference)
+        self.image = args.image_reference
         self.register_outputs(
             {
                 "mirror": self.mirror,
@@ -128,14 +127,10 @@ class CachingProxy(pulumi.ComponentResource):
             restart="always",
             envs=_environment(args),
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network)],
-            ports=pulumi.Output.from_input(args.publish_on).apply(
-                lambda addresses: [
-                    docker.ContainerPortArgs(
-                        internal=CONTAINER_PORT, external=args.port, ip=address
-                    )
-                    for address in addresses
-                ]
-            ),
+            ports=[
+                docker.ContainerPortArgs(internal=CONTAINER_PORT, external=args.port, ip=address)
+                for address in args.publish_on
+            ],
             volumes=[
                 docker.ContainerVolumeArgs(volume_name=storage, container_path=STORAGE_FOLDER),
                 docker.ContainerVolumeArgs(
@@ -166,7 +161,7 @@ class CachingProxy(pulumi.ComponentResource):
                 delete_before_replace=True,
                 # The provider may take a changed health check for an update, and not apply it.
                 replace_on_changes=["healthcheck"],
-                hooks=pulumi.ResourceHookBinding(before_create=[engine.clear_container]),
+                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
             ),
         )
 

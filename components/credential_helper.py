@@ -78,7 +78,7 @@ class CredentialHelper(pulumi.ComponentResource):
                 child,
                 pulumi.ResourceOptions(
                     delete_before_replace=True,
-                    hooks=pulumi.ResourceHookBinding(before_create=[engine.clear_container]),
+                    hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
                 ),
             ),
         )

@@ -3,41 +3,67 @@
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
-import pulumi_docker as docker
+from docker import DockerClient
+from docker.errors import DockerException
 
 from components import labels
 
-if TYPE_CHECKING:
-    from docker import DockerClient
-
 ENGINE_IN_VM = "host.docker.internal"
+NETWORK_WITHIN_S = 30
+NETWORK_POLL_S = 0.05
+
+
+class EngineError(Exception):
+    """The container engine does not answer."""
 
 
 class TakenError(Exception):
     """A name or a port that a resource needs belongs to somebody else."""
 
 
-def mirror_host() -> pulumi.Output[str]:
-    """The address of this machine as containers see it.
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What the program has to know of the engine before it declares anything.
 
-    The default bridge's gateway where the engine runs on this machine; where it runs in a virtual
-    machine (macOS, Windows) that address is not one of ours, and the engine has a name for us.
+    Attributes:
+        mirror_host: the address of this machine as containers see it. The default bridge's gateway
+            where the engine runs on this machine; where it runs in a virtual machine (macOS,
+            Windows) that address is not one of ours, and the engine has a name for us.
+        published: the addresses on which each running container of the stack is published, in
+            the order in which the engine lists them, by container name.
     """
-    return docker.get_network_output(name="bridge").apply(_host_behind)
+
+    mirror_host: str
+    published: Mapping[str, Sequence[str]]
 
 
-def published(stack: str) -> pulumi.Output[Mapping[str, Sequence[str]]]:
-    """The addresses on which each running container of a stack is published, in engine order.
+def discover(stack: str) -> EngineFacts:
+    """Ask the engine what the program has to know.
 
-    Returns:
-        Container name to addresses, in the order in which the engine lists them.
+    Raises:
+        EngineError: it does not answer.
     """
-    return pulumi.Output.from_input(asyncio.to_thread(_published, stack))
+    try:
+        api = _client().api
+        bridge = api.inspect_network("bridge")
+        containers = api.containers(filters={"label": f"{labels.STACK}={stack}"})
+    except DockerException as error:
+        raise EngineError(f"the container engine does not answer: {error}") from error
+    return EngineFacts(
+        mirror_host=_host_behind(bridge),
+        published={
+            container["Names"][0].removeprefix("/"): [
+                port["IP"] for port in container["Ports"] if "PublicPort" in port
+            ]
+            for container in containers
+        },
+    )
 
 
 def is_own_address(address: str) -> bool:
@@ -45,75 +71,93 @@ def is_own_address(address: str) -> bool:
     return _can_bind(address, 0)
 
 
-def _published(stack: str) -> Mapping[str, Sequence[str]]:
-    containers = _client().api.containers(filters={"label": f"{labels.STACK}={stack}"})
-    return {
-        container["Names"][0].removeprefix("/"): [
-            port["IP"] for port in container["Ports"] if "PublicPort" in port
-        ]
-        for container in containers
-    }
+async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
+    """Make way for a container, and wait until its network is there.
+
+    Pulumi makes only what its state does not hold: a container that is there all the same, with
+    this stack's labels, comes from a run that was killed before it could note it down, and is
+    removed.
+
+    The container is made beside its network, not after it: the provider takes 2 seconds to report
+    a network that the engine has made in a fraction of one.
+
+    Raises:
+        TakenError: the name or a port is somebody else's.
+        EngineError: the network did not appear.
+    """
+    inputs = arguments.new_inputs or {}
+    await asyncio.to_thread(_remove_leftover_container, inputs)
+    for port in inputs.get("ports") or []:
+        _check_port(port["ip"], int(port["external"]), arguments.name)
+    for network in inputs.get("networksAdvanced") or []:
+        await _network_appears(network["name"])
 
 
-def _host_behind(bridge: docker.GetNetworkResult) -> str:
-    for config in bridge.ipam_configs:
-        if config.subnet and ":" not in config.subnet:
+async def before_network(arguments: pulumi.ResourceHookArgs) -> None:
+    """Remove a network that a killed run left behind; see `before_container`.
+
+    Raises:
+        TakenError: the name is somebody else's.
+    """
+    await asyncio.to_thread(_remove_leftover_network, arguments.new_inputs or {})
+
+
+def _host_behind(bridge: Mapping[str, Any]) -> str:
+    for config in bridge["IPAM"]["Config"] or []:
+        if ":" not in config["Subnet"]:
             # Engine 20.10 names no gateway; it is the subnet's first address.
-            gateway = config.gateway or str(next(IPv4Network(config.subnet).hosts()))
+            gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
             return gateway if is_own_address(gateway) else ENGINE_IN_VM
     return ENGINE_IN_VM
 
 
-def clear_container(arguments: pulumi.ResourceHookArgs) -> None:
-    """Remove a container that a killed run left behind, and check that the ports are free.
-
-    Pulumi makes only what its state does not hold: a container that is there all the same, with
-    this stack's labels, comes from a run that was killed before it could note it down.
-
-    Raises:
-        TakenError: the name or a port is somebody else's.
-    """
-    inputs = arguments.new_inputs or {}
-    engine = _client()
-    found = engine.containers.list(all=True, filters={"name": f"^/{inputs['name']}$"})
-    for container in found:
-        _check_owner("container", container.name, container.labels, inputs)
+def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
+    named = _client().containers.list(all=True, filters={"name": f"^/{inputs['name']}$"})
+    for container in named:
+        _check_owner("container", inputs, container.labels)
         container.remove(force=True, v=True)
-    for port in inputs.get("ports") or []:
-        _check_port(port["ip"], int(port["external"]), arguments.name)
 
 
-def clear_network(arguments: pulumi.ResourceHookArgs) -> None:
-    """Remove a network that a killed run left behind; see `clear_container`."""
-    inputs = arguments.new_inputs or {}
-    for network in _client().networks.list(names=[f"^{inputs['name']}$"]):
-        _check_owner("network", network.name, network.attrs["Labels"], inputs)
+def _remove_leftover_network(inputs: Mapping[str, Any]) -> None:
+    for network in _networks(inputs["name"]):
+        _check_owner("network", inputs, network.attrs["Labels"])
         network.remove()
 
 
-def _check_owner(
-    kind: str, name: str | None, found: Mapping[str, str], inputs: Mapping[str, Any]
-) -> None:
+def _networks(name: str) -> Sequence[Any]:
+    return _client().networks.list(names=[f"^{name}$"])
+
+
+async def _network_appears(name: str) -> None:
+    try:
+        async with asyncio.timeout(NETWORK_WITHIN_S):
+            while not await asyncio.to_thread(_networks, name):  # noqa: ASYNC110
+                await asyncio.sleep(NETWORK_POLL_S)
+    except TimeoutError:
+        raise EngineError(f"the network {name} was not made within {NETWORK_WITHIN_S} s") from None
+
+
+def _check_owner(kind: str, inputs: Mapping[str, Any], found: Mapping[str, str] | None) -> None:
     wanted = {label["label"]: label["value"] for label in inputs["labels"]}
-    if found.get(labels.STACK) != wanted[labels.STACK]:
+    if (found or {}).get(labels.STACK) != wanted[labels.STACK]:
         raise TakenError(
-            f"the {kind} name {name} is taken by one that is not this stack's; "
-            f"remove it (docker {kind} rm {name}) or set caches.namePrefix"
+            f"the {kind} name {inputs['name']} is taken by one that is not this stack's; "
+            f"remove it (docker {kind} rm {inputs['name']}) or set caches.namePrefix"
         )
 
 
-def _check_port(address: str, port: int, upstream: str) -> None:
+def _check_port(address: str, port: int, resource: str) -> None:
     if is_own_address(address) and not _can_bind(address, port):
         raise TakenError(
-            f"port {port} on {address} is taken ({_user_of(port)}); "
-            f"free it, or set another port for {upstream} in caches.upstreams"
+            f"{resource}: port {port} on {address} is taken by {_user_of(port)}; "
+            "free it, or set another one in caches.upstreams"
         )
 
 
 def _user_of(port: int) -> str:
     for container in _client().containers.list(filters={"publish": str(port)}):
-        return f"by the container {container.name}"
-    return "by a process of this machine"
+        return f"the container {container.name}"
+    return "a process of this machine"
 
 
 def _can_bind(address: str, port: int) -> bool:
@@ -128,8 +172,7 @@ def _can_bind(address: str, port: int) -> bool:
 
 
 @cache
-def _client() -> "DockerClient":
-    # Imported where something is made: a no-op `up` does without it.
-    from docker import DockerClient  # noqa: PLC0415
-
-    return DockerClient.from_env()
+def _client() -> DockerClient:
+    """The engine that pulumi-docker talks to as well."""
+    host = pulumi.Config("docker").get("host")
+    return DockerClient(base_url=host) if host else DockerClient.from_env()

@@ -10,6 +10,7 @@ from components import engine
 from components import labels as label
 from components.caching_proxy import CachingProxy, CachingProxyArgs
 from components.credential_helper import CredentialHelper, CredentialHelperArgs
+from components.engine import EngineFacts
 from components.settings import Caches, StackSettings, Upstream, is_ipv4
 
 LOOPBACK = "127.0.0.1"
@@ -22,30 +23,33 @@ class RegistryCache(pulumi.ComponentResource):
     proxies: Mapping[str, CachingProxy]
     """The caching proxies, by registry host."""
 
-    mirrors: pulumi.Output[Mapping[str, str]]
+    mirrors: Mapping[str, str]
     """The URL of each as nodes reach it, by registry host."""
 
-    talosctl_flags: pulumi.Output[str]
+    talosctl_flags: str
     """The same as flags of `talosctl cluster create`."""
 
     def __init__(
-        self, name: str, settings: StackSettings, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        settings: StackSettings,
+        facts: EngineFacts,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
         self._settings = settings
         self._caches = settings.caches
         self._prefix = settings.caches.name_prefix or f"registry-{settings.stack}"
-        self._mirror_host = _mirror_host(settings.caches)
-        self._publish_on = _publish_on(settings.caches, self._mirror_host)
-        self._published = engine.published(settings.stack)
+        self._mirror_host = _mirror_host(settings.caches, facts)
+        self._published = facts.published
         self._images: dict[str, docker.RemoteImage] = {}
-        self._network = docker.Network(
+        docker.Network(
             "network",
             name=self._prefix,
             driver="bridge",
             labels=label.inputs(label.of_stack(settings.stack)),
             opts=pulumi.ResourceOptions(
-                parent=self, hooks=pulumi.ResourceHookBinding(before_create=[engine.clear_network])
+                parent=self, hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network])
             ),
         )
         self._anonymous: CredentialHelper | None = None
@@ -55,10 +59,10 @@ class RegistryCache(pulumi.ComponentResource):
             )
             for host, upstream in settings.caches.upstreams.items()
         }
-        self.mirrors = pulumi.Output.all(
-            **{host: proxy.mirror for host, proxy in self.proxies.items()}
+        self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
+        self.talosctl_flags = " ".join(
+            f"--registry-mirror {host}={url}" for host, url in self.mirrors.items()
         )
-        self.talosctl_flags = self.mirrors.apply(_talosctl_flags)
         self.register_outputs({"mirrors": self.mirrors, "talosctl_flags": self.talosctl_flags})
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
@@ -73,11 +77,11 @@ class RegistryCache(pulumi.ComponentResource):
             image_reference=image,
             remote_url=upstream.remote_url,
             port=upstream.port,
-            publish_on=pulumi.Output.all(self._publish_on, self._published).apply(
-                lambda found: _in_engine_order(found[0], found[1].get(container, []))
+            publish_on=_in_engine_order(
+                _publish_on(caches, self._mirror_host), self._published.get(container, [])
             ),
             mirror_host=self._mirror_host,
-            network=self._network.name,
+            network=self._prefix,
             credentials=self._credentials(host, upstream).volume,
             ttl=None if caches.ttl == "never" else caches.ttl,
             log_level=caches.logs.level,
@@ -136,22 +140,14 @@ def _in_names(host: str) -> str:
     return host.replace(":", "_")
 
 
-def _mirror_host(caches: Caches) -> pulumi.Output[str]:
-    if caches.mirror_host == "auto":
-        return engine.mirror_host()
-    return pulumi.Output.from_input(caches.mirror_host)
+def _mirror_host(caches: Caches, facts: EngineFacts) -> str:
+    return facts.mirror_host if caches.mirror_host == "auto" else caches.mirror_host
 
 
-def _publish_on(caches: Caches, mirror_host: pulumi.Output[str]) -> pulumi.Output[Sequence[str]]:
+def _publish_on(caches: Caches, mirror_host: str) -> Sequence[str]:
     if caches.publish_on is not None:
-        return pulumi.Output.from_input([str(address) for address in caches.publish_on])
-    return mirror_host.apply(
-        lambda host: [LOOPBACK, host] if host != LOOPBACK and is_ipv4(host) else [LOOPBACK]
-    )
-
-
-def _talosctl_flags(mirrors: Mapping[str, str]) -> str:
-    return " ".join(f"--registry-mirror {host}={url}" for host, url in mirrors.items())
+        return [str(address) for address in caches.publish_on]
+    return [LOOPBACK, mirror_host] if is_ipv4(mirror_host) else [LOOPBACK]
 
 
 def _in_engine_order(wanted: Sequence[str], published: Sequence[str]) -> Sequence[str]:

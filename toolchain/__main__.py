@@ -16,8 +16,8 @@ BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit code is that of what it ran, or 1 when setting up failed."""
-    options, rest = _parser().parse_known_args(arguments)
-    rest = [argument for argument in rest if argument != "--"]
+    ours, rest = _split(arguments)
+    options = _parser().parse_args(ours)
     try:
         code: int = options.run(options, rest)
     except SetupError as error:
@@ -26,6 +26,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Our own arguments, and after `--` those of the command that is run."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
 
 
 def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -1,0 +1,173 @@
+"""How long `pulumi up` takes, beside the guide's own command lines and an empty program.
+
+Run it by `make bench`. All figures come from one run on one machine, each the median of five, the
+candidates in turn, so that what slows the machine down slows them all. It makes stacks, containers
+and volumes of its own, on ports from 5200 on, and removes them.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 5
+FIRST_PORT = 5200
+IMAGE = "registry:3.1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack with a state of its own, on this program or on an empty one."""
+
+    name: str
+    folder: Path
+    upstreams: int
+
+    def prepare(self, program: Path) -> None:
+        """Write its project and settings, and initialise it."""
+        self.folder.mkdir()
+        project = json.loads(json.dumps({"name": "talos-registry-cache", "runtime": "python"}))
+        project["main"] = str(program)
+        (self.folder / "Pulumi.yaml").write_text(json.dumps(project))
+        hosts = {
+            f"upstream-{number}.example": {
+                "port": FIRST_PORT + number,
+                "remoteUrl": f"https://upstream-{number}.example",
+            }
+            for number in range(self.upstreams)
+        }
+        caches = {"upstreams": hosts, "storage": {"onDestroy": "delete"}}
+        config = {"config": {"talos-registry-cache:caches": caches}} if hosts else {}
+        (self.folder / f"Pulumi.{self.name}.yaml").write_text(json.dumps(config))
+        (self.folder / "state").mkdir()
+        self.pulumi("stack", "init", self.name)
+
+    def pulumi(self, *arguments: str) -> None:
+        """Run Pulumi on it."""
+        env = os.environ | {
+            "PULUMI_BACKEND_URL": (self.folder / "state").as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "benchmark",
+        }
+        env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        _run("pulumi", *arguments, cwd=self.folder, env=env)
+
+    def up(self) -> None:
+        """Converge it."""
+        self.pulumi("up", "--yes", "--skip-preview", "--stack", self.name)
+
+    def down(self) -> None:
+        """Destroy its resources."""
+        self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.name)
+
+
+def main() -> None:
+    """Measure, and print a table and the ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty_program = Path(folder) / "empty-program"
+        empty_program.mkdir()
+        (empty_program / "__main__.py").write_text("import pulumi\n")
+        empty = Stack("bench-empty", Path(folder) / "empty", upstreams=0)
+        five = Stack("bench-five", Path(folder) / "five", upstreams=5)
+        fifty = Stack("bench-fifty", Path(folder) / "fifty", upstreams=50)
+        empty.prepare(empty_program)
+        five.prepare(ROOT)
+        fifty.prepare(ROOT)
+        try:
+            _report(_measure(empty, five, fifty))
+        finally:
+            guide_down()
+            five.down()
+            fifty.down()
+
+
+def _measure(empty: Stack, five: Stack, fifty: Stack) -> Mapping[str, list[float]]:
+    figures: dict[str, list[float]] = {}
+
+    def measure(title: str, call: Callable[[], None]) -> None:
+        print(f"    {title}", end=" ", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        call()
+        figures.setdefault(title, []).append(time.monotonic() - started)
+        print(f"{figures[title][-1]:.2f} s", file=sys.stderr, flush=True)
+
+    empty.up()
+    for _ in range(ROUNDS):
+        measure("guide", guide_up)
+        guide_down()
+        measure("up", five.up)
+        measure("no-op", five.up)
+        measure("empty", empty.up)
+        figures.setdefault("memory", []).extend(_memory_mib("bench-five"))
+        five.down()
+    fifty.up()
+    for _ in range(ROUNDS):
+        measure("no-op of 50", fifty.up)
+    fifty.down()
+    return figures
+
+
+def guide_up() -> None:
+    """The guide's command lines for five upstreams, one after another.
+
+    The image is that of the stack, and a credential command lets it start without network.
+    """
+    for number in range(5):
+        _run(
+            "docker", "run", "-d", "-p", f"{FIRST_PORT + number}:5000",
+            "-e", f"REGISTRY_PROXY_REMOTEURL=https://upstream-{number}.example",
+            "-e", "REGISTRY_PROXY_EXEC_COMMAND=/bin/true",
+            "--restart", "always", "--name", f"bench-guide-{number}", IMAGE,
+        )  # fmt: skip
+
+
+def guide_down() -> None:
+    """The guide's clean-up."""
+    names = [f"bench-guide-{number}" for number in range(5)]
+    subprocess.run(["docker", "rm", "-f", "-v", *names], capture_output=True, check=False)
+
+
+def _memory_mib(stack: str) -> list[float]:
+    """Memory of each running cache of a stack, without the page cache, in MiB."""
+    listed = _run("docker", "ps", "-q", "--filter", f"label=talos-registry-cache.stack={stack}")
+    shown = _run("docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *listed.split())
+    return [float(line.split("MiB")[0]) for line in shown.splitlines()]
+
+
+def _report(figures: Mapping[str, list[float]]) -> None:
+    median = {title: statistics.median(values) for title, values in figures.items()}
+    rows = [
+        ("the guide's five `docker run` lines, started", median["guide"], None),
+        ("up from nothing, healthy", median["up"], ("guide", 1.8)),
+        ("an empty Pulumi program's up", median["empty"], None),
+        ("no-op up", median["no-op"], ("empty", 1.4)),
+        ("no-op up of 50 upstreams", median["no-op of 50"], ("no-op", 2.0)),
+    ]
+    print(f"\nmedians of {ROUNDS}, {os.cpu_count()} cores")
+    for title, seconds, against in rows:
+        ratio = ""
+        if against:
+            base, goal = against
+            ratio = f"  {seconds / median[base]:.2f}x of {base} (goal at most {goal}x)"
+        print(f"{title:46} {seconds:6.2f} s{ratio}")
+    print(f"{'memory of an idle cache':46} {median['memory']:6.1f} MiB (goal under 25)")
+
+
+def _run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    if not shutil.which("pulumi"):
+        sys.exit("run this by `make bench`")
+    main()

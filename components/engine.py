@@ -2,17 +2,20 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Network
-from typing import Any
+from typing import Any, TypeVar
 
 import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 
 from components import labels
+
+T = TypeVar("T")
 
 ENGINE_IN_VM = "host.docker.internal"
 NETWORK_WITHIN_S = 30
@@ -86,7 +89,7 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
         EngineError: the network did not appear.
     """
     inputs = arguments.new_inputs or {}
-    await asyncio.to_thread(_remove_leftover_container, inputs)
+    await _in_thread(_remove_leftover_container, inputs)
     for port in inputs.get("ports") or []:
         _check_port(port["ip"], int(port["external"]), arguments.name)
     for network in inputs.get("networksAdvanced") or []:
@@ -99,7 +102,21 @@ async def before_network(arguments: pulumi.ResourceHookArgs) -> None:
     Raises:
         TakenError: the name is somebody else's.
     """
-    await asyncio.to_thread(_remove_leftover_network, arguments.new_inputs or {})
+    await _in_thread(_remove_leftover_network, arguments.new_inputs or {})
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Call the engine without holding up the program.
+
+    In threads of its own: those of the event loop are all taken while as many resources are being
+    made, and each of these may be waiting for this very call.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_threads(), call, *arguments)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="engine")
 
 
 def _host_behind(bridge: Mapping[str, Any]) -> str:
@@ -131,7 +148,7 @@ def _networks(name: str) -> Sequence[Any]:
 async def _network_appears(name: str) -> None:
     try:
         async with asyncio.timeout(NETWORK_WITHIN_S):
-            while not await asyncio.to_thread(_networks, name):  # noqa: ASYNC110
+            while not await _in_thread(_networks, name):  # noqa: ASYNC110
                 await asyncio.sleep(NETWORK_POLL_S)
     except TimeoutError:
         raise EngineError(f"the network {name} was not made within {NETWORK_WITHIN_S} s") from None

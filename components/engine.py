@@ -1,6 +1,7 @@
 """What the components ask of the container engine itself, beside the resources they declare."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +130,7 @@ def _host_behind(bridge: Mapping[str, Any]) -> str:
 
 
 def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
-    named = _client().containers.list(all=True, filters={"name": f"^/{inputs['name']}$"})
+    named = _client().containers.list(all=True, filters={"name": f"^/{re.escape(inputs['name'])}$"})
     for container in named:
         _check_owner("container", inputs, container.labels)
         container.remove(force=True, v=True)
@@ -142,7 +143,7 @@ def _remove_leftover_network(inputs: Mapping[str, Any]) -> None:
 
 
 def _networks(name: str) -> Sequence[Any]:
-    return _client().networks.list(names=[f"^{name}$"])
+    return _client().networks.list(names=[f"^{re.escape(name)}$"])
 
 
 async def _network_appears(name: str) -> None:

@@ -146,8 +146,10 @@ def _mirror_host(caches: Caches, facts: EngineFacts) -> str:
 
 def _publish_on(caches: Caches, mirror_host: str) -> Sequence[str]:
     if caches.publish_on is not None:
-        return [str(address) for address in caches.publish_on]
-    return [LOOPBACK, mirror_host] if is_ipv4(mirror_host) else [LOOPBACK]
+        addresses = caches.publish_on
+    else:
+        addresses = [LOOPBACK, mirror_host] if is_ipv4(mirror_host) else [LOOPBACK]
+    return list(dict.fromkeys(addresses))
 
 
 def _in_engine_order(wanted: Sequence[str], published: Sequence[str]) -> Sequence[str]:

@@ -16,6 +16,7 @@ import pulumi
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -36,18 +37,35 @@ _HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*"
 _DURATION = r"(\d+(\.\d+)?(ms|s|m|h))+"
 
 
+# What pydantic allows, in the words of YAML.
+_ALLOWED = {
+    "dict_type": "a mapping",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_too_short": "a text that is not empty",
+    "string_type": "a text",
+    "too_short": "one or more",
+}
+
+
 class SettingsError(Exception):
     """The stack's settings have mistakes; the message lists them all."""
 
 
 def _refused(found: object, allowed: str) -> PydanticCustomError:
     return PydanticCustomError(
-        "refused", "found {found}; allowed: {allowed}", {"found": repr(found), "allowed": allowed}
+        "refused", "found {found}; allowed: {allowed}", {"found": _shown(found), "allowed": allowed}
     )
 
 
+def _shown(found: object) -> str:
+    """What was found, without the credentials that a URL in it may have."""
+    return re.sub(r"(?<=://).*@", "[hidden]@", repr(found))
+
+
 def _matching(pattern: str, allowed: str) -> AfterValidator:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
@@ -75,17 +93,24 @@ def _mirror_host(value: str) -> str:
 def _remote_url(value: str) -> str:
     """Check an upstream's URL; one slash at its end is dropped."""
     allowed = "http:// or https:// with a host and perhaps a port, such as https://quay.io"
-    url = re.fullmatch(r"(?P<scheme>[a-z]+)://(?P<host>[^/?#]*)(?P<path>.*)", value)
-    if url is not None and "@" in url["host"]:
-        visible = f"{url['scheme']}://[hidden]@{url['host'].rpartition('@')[2]}{url['path']}"
+    if "@" in value:
+        scheme = re.match(r"[a-zA-Z]*://", value)
+        visible = f"{scheme[0] if scheme else ''}[hidden]@{value.rpartition('@')[2]}"
         raise _refused(visible, f"{allowed}; credentials go into username and passwords")
+    url = re.fullmatch(r"(?P<scheme>[a-z]+)://(?P<host>[^/?#]*)(?P<path>.*)", value)
     if url is None or url["scheme"] not in {"http", "https"}:
         raise _refused(value, allowed)
-    if not re.fullmatch(r"[a-zA-Z0-9.-]+(:\d{1,5})?", url["host"]):
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+(:[0-9]{1,5})?", url["host"]):
         raise _refused(value, allowed)
     if url["path"] not in {"", "/"}:
         raise _refused(value, f"{allowed}; without a path")
     return f"{url['scheme']}://{url['host']}"
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str) and is_ipv4(value):
+        return value
+    raise _refused(value, "an IPv4 address")
 
 
 def _port(value: int, info: ValidationInfo) -> int:
@@ -96,6 +121,7 @@ def _port(value: int, info: ValidationInfo) -> int:
     return value
 
 
+Address = Annotated[str, BeforeValidator(_address)]
 MirrorHost = Annotated[str, AfterValidator(_mirror_host)]
 Image = Annotated[
     str,
@@ -190,7 +216,7 @@ class Caches(_Model):
             "or host.docker.internal where the engine runs in a virtual machine"
         ),
     )
-    publish_on: Annotated[list[IPv4Address], Field(min_length=1)] | None = Field(
+    publish_on: Annotated[list[Address], Field(min_length=1)] | None = Field(
         default=None,
         description=(
             "Addresses of this machine on which the ports are open; the default is 127.0.0.1 and "
@@ -203,6 +229,8 @@ class Caches(_Model):
     @field_validator("upstreams", mode="before")
     @classmethod
     def _fill_from_catalogue(cls, value: Any) -> Any:
+        if value is None:
+            return {}
         return _with_catalogue(value) if isinstance(value, Mapping) else value
 
 
@@ -239,9 +267,9 @@ def load() -> StackSettings:
     config = pulumi.Config()
     return parse(
         pulumi.get_stack(),
-        caches=config.get_object("caches"),
+        caches=_object(config, "caches"),
         # Not get_secret_object: an Output cannot be checked before anything is declared.
-        passwords=config.get_object("passwords"),
+        passwords=_object(config, "passwords"),
         passwords_are_secret=pulumi.runtime.is_config_secret(config.full_key("passwords")),
         is_root=os.name == "posix" and os.geteuid() == 0,
     )
@@ -280,6 +308,14 @@ def parse(
         raise SettingsError(f"Pulumi.{stack}.yaml has mistakes, nothing was changed:\n{lines}")
     secrets = {host: SecretStr(password) for host, password in (passwords or {}).items()}
     return StackSettings(stack, parsed, secrets)
+
+
+def _object(config: pulumi.Config, key: str) -> Any:
+    """The value of a key, or its text where that is no object: `parse` says what is wrong."""
+    try:
+        return config.get_object(key)
+    except pulumi.ConfigTypeError:
+        return config.get(key)
 
 
 def _with_catalogue(upstreams: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,7 +361,9 @@ def _in_passwords(
     if passwords is not None and not isinstance(passwords, Mapping):
         yield _Mistake(("passwords",), "found no mapping; allowed: registry host to password")
         return
-    with_user = {host for host, upstream in upstreams.items() if "username" in upstream}
+    with_user = {
+        host for host, upstream in upstreams.items() if upstream.get("username") is not None
+    }
     for host, password in (passwords or {}).items():
         path = ("passwords", host)
         if not are_secret:
@@ -355,9 +393,9 @@ def _from_pydantic(error: ErrorDetails) -> _Mistake:
             text = f"missing; only the catalogue's registries have one: {', '.join(CATALOGUE)}"
         case "missing":
             text = "missing; this registry has no customary one"
-        case _:
-            rule = error["msg"].removeprefix("Input should be ")
-            text = f"found {error['input']!r}; allowed: {rule}"
+        case kind:
+            rule = _ALLOWED.get(kind) or error["msg"].removeprefix("Input should be ")
+            text = f"found {_shown(error['input'])}; allowed: {rule}"
     return _Mistake(path, text)
 
 
@@ -392,5 +430,5 @@ def _in_yaml(path: tuple[str | int, ...]) -> str:
         elif re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", part):
             text += f".{part}" if text else part
         else:
-            text += f'["{part}"]'
+            text += '["{}"]'.format(part.replace('"', '\\"'))
     return text

@@ -101,7 +101,11 @@ def request(
     body: bytes | Iterable[bytes] | None = None,
     timeout_s: float = 10,
 ) -> tuple[int, bytes]:
-    """Ask the engine's API; the answer's status and body."""
+    """Ask the engine's API; the answer's status and body.
+
+    Raises:
+        OSError: there is no answer, or it is not one of an engine.
+    """
     scheme, _, address = host.partition("://")
     connection: http.client.HTTPConnection
     match scheme:
@@ -116,6 +120,8 @@ def request(
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{host} does not answer as an engine does: {error!r}") from error
     finally:
         connection.close()
 
@@ -123,9 +129,11 @@ def request(
 def _message(body: bytes) -> str:
     try:
         answer = json.loads(body)
-        return str(answer.get("error") or answer.get("message"))
     except ValueError:
-        return body.decode(errors="replace").strip()
+        answer = None
+    known = answer if isinstance(answer, dict) else {}
+    text = body.decode(errors="replace").strip()
+    return str(known.get("error") or known.get("message") or text)
 
 
 def _context_host() -> str:

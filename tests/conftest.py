@@ -1,0 +1,10 @@
+"""What holds for all tests: how they are spread over the workers of pytest-xdist."""
+
+import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give each worker whole files, since the tests of a file share what is expensive to make."""
+    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None

@@ -1,0 +1,71 @@
+"""What the integration tests share: an engine, an upstream, a containerd, and stacks."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import docker
+import pytest
+from docker import DockerClient
+
+from tests.integration.support import containerd as containerd_process
+from tests.integration.support import upstream as upstream_registry
+from tests.integration.support.containerd import Containerd
+from tests.integration.support.stack import CacheStack, Settings, stack
+from tests.integration.support.upstream import Upstream
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT_S = 240
+TOOLS = ("pulumi", "docker", "ctr", "containerd", "ip")
+
+NewStack = Callable[[Settings], CacheStack]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Overlook what pytest itself leaves open, a listing of old temporary folders, as it exits."""
+    config.addinivalue_line("filterwarnings", "ignore:unclosed scandir iterator:ResourceWarning")
+    warnings.filterwarnings("ignore", "unclosed scandir iterator", ResourceWarning)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test here may hang: what it waits for is another process."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerClient]:
+    """The container engine of this machine."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    assert not missing, f"not on PATH: {missing}; run the tests by `make test`"
+    assert "DOCKER_HOST" in os.environ, "run the tests by `make test`"
+    client = docker.from_env(timeout=60)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def upstream(engine: DockerClient) -> Iterator[Upstream]:
+    """An upstream registry, of which each worker has one."""
+    with upstream_registry.running(engine) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """A containerd, of which each worker has one."""
+    with containerd_process.running(tmp_path_factory.mktemp("containerd")) as running:
+        yield running
+
+
+@pytest.fixture
+def new_stack(tmp_path: Path, engine: DockerClient) -> Iterator[NewStack]:
+    """Makes stacks that are removed with the test."""
+    with ExitStack() as made:
+        yield lambda caches: made.enter_context(stack(tmp_path, engine, caches))

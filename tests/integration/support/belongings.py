@@ -1,0 +1,87 @@
+"""What a stack has on the engine, found by its label."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+
+STACK_LABEL = "talos-registry-cache.stack"
+UPSTREAM_LABEL = "talos-registry-cache.upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """The names of what a stack has."""
+
+    containers: frozenset[str]
+    networks: frozenset[str]
+    volumes: frozenset[str]
+
+
+NOTHING = Belongings(frozenset(), frozenset(), frozenset())
+
+
+def of_stack(engine: DockerClient, stack: str) -> Belongings:
+    """All that a stack has on an engine."""
+    filters = {"label": f"{STACK_LABEL}={stack}"}
+    return Belongings(
+        frozenset(str(container.name) for container in containers(engine, stack)),
+        frozenset(str(network.name) for network in engine.networks.list(filters=filters)),
+        frozenset(str(volume.name) for volume in engine.volumes.list(filters=filters)),
+    )
+
+
+def containers(engine: DockerClient, stack: str) -> list[Container]:
+    """The containers of a stack, running or not."""
+    return engine.containers.list(
+        all=True, filters={"label": f"{STACK_LABEL}={stack}"}, ignore_removed=True
+    )
+
+
+def caches(engine: DockerClient, stack: str) -> dict[str, Container]:
+    """The caching proxies of a stack that run, by registry host."""
+    return {
+        container.labels[UPSTREAM_LABEL]: container
+        for container in containers(engine, stack)
+        if container.status == "running"
+    }
+
+
+def health(container: Container) -> str:
+    """What the health check of a container says now."""
+    container.reload()
+    return str(container.attrs["State"].get("Health", {}).get("Status", "none"))
+
+
+def port(container: Container) -> int:
+    """The port of this machine on which a cache is published."""
+    (number,) = {int(bound["HostPort"]) for bound in container.ports["5000/tcp"] or []}
+    return number
+
+
+def mounts(container: Container, kind: str = "volume") -> list[dict[str, Any]]:
+    """The volumes that a container has mounted."""
+    return [mount for mount in container.attrs["Mounts"] if mount["Type"] == kind]
+
+
+def remove(engine: DockerClient, stack: str) -> None:
+    """Remove all that a stack has, whatever state it is in."""
+    for container in containers(engine, stack):
+        _gone(lambda container=container: container.remove(force=True, v=True))
+    filters = {"label": f"{STACK_LABEL}={stack}"}
+    for network in engine.networks.list(filters=filters):
+        _gone(network.remove)
+    for volume in engine.volumes.list(filters=filters):
+        _gone(lambda volume=volume: volume.remove(force=True))
+
+
+def _gone(removal: Any) -> None:
+    try:
+        removal()
+    except NotFound:
+        return
+    except APIError as error:
+        if error.status_code != 409:  # being removed already
+            raise

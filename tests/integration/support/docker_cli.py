@@ -1,0 +1,34 @@
+"""`docker pull`, as a client of the caches."""
+
+import re
+from urllib.parse import urlsplit
+
+from tests.integration.support import processes
+from tests.integration.support.upstream import Pushed
+
+PULL_WITHIN_S = 60
+
+
+def pull(endpoint: str, image: Pushed, *, engine_host: str | None = None) -> str:
+    """Pull an image through a cache; the digest that the engine has checked it against.
+
+    The image is removed again, so that the next pull finds none of its layers on the engine.
+
+    Args:
+        endpoint: URL of the cache.
+        image: what to pull.
+        engine_host: the engine that pulls, where it is not the default one.
+
+    Raises:
+        CommandFailedError: it could not be pulled.
+    """
+    docker = ["docker", *(["--host", engine_host] if engine_host else [])]
+    reference = f"{urlsplit(endpoint).netloc}/{image.name}"
+    try:
+        printed = processes.run(*docker, "pull", reference, within_s=PULL_WITHIN_S)
+    finally:
+        processes.finish([*docker, "image", "rm", "--force", reference], within_s=PULL_WITHIN_S)
+    digest = re.search(r"^Digest: (sha256:[0-9a-f]{64})$", printed, re.MULTILINE)
+    assert digest is not None, printed
+    assert "Pull complete" in printed, f"no layer was fetched:\n{printed}"
+    return digest[1]

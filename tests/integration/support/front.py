@@ -1,0 +1,167 @@
+"""A reverse proxy before the upstream that asks for credentials, and counts what goes through."""
+
+import base64
+import http.client
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+
+from tests.integration.support import host
+from tests.integration.support.upstream import Upstream
+
+Scheme = Literal["none", "basic", "bearer"]
+
+TIMEOUT_S = 30
+CHUNK = 65_536
+TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
+FORWARDED = ("Accept", "Range", "If-None-Match")
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
+
+
+class Front:
+    """What clients see as a registry with accounts.
+
+    Attributes:
+        scheme: how it wants the credentials: in each request, or for a token of its own.
+        username, password: the one account that it knows.
+        served: the paths that it has forwarded, in their order.
+    """
+
+    def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
+        self.upstream = upstream
+        self.scheme = scheme
+        self.username = username
+        self.password = password
+        self.served: list[str] = []
+        self._tokens: set[str] = set()
+        self._server = _Server(self)
+        self.url = f"http://{upstream.address}:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(TIMEOUT_S)
+
+    def blobs_served(self) -> list[str]:
+        """The digests of the blobs that it has forwarded."""
+        return [path.rpartition("/")[2] for path in self.served if "/blobs/" in path]
+
+    def challenge(self) -> str:
+        """What it answers to those who do not say who they are."""
+        if self.scheme == "bearer":
+            return f'Bearer realm="{self.url}{TOKEN_PATH}",service="upstream"'
+        return 'Basic realm="upstream"'
+
+    def lets_in(self, authorization: str) -> bool:
+        """Whether a request with this header may see images."""
+        match self.scheme:
+            case "none":
+                return True
+            case "basic":
+                return self.knows(authorization)
+            case "bearer":
+                return authorization.removeprefix("Bearer ") in self._tokens
+
+    def knows(self, authorization: str) -> bool:
+        """Whether a header has the right user name and password."""
+        account = f"{self.username}:{self.password}".encode()
+        return authorization == f"Basic {base64.b64encode(account).decode()}"
+
+    def new_token(self) -> str:
+        """A token that lets in."""
+        token = secrets.token_hex(16)
+        self._tokens.add(token)
+        return token
+
+
+@contextmanager
+def guarding(
+    upstream: Upstream, scheme: Scheme, username: str = "somebody", password: str = ""
+) -> Iterator[Front]:
+    """Run a front before an upstream."""
+    front = Front(upstream, scheme, username, password)
+    try:
+        yield front
+    finally:
+        front.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        super().__init__((front.upstream.address, host.free_port()), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    # One request a connection (HTTP/1.0), so that closing leaves none open.
+    timeout = TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        front = self.server.front
+        authorization = self.headers.get("Authorization", "")
+        if self.path.startswith(f"{TOKEN_PATH}?"):
+            if front.knows(authorization):
+                self._answer(HTTPStatus.OK, {"token": front.new_token(), "expires_in": 300})
+            else:
+                self._answer(HTTPStatus.UNAUTHORIZED, {"details": "wrong user or password"})
+        elif front.lets_in(authorization):
+            self._forward(front)
+        else:
+            self._answer(HTTPStatus.UNAUTHORIZED, {"errors": [{"code": "UNAUTHORIZED"}]})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing; `served` has it."""
+
+    def _answer(self, status: HTTPStatus, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", self.server.front.challenge())
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _forward(self, front: Front) -> None:
+        connection = http.client.HTTPConnection(
+            front.upstream.address, front.upstream.port, timeout=TIMEOUT_S
+        )
+        headers = {
+            name: ", ".join(values)
+            for name in FORWARDED
+            if (values := self.headers.get_all(name)) is not None
+        }
+        try:
+            connection.request(self.command, self.path, headers=headers)
+            answer = connection.getresponse()
+            front.served.append(self.path)
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in HOP_BY_HOP:
+                    self.send_header(name, value)
+            self.end_headers()
+            while chunk := answer.read(CHUNK):
+                self.wfile.write(chunk)
+        finally:
+            connection.close()
+
+    def handle(self) -> None:
+        # A client that goes away in the middle is no error of ours.
+        with suppress(ConnectionError):
+            super().handle()

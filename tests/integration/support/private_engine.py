@@ -1,0 +1,196 @@
+"""A container engine of the tests' own, which can be restarted without disturbing anybody.
+
+It has a network namespace to itself, or it would take the machine's own engine's addresses and
+firewall rules. `nsenter` and not `ip netns exec`, which hides the mounts of the control groups.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker import DockerClient
+
+from tests.integration.support import host, images, processes
+from tests.integration.support.polling import eventually
+from tests.integration.support.processes import CommandFailedError
+from tests.integration.support.upstream import IMAGE, Pushed
+
+START_WITHIN_S = 60
+STOP_WITHIN_S = 60
+LAYER_SIZE = 300_000
+
+
+class PrivateEngine:
+    """An engine that runs in a network namespace.
+
+    Attributes:
+        host: its address, in the form of DOCKER_HOST.
+    """
+
+    def __init__(self, folder: Path, run_folder: Path, namespace: str) -> None:
+        self.host = f"unix://{run_folder}/docker.sock"
+        self._folder = folder
+        self._run_folder = run_folder
+        self._namespace = namespace
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "dockerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "nsenter", f"--net=/run/netns/{self._namespace}",
+                    "dockerd",
+                    "--host", self.host,
+                    "--data-root", self._folder / "data",
+                    "--exec-root", self._run_folder / "exec",
+                    "--pidfile", self._run_folder / "docker.pid",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        eventually(self._answers, within_s=START_WITHIN_S, what="the private engine answers")
+
+    def stop(self) -> None:
+        """Stop it as the service manager does: containers end, and the engine after them."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(STOP_WITHIN_S)
+
+    def kill(self) -> None:
+        """Kill it, as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(STOP_WITHIN_S)
+        # Its containerd dies with it. Where process 1 does not reap, as in some containers, the
+        # dead one is taken for a living one by the next start.
+        (self._run_folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+
+    @contextmanager
+    def client(self) -> Iterator[DockerClient]:
+        """A new client of it."""
+        client = docker.DockerClient(self.host, timeout=60)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    @contextmanager
+    def upstream(self, port: int) -> Iterator[Pushed]:
+        """Run an upstream on it for a while; the one image that it has.
+
+        Nothing outside of its network namespace reaches it, so the engine itself pushes.
+        """
+        docker = ["docker", "--host", self.host]
+        archive = self._folder / "layer.tar"
+        archive.write_bytes(images.archive("file", LAYER_SIZE))
+        image = f"{host.LOOPBACK}:{port}/team/app:1"
+        with self.client() as client:
+            container = client.containers.run(
+                IMAGE,
+                detach=True,
+                ports={"5000/tcp": port},
+                environment={"OTEL_TRACES_EXPORTER": "none"},
+            )
+            try:
+                processes.run(*docker, "import", archive, image)
+                printed = eventually(
+                    lambda: self._push(image), within_s=START_WITHIN_S, what="the upstream answers"
+                )
+                processes.run(*docker, "image", "rm", image)
+                digest = re.search(r"digest: (\S+)", printed)
+                assert digest is not None, printed
+                yield Pushed("team/app", "1", digest[1])
+            finally:
+                container.remove(force=True, v=True)
+
+    def _push(self, image: str) -> str:
+        try:
+            return processes.run("docker", "--host", self.host, "push", image)
+        except CommandFailedError:
+            return ""
+
+    def load(self, image: str, source_host: str) -> None:
+        """Copy an image from another engine."""
+        archive = self._folder / "image.tar"
+        processes.run("docker", "--host", source_host, "save", "--output", archive, image)
+        processes.run("docker", "--host", self.host, "load", "--input", archive)
+        archive.unlink()
+
+    def close(self) -> None:
+        """Remove all of its containers and stop it, whatever state it is in."""
+        if self._process is None:
+            return
+        if self._process.poll() is not None:
+            self.start()
+        try:
+            with self.client() as client:
+                for container in client.containers.list(all=True, ignore_removed=True):
+                    container.remove(force=True)
+        finally:
+            self.stop()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            log = (self._folder / "dockerd.log").read_text()
+            raise ChildProcessError(f"the private engine ended:\n{log[-3000:]}")
+        # Not by a client: one that finds no engine leaves a socket open.
+        version = ["docker", "--host", self.host, "version"]
+        return processes.finish(version, within_s=START_WITHIN_S).returncode == 0
+
+
+def why_impossible() -> str:
+    """Why no such engine can run here, or nothing."""
+    if os.geteuid() != 0:
+        return "a private engine needs root"
+    missing = [tool for tool in ("dockerd", "nsenter", "ip") if shutil.which(tool) is None]
+    if missing:
+        return f"a private engine needs {', '.join(missing)}"
+    namespace = f"it-{secrets.token_hex(4)}"
+    try:
+        processes.run("ip", "netns", "add", namespace)
+        processes.run("ip", "netns", "delete", namespace)
+    except CommandFailedError as error:
+        return f"a private engine needs a network namespace: {error}"
+    return ""
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[PrivateEngine]:
+    """Run a private engine that has the registry image, and remove all of it at the end."""
+    # Paths of sockets are short by law, and a test's temporary folder is not.
+    name = f"it-{secrets.token_hex(4)}"
+    run_folder = Path("/run") / name
+    run_folder.mkdir(mode=0o700)
+    processes.run("ip", "netns", "add", name)
+    engine = PrivateEngine(folder, run_folder, name)
+    try:
+        processes.run("ip", "-netns", name, "link", "set", "lo", "up")
+        engine.start()
+        engine.load(IMAGE, os.environ["DOCKER_HOST"])
+        yield engine
+    finally:
+        try:
+            engine.close()
+        finally:
+            processes.run("ip", "netns", "delete", name)
+            for left in (folder, run_folder):
+                _unmount(left)
+                shutil.rmtree(left)
+
+
+def _unmount(folder: Path) -> None:
+    """Take away what an engine that was killed has left mounted, the innermost first."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted(mounts, reverse=True):
+        if folder in Path(mount).parents:
+            processes.run("umount", "--lazy", mount)

@@ -1,0 +1,131 @@
+"""A real upstream registry: a container on the engine, which the tests fill and take away."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import requests
+from docker import DockerClient
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from tests.integration.support import host, images
+from tests.integration.support.polling import eventually
+
+IMAGE = "registry:3.1.2"
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """An image in the upstream.
+
+    Attributes:
+        repository, tag: its name there.
+        digest: the digest of what the tag names: an index, or a manifest.
+    """
+
+    repository: str
+    tag: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Repository and tag, as they stand behind the registry's host."""
+        return f"{self.repository}:{self.tag}"
+
+
+class Upstream:
+    """A registry that is no cache. Containers reach it at the bridge's gateway."""
+
+    def __init__(self, container: Container, address: str, port: int) -> None:
+        self._container = container
+        self.address = address
+        self.port = port
+        self.url = f"http://{address}:{port}"
+
+    def push_index(self) -> Pushed:
+        """Push a new multi-platform image."""
+        index = images.oci_index(host.architecture(), host.other_architecture())
+        repository = _new_repository()
+        for blob in images.blobs_of(index):
+            self._push_blob(repository, blob)
+        for image in index.images.values():
+            self._push_manifest(repository, image.manifest, image.manifest.digest)
+        self._push_manifest(repository, index.manifest, "1")
+        return Pushed(repository, "1", index.manifest.digest)
+
+    def push_docker_image(self) -> Pushed:
+        """Push a new image in Docker's own format, for this machine's platform."""
+        image = images.docker_image(host.architecture())
+        repository = _new_repository()
+        for blob in image.blobs:
+            self._push_blob(repository, blob)
+        self._push_manifest(repository, image.manifest, "1")
+        return Pushed(repository, "1", image.manifest.digest)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stop it for a while: connections are refused."""
+        self._container.stop(timeout=1)
+        try:
+            yield
+        finally:
+            self._container.start()
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        eventually(self._answers, within_s=TIMEOUT_S, what=f"the upstream {self.url} answers")
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/v2/", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def _push_blob(self, repository: str, blob: images.Blob) -> None:
+        base = f"{self.url}/v2/{repository}/blobs/uploads/"
+        with requests.post(base, timeout=TIMEOUT_S) as started:
+            started.raise_for_status()
+            location = started.headers["Location"]
+        with requests.put(
+            location, params={"digest": blob.digest}, data=blob.content, timeout=TIMEOUT_S
+        ) as ended:
+            ended.raise_for_status()
+
+    def _push_manifest(self, repository: str, manifest: images.Blob, reference: str) -> None:
+        with requests.put(
+            f"{self.url}/v2/{repository}/manifests/{reference}",
+            data=manifest.content,
+            headers={"Content-Type": manifest.media_type},
+            timeout=TIMEOUT_S,
+        ) as answer:
+            answer.raise_for_status()
+            assert answer.headers["Docker-Content-Digest"] == manifest.digest
+
+
+@contextmanager
+def running(engine: DockerClient) -> Iterator[Upstream]:
+    """Run an upstream, and remove it with all that it holds at the end."""
+    name = f"it-upstream-{secrets.token_hex(4)}"
+    address, port = host.bridge_gateway(engine), host.free_port()
+    try:
+        container = engine.containers.run(
+            IMAGE,
+            name=name,
+            detach=True,
+            ports={"5000/tcp": (address, port)},
+            environment={"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"},
+        )
+        upstream = Upstream(container, address, port)
+        upstream.wait()
+        yield upstream
+    finally:
+        with suppress(NotFound):
+            engine.containers.get(name).remove(force=True, v=True)
+
+
+def _new_repository() -> str:
+    return f"team-{secrets.token_hex(3)}/app"

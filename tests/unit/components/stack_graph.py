@@ -1,0 +1,180 @@
+"""Runs a Pulumi program without an engine, and keeps what it declared for tests to look at."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from google.protobuf import json_format, struct_pb2  # type: ignore[import-untyped]
+from pulumi.resource_hooks import ResourceHook, ResourceHookFunction
+from pulumi.runtime import mocks, rpc
+from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.settings import SETTINGS, get_root_resource
+from pulumi.runtime.stack import Stack, run_pulumi_func
+
+PROJECT = "talos-registry-cache"
+
+STACK = "pulumi:pulumi:Stack"
+CONTAINER = "docker:index/container:Container"
+IMAGE = "docker:index/remoteImage:RemoteImage"
+NETWORK = "docker:index/network:Network"
+VOLUME = "docker:index/volume:Volume"
+REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
+CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
+CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
+
+UNKNOWN = rpc.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that Pulumi was told to encrypt."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One resource as the program registered it."""
+
+    type: str
+    name: str
+    parent: str
+    inputs: Mapping[str, Any]
+    retain_on_delete: bool
+    delete_before_replace: bool
+    replace_on_changes: tuple[str, ...]
+    before_create: tuple[ResourceHookFunction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All resources of a program, and the outputs of its stack."""
+
+    resources: tuple[Declared, ...]
+    outputs: Mapping[str, Any]
+
+    def all(self, kind: str) -> list[Declared]:
+        return [resource for resource in self.resources if resource.type == kind]
+
+    def one(self, kind: str, name: str) -> Declared:
+        (found,) = [resource for resource in self.all(kind) if resource.name == name]
+        return found
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(resource.name for resource in self.all(kind))
+
+    def inputs(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        return {(one.type, one.name): one.inputs for one in self.resources}
+
+
+def run(
+    program: Callable[[], object],
+    *,
+    stack: str = "dev",
+    preview: bool = False,
+    config: Mapping[str, str] | None = None,
+    secret_keys: tuple[str, ...] = (),
+) -> Graph:
+    """Run a program to its end, as an update or as a preview.
+
+    Pulumi's settings are context variables, and `asyncio.run` gives the program a context of its
+    own, so they are as before when this returns.
+    """
+
+    async def main() -> Graph:
+        monitor, hooks = _Monitor(), _Hooks()
+        pulumi.runtime.set_all_config(dict(config or {}), list(secret_keys))
+        SETTINGS.outputs = set()
+        pulumi.runtime.set_mocks(
+            _NoProvider(), project=PROJECT, stack=stack, preview=preview, monitor=monitor
+        )
+        SETTINGS.callbacks = hooks
+        await run_pulumi_func(lambda: _returning_none(program))
+        root = get_root_resource()
+        assert isinstance(root, Stack)
+        outputs = await pulumi.Output.from_input(root.outputs).future()
+        return Graph(tuple(monitor.declared(hooks.by_name)), outputs or {})
+
+    return asyncio.run(main())
+
+
+def _returning_none(program: Callable[[], object]) -> None:
+    program()
+
+
+def image_id(reference: str) -> str:
+    """The ID that an image has once it is pulled."""
+    return f"sha256:of-{reference}"
+
+
+class _NoProvider(mocks.Mocks):
+    """Nothing comes here: the monitor answers by itself, and the program asks no provider."""
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
+        raise AssertionError(f"the program asked a provider for {args.token}")
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        raise AssertionError(f"the monitor did not answer for {args.name}")
+
+
+class _Monitor(mocks.MockMonitor):
+    """Makes everything as it is told, and remembers what it was told.
+
+    Pulumi's own mock monitor loses the options and the secrets of a resource, and opens an event
+    loop in each thread that it is called on and never closes it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_NoProvider())
+        self._requests: list[Any] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
+        urn = self.make_urn(request.parent, request.type, request.name)
+        if request.type == STACK:
+            return resource_pb2.RegisterResourceResponse(urn=urn)
+        self._requests.append(request)
+        if pulumi.runtime.is_dry_run():
+            return resource_pb2.RegisterResourceResponse(urn=urn, object=request.object)
+        made = struct_pb2.Struct()
+        made.CopyFrom(request.object)
+        if request.type == IMAGE:
+            made["imageId"] = image_id(made["name"])
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
+
+    def declared(self, hooks: Mapping[str, ResourceHookFunction]) -> Iterator[Declared]:
+        for request in self._requests:
+            yield Declared(
+                type=request.type,
+                name=request.name,
+                parent=request.parent.rpartition("::")[2],
+                inputs=_values(json_format.MessageToDict(request.object)),
+                retain_on_delete=request.retainOnDelete,
+                delete_before_replace=request.deleteBeforeReplace,
+                replace_on_changes=tuple(request.replaceOnChanges),
+                before_create=tuple(hooks[name] for name in request.hooks.before_create),
+            )
+
+
+class _Hooks:
+    """Stands for the server through which the engine calls hooks: here, nobody calls."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, ResourceHookFunction] = {}
+
+    def register_resource_hook(self, hook: ResourceHook) -> None:
+        self.by_name[hook.name] = hook.callback
+
+
+def _values(sent: Any) -> Any:
+    """What was sent to the engine, with the secrets in it marked as such."""
+    match sent:
+        case {rpc._special_sig_key: rpc._special_secret_sig}:
+            return Secret(_values(sent["value"]))
+        case dict():
+            return {key: _values(value) for key, value in sent.items()}
+        case list():
+            return [_values(value) for value in sent]
+        case _:
+            return sent

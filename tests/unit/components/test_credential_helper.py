@@ -1,0 +1,139 @@
+import asyncio
+import json
+import subprocess
+from typing import Any
+
+import pulumi
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from components import credential_helper, engine
+from components.credential_helper import CredentialHelper, CredentialHelperArgs
+from tests.unit.components import stack_graph
+from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
+
+
+def declare(username: str | None = None, password: str | None = None) -> Graph:
+    args = CredentialHelperArgs(
+        volume="registry-dev-anonymous",
+        image="sha256:0123",
+        labels={"stack": "dev"},
+        username=username,
+        password=None if password is None else SecretStr(password),
+    )
+    return stack_graph.run(lambda: CredentialHelper("anonymous", args))
+
+
+def writer(graph: Graph) -> Declared:
+    return graph.one(CONTAINER, "anonymous-writer")
+
+
+def upload(graph: Graph) -> Any:
+    (only,) = writer(graph).inputs["uploads"]
+    return only
+
+
+def answer(script: str) -> Any:
+    """What the registry reads from the command, which it asks about one host."""
+    asked = subprocess.run(
+        ["sh", "-c", script, "helper", "get"],
+        input=b"registry.test",
+        capture_output=True,
+        check=True,
+    )
+    assert asked.stderr == b""
+    return json.loads(asked.stdout)
+
+
+def test_a_helper_is_a_volume_and_a_container_that_fills_it_and_never_runs() -> None:
+    graph = declare()
+    container = writer(graph)
+
+    volume = graph.one(VOLUME, "anonymous-volume")
+    assert {volume.parent, container.parent} == {"anonymous"}
+    assert volume.inputs["name"] == "registry-dev-anonymous"
+    assert container.inputs["volumes"] == [
+        {"volumeName": "registry-dev-anonymous", "containerPath": "/credentials"}
+    ]
+    assert container.inputs["start"] is False
+    assert container.inputs["mustRun"] is False
+    assert container.inputs["networkMode"] == "none"
+    assert container.inputs["logDriver"] == "none"
+
+
+def test_every_user_can_read_and_run_the_command() -> None:
+    assert upload(declare())["file"] == credential_helper.COMMAND
+    assert upload(declare())["permissions"] == "0555"
+
+
+def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> None:
+    container = writer(declare())
+
+    assert container.delete_before_replace
+    assert container.before_create == (engine.before_container,)
+
+
+def test_both_have_the_labels() -> None:
+    graph = declare()
+
+    labels = [{"label": "stack", "value": "dev"}]
+    assert writer(graph).inputs["labels"] == labels
+    assert graph.one(VOLUME, "anonymous-volume").inputs["labels"] == labels
+
+
+def test_nobody_is_asked_for_anonymously_and_that_is_no_secret() -> None:
+    script = upload(declare())["content"]
+
+    assert answer(script) == {"Username": "", "Secret": ""}
+
+
+def test_the_script_with_a_password_is_a_secret_as_a_whole() -> None:
+    graph = declare("me", "hunter2")
+
+    assert isinstance(upload(graph)["content"], Secret)
+    assert answer(upload(graph)["content"].value) == {"Username": "me", "Secret": "hunter2"}
+
+
+def test_the_password_is_in_nothing_but_the_script() -> None:
+    graph = declare("me", "hunter2")
+
+    script = upload(graph).pop("content")
+    assert "hunter2" in script.value
+    assert "hunter2" not in repr(graph)
+
+
+def test_the_password_does_not_show_in_the_arguments() -> None:
+    args = CredentialHelperArgs("volume", "image", {}, "me", SecretStr("hunter2"))
+
+    assert "hunter2" not in repr(args)
+
+
+# A process cannot be given NUL; everything else can stand in a password.
+TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_size=1, max_size=20)
+
+
+@settings(max_examples=60)
+@given(username=TEXTS, password=TEXTS)
+@example(username="o'brien", password="'; rm -rf / #")  # noqa: S106
+@example(username="%s%d", password="\\n\\0 $HOME `id` $(id)")  # noqa: S106
+@example(username="me", password="\x00")  # noqa: S106
+def test_the_registry_gets_just_the_user_name_and_password(username: str, password: str) -> None:
+    async def script() -> str:
+        content = credential_helper._script(username, SecretStr(password))
+        return await pulumi.Output.from_input(content).future() or ""
+
+    assert answer(asyncio.run(script())) == {"Username": username, "Secret": password}
+
+
+def test_the_command_reads_all_that_it_is_asked() -> None:
+    script = upload(declare())["content"]
+
+    with subprocess.Popen(
+        ["sh", "-c", script, "helper", "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as asked:
+        assert asked.stdin is not None
+        # More than a pipe holds: this breaks if nobody reads it.
+        asked.stdin.write(b"x" * 1_000_000)
+        asked.stdin.close()
+        assert asked.wait() == 0

@@ -1,0 +1,339 @@
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pulumi
+import pytest
+from docker.errors import DockerException
+
+from components import engine, labels
+from components.engine import EngineError, EngineFacts, TakenError
+from tests.unit.components import stack_graph
+from tests.unit.components.fake_engine import FakeEngine
+
+OWN = "dev"
+STRANGER = "other"
+NOT_OURS = "192.0.2.1"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    return FakeEngine().serve(monkeypatch)
+
+
+@contextmanager
+def listening(address: str = "127.0.0.1") -> Iterator[int]:
+    """A port of this machine that somebody listens on."""
+    with socket.socket() as server:
+        server.bind((address, 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def free_port() -> int:
+    with listening() as port:
+        return port
+
+
+def hook_arguments(**inputs: Any) -> pulumi.ResourceHookArgs:
+    own = [{"label": labels.STACK, "value": OWN}]
+    return pulumi.ResourceHookArgs(
+        urn="", id="", name="cache-resource", type="", new_inputs={"labels": own, **inputs}
+    )
+
+
+Hook = Callable[[pulumi.ResourceHookArgs], Coroutine[Any, Any, None]]
+
+
+def before(hook: Hook, name: str, **inputs: Any) -> None:
+    asyncio.run(hook(hook_arguments(name=name, **inputs)))
+
+
+def published(port: int, address: str = "127.0.0.1") -> list[dict[str, Any]]:
+    # Numbers come as Pulumi sends them, as floats.
+    return [{"ip": address, "external": float(port), "internal": 5000.0}]
+
+
+# What the program knows of the engine
+
+
+def test_nodes_reach_this_machine_at_the_gateway_of_the_bridge(fake: FakeEngine) -> None:
+    fake.bridge = [{"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.7"}]
+
+    assert engine.discover(OWN).mirror_host == "127.0.0.7"
+
+
+def test_an_engine_that_names_no_gateway_has_it_at_the_first_address(fake: FakeEngine) -> None:
+    fake.bridge = [{"Subnet": "127.0.0.0/16"}]
+
+    assert engine.discover(OWN).mirror_host == "127.0.0.1"
+
+
+def test_the_gateway_is_the_one_for_ipv4(fake: FakeEngine) -> None:
+    fake.bridge = [
+        {"Subnet": "fd00::/64", "Gateway": "fd00::1"},
+        {"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.1"},
+    ]
+
+    assert engine.discover(OWN).mirror_host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "bridge",
+    [
+        [{"Subnet": "192.0.2.0/24", "Gateway": NOT_OURS}],
+        [{"Subnet": "192.0.2.0/24"}],
+        [{"Subnet": "fd00::/64"}],
+        [],
+        None,
+    ],
+)
+def test_an_engine_in_a_virtual_machine_has_a_name_for_this_machine(
+    fake: FakeEngine, bridge: list[dict[str, str]] | None
+) -> None:
+    fake.bridge = bridge
+
+    assert engine.discover(OWN).mirror_host == "host.docker.internal"
+
+
+def test_published_addresses_are_told_in_the_order_of_the_engine(fake: FakeEngine) -> None:
+    fake.add_container("one", OWN, published=[("172.17.0.1", 5000), ("127.0.0.1", 5000)])
+    fake.add_container("two", OWN, published=[("127.0.0.1", 5001)])
+    fake.add_container("idle", OWN)
+    fake.add_container("not-ours", STRANGER, published=[("127.0.0.1", 5002)])
+
+    assert engine.discover(OWN) == EngineFacts(
+        mirror_host="127.0.0.1",
+        published={"one": ["172.17.0.1", "127.0.0.1"], "two": ["127.0.0.1"], "idle": []},
+    )
+
+
+def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise DockerException("connection refused")
+
+    monkeypatch.setattr(engine, "_client", refuse)
+
+    with pytest.raises(EngineError, match="the container engine does not answer: connection"):
+        engine.discover(OWN)
+
+
+def test_the_engine_is_the_one_that_the_docker_provider_uses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Client:
+        def __init__(self, base_url: str) -> None:
+            asked.append(base_url)
+
+        @classmethod
+        def from_env(cls) -> "Client":
+            return cls("from the environment")
+
+    monkeypatch.setattr(engine, "DockerClient", Client)
+    for config in ({"docker:host": "tcp://192.0.2.1:2375"}, {}):
+        # Beneath the cache, which would keep a client of this test for the others.
+        stack_graph.run(engine._client.__wrapped__, config=config)
+
+    assert asked == ["tcp://192.0.2.1:2375", "from the environment"]
+
+
+def test_an_own_address_is_one_that_a_port_can_be_opened_on() -> None:
+    assert engine.is_own_address("127.0.0.1")
+    assert not engine.is_own_address(NOT_OURS)
+
+
+# Before a container is made
+
+
+def test_a_container_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) -> None:
+    fake.add_container("cache", OWN)
+    fake.add_container("stopped", OWN, running=False)
+
+    before(engine.before_container, "cache")
+    before(engine.before_container, "stopped")
+
+    assert fake.containers_here == []
+
+
+@pytest.mark.parametrize("owner", [STRANGER, None])
+def test_a_stranger_s_container_stays_and_is_named(fake: FakeEngine, owner: str | None) -> None:
+    stranger = fake.add_container("cache", owner)
+
+    with pytest.raises(TakenError, match="the container name cache is taken") as taken:
+        before(engine.before_container, "cache")
+
+    assert "docker container rm cache" in str(taken.value)
+    assert "caches.namePrefix" in str(taken.value)
+    assert fake.containers_here == [stranger]
+
+
+@pytest.mark.parametrize("other", ["registry-a-io", "registry-a.io-2", "my-registry-a.io"])
+@pytest.mark.parametrize("owner", [OWN, STRANGER])
+def test_containers_of_similar_names_are_left_alone(
+    fake: FakeEngine, other: str, owner: str
+) -> None:
+    similar = fake.add_container(other, owner)
+
+    before(engine.before_container, "registry-a.io")
+
+    assert fake.containers_here == [similar]
+
+
+def test_a_free_port_is_fine(fake: FakeEngine) -> None:
+    before(engine.before_container, "cache", ports=published(free_port()))
+
+    assert fake.containers_here == []
+
+
+def test_a_port_of_another_container_is_taken_and_the_container_named(fake: FakeEngine) -> None:
+    with listening() as port:
+        fake.add_container("their-registry", published=[("127.0.0.1", port)])
+        fake.add_container("their-database", published=[("127.0.0.1", port + 1)])
+
+        with pytest.raises(TakenError) as taken:
+            before(engine.before_container, "cache", ports=published(port))
+
+    assert str(taken.value) == (
+        f"cache-resource: port {port} on 127.0.0.1 is taken by the container their-registry; "
+        "free it, or set another one in caches.upstreams"
+    )
+
+
+def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
+    fake.add_container("idle")
+    with (
+        listening() as port,
+        pytest.raises(TakenError, match=f"port {port} on 127.0.0.1 is taken by a process"),
+    ):
+        before(engine.before_container, "cache", ports=published(port))
+
+
+def test_a_port_that_is_open_on_all_addresses_is_taken_on_each(fake: FakeEngine) -> None:
+    fake.add_container("idle")
+    with listening("0.0.0.0") as port, pytest.raises(TakenError):  # noqa: S104 - it is the case
+        before(engine.before_container, "cache", ports=published(port))
+
+
+def test_each_address_is_looked_at(fake: FakeEngine) -> None:
+    fake.add_container("idle")
+    with listening("127.0.0.2") as port:
+        ports = published(port) + published(port, "127.0.0.2")
+
+        with pytest.raises(TakenError, match=r"on 127\.0\.0\.2 is taken"):
+            before(engine.before_container, "cache", ports=ports)
+
+
+def test_a_port_of_the_engine_s_own_machine_is_left_to_the_engine(fake: FakeEngine) -> None:
+    with listening() as port:
+        before(engine.before_container, "cache", ports=published(port, NOT_OURS))
+
+    assert fake.containers_here == []
+
+
+def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.add_container("cache", OWN, published=[("127.0.0.1", 5000)])
+    monkeypatch.setattr(engine, "_can_bind", lambda *_: not fake.containers_here)
+    monkeypatch.setattr(engine, "is_own_address", lambda _: True)
+
+    before(engine.before_container, "cache", ports=published(5000))
+
+
+def test_a_container_waits_for_its_network(fake: FakeEngine) -> None:
+    async def make_network_meanwhile() -> bool:
+        arguments = hook_arguments(name="cache", networksAdvanced=[{"name": "caches"}])
+        waiting = asyncio.ensure_future(engine.before_container(arguments))
+        await asyncio.sleep(3 * engine.NETWORK_POLL_S)
+        too_early = waiting.done()
+        fake.add_network("my-caches", OWN)
+        await asyncio.sleep(3 * engine.NETWORK_POLL_S)
+        too_early |= waiting.done()
+        fake.add_network("caches", OWN)
+        await waiting
+        return too_early
+
+    assert asyncio.run(make_network_meanwhile()) is False
+
+
+def test_many_containers_wait_at_once(fake: FakeEngine) -> None:
+    async def make_all() -> None:
+        waiting = [
+            engine.before_container(
+                hook_arguments(name=f"cache-{number}", networksAdvanced=[{"name": "caches"}])
+            )
+            for number in range(50)
+        ]
+        making = asyncio.gather(*waiting)
+        await asyncio.sleep(engine.NETWORK_POLL_S)
+        fake.add_network("caches", OWN)
+        async with asyncio.timeout(5):
+            await making
+
+    asyncio.run(make_all())
+
+
+def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
+    fake.add_container("cache", OWN)
+    release = threading.Event()
+
+    async def with_all_threads_taken() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+        taken = loop.run_in_executor(None, release.wait)
+        try:
+            async with asyncio.timeout(5):
+                await engine.before_container(hook_arguments(name="cache"))
+        finally:
+            release.set()
+            await taken
+
+    asyncio.run(with_all_threads_taken())
+
+    assert fake.containers_here == []
+
+
+def test_a_container_does_not_wait_for_ever(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
+
+    with pytest.raises(EngineError, match=r"the network caches was not made within 0\.05 s"):
+        before(engine.before_container, "cache", networksAdvanced=[{"name": "caches"}])
+    assert fake.networks_here == []
+
+
+# Before a network is made
+
+
+def test_a_network_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) -> None:
+    fake.add_network("caches", OWN)
+
+    before(engine.before_network, "caches")
+
+    assert fake.networks_here == []
+
+
+@pytest.mark.parametrize("owner", [STRANGER, None])
+def test_a_stranger_s_network_stays_and_is_named(fake: FakeEngine, owner: str | None) -> None:
+    stranger = fake.add_network("caches", owner)
+
+    with pytest.raises(TakenError, match=r"the network name caches is taken.*docker network rm"):
+        before(engine.before_network, "caches")
+
+    assert fake.networks_here == [stranger]
+
+
+@pytest.mark.parametrize("other", ["my-a.b", "a-b", "a.b-2"])
+def test_networks_of_similar_names_are_left_alone(fake: FakeEngine, other: str) -> None:
+    similar = fake.add_network(other, OWN)
+
+    before(engine.before_network, "a.b")
+
+    assert fake.networks_here == [similar]

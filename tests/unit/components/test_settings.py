@@ -1,0 +1,834 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pydantic
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import settings
+from components.settings import SettingsError, StackSettings
+from components.upstreams import CATALOGUE
+from tests.unit.components import stack_graph
+
+ROOT = Path(__file__).resolve().parents[3]
+STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
+
+ONE = {"docker.io": None}
+
+
+def parse(caches: Any, **rest: Any) -> StackSettings:
+    return settings.parse("dev", caches=caches, **rest)
+
+
+def mistakes(caches: Any, **rest: Any) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        parse(caches, **rest)
+    head, *lines = str(refused.value).splitlines()
+    assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
+    assert all(line.startswith("  ") for line in lines)
+    return [line.removeprefix("  ") for line in lines]
+
+
+def mistake(caches: Any, **rest: Any) -> str:
+    (only,) = mistakes(caches, **rest)
+    return only
+
+
+def upstream(**written: Any) -> dict[str, Any]:
+    """Settings of one upstream that is in no catalogue, right but for what is written."""
+    known = {"port": 5000, "remoteUrl": "https://registry.test"}
+    return {"upstreams": {"registry.test": known | written}}
+
+
+def of_stack(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())["config"]["talos-registry-cache:caches"]
+
+
+# What is left out
+
+
+def test_a_registry_of_the_catalogue_needs_no_more_than_its_name() -> None:
+    docker_hub = parse({"upstreams": {"docker.io": None}}).caches.upstreams["docker.io"]
+
+    assert docker_hub.remote_url == "https://registry-1.docker.io"
+    assert docker_hub.port == 5000
+    assert docker_hub.image is None
+    assert docker_hub.username is None
+
+
+def test_what_is_written_wins_over_the_catalogue() -> None:
+    written = {"port": 6000, "remoteUrl": "http://mirror.test:8080"}
+
+    docker_hub = parse({"upstreams": {"docker.io": written}}).caches.upstreams["docker.io"]
+
+    assert (docker_hub.port, docker_hub.remote_url) == (6000, "http://mirror.test:8080")
+
+
+def test_defaults_keep_everything_for_ever() -> None:
+    caches = parse({"upstreams": ONE}).caches
+
+    assert caches.image == settings.DEFAULT_IMAGE
+    assert caches.storage.on_destroy == "keep"
+    assert caches.ttl == "never"
+    assert caches.mirror_host == "auto"
+    assert caches.publish_on is None
+    assert (caches.logs.level, caches.logs.max_size, caches.logs.max_files) == ("info", "10m", 3)
+    assert caches.memory_limit == "512m"
+
+
+def test_settings_cannot_be_changed() -> None:
+    parsed = parse({"upstreams": ONE})
+
+    with pytest.raises(AttributeError):
+        parsed.stack = "other"  # type: ignore[misc]
+    for model in (parsed.caches, parsed.caches.storage, parsed.caches.upstreams["docker.io"]):
+        name = next(iter(type(model).model_fields))
+        with pytest.raises(pydantic.ValidationError, match="frozen"):
+            setattr(model, name, None)
+
+
+def test_a_password_is_not_shown_with_the_settings() -> None:
+    parsed = parse(upstream(username="me"), passwords={"registry.test": "hunter2"})
+
+    assert parsed.passwords["registry.test"].get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(parsed)
+
+
+# Ports
+
+
+def test_no_two_upstreams_have_one_port() -> None:
+    caches = {"upstreams": {"docker.io": {"port": 5005}, "quay.io": {"port": 5005}}}
+
+    assert mistake(caches) == (
+        'caches.upstreams["quay.io"].port: found 5005, which docker.io has; allowed: a free one'
+    )
+
+
+def test_customary_ports_count_when_ports_are_compared() -> None:
+    assert "found 5000, which docker.io has" in mistake(
+        {"upstreams": {"docker.io": None, "quay.io": {"port": 5000}}}
+    )
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_port_out_of_range_is_refused(port: int, *, is_root: bool) -> None:
+    line = mistake(upstream(port=port), is_root=is_root)
+
+    lowest = 1 if is_root else 1024
+    assert line.startswith(
+        f'caches.upstreams["registry.test"].port: found {port}; allowed: {lowest} to 65535'
+    )
+
+
+@pytest.mark.parametrize("port", [1, 80, 1023])
+def test_ports_below_1024_are_for_root(port: int) -> None:
+    assert mistake(upstream(port=port)) == (
+        f'caches.upstreams["registry.test"].port: found {port}; '
+        "allowed: 1024 to 65535; a lower one needs root"
+    )
+
+    parsed = parse(upstream(port=port), is_root=True)
+
+    assert parsed.caches.upstreams["registry.test"].port == port
+
+
+@pytest.mark.parametrize("port", [1024, 65535])
+def test_the_first_and_the_last_port_are_allowed(port: int) -> None:
+    assert parse(upstream(port=port)).caches.upstreams["registry.test"].port == port
+
+
+@pytest.mark.parametrize("port", ["5000", 5000.0, True, None, [5000], {}])
+def test_a_port_is_a_whole_number(port: Any) -> None:
+    line = mistake(upstream(port=port))
+
+    assert line.startswith(f'caches.upstreams["registry.test"].port: found {port!r}; allowed: ')
+
+
+# Upstreams
+
+
+@pytest.mark.parametrize("caches", [None, {}, {"upstreams": {}}, {"upstreams": None}])
+def test_a_stack_has_upstreams(caches: Any) -> None:
+    assert mistake(caches) == (
+        "caches.upstreams: found none; "
+        "allowed: one upstream or more, such as docker.io: {port: 5000}"
+    )
+
+
+def test_a_registry_outside_the_catalogue_needs_its_url_and_port() -> None:
+    missing_port, missing_url = mistakes({"upstreams": {"registry.test": {}}})
+
+    assert missing_port == (
+        'caches.upstreams["registry.test"].port: missing; this registry has no customary one'
+    )
+    assert missing_url == (
+        'caches.upstreams["registry.test"].remoteUrl: missing; '
+        f"only the catalogue's registries have one: {', '.join(CATALOGUE)}"
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["registry.test", "registry.test:5000", "localhost", "localhost:80", "10.0.0.1:5000"]
+)
+def test_a_registry_host_is_as_image_references_have_it(host: str) -> None:
+    written = {"port": 5000, "remoteUrl": "https://registry.test"}
+
+    assert host in parse({"upstreams": {host: written}}).caches.upstreams
+
+
+@pytest.mark.parametrize(
+    "host", ["", "library", "Quay.io", "https://quay.io", "quay.io/a", "a b.c"]
+)
+def test_what_is_no_registry_host_is_refused(host: str) -> None:
+    written = {"port": 5000, "remoteUrl": "https://registry.test"}
+
+    line = mistake({"upstreams": {host: written}})
+
+    assert line.endswith(f": found {host!r}; allowed: a registry host such as quay.io")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("https://registry.test", "https://registry.test"),
+        ("https://registry.test/", "https://registry.test"),
+        ("http://registry.test:5000", "http://registry.test:5000"),
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+    ],
+)
+def test_a_remote_url_has_a_scheme_and_a_host(written: str, meant: str) -> None:
+    parsed = parse(upstream(remoteUrl=written))
+
+    assert parsed.caches.upstreams["registry.test"].remote_url == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "registry.test",
+        "ftp://registry.test",
+        "https://",
+        "https:///v2",
+        "https://registry test",
+        "https://registry.test:port",
+        "https://registry.test?a=b",
+        "https://registry.test#a",
+        "https://registry.test\n",
+    ],
+)
+def test_what_is_no_http_url_is_refused(url: str) -> None:
+    line = mistake(upstream(remoteUrl=url))
+
+    assert line.startswith(
+        f'caches.upstreams["registry.test"].remoteUrl: found {url!r}; '
+        "allowed: http:// or https:// with a host"
+    )
+
+
+@pytest.mark.parametrize("url", ["https://registry.test/v2", "https://registry.test//"])
+def test_a_remote_url_has_no_path(url: str) -> None:
+    line = mistake(upstream(remoteUrl=url))
+
+    assert f"found {url!r}; allowed: " in line
+    assert line.endswith("; without a path")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hunter2@registry.test",
+        "https://me:hunter2@registry.test/v2",
+        "HTTPS://me:hunter2@registry.test",
+        "https://me:hunter2/@registry.test",
+        "https://me:hunter2?#@registry.test",
+        "https://me:hunter2\n@registry.test",
+        "https://me@home:hunter2@registry.test",
+        "https:/me:hunter2@registry.test",
+        "me:hunter2@registry.test",
+        "ftp://me:hunter2@registry.test",
+    ],
+)
+def test_credentials_in_a_remote_url_are_refused_and_not_repeated(url: str) -> None:
+    line = mistake(upstream(remoteUrl=url))
+
+    assert "hunter2" not in line
+    assert "[hidden]@registry.test" in line
+    assert line.endswith("; credentials go into username and passwords")
+
+
+@pytest.mark.parametrize(
+    "caches",
+    [
+        {"upstreams": {"docker.io": "https://me:hunter2@registry.test"}},
+        {"upstreams": ["https://me:hunter2@registry.test"]},
+        {"upstreams": ONE, "storage": {"volumePrefix": "https://me:hunter2@registry.test"}},
+        upstream(remoteUrl=["https://me:hunter2@registry.test"]),
+        upstream(image="https://me:hunter2@registry.test/image"),
+    ],
+)
+def test_credentials_in_a_url_are_not_repeated_wherever_it_stands(caches: Any) -> None:
+    line = mistake(caches)
+
+    assert "hunter2" not in line
+    assert "://[hidden]@registry.test" in line
+
+
+# Credentials
+
+
+def test_an_upstream_with_a_user_name_and_a_password_is_allowed() -> None:
+    parsed = parse(upstream(username="me"), passwords={"registry.test": "hunter2"})
+
+    assert parsed.caches.upstreams["registry.test"].username == "me"
+
+
+def test_a_user_name_needs_a_password() -> None:
+    assert mistake(upstream(username="me")) == (
+        'passwords["registry.test"]: missing, for its username; set it with '
+        "pulumi config set --secret --path 'passwords[\"registry.test\"]'"
+    )
+
+
+def test_a_password_needs_a_user_name() -> None:
+    assert mistake(upstream(), passwords={"registry.test": "hunter2"}) == (
+        'passwords["registry.test"]: found, but caches.upstreams has no username for registry.test'
+    )
+
+
+def test_a_user_name_of_null_is_none() -> None:
+    assert parse(upstream(username=None)).caches.upstreams["registry.test"].username is None
+
+    line = mistake(upstream(username=None), passwords={"registry.test": "hunter2"})
+
+    assert "has no username for registry.test" in line
+
+
+def test_a_password_in_plain_text_is_refused_and_not_repeated() -> None:
+    line = mistake(
+        upstream(username="me"),
+        passwords={"registry.test": "hunter2"},
+        passwords_are_secret=False,
+    )
+
+    assert line == (
+        'passwords["registry.test"]: found in plain text; allowed: encrypted, set with '
+        "pulumi config set --secret --path 'passwords[\"registry.test\"]'"
+    )
+
+
+@pytest.mark.parametrize("password", ["", None, 5, ["hunter2"], {"a": "hunter2"}])
+def test_a_password_is_a_text(password: Any) -> None:
+    line = mistake(upstream(username="me"), passwords={"registry.test": password})
+
+    assert line == 'passwords["registry.test"]: found no text; allowed: a password'
+
+
+@pytest.mark.parametrize("passwords", ["hunter2", ["hunter2"], 5, True, "", []])
+def test_passwords_are_by_registry_host(passwords: Any) -> None:
+    line = mistake(upstream(), passwords=passwords)
+
+    assert line == "passwords: found no mapping; allowed: registry host to password"
+
+
+def test_no_passwords_is_fine_however_it_is_written() -> None:
+    none: list[Any] = [None, {}]
+    for passwords in none:
+        assert parse(upstream(), passwords=passwords, passwords_are_secret=False).passwords == {}
+
+
+# The other settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("ttl", value) for value in ("never", "720h", "1h30m", "1.5h", "500ms", "10s")),
+        *(("mirrorHost", value) for value in ("auto", "10.5.0.1", "host.docker.internal")),
+        *(("memoryLimit", value) for value in ("64m", "2g", "65536k")),
+        *(("image", value) for value in ("registry:3.1.2", f"a.b:5000/c@sha256:{'0' * 64}")),
+        *(("namePrefix", value) for value in ("registry", "my_caches-1.2")),
+        *(("publishOn", value) for value in (["127.0.0.1"], ["127.0.0.1", "10.5.0.1"])),
+    ],
+)
+def test_what_fits_is_kept_as_written(key: str, value: Any) -> None:
+    dumped = parse({"upstreams": ONE, key: value}).caches.model_dump(mode="json", by_alias=True)
+
+    assert dumped[key] == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("ttl", "", "never, or a duration such as 720h"),
+        ("ttl", "5 days", "never, or a duration such as 720h"),
+        ("ttl", "7d", "never, or a duration such as 720h"),
+        ("ttl", "-1h", "never, or a duration such as 720h"),
+        ("ttl", "h", "never, or a duration such as 720h"),
+        ("ttl", "٣h", "never, or a duration such as 720h"),
+        ("mirrorHost", "", "auto, an IPv4 address, or a host name"),
+        ("mirrorHost", "10.5.0.256", "auto, an IPv4 address, or a host name"),
+        ("mirrorHost", "10.5.0.1:5000", "auto, an IPv4 address, or a host name"),
+        ("mirrorHost", "http://10.5.0.1", "auto, an IPv4 address, or a host name"),
+        ("mirrorHost", "fd00::1", "auto, an IPv4 address, or a host name"),
+        ("mirrorHost", "my host", "auto, an IPv4 address, or a host name"),
+        ("memoryLimit", "512", "a number with k, m or g, such as 10m"),
+        ("memoryLimit", "0m", "a number with k, m or g, such as 10m"),
+        ("memoryLimit", "1٢m", "a number with k, m or g, such as 10m"),
+        ("image", "", "an image reference such as registry:3.1.2"),
+        ("image", "registry 3", "an image reference such as registry:3.1.2"),
+        ("image", "registry@sha256:0", "an image reference such as registry:3.1.2"),
+        ("namePrefix", "", "letters, digits, dots, dashes and underscores"),
+        ("namePrefix", "-registry", "letters, digits, dots, dashes and underscores"),
+        ("namePrefix", "a/b", "letters, digits, dots, dashes and underscores"),
+        ("publishOn", [], "one or more"),
+        ("publishOn", "127.0.0.1", "a list"),
+    ],
+)
+def test_what_does_not_fit_is_refused(key: str, value: Any, allowed: str) -> None:
+    line = mistake({"upstreams": ONE, key: value})
+
+    assert line.startswith(f"caches.{key}: found {value!r}; allowed: {allowed}")
+
+
+@pytest.mark.parametrize("address", ["localhost", "fd00::1", "10.5.0.1/16", "", 1, True, None])
+def test_ports_are_published_on_ipv4_addresses(address: Any) -> None:
+    line = mistake({"upstreams": ONE, "publishOn": ["127.0.0.1", address]})
+
+    assert line == f"caches.publishOn[1]: found {address!r}; allowed: an IPv4 address"
+
+
+@pytest.mark.parametrize(
+    ("logs", "line"),
+    [
+        ({"level": "loud"}, "level: found 'loud'; allowed: 'error', 'warn', 'info' or 'debug'"),
+        ({"maxSize": "big"}, "maxSize: found 'big'; allowed: a number with k, m or g, such as 10m"),
+        ({"maxFiles": 0}, "maxFiles: found 0; allowed: greater than or equal to 1"),
+        ({"maxFiles": 101}, "maxFiles: found 101; allowed: less than or equal to 100"),
+    ],
+)
+def test_logs_are_bounded(logs: dict[str, Any], line: str) -> None:
+    assert mistake({"upstreams": ONE, "logs": logs}) == f"caches.logs.{line}"
+
+
+def test_storage_is_kept_or_deleted() -> None:
+    for choice in ("keep", "delete"):
+        caches = {"upstreams": ONE, "storage": {"onDestroy": choice}}
+        assert parse(caches).caches.storage.on_destroy == choice
+
+    assert mistake({"upstreams": ONE, "storage": {"onDestroy": "maybe"}}) == (
+        "caches.storage.onDestroy: found 'maybe'; allowed: 'keep' or 'delete'"
+    )
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("caches", "path", "meant", "allowed"),
+    [
+        ({"upstreams": ONE, "mirorHost": "auto"}, "caches.mirorHost", "mirrorHost", "upstreams, "),
+        ({"upstreams": ONE, "name_prefix": "a"}, "caches.name_prefix", "namePrefix", "upstreams, "),
+        (
+            {"upstreams": ONE, "storage": {"onDestory": "keep"}},
+            "caches.storage.onDestory",
+            "onDestroy",
+            "volumePrefix, onDestroy",
+        ),
+        (
+            {"upstreams": ONE, "logs": {"maxsize": "10m"}},
+            "caches.logs.maxsize",
+            "maxSize",
+            "level, maxSize, maxFiles",
+        ),
+        (
+            upstream(remoteURL="https://quay.io"),
+            'caches.upstreams["registry.test"].remoteURL',
+            "remoteUrl",
+            "port, remoteUrl, image, username",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(
+    caches: Any, path: str, meant: str, allowed: str
+) -> None:
+    line = mistake(caches)
+
+    assert line.startswith(f"{path}: unknown key (did you mean {meant}?); allowed: {allowed}")
+
+
+def test_a_key_that_is_like_no_other_is_refused_without_a_guess() -> None:
+    line = mistake(upstream(zzz=5))
+
+    assert line == (
+        'caches.upstreams["registry.test"].zzz: unknown key; '
+        "allowed: port, remoteUrl, image, username"
+    )
+
+
+def test_a_password_among_the_upstreams_is_refused_and_not_repeated() -> None:
+    line = mistake(upstream(password="hunter2"))  # noqa: S106
+
+    assert line.startswith('caches.upstreams["registry.test"].password: unknown key')
+    assert "hunter2" not in line
+
+
+NOT_MAPPINGS = [["a"], "text", 5, 1.5, True]
+
+
+@pytest.mark.parametrize("value", NOT_MAPPINGS)
+@pytest.mark.parametrize(
+    ("path", "within"),
+    [
+        ("caches", lambda value: value),
+        ("caches.upstreams", lambda value: {"upstreams": value}),
+        ('caches.upstreams["docker.io"]', lambda value: {"upstreams": {"docker.io": value}}),
+        ("caches.storage", lambda value: {"upstreams": ONE, "storage": value}),
+        ("caches.logs", lambda value: {"upstreams": ONE, "logs": value}),
+    ],
+)
+def test_what_is_no_mapping_is_refused_where_one_belongs(
+    value: Any, path: str, within: Any
+) -> None:
+    assert mistake(within(value)) == f"{path}: found {value!r}; allowed: a mapping"
+
+
+# All at once
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    caches = {
+        "upstreams": {
+            "docker.io": {"port": 80, "username": "me"},
+            "quay.io": {"port": 5004, "remoteUrl": "https://me:hunter2@quay.io"},
+            "ghcr.io": None,
+            "registry.test": {"port": 5000},
+        },
+        "ttl": "5 days",
+        "mirrorHost": "not an address",
+        "storge": {},
+    }
+
+    lines = mistakes(caches, passwords={"gcr.io": "hunter2"})
+
+    assert sorted(line.partition(":")[0] for line in lines) == [
+        "caches.mirrorHost",
+        "caches.storge",
+        "caches.ttl",
+        'caches.upstreams["docker.io"].port',
+        'caches.upstreams["ghcr.io"].port',
+        'caches.upstreams["quay.io"].remoteUrl',
+        'caches.upstreams["registry.test"].remoteUrl',
+        'passwords["docker.io"]',
+        'passwords["gcr.io"]',
+    ]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_the_message_names_the_stack_file() -> None:
+    with pytest.raises(SettingsError, match=r"^Pulumi\.my-stack\.yaml has mistakes"):
+        settings.parse("my-stack", caches=None)
+
+
+def from_path(text: str) -> tuple[str | int, ...]:
+    """A path as `pulumi config set --path` reads it (ParsePropertyPath of the Pulumi SDK)."""
+    parts: list[str | int] = []
+    while text:
+        if name := re.match(r"\.?([^.\[]+)", text):
+            parts.append(name[1])
+        elif quoted := re.match(r'\["((?:\\"|[^"])*)"\]', text):
+            name = quoted
+            parts.append(quoted[1].replace('\\"', '"'))
+        elif index := re.match(r"\[(\d+)\]", text):
+            name = index
+            parts.append(int(index[1]))
+        assert name is not None, text
+        text = text[name.end() :]
+    return tuple(parts)
+
+
+# A backslash before the closing quote cannot be written in Pulumi's syntax.
+NAMES = st.text() | st.text("abc.[]\"' -_1")
+
+
+@given(st.lists(NAMES.filter(lambda name: "\\" not in name) | st.integers(0, 9), max_size=4))
+def test_a_path_is_one_that_pulumi_config_set_takes(parts: list[str | int]) -> None:
+    path = ("caches", *parts)
+
+    assert from_path(settings._in_yaml(path)) == path
+
+
+# Whatever is written
+
+KEYS = st.sampled_from(
+    [
+        "upstreams", "storage", "logs", "ttl", "image", "publishOn", "port", "remoteUrl",
+        "username", "onDestroy", "maxFiles", "level", "docker.io", "quay.io", "registry.test",
+    ]
+)  # fmt: skip
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(max_size=20),
+    st.sampled_from(["never", "keep", "auto", "10m", "https://quay.io", "127.0.0.1", 5000, 5001]),
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(), inner),
+    max_leaves=15,
+)
+ALMOST_RIGHT = st.fixed_dictionaries(
+    {},
+    optional={
+        "upstreams": st.dictionaries(
+            KEYS,
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "port": st.integers(1, 70000) | ANYTHING,
+                    "remoteUrl": st.just("https://quay.io") | ANYTHING,
+                    "username": ANYTHING,
+                    "image": ANYTHING,
+                },
+            )
+            | ANYTHING,
+        ),
+        "storage": ANYTHING,
+        "logs": ANYTHING,
+        "ttl": ANYTHING,
+        "publishOn": ANYTHING,
+        "surprise": ANYTHING,
+    },
+)
+
+
+@given(
+    caches=ALMOST_RIGHT | ANYTHING,
+    passwords=st.dictionaries(KEYS, st.text()) | ANYTHING,
+    passwords_are_secret=st.booleans(),
+    is_root=st.booleans(),
+)
+def test_whatever_is_written_there_are_settings_or_a_settings_error(
+    caches: Any, passwords: Any, *, passwords_are_secret: bool, is_root: bool
+) -> None:
+    try:
+        parsed = parse(
+            caches, passwords=passwords, passwords_are_secret=passwords_are_secret, is_root=is_root
+        )
+    except SettingsError as error:
+        refused = str(error)
+    else:
+        upstreams = parsed.caches.upstreams
+        assert upstreams
+        with_user = {host for host, one in upstreams.items() if one.username is not None}
+        assert parsed.passwords.keys() == with_user
+        return
+    assert re.search(r"^  (caches|passwords)\b.*: ", refused, re.MULTILINE)
+
+
+@st.composite
+def right_settings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
+    hosts = draw(
+        st.lists(
+            st.sampled_from([*CATALOGUE, "registry.test", "localhost:5000", "10.0.0.1:80"]),
+            min_size=1,
+            unique=True,
+        )
+    )
+    ports = draw(
+        st.lists(st.integers(1024, 65535), min_size=len(hosts), max_size=len(hosts), unique=True)
+    )
+    upstreams: dict[str, dict[str, Any]] = {}
+    passwords: dict[str, str] = {}
+    for host, port in zip(hosts, ports, strict=True):
+        upstreams[host] = {"port": port}
+        if host not in CATALOGUE or draw(st.booleans()):
+            upstreams[host]["remoteUrl"] = draw(st.sampled_from(["https://a.test", "http://b:80"]))
+        if draw(st.booleans()):
+            upstreams[host]["image"] = "registry:3.0.0"
+        if draw(st.booleans()):
+            upstreams[host]["username"] = draw(st.text(min_size=1))
+            passwords[host] = draw(st.text(min_size=1))
+    others = st.fixed_dictionaries(
+        {},
+        optional={
+            "image": st.just("registry:3.0.0"),
+            "namePrefix": st.just("caches"),
+            "storage": st.fixed_dictionaries(
+                {},
+                optional={
+                    "volumePrefix": st.just("cached"),
+                    "onDestroy": st.sampled_from(["keep", "delete"]),
+                },
+            ),
+            "ttl": st.sampled_from(["never", "720h"]),
+            "mirrorHost": st.sampled_from(["auto", "host.docker.internal"])
+            | st.ip_addresses(v=4).map(str),
+            "publishOn": st.lists(st.ip_addresses(v=4).map(str), min_size=1, unique=True),
+            "logs": st.fixed_dictionaries(
+                {},
+                optional={
+                    "level": st.sampled_from(["error", "warn", "info", "debug"]),
+                    "maxSize": st.integers(1, 999).map("{}m".format),
+                    "maxFiles": st.integers(1, 100),
+                },
+            ),
+            "memoryLimit": st.integers(16, 4096).map("{}m".format),
+        },
+    )
+    return {"upstreams": upstreams} | draw(others), passwords
+
+
+@given(right_settings())
+def test_every_right_combination_parses_and_survives_being_written_out(
+    written: tuple[dict[str, Any], dict[str, str]],
+) -> None:
+    caches, passwords = written
+
+    parsed = parse(caches, passwords=passwords)
+
+    dumped = parsed.caches.model_dump(mode="json", by_alias=True)
+    again = parse(json.loads(json.dumps(dumped)), passwords=passwords)
+    assert again == parsed
+    for key, value in caches.items():
+        if not isinstance(value, dict):
+            assert dumped[key] == value
+
+
+# What Pulumi hands over
+
+
+def load(config: dict[str, str], secret_keys: tuple[str, ...] = ()) -> StackSettings:
+    loaded: list[StackSettings] = []
+    stack_graph.run(
+        lambda: loaded.append(settings.load()),
+        config={f"talos-registry-cache:{key}": value for key, value in config.items()},
+        secret_keys=tuple(f"talos-registry-cache:{key}" for key in secret_keys),
+    )
+    return loaded[0]
+
+
+def test_the_settings_are_those_of_the_running_stack() -> None:
+    loaded = load({"caches": '{"upstreams": {"docker.io": {"port": 5999}}}'})
+
+    assert loaded.stack == "dev"
+    assert loaded.caches.upstreams["docker.io"].port == 5999
+
+
+def test_encrypted_passwords_are_read_and_others_refused() -> None:
+    config = {"caches": json.dumps(upstream(username="me")), "passwords": '{"registry.test": "p"}'}
+
+    assert load(config, secret_keys=("passwords",)).passwords["registry.test"] == (
+        pydantic.SecretStr("p")
+    )
+    with pytest.raises(SettingsError, match="found in plain text"):
+        load(config)
+
+
+@pytest.mark.parametrize(("user", "allowed"), [(0, True), (1000, False)])
+def test_root_is_who_runs_pulumi_as_user_0(
+    monkeypatch: pytest.MonkeyPatch, user: int, *, allowed: bool
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    config = {"caches": json.dumps(upstream(port=80))}
+
+    if allowed:
+        assert load(config).caches.upstreams["registry.test"].port == 80
+    else:
+        with pytest.raises(SettingsError, match="a lower one needs root"):
+            load(config)
+
+
+def test_a_stack_without_any_settings_is_told_so() -> None:
+    with pytest.raises(SettingsError, match=r"caches\.upstreams: found none"):
+        load({})
+
+
+def test_a_text_where_a_mapping_belongs_is_a_mistake_like_others_and_no_secret_is_shown() -> None:
+    config = {"caches": "not JSON", "passwords": "hunter2 in plain"}
+
+    with pytest.raises(SettingsError) as refused:
+        load(config)
+
+    assert "caches: found 'not JSON'; allowed: a mapping" in str(refused.value)
+    assert "passwords: found no mapping" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+# The stacks of the project
+
+
+@pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.stem)
+def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> None:
+    assert settings.parse(path.stem, caches=of_stack(path)).caches.upstreams
+
+
+@pytest.mark.parametrize(
+    ("stack", "ports"),
+    [
+        (
+            "dev",
+            {
+                "docker.io": 5000,
+                "registry.k8s.io": 5001,
+                "quay.io": 5002,
+                "gcr.io": 5003,
+                "ghcr.io": 5004,
+            },
+        ),
+        ("guide", {"docker.io": 5000, "k8s.gcr.io": 5001, "quay.io": 5002}),
+    ],
+)
+def test_a_stack_has_the_upstreams_and_ports_that_people_know(
+    stack: str, ports: dict[str, int]
+) -> None:
+    caches = parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")).caches
+
+    assert {host: one.port for host, one in caches.upstreams.items()} == ports
+    assert caches.storage.on_destroy == "keep"
+
+
+def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
+    caches = parse(of_stack(ROOT / "Pulumi.guide.yaml")).caches
+
+    with_own = {host for host, one in caches.upstreams.items() if one.image is not None}
+    assert with_own == {"quay.io"}
+    assert caches.upstreams["quay.io"].image != caches.image
+
+
+def test_the_ci_stack_keeps_nothing_and_shares_no_port_with_the_others() -> None:
+    ci, *others = (
+        parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")).caches for stack in ("ci", "dev", "guide")
+    )
+
+    assert ci.storage.on_destroy == "delete"
+    taken = {one.port for caches in others for one in caches.upstreams.values()}
+    assert not taken & {one.port for one in ci.upstreams.values()}
+
+
+def test_the_project_declares_the_keys_that_are_read() -> None:
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+
+    assert project["name"] == stack_graph.PROJECT
+    assert {key: one["type"] for key, one in project["config"].items()} == {
+        "caches": "object",
+        "passwords": "object",
+    }
+
+
+def test_a_run_leaves_the_settings_of_pulumi_as_they_were() -> None:
+    before = pulumi.get_project(), pulumi.get_stack(), pulumi.runtime.is_dry_run()
+
+    load({"caches": json.dumps(upstream())})
+
+    assert (pulumi.get_project(), pulumi.get_stack(), pulumi.runtime.is_dry_run()) == before
+    assert before[0] != stack_graph.PROJECT

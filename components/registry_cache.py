@@ -11,7 +11,9 @@ from components import labels as label
 from components.caching_proxy import CachingProxy, CachingProxyArgs
 from components.credential_helper import CredentialHelper, CredentialHelperArgs
 from components.engine import EngineFacts
-from components.settings import Caches, StackSettings, Upstream, is_ipv4
+from components.settings import Caches, StackSettings
+from components.settings.caches import Upstream
+from components.settings.values import is_ipv4
 
 LOOPBACK = "127.0.0.1"
 MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024}

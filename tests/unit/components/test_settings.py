@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from components import settings
 from components.settings import SettingsError, StackSettings
+from components.settings.caches import DEFAULT_IMAGE
+from components.settings.mistakes import in_yaml
 from components.upstreams import CATALOGUE
 from tests.unit.components import stack_graph
 
@@ -72,7 +74,7 @@ def test_what_is_written_wins_over_the_catalogue() -> None:
 def test_defaults_keep_everything_for_ever() -> None:
     caches = parse({"upstreams": ONE}).caches
 
-    assert caches.image == settings.DEFAULT_IMAGE
+    assert caches.image == DEFAULT_IMAGE
     assert caches.storage.on_destroy == "keep"
     assert caches.ttl == "never"
     assert caches.mirror_host == "auto"
@@ -562,7 +564,7 @@ NAMES = st.text() | st.text("abc.[]\"' -_1")
 def test_a_path_is_one_that_pulumi_config_set_takes(parts: list[str | int]) -> None:
     path = ("caches", *parts)
 
-    assert from_path(settings._in_yaml(path)) == path
+    assert from_path(in_yaml(path)) == path
 
 
 # Whatever is written

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components import settings
+from components.settings import caches
 from tests.unit.toolchain.fakes import Commands, programs
 from toolchain import engine, golang, registry_image
 from toolchain.golang import Program
@@ -26,7 +26,7 @@ def test_the_default_image_is_of_the_version_that_is_pinned() -> None:
     pinned = re.search(r"^require \S+/distribution/v3 v(\S+)$", go_mod, re.MULTILINE)
 
     assert pinned is not None
-    assert settings.DEFAULT_IMAGE == DEFAULT == f"registry:{pinned[1]}"
+    assert caches.DEFAULT_IMAGE == DEFAULT == f"registry:{pinned[1]}"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.stem)

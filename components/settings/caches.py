@@ -1,0 +1,142 @@
+"""The settings of a stack's caching proxies."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from components.settings.mistakes import Mistake
+from components.settings.values import (
+    Address,
+    Image,
+    MirrorHost,
+    Model,
+    Name,
+    Port,
+    RegistryHost,
+    RemoteUrl,
+    Size,
+    Ttl,
+    Username,
+)
+from components.upstreams import CATALOGUE
+
+DEFAULT_IMAGE = "registry:3.1.2"
+
+
+class Upstream(Model):
+    """One registry that is cached. What it leaves out comes from the catalogue."""
+
+    port: Port = Field(
+        description="Port on this machine; most registries of the catalogue have a customary one",
+    )
+    remote_url: RemoteUrl = Field(
+        description="Where the registry's API is; a registry of the catalogue has one",
+    )
+    image: Image | None = Field(
+        default=None, description="Image of this cache, where it differs from the stack's"
+    )
+    username: Username | None = Field(
+        default=None, description="User name at the upstream; its password is in `passwords`"
+    )
+
+
+class Storage(Model):
+    """Where a stack keeps what it has cached: one volume for each upstream."""
+
+    volume_prefix: Name | None = Field(
+        default=None,
+        description="Volumes are named `<volumePrefix>-<upstream>`; the default is namePrefix",
+    )
+    on_destroy: Literal["keep", "delete"] = Field(
+        default="keep", description="Whether `pulumi destroy` keeps the volumes or deletes them"
+    )
+
+
+class Logs(Model):
+    """The log of each cache, as `docker logs` shows it."""
+
+    level: Literal["error", "warn", "info", "debug"] = Field(
+        default="info", description="The least severe level that is logged"
+    )
+    max_size: Size = Field(default="10m", description="Size at which a log file is rotated")
+    max_files: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=3, description="Number of rotated log files that are kept"
+    )
+
+
+class Caches(Model):
+    """The caching proxies of a stack."""
+
+    upstreams: Annotated[dict[RegistryHost, Upstream], Field(min_length=1)] = Field(
+        description="The registries that are cached, by registry host"
+    )
+    image: Image = Field(default=DEFAULT_IMAGE, description="Image of the caches")
+    name_prefix: Name | None = Field(
+        default=None,
+        description=(
+            "Containers are named `<namePrefix>-<upstream>`; the default is `registry-<stack>`"
+        ),
+    )
+    storage: Storage = Field(default=Storage(), description="Where the cached images are kept")
+    ttl: Ttl = Field(default="never", description="How long what is cached is kept, such as 720h")
+    mirror_host: MirrorHost = Field(
+        default="auto",
+        description=(
+            "Address at which nodes reach this machine; `auto` is the docker bridge's gateway, "
+            "or host.docker.internal where the engine runs in a virtual machine"
+        ),
+    )
+    publish_on: Annotated[list[Address], Field(min_length=1)] | None = Field(
+        default=None,
+        description=(
+            "Addresses of this machine on which the ports are open; the default is 127.0.0.1 and "
+            "the mirror host, if that is an address"
+        ),
+    )
+    logs: Logs = Field(default=Logs(), description="Logging of the caches")
+    memory_limit: Size = Field(default="512m", description="Memory limit of each cache")
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _fill_from_catalogue(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        return _with_catalogue(value) if isinstance(value, Mapping) else value
+
+
+def upstreams_as_written(caches: Any) -> dict[str, Mapping[str, Any]]:
+    """The upstreams of settings that may have mistakes: those that are mappings."""
+    found = caches.get("upstreams") if isinstance(caches, Mapping) else None
+    if not isinstance(found, Mapping):
+        return {}
+    completed = _with_catalogue(found).items()
+    return {host: upstream for host, upstream in completed if isinstance(upstream, Mapping)}
+
+
+def across_upstreams(upstreams: Mapping[str, Mapping[str, Any]]) -> Iterator[Mistake]:
+    """What is wrong with upstreams taken together."""
+    users: dict[Any, str] = {}
+    for host, upstream in upstreams.items():
+        port = upstream.get("port")
+        if isinstance(port, int) and users.setdefault(port, host) != host:
+            path = ("caches", "upstreams", host, "port")
+            yield Mistake(path, f"found {port}, which {users[port]} has; allowed: a free one")
+
+
+def _with_catalogue(upstreams: Mapping[str, Any]) -> dict[str, Any]:
+    """Upstreams as written, completed with what the catalogue knows of their registries."""
+    completed = {}
+    for host, upstream in upstreams.items():
+        # `docker.io:` with nothing behind it is YAML for null.
+        written = {} if upstream is None else upstream
+        completed[host] = {**_known(host), **written} if isinstance(written, Mapping) else written
+    return completed
+
+
+def _known(host: str) -> dict[str, Any]:
+    known = CATALOGUE.get(host)
+    if known is None:
+        return {}
+    port = {} if known.port is None else {"port": known.port}
+    return {"remoteUrl": known.remote_url} | port

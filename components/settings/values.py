@@ -1,0 +1,107 @@
+"""The kinds of values that settings have, each with its rule."""
+
+import re
+from ipaddress import IPv4Address
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic.alias_generators import to_camel
+
+from components.settings.mistakes import refused
+
+LOWEST_UNPRIVILEGED_PORT = 1024
+HIGHEST_PORT = 65535
+
+_HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*"
+_DURATION = r"(\d+(\.\d+)?(ms|s|m|h))+"
+
+
+class Model(BaseModel):
+    """Settings that cannot be changed, with keys in camelCase and no others."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_default=False
+    )
+
+
+def is_ipv4(value: str) -> bool:
+    """Whether a text is an IPv4 address."""
+    try:
+        IPv4Address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _matching(pattern: str, allowed: str) -> AfterValidator:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise refused(value, allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+def _mirror_host(value: str) -> str:
+    if value == "auto" or is_ipv4(value) or re.fullmatch(_HOST, value):
+        return value
+    raise refused(value, "auto, an IPv4 address, or a host name such as host.docker.internal")
+
+
+def _remote_url(value: str) -> str:
+    """Check an upstream's URL; one slash at its end is dropped."""
+    allowed = "http:// or https:// with a host and perhaps a port, such as https://quay.io"
+    if "@" in value:
+        scheme = re.match(r"[a-zA-Z]*://", value)
+        visible = f"{scheme[0] if scheme else ''}[hidden]@{value.rpartition('@')[2]}"
+        raise refused(visible, f"{allowed}; credentials go into username and passwords")
+    url = re.fullmatch(r"(?P<scheme>[a-z]+)://(?P<host>[^/?#]*)(?P<path>.*)", value)
+    if url is None or url["scheme"] not in {"http", "https"}:
+        raise refused(value, allowed)
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+(:[0-9]{1,5})?", url["host"]):
+        raise refused(value, allowed)
+    if url["path"] not in {"", "/"}:
+        raise refused(value, f"{allowed}; without a path")
+    return f"{url['scheme']}://{url['host']}"
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str) and is_ipv4(value):
+        return value
+    raise refused(value, "an IPv4 address")
+
+
+def _port(value: int, info: ValidationInfo) -> int:
+    lowest = 1 if (info.context or {}).get("is_root") else LOWEST_UNPRIVILEGED_PORT
+    if not lowest <= value <= HIGHEST_PORT:
+        hint = "" if lowest == 1 else "; a lower one needs root"
+        raise refused(value, f"{lowest} to {HIGHEST_PORT}{hint}")
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_address)]
+MirrorHost = Annotated[str, AfterValidator(_mirror_host)]
+Image = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?",
+        "an image reference such as registry:3.1.2",
+    ),
+]
+Name = Annotated[
+    str, _matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
+]
+Port = Annotated[int, Field(strict=True), AfterValidator(_port)]
+RegistryHost = Annotated[
+    str,
+    _matching(
+        rf"({_HOST}|localhost|(\d{{1,3}}\.){{3}}\d{{1,3}})(:\d{{1,5}})?",
+        "a registry host such as quay.io",
+    ),
+]
+RemoteUrl = Annotated[str, AfterValidator(_remote_url)]
+Size = Annotated[str, _matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
+Ttl = Annotated[str, _matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
+Username = Annotated[str, Field(min_length=1)]

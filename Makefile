@@ -18,6 +18,9 @@ up: ## Converge the stack: install what is missing, then pulumi up
 preview: ## Show what up would do
 	@$(TOOLCHAIN) preview $(STACK) -- $(ARGS)
 
+output: ## Print the stack's outputs, or one: ARGS=talosctlFlags
+	@$(TOOLCHAIN) output $(STACK) -- $(ARGS)
+
 down: ## Destroy the stack; what is cached is kept unless the stack says otherwise
 	@$(TOOLCHAIN) down $(STACK) -- $(ARGS)
 
@@ -45,4 +48,4 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 clean: ## Remove what was installed and built; the state of the stacks stays
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview down test check bench lock clean
+.PHONY: help up preview output down test check bench lock clean

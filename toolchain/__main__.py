@@ -36,7 +36,12 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
     env = _ready(virtualenv.RUNTIME, stack.file(options.stack).read_text())
-    commands = {"up": stack.up, "preview": stack.preview, "down": stack.down}
+    commands = {
+        "up": stack.up,
+        "preview": stack.preview,
+        "output": stack.output,
+        "down": stack.down,
+    }
     return commands[options.command](options.stack, env, rest)
 
 
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("up", _on_stack, "converge a stack"),
         ("preview", _on_stack, "show what `up` would do"),
+        ("output", _on_stack, "print the outputs of a stack, or the one that is named"),
         ("down", _on_stack, "destroy a stack; what is cached is kept unless the stack says not"),
         ("run", _run, "run a command, such as pulumi, where all of that is at hand"),
         ("test", _test, "run the tests; what follows are pytest's arguments"),

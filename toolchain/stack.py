@@ -51,6 +51,12 @@ def down(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
     return code
 
 
+def output(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
+    """Print what a stack offers, or one of its outputs; the exit code is Pulumi's own."""
+    line = ["pulumi", "stack", "output", "--stack", stack, *arguments]
+    return subprocess.run(line, cwd=ROOT, env=env, check=False).returncode
+
+
 def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
     line = ["pulumi", command, "--stack", stack, *arguments]
     if env["PULUMI_BACKEND_URL"] == STATE.as_uri():

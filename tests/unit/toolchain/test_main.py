@@ -50,7 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 READY = ["engine", "pulumi", "image"]
 
 
-@pytest.mark.parametrize("command", ["up", "preview", "down"])
+@pytest.mark.parametrize("command", ["up", "preview", "output", "down"])
 def test_a_command_on_a_stack_makes_the_machine_ready_and_runs_it(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -180,5 +180,5 @@ def test_help_lists_the_commands_of_a_bare_python() -> None:
         check=True,
     )
 
-    for command in ("up", "preview", "down", "run", "test", "packages", "clean"):
+    for command in ("up", "preview", "output", "down", "run", "test", "packages", "clean"):
         assert f"\n    {command} " in shown.stdout

@@ -1,9 +1,15 @@
 """The Pulumi program: reads the settings, declares the components, exports what they offer."""
 
+import signal
+
 import pulumi
 
 from components import engine, settings
 from components.registry_cache import RegistryCache
+
+# When something has failed, Pulumi interrupts the program. Python would add a traceback of what it
+# was waiting for to the error that people are looking for.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     stack = settings.load()

@@ -5,7 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network
 from typing import Any, TypeVar
@@ -32,6 +32,21 @@ class TakenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineNetwork:
+    """A network that the engine has.
+
+    Attributes:
+        id: its ID.
+        stack: the stack whose caches it is made for, or None.
+        subnets: its IPv4 subnets.
+    """
+
+    id: str
+    stack: str | None
+    subnets: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFacts:
     """What the program has to know of the engine before it declares anything.
 
@@ -41,10 +56,12 @@ class EngineFacts:
             Windows) that address is not one of ours, and the engine has a name for us.
         published: the addresses on which each running container of the stack is published, in
             the order in which the engine lists them, by container name.
+        networks: the engine's networks, by name.
     """
 
     mirror_host: str
     published: Mapping[str, Sequence[str]]
+    networks: Mapping[str, EngineNetwork] = field(default_factory=dict)
 
 
 def discover(stack: str) -> EngineFacts:
@@ -55,17 +72,25 @@ def discover(stack: str) -> EngineFacts:
     """
     try:
         api = _client().api
-        bridge = api.inspect_network("bridge")
+        networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(filters={"label": f"{labels.STACK}={stack}"})
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(
-        mirror_host=_host_behind(bridge),
+        mirror_host=_host_behind(_ipv4(networks["bridge"]) if "bridge" in networks else []),
         published={
             container["Names"][0].removeprefix("/"): [
                 port["IP"] for port in container["Ports"] if "PublicPort" in port
             ]
             for container in containers
+        },
+        networks={
+            name: EngineNetwork(
+                network["Id"],
+                (network["Labels"] or {}).get(labels.STACK),
+                [config["Subnet"] for config in _ipv4(network)],
+            )
+            for name, network in networks.items()
         },
     )
 
@@ -98,12 +123,14 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
 
 
 async def before_network(arguments: pulumi.ResourceHookArgs) -> None:
-    """Remove a network that a killed run left behind; see `before_container`.
+    """Make sure that the name of a network is free.
 
     Raises:
-        TakenError: the name is somebody else's.
+        TakenError: it is somebody else's.
     """
-    await _in_thread(_remove_leftover_network, arguments.new_inputs or {})
+    inputs = arguments.new_inputs or {}
+    for network in await _in_thread(_networks, inputs["name"]):
+        _check_owner("network", inputs, network.attrs["Labels"])
 
 
 async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
@@ -120,12 +147,15 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="engine")
 
 
-def _host_behind(bridge: Mapping[str, Any]) -> str:
-    for config in bridge["IPAM"]["Config"] or []:
-        if ":" not in config["Subnet"]:
-            # Engine 20.10 names no gateway; it is the subnet's first address.
-            gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
-            return gateway if is_own_address(gateway) else ENGINE_IN_VM
+def _ipv4(network: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    return [config for config in network["IPAM"]["Config"] or [] if ":" not in config["Subnet"]]
+
+
+def _host_behind(bridge: Sequence[Mapping[str, str]]) -> str:
+    for config in bridge:
+        # Engine 20.10 names no gateway; it is the subnet's first address.
+        gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
+        return gateway if is_own_address(gateway) else ENGINE_IN_VM
     return ENGINE_IN_VM
 
 
@@ -134,12 +164,6 @@ def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
     for container in named:
         _check_owner("container", inputs, container.labels)
         container.remove(force=True, v=True)
-
-
-def _remove_leftover_network(inputs: Mapping[str, Any]) -> None:
-    for network in _networks(inputs["name"]):
-        _check_owner("network", inputs, network.attrs["Labels"])
-        network.remove()
 
 
 def _networks(name: str) -> Sequence[Any]:

@@ -45,13 +45,18 @@ class RegistryCache(pulumi.ComponentResource):
         self._mirror_host = _mirror_host(settings.caches, facts)
         self._published = facts.published
         self._images: dict[str, docker.RemoteImage] = {}
+        left_behind = facts.networks.get(self._prefix)
+        is_ours = left_behind is not None and left_behind.stack == settings.stack
         docker.Network(
             "network",
             name=self._prefix,
             driver="bridge",
             labels=label.inputs(label.of_stack(settings.stack)),
             opts=pulumi.ResourceOptions(
-                parent=self, hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network])
+                parent=self,
+                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network]),
+                # One that a killed run has left, which caches may be on, is taken over.
+                import_=left_behind.id if left_behind and is_ours else None,
             ),
         )
         self._anonymous: CredentialHelper | None = None

@@ -1,6 +1,7 @@
 """The command line that the Makefile calls."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from toolchain import engine, pulumi, registry_image, stack, test_tools, virtual
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, say
 
+LEAST_WORKERS = 3
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 
@@ -53,7 +55,9 @@ def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT, stack.file("guide").read_text())
     test_tools.ensure()
-    pytest = ["python", "-m", "pytest", *arguments]
+    # The tests wait for other processes most of the time.
+    workers = max(LEAST_WORKERS, os.cpu_count() or 1)
+    pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", *arguments]
     return subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode
 
 

@@ -168,7 +168,9 @@ def test_password_is_in_no_output_of_pulumi(used: CacheStack) -> None:
     shown = [used.pulumi("stack", "output", "--json", "--show-secrets"), used.pulumi("config")]
     used.set_password(REGISTRY, WRONG)
     shown += [used.pulumi("preview", "--diff"), used.pulumi("preview", "--json")]
-    assert f"{REGISTRY}-writer" in shown[-1], "a preview of a change shows more than one of none"
+    assert f"{REGISTRY}-credentials-writer" in shown[-1], (
+        "a preview of a change shows more than one of none"
+    )
     for text in shown:
         _assert_hidden(text)
 

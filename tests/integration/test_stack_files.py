@@ -23,7 +23,8 @@ def _planned(file: Path, folder: Path, engine: DockerClient) -> dict[str, Inputs
     stack = CacheStack(file.name.split(".")[1], folder, engine, os.environ["DOCKER_HOST"])
     stack.use(file)
     steps = stack.plan()
-    assert {step["op"] for step in steps} == {"create"}
+    # The network is taken over if the stack is up here, from another state.
+    assert {step["op"] for step in steps} <= {"create", "import"}
     containers = [
         step["newState"]["inputs"]
         for step in steps

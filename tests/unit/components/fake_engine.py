@@ -33,13 +33,16 @@ class FakeNetwork:
     fake: "FakeEngine"
     name: str
     labels: Mapping[str, str] | None
+    subnets: Sequence[str] = ()
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        return {"Name": self.name, "Labels": self.labels}
-
-    def remove(self) -> None:
-        self.fake.networks_here.remove(self)
+        return {
+            "Name": self.name,
+            "Id": f"id-of-{self.name}",
+            "Labels": self.labels,
+            "IPAM": {"Config": [{"Subnet": subnet} for subnet in self.subnets]},
+        }
 
 
 @dataclass(slots=True)
@@ -67,8 +70,10 @@ class FakeEngine:
         self.containers_here.append(container)
         return container
 
-    def add_network(self, name: str, stack: str | None = None) -> FakeNetwork:
-        network = FakeNetwork(self, name, {labels.STACK: stack} if stack else None)
+    def add_network(
+        self, name: str, stack: str | None = None, subnets: Sequence[str] = ()
+    ) -> FakeNetwork:
+        network = FakeNetwork(self, name, {labels.STACK: stack} if stack else None, subnets)
         self.networks_here.append(network)
         return network
 
@@ -82,9 +87,14 @@ class FakeEngine:
 class _Api:
     fake: FakeEngine
 
-    def inspect_network(self, name: str) -> Mapping[str, Any]:
-        assert name == "bridge"
-        return {"IPAM": {"Config": self.fake.bridge}}
+    def networks(self) -> Sequence[Mapping[str, Any]]:
+        bridge = {
+            "Name": "bridge",
+            "Id": "id-of-bridge",
+            "Labels": {},
+            "IPAM": {"Config": self.fake.bridge},
+        }
+        return [*(network.attrs for network in self.fake.networks_here), bridge]
 
     def containers(self, *, filters: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
         label, _, value = filters["label"].partition("=")

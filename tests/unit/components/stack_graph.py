@@ -42,6 +42,7 @@ class Declared:
     name: str
     parent: str
     inputs: Mapping[str, Any]
+    imported: str
     retain_on_delete: bool
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
@@ -150,6 +151,7 @@ class _Monitor(mocks.MockMonitor):
                 name=request.name,
                 parent=request.parent.rpartition("::")[2],
                 inputs=_values(json_format.MessageToDict(request.object)),
+                imported=request.importId,
                 retain_on_delete=request.retainOnDelete,
                 delete_before_replace=request.deleteBeforeReplace,
                 replace_on_changes=tuple(request.replaceOnChanges),

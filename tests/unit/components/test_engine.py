@@ -11,7 +11,7 @@ import pytest
 from docker.errors import DockerException
 
 from components import engine, labels
-from components.engine import EngineError, EngineFacts, TakenError
+from components.engine import EngineError, EngineNetwork, TakenError
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 
@@ -106,10 +106,23 @@ def test_published_addresses_are_told_in_the_order_of_the_engine(fake: FakeEngin
     fake.add_container("idle", OWN)
     fake.add_container("not-ours", STRANGER, published=[("127.0.0.1", 5002)])
 
-    assert engine.discover(OWN) == EngineFacts(
-        mirror_host="127.0.0.1",
-        published={"one": ["172.17.0.1", "127.0.0.1"], "two": ["127.0.0.1"], "idle": []},
-    )
+    assert engine.discover(OWN).published == {
+        "one": ["172.17.0.1", "127.0.0.1"],
+        "two": ["127.0.0.1"],
+        "idle": [],
+    }
+
+
+def test_networks_are_told_with_whose_they_are_and_their_ipv4_subnets(fake: FakeEngine) -> None:
+    fake.bridge = [{"Subnet": "fd00::/64"}, {"Subnet": "127.0.0.0/8"}]
+    fake.add_network("caches", OWN, subnets=["10.5.0.0/24"])
+    fake.add_network("host")
+
+    assert engine.discover(OWN).networks == {
+        "bridge": EngineNetwork("id-of-bridge", None, ["127.0.0.0/8"]),
+        "caches": EngineNetwork("id-of-caches", OWN, ["10.5.0.0/24"]),
+        "host": EngineNetwork("id-of-host", None, []),
+    }
 
 
 def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,12 +325,12 @@ def test_a_container_does_not_wait_for_ever(
 # Before a network is made
 
 
-def test_a_network_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) -> None:
-    fake.add_network("caches", OWN)
+def test_a_network_that_a_killed_run_left_behind_is_no_obstacle(fake: FakeEngine) -> None:
+    own = fake.add_network("caches", OWN)
 
     before(engine.before_network, "caches")
 
-    assert fake.networks_here == []
+    assert fake.networks_here == [own]
 
 
 @pytest.mark.parametrize("owner", [STRANGER, None])

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import runpy
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ BRIDGE = [{"Subnet": "127.0.0.0/8", "Gateway": GATEWAY}]
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return FakeEngine(bridge=BRIDGE).serve(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_pytests_again() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(caches: Any, *, stack: str = "dev", preview: bool = False) -> Graph:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import engine, registry_cache, settings
-from components.engine import EngineFacts
+from components.engine import EngineFacts, EngineNetwork
 from components.registry_cache import RegistryCache
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import (
@@ -205,11 +205,22 @@ def test_a_preview_does_not_know_the_image_yet() -> None:
     assert cache_of(declare(TWO, preview=True), "quay.io").inputs["image"] == UNKNOWN
 
 
-def test_a_leftover_network_is_removed_before_the_new_one_is_made() -> None:
+def test_the_name_of_the_network_is_checked_before_it_is_made() -> None:
     (network,) = declare(TWO).all(NETWORK)
 
     assert network.before_create == (engine.before_network,)
     assert network.inputs["driver"] == "bridge"
+
+
+@pytest.mark.parametrize(("owner", "imported"), [("dev", "leftover"), ("other", ""), (None, "")])
+def test_a_network_that_is_there_is_taken_over_if_it_is_the_stack_s(
+    owner: str | None, imported: str
+) -> None:
+    there = {"registry-dev": EngineNetwork("leftover", owner, ["172.18.0.0/16"])}
+
+    (network,) = declare(TWO, facts=EngineFacts(GATEWAY, {}, there)).all(NETWORK)
+
+    assert network.imported == imported
 
 
 def test_all_caches_are_on_the_network_of_the_stack() -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_tests_have_their_tools_and_the_images_of_the_guide(machine: Machine) ->
     machine.processes.code = 1
 
     assert command_line.main(["test", "--", "-k", "settings"]) == 1
-    assert machine.processes.lines == ["python -m pytest -k settings"]
+    workers = max(3, os.cpu_count() or 1)
+    assert machine.processes.lines == [f"python -m pytest --numprocesses={workers} -k settings"]
     assert machine.done == ["requirements-dev.txt", *READY, "test tools"]
     assert machine.stack_files == [(ROOT / "Pulumi.guide.yaml").read_text()]
 

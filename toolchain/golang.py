@@ -49,7 +49,7 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
     """Build a program into a folder, unless it is there in the pinned version; its path."""
     binary = folder / program.name
     stamp = CACHE / "stamps" / program.name
-    wanted = (program.folder / "go.sum").read_text() + (program.folder / "go.mod").read_text()
+    wanted = "".join(file.read_text() for file in sorted(program.folder.iterdir()))
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
     with step(f"build {program.name} from its Go module (minutes, once)"):

@@ -166,7 +166,8 @@ def _noted(invocation: Invocation) -> str:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        # As it is: read as text, its line ends would all become the same.
+        return path.read_bytes().decode()
     except FileNotFoundError:
         return None
 

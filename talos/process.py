@@ -114,7 +114,9 @@ class Runner:
 
         is_ended = _end_group(child.pid, self.grace_s, wait)
         output.finish(pipe)
-        if not is_ended:
+        if is_ended:
+            child.wait()
+        else:
             output.say(f"it could not be ended; run: sudo kill -KILL -- -{child.pid}")
 
     def _until_it_ends(
@@ -309,7 +311,23 @@ def _is_alive(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return _states(group) != {"Z"}
+
+
+def _states(group: int) -> set[str]:
+    """The states of a group's processes, on Linux.
+
+    Those that have ended stay, as zombies, until their parent notices. That may be an init
+    process that never does, as in many containers.
+    """
+    states = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the program's name, in parentheses: the state, the parent, the group.
+            state, _, of_group, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(of_group) == group:
+                states.add(state)
+    return states
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

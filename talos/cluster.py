@@ -251,7 +251,7 @@ def _remove(
         _remove_virtual(provisioner, places, talosctl, runner)
     try:
         shutil.rmtree(places.folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise TalosError(f"cannot remove {places.folder}: {error}") from error

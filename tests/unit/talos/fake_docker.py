@@ -111,52 +111,56 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 
 
 def _handler(engine: FakeDocker) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            kind, *rest, query = self._asked()
-            if rest and rest[0] != "json":
-                self._show(engine.folder / kind / f"{rest[0]}.json")
-                return
-            wanted = json.loads(query.get("filters", ["{}"])[0]).get("label", [])
-            found = [json.loads(path.read_text()) for path in (engine.folder / kind).iterdir()]
-            self._answer(200, [each for each in found if _has(each, wanted)])
+    return type("Handler", (_Handler,), {"engine": engine})
 
-        def do_DELETE(self) -> None:
-            kind, name, query = self._asked()
-            path = engine.folder / kind / f"{name}.json"
-            if not path.exists():
-                self._answer(404, {"message": f"no such thing: {name}"})
-            elif (engine.folder / f"{name}.stuck").exists():
-                self._answer(403, {"message": f"{name} has active endpoints"})
-            else:
-                path.unlink()
-                with_volumes = " with its volumes" if query.get("v") == ["True"] else ""
-                engine.removed.append(f"{name}{with_volumes}")
-                self._answer(204, None)
 
-        def _asked(self) -> tuple[Any, ...]:
-            parts = urlsplit(self.path)
-            _, _, *words = parts.path.split("/")
-            return (*words, parse_qs(parts.query))
+class _Handler(BaseHTTPRequestHandler):
+    engine: FakeDocker
 
-        def _show(self, path: Path) -> None:
-            if path.exists():
-                self._answer(200, json.loads(path.read_text()))
-            else:
-                self._answer(404, {"message": "no such thing"})
+    def do_GET(self) -> None:
+        folder, *name, query = self._asked()
+        if name != ["json"] and name:
+            self._show(folder / f"{name[0]}.json")
+            return
+        wanted = json.loads(query.get("filters", ["{}"])[0]).get("label", [])
+        found = [json.loads(path.read_text()) for path in folder.iterdir()]
+        self._answer(200, [each for each in found if _has(each, wanted)])
 
-        def _answer(self, code: int, body: Any) -> None:
-            content = b"" if body is None else json.dumps(body).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def do_DELETE(self) -> None:
+        folder, name, query = self._asked()
+        path = folder / f"{name}.json"
+        if not path.exists():
+            self._answer(404, {"message": f"no such thing: {name}"})
+        elif (self.engine.folder / f"{name}.stuck").exists():
+            self._answer(403, {"message": f"{name} has active endpoints"})
+        else:
+            path.unlink()
+            with_volumes = " with its volumes" if query.get("v") == ["True"] else ""
+            self.engine.removed.append(f"{name}{with_volumes}")
+            self._answer(204, None)
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+    def _asked(self) -> tuple[Any, ...]:
+        """The folder of the kind of thing that is asked for, further words, and the query."""
+        parts = urlsplit(self.path)
+        _, _, kind, *words = parts.path.split("/")
+        return (self.engine.folder / kind, *words, parse_qs(parts.query))
 
-    return Handler
+    def _show(self, path: Path) -> None:
+        if path.exists():
+            self._answer(200, json.loads(path.read_text()))
+        else:
+            self._answer(404, {"message": "no such thing"})
+
+    def _answer(self, code: int, body: Any) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
 
 
 def _has(shown: Mapping[str, Any], wanted: Sequence[str]) -> bool:

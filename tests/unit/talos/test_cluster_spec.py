@@ -33,7 +33,7 @@ def test_all_but_docker_nodes_are_virtual_machines() -> None:
         ({"cpus": float("inf")}, "found cpus inf"),
         ({"memory_mib": 0}, "found memory_mib 0"),
         ({"timeout_s": 0}, "found timeout_s 0; allowed: 1 or more"),
-        ({"cidr": "10.5.0.0"}, None),
+        ({"cidr": "10.5.0.0/33"}, "found cidr '10.5.0.0/33'; allowed: an IPv4 network such as"),
         ({"cidr": "10.5.0.1/24"}, "found cidr '10.5.0.1/24'; allowed: .*has host bits set"),
         ({"cidr": "fd00::/64"}, "found cidr 'fd00::/64'"),
         ({"cidr": "10.5.0.0/30"}, "has room for 1 nodes, and 2 are wanted"),
@@ -48,16 +48,13 @@ def test_all_but_docker_nodes_are_virtual_machines() -> None:
         ({"extra_arguments": ("",)}, "found an empty word"),
     ],
 )
-def test_what_makes_no_sense_is_an_error(wanted: dict[str, Any], error: str | None) -> None:
-    if error is None:
-        pytest.raises(SpecError, ClusterSpec, name="demo", **wanted)
-        return
+def test_what_makes_no_sense_is_an_error(wanted: dict[str, Any], error: str) -> None:
     with pytest.raises(SpecError, match=error):
         ClusterSpec(**{"name": "demo"} | wanted)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(SpecError, match="found workers -1.*found cpus 0"):
+    with pytest.raises(SpecError, match=r"found workers -1.*found cpus 0"):
         ClusterSpec(name="demo", workers=-1, cpus=0)
 
 

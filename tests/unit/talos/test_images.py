@@ -39,12 +39,12 @@ def test_the_list_of_another_version_of_kubernetes(tmp_path: Path, kubernetes: s
 
 
 def test_older_ones_know_their_own_version_of_kubernetes_only(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="versions that list .*: 1.13 or later"):
+    with pytest.raises(UnsupportedError, match=r"versions that list .*: 1.13 or later"):
         images.of_kubernetes(talosctl(tmp_path, Version(1, 12), ""), "1.35.0")
 
 
 def test_the_oldest_have_no_list(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="lists no images; versions that do: 0.7 or later"):
+    with pytest.raises(UnsupportedError, match=r"lists no images; versions that do: 0.7 or later"):
         images.of_kubernetes(talosctl(tmp_path, Version(0, 6), ""))
 
 

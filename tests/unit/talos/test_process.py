@@ -171,7 +171,7 @@ def test_one_that_is_killed(bench: Bench) -> None:
 
 
 def test_one_that_cannot_be_run(bench: Bench) -> None:
-    with pytest.raises(CommandError, match="cannot run nothing: .*No such file"):
+    with pytest.raises(CommandError, match=r"cannot run nothing: .*No such file"):
         Runner(bench.lines.append).run(
             ["/there/is/nothing"], env={}, log=bench.log, pid_file=bench.pid_file, within_s=1
         )
@@ -179,7 +179,7 @@ def test_one_that_cannot_be_run(bench: Bench) -> None:
 
 def test_a_log_that_cannot_be_written(bench: Bench) -> None:
     bench.folder = bench.folder / "missing"
-    with pytest.raises(CommandError, match="cannot run talosctl: .*No such file"):
+    with pytest.raises(CommandError, match=r"cannot run talosctl: .*No such file"):
         Runner(bench.lines.append).run(
             ["talosctl"], env={}, log=bench.log, pid_file=bench.pid_file, within_s=1
         )
@@ -245,10 +245,12 @@ def test_a_signal_to_us_ends_it(bench: Bench, number: signal.Signals) -> None:
         [
             sys.executable,
             "-c",
-            "import os, sys; from pathlib import Path; from talos.process import Runner\n"
-            "program, folder = sys.argv[1], Path(sys.argv[2])\n"
-            "Runner(print).run([program], env=os.environ, log=folder / 'log', "
-            "pid_file=folder / 'pid', within_s=60)",
+            (
+                "import os, sys; from pathlib import Path; from talos.process import Runner\n"
+                "program, folder = sys.argv[1], Path(sys.argv[2])\n"
+                "Runner(print).run([program], env=os.environ, log=folder / 'log', "
+                "pid_file=folder / 'pid', within_s=60)"
+            ),
             program,
             str(bench.folder),
         ],

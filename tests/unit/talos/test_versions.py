@@ -87,14 +87,14 @@ def test_one_that_is_no_program(tmp_path: Path) -> None:
     program = tmp_path / "talosctl"
     program.write_bytes(b"\x7fELF garbage")
     program.chmod(0o755)
-    with pytest.raises(VersionError, match="does not tell its version: .*Exec format error"):
+    with pytest.raises(VersionError, match=r"does not tell its version: .*Exec format error"):
         versions.find(str(program))
 
 
 @pytest.mark.parametrize("text", ["", "hello", "Tag:", "Tag: undefined", "\tTag: v1\n", "x" * 500])
 def test_one_that_prints_something_else(tmp_path: Path, text: str) -> None:
     program = programs.that_prints(tmp_path / "talosctl", text)
-    with pytest.raises(VersionError, match="expected a line such as `Tag: v1.11.5`") as error:
+    with pytest.raises(VersionError, match=r"expected a line such as `Tag: v1.11.5`") as error:
         versions.find(program)
     assert len(str(error.value)) < 400
 
@@ -116,6 +116,6 @@ def test_one_that_is_too_old(tmp_path: Path) -> None:
 def test_one_that_does_not_answer(tmp_path: Path) -> None:
     program = programs.shell(tmp_path / "talosctl", "sleep 60 & sleep 60")
     started = time.monotonic()
-    with pytest.raises(VersionError, match="did not answer within 0.2 s"):
+    with pytest.raises(VersionError, match=r"did not answer within 0.2 s"):
         versions.find(program, within_s=0.2)
     assert time.monotonic() - started < 10

@@ -1,6 +1,8 @@
 """Programs that stand in for talosctl and others: small scripts, run for real."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 VERSION_OUTPUT = """\
@@ -26,6 +28,14 @@ def python(path: Path, script: str) -> str:
 def that_prints(path: Path, text: str) -> str:
     """A program that prints a text, whatever it is asked."""
     return shell(path, f"cat <<'END'\n{text}\nEND")
+
+
+def started(program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """A program that runs, in a process group of its own, and can be seen to."""
+    process = subprocess.Popen([program, *arguments], start_new_session=True)
+    while program not in Path(f"/proc/{process.pid}/cmdline").read_text():
+        time.sleep(0.01)
+    return process
 
 
 def _executable(path: Path, text: str) -> str:

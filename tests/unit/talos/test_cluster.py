@@ -500,7 +500,7 @@ def test_virtual_machines_that_run(virtual: Bench) -> None:
 
 def test_virtual_machines_that_talosctl_did_not_note_down_are_ended(virtual: Bench) -> None:
     launcher = programs.shell(virtual.folder / "qemu-launch", "sleep 60")
-    machine = subprocess.Popen([launcher], start_new_session=True)
+    machine = programs.started(launcher)
     state = virtual.places.state / "demo"
     state.mkdir(parents=True)
     (state / "demo-worker-1.pid").write_text(str(machine.pid))

@@ -126,7 +126,8 @@ def test_the_line_that_is_run_can_be_pasted() -> None:
             "0.12",
             (
                 "cluster create --provisioner docker --masters 3 --workers 3 --cpus 2.5 "
-                "--memory 4096 --cidr 10.6.0.0/24 --kubernetes-version 1.30.0 --wait-timeout 90s --mtu 1450"
+                "--memory 4096 --cidr 10.6.0.0/24 --kubernetes-version 1.30.0 "
+                "--wait-timeout 90s --mtu 1450"
             ),
         ),
         (
@@ -167,8 +168,8 @@ def test_docker_with_everything_as_a_subcommand(version: str) -> None:
             "0.12",
             (
                 "cluster create --provisioner qemu --masters 3 --workers 3 --cpus 2.5 "
-                "--memory 4096 --cidr 10.6.0.0/24 --talos-version v0.12.1 --kubernetes-version 1.30.0 "
-                "--wait-timeout 90s --mtu 1450"
+                "--memory 4096 --cidr 10.6.0.0/24 --talos-version v0.12.1 "
+                "--kubernetes-version 1.30.0 --wait-timeout 90s --mtu 1450"
             ),
         ),
         (

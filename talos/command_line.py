@@ -7,6 +7,7 @@ v1.14.0-rc.1: cmd/talosctl/cmd/mgmt/cluster, create.go at first, later the folde
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import yaml
 
@@ -31,6 +32,7 @@ class Invocation:
         program: path of talosctl.
         words: the words that the guide would have a person type, without the program.
         places: the flags that keep this cluster apart from others, which come after them.
+        extra: words of the user's own, which come last.
         env: what is added to the environment.
         files: content of the files that the words refer to, by name within the cluster's folder.
         needs_root: whether only root can do it.
@@ -39,6 +41,7 @@ class Invocation:
     program: str
     words: tuple[str, ...]
     places: tuple[str, ...]
+    extra: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     needs_root: bool = False
@@ -50,12 +53,12 @@ class Invocation:
             is_root: whether we are root.
         """
         sudo = SUDO if self.needs_root and not is_root else ()
-        return (*sudo, self.program, *self.words, *self.places)
+        return (*sudo, self.program, *self.words, *self.places, *self.extra)
 
     def guide_line(self) -> str:
         """The line as the guide has it: what a person would type for a cluster of their own."""
         sudo = ("sudo",) if self.needs_root else ()
-        return shlex.join((*sudo, "talosctl", *self.words))
+        return shlex.join((*sudo, "talosctl", *self.words, *self.extra))
 
     def line(self, *, is_root: bool) -> str:
         """The line that is run, ready to paste into a shell.
@@ -75,11 +78,13 @@ def create(spec: ClusterSpec, talosctl: Talosctl, places: Places) -> Invocation:
     the form that is documented, after that; and where the flag cannot say what is wanted.
 
     Raises:
-        UnsupportedError: this version of talosctl cannot do what is wanted.
+        UnsupportedError: this version of talosctl cannot do what is wanted; the message lists all
+            that it cannot.
     """
     version = talosctl.version
-    for problem in _unsupported(spec, version):
-        raise UnsupportedError(f"cluster {spec.name}: {problem}")
+    problems = list(_unsupported(spec, version))
+    if problems:
+        raise UnsupportedError(f"cluster {spec.name}: {'; '.join(problems)}")
     files = dict(_patch_files(spec, version))
     patches = [(_patch_flag(name, version), f"@{places.patch(name)}") for name in files]
     flags = [
@@ -97,8 +102,9 @@ def create(spec: ClusterSpec, talosctl: Talosctl, places: Places) -> Invocation:
     )
     return Invocation(
         program=talosctl.path,
-        words=(*words, *spec.extra_arguments),
+        words=tuple(words),
         places=(*_own(places), destination, str(places.talosconfig)),
+        extra=spec.extra_arguments,
         env={"KUBECONFIG": str(places.kubeconfig)},
         files=files,
         needs_root=spec.provisioner.is_virtual,
@@ -229,61 +235,88 @@ def _patch_flag(file: str, version: Version) -> str:
     return "--config-patch"
 
 
+class _Need(NamedTuple):
+    """Something that is wanted or not, and the versions that have it."""
+
+    is_wanted: bool
+    what: str
+    since: Version
+    until: Version | None = None
+
+
+_OPERATIONS = "a list of JSON patch operations"
+_THAT_DO = "versions that do:"
+_UNTIL_1_11 = Version(1, 11)
+
+
 def _unsupported(spec: ClusterSpec, version: Version) -> Iterator[str]:
     """What is wanted and this version does not have, each with the versions that do."""
-    is_docker = spec.provisioner is Provisioner.DOCKER
+    is_virtual = spec.provisioner.is_virtual
+    for need in _of_talosctl(spec):
+        if need.is_wanted and not _has(version, need.since, need.until):
+            versions = in_words(need.since, need.until)
+            yield f"talosctl {version} has no {need.what}; {_THAT_DO} {versions}"
     target = target_version(spec, version)
-    since_1_12, until_1_11 = Version(1, 12), Version(1, 11)
-    needs: list[tuple[bool, str, Version, Version | None]] = [
-        (spec.provisioner is Provisioner.FIRECRACKER, "firecracker", OLDEST, Version(0, 12)),
-        (spec.provisioner is Provisioner.QEMU, "qemu", Version(0, 6), None),
-        (
-            is_docker and spec.wanted_nodes["controlplane"] > 1,
-            "more than one control plane on docker",
-            OLDEST,
-            until_1_11,
-        ),
-        (
-            not is_docker and spec.talos_version is not None,
-            "talos_version of virtual machines",
-            Version(0, 9),
-            None,
-        ),
-        (
-            is_docker and _differs(spec),
-            "talos_version that is not the image's tag",
-            Version(0, 9),
-            until_1_11,
-        ),
-        (bool(spec.disks), "disks", since_1_12, None),
-        # Before, a patch could be given in the command line only, where everybody can see it.
-        (any(_patches(spec).values()), "patches", Version(1, 0), None),
-        (
-            any(map(_is_strategic, sum(_patches(spec).values(), ()))),
-            _STRATEGIC,
-            Version(1, 2),
-            None,
-        ),
-        (
-            spec.skip_fallback and bool(spec.mirrors),
-            "skip_fallback",
-            machine_config.SKIP_FALLBACK_SINCE,
-            None,
-        ),
-    ]
-    for is_wanted, what, since, until in needs:
-        if is_wanted and not _has(version, since, until):
-            yield f"talosctl {version} has no {what}; versions that do: {in_words(since, until)}"
-    if spec.skip_fallback and target < machine_config.SKIP_FALLBACK_SINCE:
-        since = machine_config.SKIP_FALLBACK_SINCE
-        yield f"Talos {target} has no skip_fallback; versions that do: {in_words(since)}"
-    if spec.image is not None and not is_docker:
+    for need in _of_talos(spec):
+        if need.is_wanted and not _has(min(version, target), need.since, need.until):
+            versions = in_words(need.since, need.until)
+            yield f"Talos {target} has no {need.what}; {_THAT_DO} {versions}"
+    if spec.image is not None and is_virtual:
         yield f"{spec.provisioner} nodes run no image; allowed: with docker"
-    if spec.disks and is_docker:
+    if spec.disks and not is_virtual:
         yield "docker nodes have no disks; allowed: with qemu"
 
 
-_STRATEGIC = "patches that are not a list of JSON patch operations"
+def _of_talosctl(spec: ClusterSpec) -> list[_Need]:
+    is_virtual = spec.provisioner.is_virtual
+    is_firecracker = spec.provisioner is Provisioner.FIRECRACKER
+    several = spec.wanted_nodes["controlplane"] > 1
+    talos = spec.talos_version is not None
+    texts = _texts(spec)
+    return [
+        _Need(is_firecracker, "firecracker", OLDEST, Version(0, 12)),
+        _Need(spec.provisioner is Provisioner.QEMU, "qemu", Version(0, 6)),
+        _Need(
+            several and not is_virtual,
+            "more than one control plane on docker",
+            OLDEST,
+            _UNTIL_1_11,
+        ),
+        _Need(talos and is_virtual, "talos_version of virtual machines", Version(0, 9)),
+        _Need(
+            _differs(spec) and not is_virtual,
+            "talos_version that is not the image's tag",
+            Version(0, 9),
+            _UNTIL_1_11,
+        ),
+        _Need(bool(spec.disks), "disks", Version(1, 12)),
+        # Before, a patch could be given in the command line only, where everybody can see it.
+        _Need(bool(texts), "patches", Version(1, 0)),
+        _Need(
+            not all(map(_is_operations, texts)),
+            f"patches that are not {_OPERATIONS}",
+            Version(1, 2),
+        ),
+    ]
+
+
+def _of_talos(spec: ClusterSpec) -> list[_Need]:
+    """What talosctl and the nodes both have to know."""
+    skips = spec.skip_fallback and bool(spec.mirrors)
+    return [
+        _Need(skips, "skip_fallback", machine_config.SKIP_FALLBACK_SINCE),
+        # From 1.12 on a machine configuration has several documents, and these work on one.
+        _Need(
+            any(map(_is_operations, _texts(spec))),
+            f"patches that are {_OPERATIONS}",
+            Version(1, 0),
+            _UNTIL_1_11,
+        ),
+    ]
+
+
+def _texts(spec: ClusterSpec) -> list[str]:
+    return [text for patches in _patches(spec).values() for text in patches]
 
 
 def _has(version: Version, since: Version, until: Version | None) -> bool:
@@ -297,12 +330,12 @@ def _differs(spec: ClusterSpec) -> bool:
     return parse(_tag(spec.image)) != parse(spec.talos_version)
 
 
-def _is_strategic(patch: str) -> bool:
+def _is_operations(patch: str) -> bool:
     try:
-        return not isinstance(yaml.safe_load(patch), list)
+        return isinstance(yaml.safe_load(patch), list)
     except yaml.YAMLError:
         # Several documents, or what talosctl is to complain about.
-        return True
+        return False
 
 
 def _tag(image: str) -> str:

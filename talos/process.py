@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, NoReturn
+from typing import IO, BinaryIO
 
 from talos.errors import CommandError
 
@@ -65,10 +65,15 @@ class Runner:
         """
         started = time.monotonic()
         try:
-            with _private(log) as file, _sigterm_raises():
+            with _private(log) as file, _signals_deferred() as raise_signals:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._run(argv, env, output, pid_file, started + within_s)
+
+                def check() -> None:
+                    raise_signals()
+                    self._check(started + within_s)
+
+                self._run(argv, env, output, pid_file, check)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -83,7 +88,7 @@ class Runner:
         env: Mapping[str, str],
         output: "_Output",
         pid_file: Path,
-        deadline: float,
+        check: Callable[[], None],
     ) -> None:
         child = subprocess.Popen(
             argv,
@@ -99,7 +104,7 @@ class Runner:
         with child.stdout as pipe:
             try:
                 pid_file.write_text(f"{child.pid}\n")
-                self._until_it_ends(child, output, pipe, deadline)
+                _until_it_ends(child, output, pipe, check)
             except BaseException:
                 self._end(child, output, pipe)
                 raise
@@ -119,24 +124,11 @@ class Runner:
         else:
             output.say(f"it could not be ended; run: sudo kill -KILL -- -{child.pid}")
 
-    def _until_it_ends(
-        self,
-        child: "subprocess.Popen[bytes]",
-        output: "_Output",
-        pipe: IO[bytes],
-        deadline: float,
-    ) -> None:
-        while child.poll() is None:
-            if self.stop.is_set():
-                raise _EndedError("was stopped")
-            if time.monotonic() >= deadline:
-                raise _EndedError("was not done and was ended")
-            output.pass_on(pipe, POLL_S)
-        output.finish(pipe)
-        if child.returncode > 0:
-            raise _EndedError(f"failed with exit code {child.returncode}")
-        if child.returncode < 0:
-            raise _EndedError(f"was ended by {signal.Signals(-child.returncode).name}")
+    def _check(self, deadline: float) -> None:
+        if self.stop.is_set():
+            raise _EndedError("was stopped")
+        if time.monotonic() >= deadline:
+            raise _EndedError("was not done and was ended")
 
 
 def capture(argv: Sequence[str], *, within_s: float) -> str:
@@ -207,6 +199,22 @@ def command_line_of(pid: int) -> str:
     return shown.stdout
 
 
+def _until_it_ends(
+    child: "subprocess.Popen[bytes]",
+    output: "_Output",
+    pipe: IO[bytes],
+    check: Callable[[], None],
+) -> None:
+    while child.poll() is None:
+        check()
+        output.pass_on(pipe, POLL_S)
+    output.finish(pipe)
+    if child.returncode > 0:
+        raise _EndedError(f"failed with exit code {child.returncode}")
+    if child.returncode < 0:
+        raise _EndedError(f"was ended by {signal.Signals(-child.returncode).name}")
+
+
 class _EndedError(Exception):
     """A program ended otherwise than well."""
 
@@ -271,23 +279,36 @@ def _private(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, where it would have ended us without cleaning up."""
+def _signals_deferred() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait for a moment in which they do no harm.
 
-    def leave(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+    Raised wherever we happen to be, they could get between a program's start and the note that
+    there is something to end; and SIGTERM would end us without cleaning up at all.
 
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if ours:
-        signal.signal(signal.SIGTERM, leave)
+    Yields:
+        What raises KeyboardInterrupt or SystemExit if one of them has come.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+
+    def raise_them() -> None:
+        if came:
+            raise KeyboardInterrupt if came[0] == signal.SIGINT else SystemExit(128 + came[0])
+
+    # Only the main thread gets signals, and whoever has handlers of their own keeps them.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = {n: old for n, old in usual.items() if is_main and signal.getsignal(n) == old}
+    for number in ours:
+        signal.signal(number, note)
     try:
-        yield
+        yield raise_them
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, old in ours.items():
+            signal.signal(number, old)
+    raise_them()
 
 
 def _end_group(group: int, grace_s: float, wait: Callable[[], object]) -> bool:

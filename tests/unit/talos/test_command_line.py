@@ -61,7 +61,8 @@ def created(version: str, **wanted: Any) -> Invocation:
 
 
 def words(version: str, **wanted: Any) -> str:
-    return " ".join(created(version, **wanted).words)
+    invocation = created(version, **wanted)
+    return " ".join((*invocation.words, *invocation.extra))
 
 
 def pasted(line: str) -> list[str]:
@@ -114,6 +115,13 @@ def test_the_line_that_is_run_can_be_pasted() -> None:
         "KUBECONFIG='/my stack/demo/kubeconfig' /bin/talosctl cluster create docker --name demo "
         "--state '/my stack/demo/state' --talosconfig-destination '/my stack/demo/talosconfig'"
     )
+
+
+def test_words_of_ones_own_come_last_so_that_none_of_ours_is_taken_for_a_value() -> None:
+    invocation = created("1.13", extra_arguments=("--mtu",))
+
+    assert invocation.argv(is_root=True)[-1] == "--mtu"
+    assert invocation.guide_line() == "talosctl cluster create docker --mtu"
 
 
 # Every option, in every generation
@@ -384,6 +392,7 @@ MIRRORS = {"mirrors": GUIDE_DOCKER}
         ("1.11", {**QEMU, "image": "a:b"}, "qemu nodes run no image; allowed: with docker"),
         ("0.14", {"patches": ("[]",)}, "has no patches; .*: 1.0 or later"),
         ("1.1", {"patches_workers": ("a: 1",)}, "not a list of JSON patch .*: 1.2 or later"),
+        ("1.12", {"patches": ("[]",)}, "are a list of JSON patch operations; .*: 1.0 to 1.11"),
         ("1.8", {**MIRRORS, "skip_fallback": True}, "has no skip_fallback; .*: 1.9 or later"),
         (
             "1.13",
@@ -397,6 +406,13 @@ def test_what_a_version_does_not_have_is_said_with_those_that_do(
 ) -> None:
     with pytest.raises(UnsupportedError, match=f"cluster demo: .*{error}"):
         created(version, **wanted)
+
+
+def test_all_that_a_version_does_not_have_is_told_at_once() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"no firecracker; .*; talosctl v1.11.0 has no disks"
+    ):
+        created("1.11", **FIRECRACKER, disks=("virtio:1GiB",))
 
 
 # What holds for every cluster

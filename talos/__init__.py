@@ -1,0 +1,1 @@
+"""What talosctl needs, in plain Python: versions, command lines, patches, running it."""

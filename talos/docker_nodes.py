@@ -1,0 +1,106 @@
+"""Clusters of the docker provisioner, found and removed by the engine's labels.
+
+The labels are the same in every version (pkg/provision/providers/docker, v0.4 to v1.14), and they
+are there from the first moment, whereas talosctl notes its own state down late or, up to 1.11,
+never. What talosctl's destroy does for docker is just this: containers with their volumes, then
+the network, then its folder; but it refuses when the creation had failed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+
+from talos.errors import TalosError
+from talos.nodes import KUBERNETES_PORT, Found, Node, role
+
+CLUSTER = "talos.cluster.name"
+TYPE = "talos.type"
+
+
+def find(engine: DockerClient, cluster: str) -> Found | None:
+    """What the engine has of a cluster; None where that is nothing.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    with _answering():
+        containers = engine.containers.list(
+            all=True, filters=_labelled(cluster), ignore_removed=True
+        )
+        networks = engine.networks.list(filters=_labelled(cluster))
+    if not containers and not networks:
+        return None
+    nodes = sorted((_node(container, cluster) for container in containers), key=lambda n: n.name)
+    config: dict[str, str] = {}
+    if networks:
+        config = (networks[0].attrs["IPAM"]["Config"] or [{}])[0]
+    return Found(
+        nodes=nodes,
+        cidr=config.get("Subnet"),
+        gateway=config.get("Gateway"),
+        kubernetes_endpoint=_kubernetes_endpoint(nodes),
+    )
+
+
+def remove(engine: DockerClient, cluster: str) -> None:
+    """Remove all that the engine has of a cluster: containers with their volumes, the network.
+
+    Raises:
+        TalosError: the engine does not answer, or does not let something go.
+    """
+    with _answering():
+        for container in engine.containers.list(
+            all=True, filters=_labelled(cluster), ignore_removed=True
+        ):
+            _gone(lambda c=container: c.remove(force=True, v=True))  # type: ignore[misc]
+        for network in engine.networks.list(filters=_labelled(cluster)):
+            _gone(network.remove)
+
+
+def _labelled(cluster: str) -> dict[str, Any]:
+    return {"label": ["talos.owned=true", f"{CLUSTER}={cluster}"]}
+
+
+def _gone(remove_it: Callable[[], object]) -> None:
+    try:
+        remove_it()
+    except NotFound:
+        return
+
+
+def _node(container: Container, cluster: str) -> Node:
+    settings = container.attrs["NetworkSettings"]
+    network = (settings.get("Networks") or {}).get(cluster) or {}
+    published = {
+        port: f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}"
+        for port, bindings in (settings.get("Ports") or {}).items()
+        if bindings
+    }
+    return Node(
+        name=str(container.name),
+        role=role(container.labels.get(TYPE, "")),
+        address=network.get("IPAddress") or "",
+        status=container.status,
+        ports=published,
+    )
+
+
+def _kubernetes_endpoint(nodes: list[Node]) -> str | None:
+    for node in nodes:
+        address = node.ports.get(KUBERNETES_PORT)
+        if address is not None:
+            # talosctl publishes on all addresses, and itself connects to this one.
+            return f"https://127.0.0.1:{address.rpartition(':')[2]}"
+    return None
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, OSError) as error:
+        raise TalosError(f"the container engine: {error}") from error

@@ -1,0 +1,373 @@
+"""What talos/ believes of talosctl, against the real programs of two generations.
+
+A command line is read to its end by talosctl's own parser, and then comes to nothing: docker's
+because there is no engine, qemu's because of a later word that talosctl refuses only after it has
+read all flags. So no cluster is ever made here.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from talos import cluster, command_line, images, machine_config, versions
+from talos.cluster_spec import ClusterSpec, Provisioner
+from talos.machine_config import MirrorForm
+from talos.places import Places, write_private
+from talos.versions import Talosctl, Version
+
+WITHIN_S = 60
+MIRRORS = {"docker.io": "http://172.17.0.1:5000", "localhost:5005": "https://10.5.0.1:5001/path"}
+NO_ENGINE = "unix:///no/engine.sock"
+
+CLASSIC = "talosctl-1.11"
+SUBCOMMANDS = "talosctl-1.13"
+BOTH = pytest.mark.parametrize("program", [CLASSIC, SUBCOMMANDS])
+
+# What it says once it has read the command line, the patches too, and finds no engine.
+AFTER_ALL = {CLASSIC: "Cannot connect to the Docker daemon", SUBCOMMANDS: "failed to connect to"}
+
+# Words that are read as flags are, and refused after that, and what is said then.
+REFUSED_LATER = {
+    CLASSIC: (("--cidr", "nonsense"), "error validating cidr block"),
+    SUBCOMMANDS: (("--presets", "nonsense"), 'unknown preset: "nonsense"'),
+}
+
+
+def found(program: str) -> Talosctl:
+    assert shutil.which(program), f"{program} is not on PATH; run the tests by `make test`"
+    return versions.find(program)
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a home of its own and no engine."""
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
+        stdin=subprocess.DEVNULL,
+        env={"HOME": str(folder), "DOCKER_HOST": NO_ENGINE, "PATH": "/usr/bin:/bin"},
+        cwd=folder,
+    )
+
+
+def told(folder: Path, program: str, spec: ClusterSpec) -> str:
+    """What talosctl says of the command line that creates a cluster."""
+    places = Places(folder / "stack", spec.name)
+    invocation = command_line.create(spec, found(program), places)
+    places.state.mkdir(parents=True)
+    write_private(places.talosconfig, cluster.EMPTY_TALOSCONFIG)
+    for name, content in invocation.files.items():
+        write_private(places.patch(name), content)
+    done = run(folder, *invocation.argv(is_root=True))
+    assert done.returncode == 1
+    return done.stdout + done.stderr
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"), [(CLASSIC, Version(1, 11, 5)), (SUBCOMMANDS, Version(1, 13))]
+)
+def test_it_says_its_version(program: str, expected: Version) -> None:
+    assert found(program).version == expected
+
+
+# Command lines
+
+OPERATIONS = '[{"op": "add", "path": "/machine/nodeLabels", "value": {"a": "b"}}]'
+
+DOCKER: Mapping[str, Mapping[str, Any]] = {
+    "defaults": {},
+    "nodes": {"workers": 3, "cpus": 1.5, "memory_mib": 3072},
+    "no workers": {"workers": 0},
+    "network": {"cidr": "10.66.0.0/24"},
+    "talos": {"talos_version": "v1.11.2"},
+    "image": {"image": "ghcr.io/siderolabs/talos:v1.10.0"},
+    "kubernetes": {"kubernetes_version": "v1.32.0"},
+    "mirrors": {"mirrors": MIRRORS},
+    "mirrors of an older talos": {"mirrors": MIRRORS, "talos_version": "v1.10.0"},
+    "mirrors without fallback": {"mirrors": MIRRORS, "skip_fallback": True},
+    "patches": {
+        "patches": ("machine: {sysctls: {vm.swappiness: '1'}}",),
+        "patches_controlplanes": ("cluster: {allowSchedulingOnControlPlanes: true}",),
+        "patches_workers": ("machine: {nodeLabels: {a: b}}",),
+    },
+    "patches as operations": {"patches": (OPERATIONS,), "talos_version": "v1.11.0"},
+    "timeout": {"timeout_s": 90},
+    "more arguments": {"extra_arguments": ("--exposed-ports", "8080:80/tcp", "--mtu", "1400")},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("wanted", DOCKER.values(), ids=DOCKER.keys())
+def test_docker_command_lines_are_understood(
+    tmp_path: Path, program: str, wanted: Mapping[str, Any]
+) -> None:
+    assert AFTER_ALL[program] in told(tmp_path, program, ClusterSpec(name="demo", **wanted))
+
+
+def test_more_control_planes_are_understood_before_1_12(tmp_path: Path) -> None:
+    spec = ClusterSpec(name="demo", controlplanes=3)
+    assert AFTER_ALL[CLASSIC] in told(tmp_path, CLASSIC, spec)
+
+
+def test_a_version_beside_the_image_is_understood_before_1_12(tmp_path: Path) -> None:
+    spec = ClusterSpec(name="demo", image="talos:mine", talos_version="v1.10.0")
+    assert AFTER_ALL[CLASSIC] in told(tmp_path, CLASSIC, spec)
+
+
+QEMU: Mapping[str, Mapping[str, Any]] = {
+    "defaults": {},
+    "nodes": {"controlplanes": 3, "workers": 3, "cpus": 1.5, "memory_mib": 3072},
+    "versions": {"talos_version": "v1.11.2", "kubernetes_version": "v1.32.0"},
+    "mirrors": {"mirrors": MIRRORS},
+    "patches": {
+        "patches": ("a: 1",),
+        "patches_controlplanes": ("b: 2",),
+        "patches_workers": ("c",),
+    },
+    "network and timeout": {"cidr": "10.66.0.0/24", "timeout_s": 90},
+}
+
+
+def then_refused(program: str, **wanted: Any) -> tuple[ClusterSpec, str]:
+    words, answer = REFUSED_LATER[program]
+    spec = ClusterSpec(name="demo", provisioner=Provisioner.QEMU, **wanted)
+    return replace(spec, extra_arguments=(*spec.extra_arguments, *words)), answer
+
+
+@BOTH
+@pytest.mark.parametrize("wanted", QEMU.values(), ids=QEMU.keys())
+def test_qemu_command_lines_are_understood(
+    tmp_path: Path, program: str, wanted: Mapping[str, Any]
+) -> None:
+    spec, answer = then_refused(program, **wanted)
+    assert answer in told(tmp_path, program, spec)
+
+
+def test_disks_are_understood_from_1_12_on(tmp_path: Path) -> None:
+    spec, answer = then_refused(SUBCOMMANDS, disks=("virtio:10GiB", "nvme:6GiB"))
+    assert answer in told(tmp_path, SUBCOMMANDS, spec)
+
+
+# That these checks can fail
+
+WRONG: Mapping[str, tuple[str, ...]] = {
+    "unknown flag: --wrokers": ("--wrokers", "2"),
+    'invalid argument "two" for "--workers"': ("--workers", "two"),
+    "flag needs an argument: --workers": ("--workers",),
+}
+
+
+@BOTH
+@pytest.mark.parametrize(("answer", "words"), WRONG.items(), ids=WRONG.keys())
+def test_a_wrong_command_line_is_not_understood(
+    tmp_path: Path, program: str, answer: str, words: tuple[str, ...]
+) -> None:
+    said = told(tmp_path, program, ClusterSpec(name="demo", extra_arguments=words))
+    assert answer in said
+    assert AFTER_ALL[program] not in said
+
+
+@BOTH
+@pytest.mark.parametrize(("answer", "words"), WRONG.items(), ids=WRONG.keys())
+def test_a_wrong_qemu_command_line_is_not_understood(
+    tmp_path: Path, program: str, answer: str, words: tuple[str, ...]
+) -> None:
+    later, _ = REFUSED_LATER[program]
+    spec = ClusterSpec(name="demo", provisioner=Provisioner.QEMU, extra_arguments=(*later, *words))
+    assert answer in told(tmp_path, program, spec)
+
+
+@BOTH
+def test_a_wrong_patch_is_not_understood(tmp_path: Path, program: str) -> None:
+    said = told(tmp_path, program, ClusterSpec(name="demo", patches=("machine: {nonsense: 1}",)))
+    assert "unknown keys found during decoding" in said
+    assert AFTER_ALL[program] not in said
+
+
+@pytest.mark.parametrize(
+    ("program", "version"), [(CLASSIC, Version(1, 13)), (SUBCOMMANDS, Version(1, 11))]
+)
+def test_the_line_of_another_generation_is_not_understood(
+    tmp_path: Path, program: str, version: Version
+) -> None:
+    """The reason for telling generations apart."""
+    talosctl = replace(found(program), version=version)
+    spec = ClusterSpec(name="demo", memory_mib=2048)
+    invocation = command_line.create(spec, talosctl, Places(tmp_path, "demo"))
+    done = run(tmp_path, *invocation.argv(is_root=True))
+
+    assert done.returncode == 1
+    assert AFTER_ALL[program] not in done.stdout + done.stderr
+
+
+@BOTH
+def test_destroying_is_understood(tmp_path: Path, program: str) -> None:
+    invocation = command_line.destroy(Provisioner.DOCKER, found(program), Places(tmp_path, "demo"))
+    said = run(tmp_path, *invocation.argv(is_root=True)).stderr
+    assert {CLASSIC: AFTER_ALL[CLASSIC], SUBCOMMANDS: 'cluster "demo" not found'}[program] in said
+
+    wrong = run(tmp_path, *invocation.argv(is_root=True), "--nonsense").stderr
+    assert "unknown flag: --nonsense" in wrong
+
+
+# Traps
+
+
+@BOTH
+def test_a_failed_create_leaves_a_state_folder_that_destroy_does_not_remove(
+    tmp_path: Path, program: str
+) -> None:
+    """Why what is left is removed without talosctl."""
+    told(tmp_path, program, ClusterSpec(name="demo"))
+    places = Places(tmp_path / "stack", "demo")
+    assert (places.state / "demo").is_dir()
+
+    words = command_line.destroy(Provisioner.DOCKER, found(program), places)
+    assert run(tmp_path, *words.argv(is_root=True), "--force").returncode == 1
+    assert (places.state / "demo").is_dir()
+
+
+@BOTH
+def test_nothing_is_written_outside_the_clusters_folder(tmp_path: Path, program: str) -> None:
+    told(tmp_path, program, ClusterSpec(name="demo", mirrors=MIRRORS))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["stack"]
+
+
+# Lists of images
+
+
+@BOTH
+def test_images_are_listed(program: str) -> None:
+    found_images = images.of_kubernetes(found(program))
+
+    names = {reference.rpartition(":")[0] for reference in found_images}
+    assert {
+        "ghcr.io/siderolabs/flannel",
+        "ghcr.io/siderolabs/kubelet",
+        "registry.k8s.io/coredns/coredns",
+        "registry.k8s.io/kube-apiserver",
+        "registry.k8s.io/pause",
+    } <= names
+    assert any("etcd" in name for name in names)
+
+
+def test_images_of_another_kubernetes_are_listed() -> None:
+    found_images = images.of_kubernetes(found(SUBCOMMANDS), "1.35.0")
+
+    assert "registry.k8s.io/kube-apiserver:v1.35.0" in found_images
+    assert "ghcr.io/siderolabs/kubelet:v1.35.0" in found_images
+
+
+@pytest.mark.parametrize("program", [CLASSIC, SUBCOMMANDS])
+def test_the_image_of_docker_nodes_is_talosctls_own_default(program: str, tmp_path: Path) -> None:
+    talosctl = found(program)
+    words = (talosctl.path, "cluster", "create", *_docker_word(program), "--help")
+    image = command_line.node_image(talosctl.version)
+
+    assert f'(default "{image}")' in run(tmp_path, *words).stdout
+
+
+def _docker_word(program: str) -> tuple[str, ...]:
+    return () if program == CLASSIC else ("docker",)
+
+
+# Patches
+
+
+def configured(folder: Path, program: str, patch: str, *more: str) -> list[dict[str, Any]]:
+    """The documents of a control plane's machine configuration with this patch, validated."""
+    file = folder / "patch.yaml"
+    file.write_text(patch)
+    talosctl = found(program)
+    done = run(
+        folder,
+        *(talosctl.path, "gen", "config", "demo", "https://10.5.0.2:6443"),
+        *("--output-dir", str(folder / "out"), "--config-patch", f"@{file}", *more),
+    )
+    assert done.returncode == 0, done.stderr
+    config = folder / "out" / "controlplane.yaml"
+    valid = run(folder, talosctl.path, "validate", "--config", str(config), "--mode", "container")
+    assert valid.returncode == 0, valid.stderr
+    return list(yaml.safe_load_all(config.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("program", "target"),
+    [(CLASSIC, "v1.11.0"), (CLASSIC, "v1.9.0"), (SUBCOMMANDS, "v1.11.0"), (SUBCOMMANDS, "v1.9.0")],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_legacy_form_gets_into_the_machine_configuration(
+    tmp_path: Path,
+    program: str,
+    target: str,
+    skip: bool,  # noqa: FBT001
+) -> None:
+    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=skip, form=MirrorForm.LEGACY)
+    machine, *_ = configured(tmp_path, program, patch, "--talos-version", target)
+
+    mirrors = machine["machine"]["registries"]["mirrors"]
+    assert {host: mirror["endpoints"] for host, mirror in mirrors.items()} == {
+        host: [url] for host, url in MIRRORS.items()
+    }
+    assert all(mirror.get("skipFallback", False) is skip for mirror in mirrors.values())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_documents_get_into_the_machine_configuration(tmp_path: Path, skip: bool) -> None:  # noqa: FBT001
+    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=skip, form=MirrorForm.DOCUMENT)
+    documents = configured(tmp_path, SUBCOMMANDS, patch)
+
+    mirrors = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
+    assert {each["name"]: each["endpoints"] for each in mirrors} == {
+        host: [{"url": url}] for host, url in MIRRORS.items()
+    }
+    assert all(each.get("skipFallback", False) is skip for each in mirrors)
+
+
+@pytest.mark.parametrize(
+    ("program", "form"),
+    [(CLASSIC, MirrorForm.LEGACY), (SUBCOMMANDS, MirrorForm.DOCUMENT)],
+)
+def test_a_patch_says_what_the_flag_says(tmp_path: Path, program: str, form: MirrorForm) -> None:
+    """That `--registry-mirror` and our patch come to the same."""
+    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=form)
+    flags = [word for item in MIRRORS.items() for word in ("--registry-mirror", "=".join(item))]
+    for name in ("patched", "flagged"):
+        (tmp_path / name).mkdir()
+    patched = configured(tmp_path / "patched", program, patch)
+    flagged = configured(tmp_path / "flagged", program, "machine: {}", *flags)
+
+    assert _mirrors(patched) == _mirrors(flagged)
+    assert _mirrors(patched)
+
+
+def _mirrors(documents: list[dict[str, Any]]) -> list[Any]:
+    own = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
+    return own or [documents[0]["machine"]["registries"]["mirrors"]]
+
+
+def test_a_talosctl_before_1_12_knows_no_documents(tmp_path: Path) -> None:
+    """Why the form goes by talosctl's version, too."""
+    file = tmp_path / "patch.yaml"
+    file.write_text(
+        machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=MirrorForm.DOCUMENT)
+    )
+    done = run(
+        tmp_path,
+        *(found(CLASSIC).path, "gen", "config", "demo", "https://10.5.0.2:6443"),
+        *("--config-patch", f"@{file}"),
+    )
+    assert done.returncode == 1
+    assert "RegistryMirrorConfig" in done.stderr

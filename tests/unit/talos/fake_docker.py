@@ -1,0 +1,168 @@
+"""A container engine that holds files: the real client talks to it, over a real socket.
+
+A stand-in for talosctl makes a container or network by writing a file, in the form in which the
+engine shows it when asked.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from docker import DockerClient
+
+
+class FakeDocker:
+    """The engine: `containers` and `networks` are folders of JSON files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.removed: list[str] = []
+        for kind in ("containers", "networks"):
+            (folder / kind).mkdir(parents=True)
+
+    def add_node(self, cluster: str, name: str, **more: Any) -> None:
+        """Add a container that has talosctl's labels."""
+        node = container(cluster, name, **more)
+        (self.folder / "containers" / f"{node['Id']}.json").write_text(json.dumps(node))
+
+    def add_network(self, cluster: str) -> None:
+        """Add a network that has talosctl's labels."""
+        made = network(cluster)
+        (self.folder / "networks" / f"{made['Id']}.json").write_text(json.dumps(made))
+
+    def remove_node(self, name: str) -> None:
+        (self.folder / "containers" / f"{name}.json").unlink()
+
+    @property
+    def names(self) -> list[str]:
+        """All that there is."""
+        return sorted(path.stem for path in self.folder.glob("*/*.json"))
+
+
+def container(
+    cluster: str,
+    name: str,
+    *,
+    type_: str = "worker",
+    address: str = "10.5.0.3",
+    status: str = "running",
+    ports: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A node, as the engine shows it."""
+    bindings = {
+        port: [{"HostIp": address.rpartition(":")[0], "HostPort": address.rpartition(":")[2]}]
+        for port, address in (ports or {}).items()
+    }
+    return {
+        "Id": name,
+        "Name": f"/{name}",
+        "Image": "sha256:0",
+        "Config": {"Labels": labels(cluster) | {"talos.type": type_}},
+        "State": {"Status": status},
+        "NetworkSettings": {
+            "Ports": {**bindings, "10250/tcp": None},
+            "Networks": {cluster: {"IPAddress": address}},
+        },
+    }
+
+
+def network(cluster: str) -> dict[str, Any]:
+    """A network, as the engine shows it."""
+    return {
+        "Id": f"net-{cluster}",
+        "Name": cluster,
+        "Labels": labels(cluster),
+        "IPAM": {"Config": [{"Subnet": "10.5.0.0/24", "Gateway": "10.5.0.1"}]},
+    }
+
+
+def labels(cluster: str) -> dict[str, str]:
+    return {"talos.owned": "true", "talos.cluster.name": cluster}
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[FakeDocker, DockerClient]]:
+    """An engine that answers, and a client of it."""
+    engine = FakeDocker(folder / "engine")
+    address = folder / "docker.sock"
+    server = _Server(str(address), _handler(engine))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    client = DockerClient(base_url=f"unix://{address}", version="1.43", timeout=10)
+    try:
+        yield engine, client
+    finally:
+        client.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        shutil.rmtree(engine.folder)
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+
+def _handler(engine: FakeDocker) -> type[BaseHTTPRequestHandler]:
+    return type("Handler", (_Handler,), {"engine": engine})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    engine: FakeDocker
+
+    def do_GET(self) -> None:
+        folder, *name, query = self._asked()
+        if name != ["json"] and name:
+            self._show(folder / f"{name[0]}.json")
+            return
+        wanted = json.loads(query.get("filters", ["{}"])[0]).get("label", [])
+        found = [json.loads(path.read_text()) for path in folder.iterdir()]
+        self._answer(200, [each for each in found if _has(each, wanted)])
+
+    def do_DELETE(self) -> None:
+        folder, name, query = self._asked()
+        path = folder / f"{name}.json"
+        if not path.exists():
+            self._answer(404, {"message": f"no such thing: {name}"})
+        elif (self.engine.folder / f"{name}.stuck").exists():
+            self._answer(403, {"message": f"{name} has active endpoints"})
+        else:
+            path.unlink()
+            with_volumes = " with its volumes" if query.get("v") == ["True"] else ""
+            self.engine.removed.append(f"{name}{with_volumes}")
+            self._answer(204, None)
+
+    def _asked(self) -> tuple[Any, ...]:
+        """The folder of the kind of thing that is asked for, further words, and the query."""
+        parts = urlsplit(self.path)
+        _, _, kind, *words = parts.path.split("/")
+        return (self.engine.folder / kind, *words, parse_qs(parts.query))
+
+    def _show(self, path: Path) -> None:
+        if path.exists():
+            self._answer(200, json.loads(path.read_text()))
+        else:
+            self._answer(404, {"message": "no such thing"})
+
+    def _answer(self, code: int, body: Any) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def _has(shown: Mapping[str, Any], wanted: Sequence[str]) -> bool:
+    found = shown.get("Labels") or shown.get("Config", {}).get("Labels", {})
+    return {f"{key}={value}" for key, value in found.items()} >= set(wanted)

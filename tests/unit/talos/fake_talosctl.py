@@ -1,0 +1,109 @@
+"""A program that does what talosctl does, as far as can be seen from outside.
+
+It makes its nodes in the engine of `fake_docker`, step by step, so that a test can have it stop,
+fail or hang after any of them. The order is talosctl's own (pkg/provision/providers/docker, and
+create.go of the command): the state folder, the network, nodes, `state.yaml`, the talosconfig,
+the wait, the kubeconfig.
+"""
+
+import json
+from pathlib import Path
+
+from talos.versions import Talosctl, Version
+from tests.unit.talos import fake_docker, programs
+
+STEPS = ("folder", "network", "controlplane", "worker", "state", "talosconfig", "kubeconfig")
+
+SCRIPT = """
+import json, os, pathlib, sys, time
+engine = pathlib.Path({engine!r})
+calls = pathlib.Path({calls!r})
+arguments = sys.argv[1:]
+with calls.open("a") as file:
+    file.write(json.dumps([arguments, dict(os.environ)]) + "\\n")
+name, state = (arguments[arguments.index(flag) + 1] for flag in ("--name", "--state"))
+folder = pathlib.Path(state, name)
+
+def write(path, text):
+    pathlib.Path(path).write_text(text)
+
+def make(kind, thing):
+    print("creating", thing["Name"], flush=True)
+    write(engine / kind / (thing["Id"] + ".json"), json.dumps(thing))
+
+def step(which):
+    if which == "folder":
+        if folder.exists():
+            sys.exit("state directory " + str(folder) + " already exists")
+        folder.mkdir(parents=True)
+    elif which == "network":
+        make("networks", {network})
+    elif which in ("controlplane", "worker"):
+        make("containers", {nodes}[which])
+    elif which == "state":
+        write(folder / "state.yaml", {state_yaml!r})
+    elif which == "talosconfig":
+        path = next(arguments[at + 1] for at, word in enumerate(arguments)
+                    if word in ("--talosconfig", "--talosconfig-destination"))
+        assert "contexts: {{}}" in pathlib.Path(path).read_text()
+        write(path, "context: " + name)
+    elif which == "kubeconfig":
+        assert ":" not in os.environ["KUBECONFIG"]
+        write(os.environ["KUBECONFIG"], "current-context: admin@" + name)
+    elif which == "hang":
+        time.sleep(60)
+    elif which == "fail":
+        print("something is wrong", file=sys.stderr)
+        sys.exit(1)
+    elif which == "destroy":
+        import shutil
+        shutil.rmtree(folder)
+
+for which in {steps} if arguments[1] == "create" else {destroy_steps}:
+    step(which)
+"""
+
+
+class FakeTalosctl:
+    """A stand-in for talosctl, of one cluster."""
+
+    def __init__(self, folder: Path, cluster: str, engine: Path) -> None:
+        self._folder = folder
+        self._cluster = cluster
+        self._engine = engine
+        self.calls_file = folder / "calls"
+        self.state_yaml = "clusterinfo: {}"
+        self.does(*STEPS)
+
+    def does(self, *steps: str, destroying: tuple[str, ...] = ("destroy",)) -> None:
+        """From now on it does these steps."""
+        cluster = self._cluster
+        controlplane = fake_docker.container(
+            cluster,
+            f"{cluster}-controlplane-1",
+            type_="controlplane",
+            address="10.5.0.2",
+            ports={"6443/tcp": "0.0.0.0:32771", "50000/tcp": "0.0.0.0:32772"},
+        )
+        worker = fake_docker.container(cluster, f"{cluster}-worker-1")
+        script = SCRIPT.format(
+            engine=str(self._engine),
+            calls=str(self.calls_file),
+            network=fake_docker.network(cluster),
+            nodes={"controlplane": controlplane, "worker": worker},
+            state_yaml=self.state_yaml,
+            steps=list(steps),
+            destroy_steps=list(destroying),
+        )
+        programs.python(self._folder / "talosctl", script)
+
+    def talosctl(self, version: Version = Version(1, 13)) -> Talosctl:  # noqa: B008
+        """How it is found."""
+        return Talosctl(str(self._folder / "talosctl"), version)
+
+    @property
+    def calls(self) -> list[tuple[list[str], dict[str, str]]]:
+        """Arguments and environment of each time that it was run."""
+        if not self.calls_file.exists():
+            return []
+        return [tuple(json.loads(line)) for line in self.calls_file.read_text().splitlines()]

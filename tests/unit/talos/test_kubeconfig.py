@@ -1,0 +1,190 @@
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from talos import kubeconfig
+from talos.errors import TakenError, TalosError
+
+
+def of_cluster(folder: Path, name: str = "demo", port: int = 6443) -> Path:
+    """A kubeconfig as talosctl writes it."""
+    path = folder / f"{name}-{port}"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": name, "cluster": {"server": f"https://127.0.0.1:{port}"}}],
+                "contexts": [
+                    {
+                        "name": f"admin@{name}",
+                        "context": {"cluster": name, "user": f"admin@{name}"},
+                    }
+                ],
+                "users": [{"name": f"admin@{name}", "user": {"client-key-data": "s3cret"}}],
+                "current-context": f"admin@{name}",
+            }
+        )
+    )
+    return path
+
+
+def users_own(path: Path) -> Mapping[str, Any]:
+    """A kubeconfig that the user has already."""
+    own = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "preferences": {"colors": True},
+        "clusters": [{"name": "prod", "cluster": {"server": "https://prod"}}],
+        "contexts": [{"name": "prod", "context": {"cluster": "prod", "user": "me"}}],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+        "current-context": "prod",
+    }
+    path.write_text(yaml.safe_dump(own))
+    return own
+
+
+def content(path: Path) -> dict[str, Any]:
+    loaded = yaml.safe_load(path.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "home" / ".kube" / "config"
+
+
+def test_a_cluster_is_merged_into_a_new_kubeconfig(tmp_path: Path, target: Path) -> None:
+    kubeconfig.merge(of_cluster(tmp_path), target)
+
+    merged = content(target)
+    assert merged["current-context"] == "admin@demo"
+    assert merged["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_else_is_there_stays_and_comes_first(tmp_path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    own = users_own(target)
+    kubeconfig.merge(of_cluster(tmp_path), target)
+
+    merged = content(target)
+    assert merged["current-context"] == "prod"
+    assert merged["preferences"] == own["preferences"]
+    assert [user["name"] for user in merged["users"]] == ["me", "admin@demo"]
+
+
+def test_removing_it_leaves_what_was_there_before(tmp_path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    own = users_own(target)
+    kubeconfig.merge(of_cluster(tmp_path), target)
+    kubeconfig.remove(target, "demo")
+
+    assert content(target) == own
+
+
+def test_merging_again_changes_nothing(tmp_path: Path, target: Path) -> None:
+    kubeconfig.merge(of_cluster(tmp_path), target)
+    before = target.read_text(), target.stat().st_ino
+    kubeconfig.merge(of_cluster(tmp_path), target)
+
+    assert (target.read_text(), target.stat().st_ino) == before
+
+
+def test_a_cluster_that_was_made_anew_replaces_its_predecessor(
+    tmp_path: Path, target: Path
+) -> None:
+    kubeconfig.merge(of_cluster(tmp_path, port=1111), target)
+    kubeconfig.merge(of_cluster(tmp_path, port=2222), target)
+
+    servers = [cluster["cluster"]["server"] for cluster in content(target)["clusters"]]
+    assert servers == ["https://127.0.0.1:2222"]
+
+
+def test_the_removed_cluster_is_no_longer_the_current_one(tmp_path: Path, target: Path) -> None:
+    kubeconfig.merge(of_cluster(tmp_path), target)
+    kubeconfig.merge(of_cluster(tmp_path, "other"), target)
+    kubeconfig.remove(target, "demo")
+
+    left = content(target)
+    assert left["current-context"] == ""
+    assert [context["name"] for context in left["contexts"]] == ["admin@other"]
+
+
+def test_a_name_of_the_users_own_is_not_taken_over(tmp_path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    of_cluster(tmp_path).rename(target)
+    before = target.read_text()
+
+    with pytest.raises(TakenError, match="already has demo in its clusters, and not from here"):
+        kubeconfig.merge(of_cluster(tmp_path, port=2222), target)
+    kubeconfig.remove(target, "demo")
+
+    assert target.read_text() == before
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_removing_what_is_not_there(tmp_path: Path, target: Path) -> None:
+    kubeconfig.remove(target, "demo")
+    assert not target.exists()
+
+    kubeconfig.merge(of_cluster(tmp_path), target)
+    kubeconfig.remove(target, "other")
+    assert len(content(target)["clusters"]) == 1
+
+
+def test_a_link_stays_a_link(tmp_path: Path, target: Path) -> None:
+    real = tmp_path / "elsewhere"
+    users_own(real)
+    target.parent.mkdir(parents=True)
+    target.symlink_to(real)
+    kubeconfig.merge(of_cluster(tmp_path), target)
+
+    assert target.is_symlink()
+    assert len(content(real)["users"]) == 2
+
+
+def test_several_at_once_all_get_in(tmp_path: Path, target: Path) -> None:
+    names = [f"c{number}" for number in range(8)]
+    sources = [of_cluster(tmp_path, name) for name in names]
+    threads = [threading.Thread(target=kubeconfig.merge, args=(s, target)) for s in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(cluster["name"] for cluster in content(target)["clusters"]) == names
+
+
+def test_one_that_somebody_else_holds_is_an_error(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeconfig, "LOCK_WITHIN_S", 0.1)
+    target.parent.mkdir(parents=True)
+    lock = target.with_name("config.lock")
+    lock.touch()
+
+    with pytest.raises(TalosError, match=f"written by somebody else; if not, remove {lock}"):
+        kubeconfig.merge(of_cluster(tmp_path), target)
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("text", ["a: b: c", "- a list", "just a text"])
+def test_what_is_no_kubeconfig_is_left_as_it_is(tmp_path: Path, target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True)
+    target.write_text(text)
+
+    with pytest.raises(TalosError, match="kubeconfig"):
+        kubeconfig.merge(of_cluster(tmp_path), target)
+    assert target.read_text() == text
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TalosError, match="cannot write the kubeconfig"):
+        kubeconfig.merge(of_cluster(tmp_path), tmp_path / "file" / "config")

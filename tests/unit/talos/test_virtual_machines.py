@@ -1,0 +1,76 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from talos import virtual_machines
+from talos.errors import TalosError
+from talos.nodes import Found
+from talos.places import Places
+
+# As talosctl 0.6 to 0.8 noted them down.
+OLD_STATE = """\
+provisionername: qemu
+clusterinfo:
+  clustername: demo
+  network: {name: demo, cidr: {ip: 10.5.0.0}, gatewayaddr: 10.5.0.1, mtu: 1500}
+  nodes:
+    - {name: demo-master-1, type: 1, publicip: 10.5.0.2, privateip: 10.5.0.2}
+    - {name: demo-worker-1, type: 3, privateip: 10.5.0.3}
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    places = Places(tmp_path, "demo")
+    (places.state / "demo").mkdir(parents=True)
+    return places
+
+
+def note(places: Places, text: str) -> None:
+    (places.state / "demo" / "state.yaml").write_text(text)
+
+
+def test_the_bridge_is_named_after_the_cluster() -> None:
+    """The expected name is `echo -n talos-default | sha256sum`, its first eight digits."""
+    assert virtual_machines.bridge("talos-default") == "talos3d3a9d82"
+
+
+def test_notes_of_old_versions_are_read(places: Places) -> None:
+    note(places, OLD_STATE)
+    (places.state / "demo" / "demo-master-1.pid").write_text(str(os.getpid()))
+
+    found = virtual_machines.find(places)
+    assert found is not None
+    assert [(n.name, n.role, n.address, n.status) for n in found.nodes] == [
+        ("demo-master-1", "controlplane", "10.5.0.2", "running"),
+        ("demo-worker-1", "worker", "10.5.0.3", "stopped"),
+    ]
+    assert found.gateway == "10.5.0.1"
+
+
+def test_before_there_are_notes_there_is_something(places: Places) -> None:
+    assert virtual_machines.find(places) == Found(nodes=[])
+
+
+def test_without_a_state_folder_there_is_nothing(tmp_path: Path) -> None:
+    assert virtual_machines.find(Places(tmp_path, "demo")) is None
+
+
+@pytest.mark.parametrize("text", ["", "a: b: c", "clusterinfo: {}", "clusterinfo: {network: 1}"])
+def test_notes_that_are_something_else(places: Places, text: str) -> None:
+    note(places, text)
+    with pytest.raises(TalosError, match=r"state\.yaml"):
+        virtual_machines.find(places)
+
+
+def test_what_root_cannot_do_is_an_error_with_the_line_to_run(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places.folder / "rm").write_text("#!/bin/sh\necho busy >&2; exit 1\n")
+    (places.folder / "rm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{places.folder}:{os.environ['PATH']}")
+    with pytest.raises(
+        TalosError, match=r"`rm -rf -- .*/state/demo` failed, run it yourself: busy"
+    ):
+        virtual_machines.remove_remains(places)

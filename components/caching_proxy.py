@@ -106,15 +106,16 @@ class CachingProxy(pulumi.ComponentResource):
         self.container = container.name
         self.volume = storage.name
         self.image = args.image_reference
-        self.register_outputs(
-            {
-                "mirror": self.mirror,
-                "endpoint": self.endpoint,
-                "container": self.container,
-                "volume": self.volume,
-                "image": self.image,
-            }
-        )
+        self.register_outputs({"mirror": self.mirror, **self.described()})
+
+    def described(self) -> Mapping[str, pulumi.Input[str]]:
+        """What the stack tells of it."""
+        return {
+            "endpoint": self.endpoint,
+            "container": self.container,
+            "volume": self.volume,
+            "image": self.image,
+        }
 
     def _container(
         self, name: str, args: CachingProxyArgs, storage: pulumi.Output[str]

@@ -1,6 +1,7 @@
 """RegistryCache: the caches of a stack."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_docker as docker
@@ -11,12 +12,28 @@ from components import labels as label
 from components.caching_proxy import CachingProxy, CachingProxyArgs
 from components.credential_helper import CredentialHelper, CredentialHelperArgs
 from components.engine import EngineFacts
-from components.settings import Caches, StackSettings
+from components.settings import Caches
 from components.settings.caches import Upstream
-from components.settings.values import is_ipv4
+from components.settings.values import is_ipv4, mebibytes
 
 LOOPBACK = "127.0.0.1"
-MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCacheArgs:
+    """What the caches of a stack are made from.
+
+    Attributes:
+        stack: the stack's name.
+        caches: their settings.
+        passwords: the password of each upstream that has a user name, by registry host.
+        facts: what the program has learnt of the engine.
+    """
+
+    stack: str
+    caches: Caches
+    passwords: Mapping[str, SecretStr]
+    facts: EngineFacts
 
 
 class RegistryCache(pulumi.ComponentResource):
@@ -28,30 +45,27 @@ class RegistryCache(pulumi.ComponentResource):
     mirrors: Mapping[str, str]
     """The URL of each as nodes reach it, by registry host."""
 
+    caches: Mapping[str, Mapping[str, pulumi.Input[str]]]
+    """Endpoint, container, volume and image of each, by registry host."""
+
     talosctl_flags: str
     """The same as flags of `talosctl cluster create`."""
 
     def __init__(
-        self,
-        name: str,
-        settings: StackSettings,
-        facts: EngineFacts,
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, args: RegistryCacheArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
-        self._settings = settings
-        self._caches = settings.caches
-        self._prefix = settings.caches.name_prefix or f"registry-{settings.stack}"
-        self._mirror_host = _mirror_host(settings.caches, facts)
-        self._published = facts.published
+        self._args = args
+        self._prefix = args.caches.name_prefix or f"registry-{args.stack}"
+        self._mirror_host = _mirror_host(args.caches, args.facts)
         self._images: dict[str, docker.RemoteImage] = {}
-        left_behind = facts.networks.get(self._prefix)
-        is_ours = left_behind is not None and left_behind.stack == settings.stack
+        left_behind = args.facts.networks.get(self._prefix)
+        is_ours = left_behind is not None and left_behind.stack == args.stack
         docker.Network(
             "network",
             name=self._prefix,
             driver="bridge",
-            labels=label.inputs(label.of_stack(settings.stack)),
+            labels=label.inputs(label.of_stack(args.stack)),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network]),
@@ -64,16 +78,23 @@ class RegistryCache(pulumi.ComponentResource):
             host: CachingProxy(
                 host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
             )
-            for host, upstream in settings.caches.upstreams.items()
+            for host, upstream in args.caches.upstreams.items()
         }
+        self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(
             f"--registry-mirror {host}={url}" for host, url in self.mirrors.items()
         )
-        self.register_outputs({"mirrors": self.mirrors, "talosctl_flags": self.talosctl_flags})
+        self.register_outputs(
+            {
+                "mirrors": self.mirrors,
+                "caches": self.caches,
+                "talosctlFlags": self.talosctl_flags,
+            }
+        )
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
-        caches = self._caches
+        caches = self._args.caches
         container = self._named(host)
         image = upstream.image or caches.image
         return CachingProxyArgs(
@@ -85,7 +106,8 @@ class RegistryCache(pulumi.ComponentResource):
             remote_url=upstream.remote_url,
             port=upstream.port,
             publish_on=_in_engine_order(
-                _publish_on(caches, self._mirror_host), self._published.get(container, [])
+                _publish_on(caches, self._mirror_host),
+                self._args.facts.published.get(container, []),
             ),
             mirror_host=self._mirror_host,
             network=self._prefix,
@@ -94,21 +116,21 @@ class RegistryCache(pulumi.ComponentResource):
             log_level=caches.logs.level,
             log_max_size=caches.logs.max_size,
             log_max_files=caches.logs.max_files,
-            memory_limit_mib=_mib(caches.memory_limit),
-            labels=label.of_upstream(self._settings.stack, host),
+            memory_limit_mib=mebibytes(caches.memory_limit),
+            labels=label.of_upstream(self._args.stack, host),
         )
 
     def _credentials(self, host: str, upstream: Upstream) -> CredentialHelper:
         """The upstream's own credential helper, or the one that all anonymous ones share."""
         if upstream.username is None:
             if self._anonymous is None:
-                self._anonymous = self._helper("anonymous", label.of_stack(self._settings.stack))
+                self._anonymous = self._helper("anonymous", label.of_stack(self._args.stack))
             return self._anonymous
         return self._helper(
             f"{host}-credentials",
-            label.of_upstream(self._settings.stack, host),
+            label.of_upstream(self._args.stack, host),
             username=upstream.username,
-            password=self._settings.passwords[host],
+            password=self._args.passwords[host],
         )
 
     def _helper(
@@ -120,7 +142,7 @@ class RegistryCache(pulumi.ComponentResource):
     ) -> CredentialHelper:
         args = CredentialHelperArgs(
             volume=self._named(name),
-            image=self._image(self._caches.image),
+            image=self._image(self._args.caches.image),
             labels=labels,
             username=username,
             password=password,
@@ -167,7 +189,3 @@ def _in_engine_order(wanted: Sequence[str], published: Sequence[str]) -> Sequenc
     engine's would replace the container at every `up`.
     """
     return published if sorted(published) == sorted(wanted) else sorted(wanted)
-
-
-def _mib(size: str) -> int:
-    return max(1, round(int(size[:-1]) * MIB_PER_UNIT[size[-1]]))

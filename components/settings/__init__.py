@@ -5,24 +5,45 @@ all mistakes at once, each with its path in the YAML, what was found and what is
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from components.settings.caches import Caches, across_upstreams, upstreams_as_written
+from components.settings.clusters import (
+    Cluster,
+    across_clusters,
+    clusters_as_written,
+    in_mirrors,
+)
 from components.settings.mistakes import Mistake, SettingsError, from_pydantic
-from components.settings.values import Model
+from components.settings.values import ClusterName, Model, Name
 
-__all__ = ["Caches", "SettingsError", "StackSettings", "load", "parse"]
+__all__ = ["Caches", "Cluster", "SettingsError", "StackSettings", "load", "parse", "refuse"]
 
 
 class StackFile(Model):
     """The keys of a stack file, without the project's name before them."""
 
-    caches: Caches = Field(description="The caching proxies of the stack")
+    caches: Caches | None = Field(default=None, description="The caching proxies of the stack")
+    clusters: dict[ClusterName, Cluster] = Field(
+        default={}, description="The local Talos clusters of the stack, by name"
+    )
+    mirrors_from: Name | None = Field(
+        default=None,
+        description="Name of the stack whose caches the clusters use, where this one has none",
+    )
+
+    @field_validator("clusters", mode="before")
+    @classmethod
+    def _fill_in_nothing(cls, value: Any) -> Any:
+        """`demo:` with nothing behind it is YAML for null, and a cluster all by default."""
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {} if cluster is None else cluster for name, cluster in value.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +52,16 @@ class StackSettings:
 
     Attributes:
         stack: the stack's name.
-        caches: its caching proxies.
+        caches: its caching proxies, or None where it has none.
+        clusters: its local clusters, by name.
+        mirrors_from: the stack whose caches the clusters use, where it has none of its own.
         passwords: the password of each upstream that has a user name, by registry host.
     """
 
     stack: str
-    caches: Caches
+    caches: Caches | None
+    clusters: Mapping[str, Cluster]
+    mirrors_from: str | None
     passwords: Mapping[str, SecretStr]
 
 
@@ -50,6 +75,8 @@ def load() -> StackSettings:
     return parse(
         pulumi.get_stack(),
         caches=_object(config, "caches"),
+        clusters=_object(config, "clusters"),
+        mirrors_from=config.get("mirrorsFrom"),
         # Not get_secret_object: an Output cannot be checked before anything is declared.
         passwords=_object(config, "passwords"),
         passwords_are_secret=pulumi.runtime.is_config_secret(config.full_key("passwords")),
@@ -61,6 +88,8 @@ def parse(
     stack: str,
     *,
     caches: Any,
+    clusters: Any = None,
+    mirrors_from: Any = None,
     passwords: Any = None,
     passwords_are_secret: bool = True,
     is_root: bool = False,
@@ -70,6 +99,8 @@ def parse(
     Args:
         stack: the stack's name.
         caches: the value of the key `caches`.
+        clusters: the value of the key `clusters`.
+        mirrors_from: the value of the key `mirrorsFrom`.
         passwords: the value of the key `passwords`.
         passwords_are_secret: whether that value is encrypted in the stack file.
         is_root: whether ports below 1024 may be used.
@@ -79,18 +110,34 @@ def parse(
     """
     mistakes: list[Mistake] = []
     parsed: StackFile | None = None
+    written = _written(caches, clusters, mirrors_from)
     try:
-        parsed = StackFile.model_validate({"caches": caches or {}}, context={"is_root": is_root})
+        parsed = StackFile.model_validate(written, context={"is_root": is_root})
     except ValidationError as error:
         mistakes += [from_pydantic(line, StackFile) for line in error.errors()]
     upstreams = upstreams_as_written(caches)
+    named = clusters_as_written(clusters)
     mistakes += across_upstreams(upstreams)
+    mistakes += across_clusters(named)
+    mistakes += _in_mirrors_from(written)
+    if "caches" in written:
+        mistakes += in_mirrors(named, upstreams)
     mistakes += _in_passwords(passwords, upstreams, are_secret=passwords_are_secret)
-    if mistakes or parsed is None:
-        lines = "\n".join(f"  {mistake}" for mistake in mistakes)
-        raise SettingsError(f"Pulumi.{stack}.yaml has mistakes, nothing was changed:\n{lines}")
+    refuse(stack, mistakes)
+    assert parsed is not None  # noqa: S101 - else there were mistakes
     secrets = {host: SecretStr(password) for host, password in (passwords or {}).items()}
-    return StackSettings(stack, parsed.caches, secrets)
+    return StackSettings(stack, parsed.caches, parsed.clusters, parsed.mirrors_from, secrets)
+
+
+def refuse(stack: str, mistakes: Iterable[Mistake]) -> None:
+    """Refuse the settings of a stack if there are mistakes in them.
+
+    Raises:
+        SettingsError: there are; the message lists them all.
+    """
+    lines = "".join(f"\n  {mistake}" for mistake in mistakes)
+    if lines:
+        raise SettingsError(f"Pulumi.{stack}.yaml has mistakes, nothing was changed:{lines}")
 
 
 def _object(config: pulumi.Config, key: str) -> Any:
@@ -99,6 +146,20 @@ def _object(config: pulumi.Config, key: str) -> Any:
         return config.get_object(key)
     except pulumi.ConfigTypeError:
         return config.get(key)
+
+
+def _written(caches: Any, clusters: Any, mirrors_from: Any) -> dict[str, Any]:
+    """The keys that a stack file has; one with no clusters must have caches."""
+    keys = {"caches": caches, "clusters": clusters, "mirrorsFrom": mirrors_from}
+    # What is left out comes as nothing of its type: see Pulumi.yaml.
+    written = {key: value for key, value in keys.items() if value not in (None, {}, "")}
+    return written if "clusters" in written else {"caches": {}, **written}
+
+
+def _in_mirrors_from(written: Mapping[str, Any]) -> Iterator[Mistake]:
+    if "mirrorsFrom" in written and "caches" in written:
+        text = "found beside caches; allowed: one of both, mirrors of its own or another stack's"
+        yield Mistake(("mirrorsFrom",), text)
 
 
 def _in_passwords(

@@ -1,7 +1,7 @@
 """The kinds of values that settings have, each with its rule."""
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -11,6 +11,9 @@ from components.settings.mistakes import refused
 
 LOWEST_UNPRIVILEGED_PORT = 1024
 HIGHEST_PORT = 65535
+LONGEST_PREFIX = 29
+MIB_PER_UNIT = {"k": 1 / 1024, "m": 1, "g": 1024}
+SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 _HOST = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*"
 _DURATION = r"(\d+(\.\d+)?(ms|s|m|h))+"
@@ -73,6 +76,27 @@ def _address(value: object) -> object:
     raise refused(value, "an IPv4 address")
 
 
+def _cidr(value: str) -> str:
+    try:
+        network = IPv4Network(value)
+    except ValueError as error:
+        raise refused(value, f"an IPv4 network such as 10.5.0.0/24 ({error})") from None
+    if network.prefixlen > LONGEST_PREFIX:
+        raise refused(value, f"a network with room for nodes: /{LONGEST_PREFIX} or wider")
+    return value
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration such as `1h30m`."""
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
+    return sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
+
+
+def mebibytes(size: str) -> int:
+    """The MiB of a size such as `512m`, at least one."""
+    return max(1, round(int(size[:-1]) * MIB_PER_UNIT[size[-1]]))
+
+
 def _port(value: int, info: ValidationInfo) -> int:
     lowest = 1 if (info.context or {}).get("is_root") else LOWEST_UNPRIVILEGED_PORT
     if not lowest <= value <= HIGHEST_PORT:
@@ -82,6 +106,15 @@ def _port(value: int, info: ValidationInfo) -> int:
 
 
 Address = Annotated[str, BeforeValidator(_address)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+ClusterName = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
+        "up to 40 small letters, digits and dashes, at neither end a dash",
+    ),
+]
+Duration = Annotated[str, _matching(_DURATION, "a duration such as 20m")]
 MirrorHost = Annotated[str, AfterValidator(_mirror_host)]
 Image = Annotated[
     str,
@@ -105,3 +138,6 @@ RemoteUrl = Annotated[str, AfterValidator(_remote_url)]
 Size = Annotated[str, _matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
 Ttl = Annotated[str, _matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
 Username = Annotated[str, Field(min_length=1)]
+VersionText = Annotated[
+    str, _matching(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", "a version such as v1.11.5")
+]

@@ -2,10 +2,11 @@
 
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from talos.machine_config import hosts_toml
 from tests.integration.support import host, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
@@ -23,20 +24,14 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "{socket}"
 """
 
-# What Talos writes for `talosctl cluster create --registry-mirror`.
-HOSTS_TOML = """\
-[host]
-  [host.'{url}']
-    capabilities = ['pull', 'resolve']
-"""
-
 
 class Containerd:
     """A containerd that runs, and its command line."""
 
-    def __init__(self, folder: Path, socket: Path) -> None:
+    def __init__(self, folder: Path, socket: Path, enter: Sequence[str]) -> None:
         self._folder = folder
         self._socket = socket
+        self._enter = enter
 
     def pull(self, registry: str, image: Pushed, mirrors: Mapping[str, str]) -> str:
         """Pull an image of a registry through its mirror; the digest that it then has.
@@ -79,24 +74,30 @@ class Containerd:
 
     def _hosts(self, mirrors: Mapping[str, str]) -> Path:
         hosts = self._folder / f"hosts-{secrets.token_hex(4)}"
-        for registry, url in mirrors.items():
-            folder = hosts / registry
-            folder.mkdir(parents=True)
-            (folder / "hosts.toml").write_text(HOSTS_TOML.format(url=url))
+        for name, content in hosts_toml(mirrors, skip_fallback=False).items():
+            (hosts / name).mkdir(parents=True)
+            (hosts / name / "hosts.toml").write_text(content)
         return hosts
 
     def _ctr(self, *arguments: str) -> str:
-        return processes.run("ctr", "--address", self._socket, *arguments, within_s=PULL_WITHIN_S)
+        # Not containerd but its command line is who pulls.
+        ctr = (*self._enter, "ctr", "--address", str(self._socket))
+        return processes.run(*ctr, *arguments, within_s=PULL_WITHIN_S)
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Containerd]:
-    """Run a containerd that has nothing in common with the machine's own."""
+def running(folder: Path, enter: Sequence[str] = ()) -> Iterator[Containerd]:
+    """Run a containerd that has nothing in common with the machine's own.
+
+    Args:
+        folder: where it keeps its files.
+        enter: what a command line begins with to run in the network namespace of the mirrors.
+    """
     # A socket's path is short by law, and a test's temporary folder is not.
     socket = Path("/run") / f"it-containerd-{secrets.token_hex(4)}.sock"
     config = folder / "config.toml"
     config.write_text(CONFIG.format(folder=folder, socket=socket))
-    containerd = Containerd(folder, socket)
+    containerd = Containerd(folder, socket, enter)
     with (folder / "containerd.log").open("wb") as log:
         server = subprocess.Popen(
             ["containerd", "--config", config],

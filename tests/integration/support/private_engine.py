@@ -16,7 +16,7 @@ from pathlib import Path
 import docker
 from docker import DockerClient
 
-from tests.integration.support import host, images, processes
+from tests.integration.support import host, images, privileged_runtime, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.upstream import IMAGE, Pushed
@@ -31,13 +31,14 @@ class PrivateEngine:
 
     Attributes:
         host: its address, in the form of DOCKER_HOST.
+        enter: what a command line begins with that runs in its network namespace.
     """
 
     def __init__(self, folder: Path, run_folder: Path, namespace: str) -> None:
         self.host = f"unix://{run_folder}/docker.sock"
         self._folder = folder
         self._run_folder = run_folder
-        self._namespace = namespace
+        self.enter = ("nsenter", f"--net=/run/netns/{namespace}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -45,12 +46,13 @@ class PrivateEngine:
         with (self._folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "nsenter", f"--net=/run/netns/{self._namespace}",
+                    *self.enter,
                     "dockerd",
                     "--host", self.host,
                     "--data-root", self._folder / "data",
                     "--exec-root", self._run_folder / "exec",
                     "--pidfile", self._run_folder / "docker.pid",
+                    *privileged_runtime.options(self._folder),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -60,6 +60,11 @@ class CacheStack:
         return self.folder / f"Pulumi.{self.name}.yaml"
 
     @property
+    def clusters_folder(self) -> Path:
+        """Where the files of its clusters are."""
+        return ROOT / ".state" / "clusters" / self.name
+
+    @property
     def state_folder(self) -> Path:
         """Where Pulumi keeps its state, with the history and backups."""
         return self.folder / "state"
@@ -70,10 +75,10 @@ class CacheStack:
         settings: dict[str, Any] = content["config"][f"{PROJECT}:caches"]
         return settings
 
-    def configure(self, caches: Settings) -> None:
-        """Write its settings into its stack file, as a person would."""
+    def configure(self, settings: Settings, key: str = "caches") -> None:
+        """Write the settings of a key into its stack file, as a person would."""
         content = yaml.safe_load(self._file.read_text())
-        content.setdefault("config", {})[f"{PROJECT}:caches"] = dict(caches)
+        content.setdefault("config", {})[f"{PROJECT}:{key}"] = dict(settings)
         self._file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def use(self, file: Path) -> None:

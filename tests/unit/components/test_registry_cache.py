@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from components import engine, registry_cache, settings
 from components.engine import EngineFacts, EngineNetwork
-from components.registry_cache import RegistryCache
+from components.registry_cache import RegistryCache, RegistryCacheArgs
 from tests.unit.components import stack_graph
+from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
     CONTAINER,
@@ -46,9 +47,8 @@ def declare(
     """The caches that some settings ask for, as the program declares them."""
     parsed = settings.parse(stack, caches=caches, passwords=passwords)
     found = facts or EngineFacts(GATEWAY, {})
-    return stack_graph.run(
-        lambda: RegistryCache("caches", parsed, found), stack=stack, preview=preview
-    )
+    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.passwords, found)
+    return stack_graph.run(lambda: RegistryCache("caches", args), stack=stack, preview=preview)
 
 
 def stack_file(stack: str) -> Any:

@@ -16,6 +16,7 @@ from components.settings.caches import DEFAULT_IMAGE
 from components.settings.mistakes import in_yaml
 from components.upstreams import CATALOGUE
 from tests.unit.components import stack_graph
+from tests.unit.components.parsed_settings import caches_of
 
 ROOT = Path(__file__).resolve().parents[3]
 STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
@@ -55,7 +56,7 @@ def of_stack(path: Path) -> Any:
 
 
 def test_a_registry_of_the_catalogue_needs_no_more_than_its_name() -> None:
-    docker_hub = parse({"upstreams": {"docker.io": None}}).caches.upstreams["docker.io"]
+    docker_hub = caches_of(parse({"upstreams": {"docker.io": None}})).upstreams["docker.io"]
 
     assert docker_hub.remote_url == "https://registry-1.docker.io"
     assert docker_hub.port == 5000
@@ -66,13 +67,13 @@ def test_a_registry_of_the_catalogue_needs_no_more_than_its_name() -> None:
 def test_what_is_written_wins_over_the_catalogue() -> None:
     written = {"port": 6000, "remoteUrl": "http://mirror.test:8080"}
 
-    docker_hub = parse({"upstreams": {"docker.io": written}}).caches.upstreams["docker.io"]
+    docker_hub = caches_of(parse({"upstreams": {"docker.io": written}})).upstreams["docker.io"]
 
     assert (docker_hub.port, docker_hub.remote_url) == (6000, "http://mirror.test:8080")
 
 
 def test_defaults_keep_everything_for_ever() -> None:
-    caches = parse({"upstreams": ONE}).caches
+    caches = caches_of(parse({"upstreams": ONE}))
 
     assert caches.image == DEFAULT_IMAGE
     assert caches.storage.on_destroy == "keep"
@@ -88,7 +89,11 @@ def test_settings_cannot_be_changed() -> None:
 
     with pytest.raises(AttributeError):
         parsed.stack = "other"  # type: ignore[misc]
-    for model in (parsed.caches, parsed.caches.storage, parsed.caches.upstreams["docker.io"]):
+    for model in (
+        caches_of(parsed),
+        caches_of(parsed).storage,
+        caches_of(parsed).upstreams["docker.io"],
+    ):
         name = next(iter(type(model).model_fields))
         with pytest.raises(pydantic.ValidationError, match="frozen"):
             setattr(model, name, None)
@@ -138,12 +143,12 @@ def test_ports_below_1024_are_for_root(port: int) -> None:
 
     parsed = parse(upstream(port=port), is_root=True)
 
-    assert parsed.caches.upstreams["registry.test"].port == port
+    assert caches_of(parsed).upstreams["registry.test"].port == port
 
 
 @pytest.mark.parametrize("port", [1024, 65535])
 def test_the_first_and_the_last_port_are_allowed(port: int) -> None:
-    assert parse(upstream(port=port)).caches.upstreams["registry.test"].port == port
+    assert caches_of(parse(upstream(port=port))).upstreams["registry.test"].port == port
 
 
 @pytest.mark.parametrize("port", ["5000", 5000.0, True, None, [5000], {}])
@@ -182,7 +187,7 @@ def test_a_registry_outside_the_catalogue_needs_its_url_and_port() -> None:
 def test_a_registry_host_is_as_image_references_have_it(host: str) -> None:
     written = {"port": 5000, "remoteUrl": "https://registry.test"}
 
-    assert host in parse({"upstreams": {host: written}}).caches.upstreams
+    assert host in caches_of(parse({"upstreams": {host: written}})).upstreams
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_what_is_no_registry_host_is_refused(host: str) -> None:
 def test_a_remote_url_has_a_scheme_and_a_host(written: str, meant: str) -> None:
     parsed = parse(upstream(remoteUrl=written))
 
-    assert parsed.caches.upstreams["registry.test"].remote_url == meant
+    assert caches_of(parsed).upstreams["registry.test"].remote_url == meant
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_credentials_in_a_url_are_not_repeated_wherever_it_stands(caches: Any) -
 def test_an_upstream_with_a_user_name_and_a_password_is_allowed() -> None:
     parsed = parse(upstream(username="me"), passwords={"registry.test": "hunter2"})
 
-    assert parsed.caches.upstreams["registry.test"].username == "me"
+    assert caches_of(parsed).upstreams["registry.test"].username == "me"
 
 
 def test_a_user_name_needs_a_password() -> None:
@@ -306,7 +311,7 @@ def test_a_password_needs_a_user_name() -> None:
 
 
 def test_a_user_name_of_null_is_none() -> None:
-    assert parse(upstream(username=None)).caches.upstreams["registry.test"].username is None
+    assert caches_of(parse(upstream(username=None))).upstreams["registry.test"].username is None
 
     line = mistake(upstream(username=None), passwords={"registry.test": "hunter2"})
 
@@ -361,7 +366,7 @@ def test_no_passwords_is_fine_however_it_is_written() -> None:
     ],
 )
 def test_what_fits_is_kept_as_written(key: str, value: Any) -> None:
-    dumped = parse({"upstreams": ONE, key: value}).caches.model_dump(mode="json", by_alias=True)
+    dumped = caches_of(parse({"upstreams": ONE, key: value})).model_dump(mode="json", by_alias=True)
 
     assert dumped[key] == value
 
@@ -423,7 +428,7 @@ def test_logs_are_bounded(logs: dict[str, Any], line: str) -> None:
 def test_storage_is_kept_or_deleted() -> None:
     for choice in ("keep", "delete"):
         caches = {"upstreams": ONE, "storage": {"onDestroy": choice}}
-        assert parse(caches).caches.storage.on_destroy == choice
+        assert caches_of(parse(caches)).storage.on_destroy == choice
 
     assert mistake({"upstreams": ONE, "storage": {"onDestroy": "maybe"}}) == (
         "caches.storage.onDestroy: found 'maybe'; allowed: 'keep' or 'delete'"
@@ -629,7 +634,7 @@ def test_whatever_is_written_there_are_settings_or_a_settings_error(
     except SettingsError as error:
         refused = str(error)
     else:
-        upstreams = parsed.caches.upstreams
+        upstreams = caches_of(parsed).upstreams
         assert upstreams
         with_user = {host for host, one in upstreams.items() if one.username is not None}
         assert parsed.passwords.keys() == with_user
@@ -698,7 +703,7 @@ def test_every_right_combination_parses_and_survives_being_written_out(
 
     parsed = parse(caches, passwords=passwords)
 
-    dumped = parsed.caches.model_dump(mode="json", by_alias=True)
+    dumped = caches_of(parsed).model_dump(mode="json", by_alias=True)
     again = parse(json.loads(json.dumps(dumped)), passwords=passwords)
     assert again == parsed
     for key, value in caches.items():
@@ -723,7 +728,7 @@ def test_the_settings_are_those_of_the_running_stack() -> None:
     loaded = load({"caches": '{"upstreams": {"docker.io": {"port": 5999}}}'})
 
     assert loaded.stack == "dev"
-    assert loaded.caches.upstreams["docker.io"].port == 5999
+    assert caches_of(loaded).upstreams["docker.io"].port == 5999
 
 
 def test_encrypted_passwords_are_read_and_others_refused() -> None:
@@ -744,7 +749,7 @@ def test_root_is_who_runs_pulumi_as_user_0(
     config = {"caches": json.dumps(upstream(port=80))}
 
     if allowed:
-        assert load(config).caches.upstreams["registry.test"].port == 80
+        assert caches_of(load(config)).upstreams["registry.test"].port == 80
     else:
         with pytest.raises(SettingsError, match="a lower one needs root"):
             load(config)
@@ -771,7 +776,18 @@ def test_a_text_where_a_mapping_belongs_is_a_mistake_like_others_and_no_secret_i
 
 @pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.stem)
 def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> None:
-    assert settings.parse(path.stem, caches=of_stack(path)).caches.upstreams
+    keys = yaml.safe_load(path.read_text())["config"]
+    written = {key.partition(":")[2]: value for key, value in keys.items()}
+
+    parsed = settings.parse(
+        path.stem,
+        caches=written.pop("caches", None),
+        clusters=written.pop("clusters", None),
+        mirrors_from=written.pop("mirrorsFrom", None),
+    )
+
+    assert parsed.caches or parsed.clusters
+    assert written == {}
 
 
 @pytest.mark.parametrize(
@@ -793,14 +809,14 @@ def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> Non
 def test_a_stack_has_the_upstreams_and_ports_that_people_know(
     stack: str, ports: dict[str, int]
 ) -> None:
-    caches = parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")).caches
+    caches = caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
 
     assert {host: one.port for host, one in caches.upstreams.items()} == ports
     assert caches.storage.on_destroy == "keep"
 
 
 def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
-    caches = parse(of_stack(ROOT / "Pulumi.guide.yaml")).caches
+    caches = caches_of(parse(of_stack(ROOT / "Pulumi.guide.yaml")))
 
     with_own = {host for host, one in caches.upstreams.items() if one.image is not None}
     assert with_own == {"quay.io"}
@@ -809,7 +825,8 @@ def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
 
 def test_the_ci_stack_keeps_nothing_and_shares_no_port_with_the_others() -> None:
     ci, *others = (
-        parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")).caches for stack in ("ci", "dev", "guide")
+        caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
+        for stack in ("ci", "dev", "guide")
     )
 
     assert ci.storage.on_destroy == "delete"
@@ -823,6 +840,8 @@ def test_the_project_declares_the_keys_that_are_read() -> None:
     assert project["name"] == stack_graph.PROJECT
     assert {key: one["type"] for key, one in project["config"].items()} == {
         "caches": "object",
+        "clusters": "object",
+        "mirrorsFrom": "string",
         "passwords": "object",
     }
 

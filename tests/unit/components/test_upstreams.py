@@ -4,6 +4,7 @@ import pytest
 
 from components import settings
 from components.upstreams import CATALOGUE, KnownUpstream
+from tests.unit.components.parsed_settings import caches_of
 
 SUCCESSORS = {"k8s.gcr.io": "registry.k8s.io"}
 
@@ -12,7 +13,7 @@ SUCCESSORS = {"k8s.gcr.io": "registry.k8s.io"}
 def test_every_entry_is_a_right_setting(host: str, known: KnownUpstream) -> None:
     port = {"port": 5999} if known.port is None else {}
 
-    parsed = settings.parse("dev", caches={"upstreams": {host: port}}).caches.upstreams[host]
+    parsed = caches_of(settings.parse("dev", caches={"upstreams": {host: port}})).upstreams[host]
 
     assert parsed.remote_url == known.remote_url
     assert parsed.port == (known.port or 5999)
@@ -50,7 +51,7 @@ def test_all_registries_with_a_customary_port_fit_into_one_stack() -> None:
 
     parsed = settings.parse("dev", caches={"upstreams": dict.fromkeys(with_port)})
 
-    assert list(parsed.caches.upstreams) == with_port
+    assert list(caches_of(parsed).upstreams) == with_port
 
 
 def test_the_catalogue_cannot_be_changed() -> None:

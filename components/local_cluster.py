@@ -1,0 +1,254 @@
+"""LocalCluster: the dynamic resource behind `TalosCluster`, over the room talos/."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from docker import DockerClient
+from docker.errors import DockerException
+from pulumi import dynamic
+
+from talos import cluster, command_line, kubeconfig, versions
+from talos.cluster import Observed
+from talos.cluster_spec import ClusterSpec, Provisioner
+from talos.errors import TalosError
+from talos.places import Places
+from talos.process import Runner
+
+# Changes of these reach no node: they count from the next creation on, or are made in place.
+HARMLESS = frozenset({"talosctl", "timeoutS", "mergeKubeconfig"})
+REPLACING = frozenset({"name", "folder", "spec", "mirrors"})
+
+# Pulumi hands all numbers over as floating point.
+_WHOLE_NUMBERS = frozenset({"controlplanes", "workers", "memory_mib"})
+
+_FORMAT_EXC = traceback.format_exc
+
+Properties = Mapping[str, Any]
+
+
+class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
+    """A cluster that talosctl makes and unmakes, as it is in Pulumi's state.
+
+    No secret is: talosconfig and kubeconfig are files, of which only the paths are known here.
+    """
+
+    nodes: pulumi.Output[list[Mapping[str, Any]]]
+    """Name, role, address, status and published ports of each node."""
+
+    kubernetesEndpoint: pulumi.Output[str]  # noqa: N815 - the name of the property
+    """URL of its Kubernetes API on this machine; empty where it has none."""
+
+    command: pulumi.Output[str]
+    """The command line that created it, to paste into a shell."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        folder: Path,
+        spec: Properties,
+        mirrors: pulumi.Input[Mapping[str, str]],
+        talosctl: str,
+        timeout_s: float,
+        merge_kubeconfig: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare a cluster.
+
+        Args:
+            name: its name.
+            folder: the folder of the stack's clusters, an absolute path.
+            spec: what is wanted of it: the fields of `ClusterSpec` that are set.
+            mirrors: the URL of each mirror, by registry host.
+            talosctl: the program, by its path or its name on PATH.
+            timeout_s: seconds that its creation may take.
+            merge_kubeconfig: whether its context is to be in the user's own kubeconfig as well.
+            opts: options of the resource.
+        """
+        inputs = {
+            "name": name,
+            "folder": str(folder),
+            "spec": spec,
+            "mirrors": mirrors,
+            "talosctl": talosctl,
+            "timeoutS": timeout_s,
+            "mergeKubeconfig": merge_kubeconfig,
+        }
+        outputs = dict.fromkeys(("nodes", "kubernetesEndpoint", "command", "problems"))
+        super().__init__(LocalClusterProvider(), name, {**inputs, **outputs}, opts)
+
+
+class LocalClusterProvider(dynamic.ResourceProvider):
+    """Creates, finds and destroys clusters; it holds nothing, since it is pickled."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: dynamic.ConfigureRequest) -> None:
+        """Let talosctl talk to the engine that the Docker provider is configured with."""
+        # Pulumi shows the traceback of whatever a provider raises.
+        traceback.format_exc = _format_exc
+        if host := req.config.get("docker:host"):
+            os.environ["DOCKER_HOST"] = host
+
+    def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
+        """Refuse what this talosctl cannot do, before anything is touched."""
+        failures = []
+        if pulumi.runtime.rpc.UNKNOWN not in news.values():
+            try:
+                talosctl = versions.find(news["talosctl"])
+                command_line.create(spec_of(news), talosctl, places_of(news))
+            except TalosError as error:
+                failures = [dynamic.CheckFailure("spec", str(error))]
+        return dynamic.CheckResult(dict(news), failures)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
+        """What has changed: what reaches the nodes replaces the cluster, as does a lost node."""
+        changed = [key for key in (*REPLACING, *HARMLESS) if olds.get(key) != news.get(key)]
+        replaces = [key for key in changed if key in REPLACING]
+        if olds.get("problems"):
+            replaces.append("problems")
+        return dynamic.DiffResult(
+            changes=bool(changed or replaces),
+            replaces=sorted(replaces),
+            delete_before_replace=True,
+        )
+
+    def create(self, props: Properties) -> dynamic.CreateResult:
+        """Create a cluster and wait for it; nothing is left of one that fails but its log."""
+        with _engine() as engine:
+            observed = cluster.create(
+                spec_of(props),
+                versions.find(props["talosctl"]),
+                places_of(props),
+                engine=engine,
+                runner=_runner(props),
+            )
+        _merge(props)
+        return dynamic.CreateResult(props["name"], {**props, **_outputs(observed)})
+
+    def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
+        """Look at a cluster: one that has vanished is no more, one that lost nodes says so."""
+        with _engine() as engine:
+            observed = cluster.read(spec_of(props), places_of(props), engine=engine)
+        if observed is None:
+            return dynamic.ReadResult("", {})
+        return dynamic.ReadResult(id_, {**props, **_outputs(observed)})
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Take over a change that reaches no node."""
+        if olds["mergeKubeconfig"] and not news["mergeKubeconfig"]:
+            _unmerge(olds)
+        _merge(news)
+        kept = {key: olds.get(key) for key in ("nodes", "kubernetesEndpoint", "command")}
+        return dynamic.UpdateResult({**news, **kept, "problems": []})
+
+    def delete(self, _id: str, props: Properties) -> None:
+        """Destroy a cluster with all of its files, whatever is left of it."""
+        _unmerge(props)
+        spec = spec_of(props)
+        with _engine() as engine:
+            cluster.destroy(
+                spec,
+                places_of(props),
+                # Containers are removed without it, and it may be gone by now.
+                talosctl=versions.find(props["talosctl"]) if spec.provisioner.is_virtual else None,
+                engine=engine,
+                runner=_runner(props),
+            )
+
+
+def spec_of(props: Properties) -> ClusterSpec:
+    """What is wanted of a cluster, from the properties of its resource.
+
+    Raises:
+        SpecError: it makes no sense.
+    """
+    return ClusterSpec(
+        **spec_arguments(props["spec"]),
+        name=props["name"],
+        mirrors=dict(props["mirrors"]),
+        timeout_s=props["timeoutS"],
+    )
+
+
+def spec_arguments(spec: Properties) -> dict[str, Any]:
+    """The arguments of `ClusterSpec`, from what Pulumi has made of them on the way."""
+    arguments = {key: _native(key, value) for key, value in spec.items()}
+    return arguments | {"provisioner": Provisioner(spec["provisioner"])}
+
+
+def places_of(props: Properties) -> Places:
+    """Where the files of a cluster are, from the properties of its resource."""
+    return Places(Path(props["folder"]), props["name"])
+
+
+def _native(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return int(value) if key in _WHOLE_NUMBERS else value
+
+
+def _outputs(observed: Observed) -> dict[str, Any]:
+    return {
+        "nodes": [
+            {
+                "name": node.name,
+                "role": node.role,
+                "address": node.address,
+                "status": node.status,
+                "ports": dict(node.ports),
+            }
+            for node in observed.nodes
+        ],
+        "kubernetesEndpoint": observed.kubernetes_endpoint or "",
+        "command": observed.command or "",
+        "problems": list(observed.problems),
+    }
+
+
+def _runner(props: Properties) -> Runner:
+    name = props["name"]
+    # What a provider prints, Pulumi shows.
+    return Runner(lambda line: print(f"{name}: {line}", flush=True))  # noqa: T201
+
+
+def _format_exc(limit: int | None = None, chain: bool = True) -> str:  # noqa: FBT001, FBT002
+    """The error that is being handled: what a person can put right without a traceback."""
+    error = sys.exception()
+    if isinstance(error, TalosError):
+        return str(error)
+    return _FORMAT_EXC(limit, chain)
+
+
+@contextmanager
+def _engine() -> Iterator[DockerClient]:
+    try:
+        engine = DockerClient.from_env()
+    except DockerException as error:
+        raise TalosError(f"the container engine does not answer: {error}") from error
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _merge(props: Properties) -> None:
+    if props["mergeKubeconfig"]:
+        kubeconfig.merge(places_of(props).kubeconfig, _users_kubeconfig())
+
+
+def _unmerge(props: Properties) -> None:
+    if props["mergeKubeconfig"]:
+        kubeconfig.remove(_users_kubeconfig(), props["name"])
+
+
+def _users_kubeconfig() -> Path:
+    """The file that kubectl would write to: the first of KUBECONFIG, else the usual one."""
+    first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    return Path(first) if first else Path.home() / ".kube" / "config"

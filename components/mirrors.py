@@ -1,0 +1,43 @@
+"""The mirrors that the clusters of a stack use: those of its own caches, or of another stack's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+
+from components.registry_cache import RegistryCache
+
+Urls = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """Mirrors on offer.
+
+    Attributes:
+        mirrors: the URL of each as nodes reach it, by registry host.
+        endpoints: the URL of each as this machine reaches it, by registry host.
+        after: what has to be there before they can be used.
+    """
+
+    mirrors: pulumi.Input[Urls] = field(default_factory=dict)
+    endpoints: pulumi.Input[Urls] = field(default_factory=dict)
+    after: Sequence[pulumi.Resource] = ()
+
+
+def of_cache(cache: RegistryCache) -> Mirrors:
+    """The mirrors of the stack's own caches."""
+    endpoints = {host: proxy.endpoint for host, proxy in cache.proxies.items()}
+    return Mirrors(cache.mirrors, endpoints, [cache])
+
+
+def of_stack(stack: str) -> Mirrors:
+    """The mirrors of another stack of this project, by its outputs."""
+    other = pulumi.StackReference(f"{pulumi.get_organization()}/{pulumi.get_project()}/{stack}")
+    endpoints = other.require_output("caches").apply(_endpoints)
+    return Mirrors(other.require_output("mirrors"), endpoints)
+
+
+def _endpoints(caches: Mapping[str, Mapping[str, Any]]) -> Urls:
+    return {host: cache["endpoint"] for host, cache in caches.items()}

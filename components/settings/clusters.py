@@ -1,0 +1,137 @@
+"""The settings of a stack's local Talos clusters."""
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from components.settings.mistakes import Mistake
+from components.settings.values import (
+    Cidr,
+    Duration,
+    Image,
+    MirrorHost,
+    Model,
+    RegistryHost,
+    Size,
+    VersionText,
+)
+
+Count = Annotated[int, Field(strict=True)]
+Text = Annotated[str, Field(min_length=1)]
+Patch = dict[str, Any] | Text
+
+
+class Cluster(Model):
+    """One local cluster, as `talosctl cluster create` makes it."""
+
+    provisioner: Literal["docker", "qemu", "firecracker"] = Field(
+        default="docker",
+        description=(
+            "What the nodes are: containers (docker) or virtual machines (qemu; firecracker with "
+            "talosctl up to 0.12)"
+        ),
+    )
+    talosctl: Text = Field(default="talosctl", description="Path of talosctl, or its name on PATH")
+    controlplanes: Annotated[Count, Field(ge=1)] | None = Field(
+        default=None, description="Number of control plane nodes; talosctl's default is 1"
+    )
+    workers: Annotated[Count, Field(ge=0)] | None = Field(
+        default=None, description="Number of workers; talosctl's default is 1"
+    )
+    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Share of CPUs of each node"
+    )
+    memory: Size | None = Field(default=None, description="Memory of each node, such as 2g")
+    cidr: Cidr = Field(
+        default="10.5.0.0/24",
+        description="Network of the nodes, whose first address is the gateway",
+    )
+    talos_version: VersionText | None = Field(
+        default=None, description="Version of Talos on the nodes; the default is talosctl's own"
+    )
+    kubernetes_version: VersionText | None = Field(
+        default=None, description="Version of Kubernetes; the default is talosctl's own"
+    )
+    image: Image | None = Field(
+        default=None,
+        description=(
+            "Image of the nodes (docker); the default is ghcr.io/siderolabs/talos in the version "
+            "of talosVersion, or of talosctl"
+        ),
+    )
+    disks: list[Text] = Field(
+        default=[], description="Disks of each virtual machine, such as virtio:10GiB"
+    )
+    mirrors: dict[RegistryHost, bool] = Field(
+        default={},
+        description="false leaves the mirror of a registry out; all that the stack has are used",
+    )
+    mirror_host: MirrorHost = Field(
+        default="auto",
+        description=(
+            "Address at which the nodes reach the caches; `auto` is that of `caches.mirrorHost`"
+        ),
+    )
+    skip_fallback: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Whether nodes leave a registry itself alone when its mirror fails",
+    )
+    config_patches: list[Patch] = Field(
+        default=[], description="Patches of all nodes' machine configuration, as YAML or its text"
+    )
+    config_patches_controlplanes: list[Patch] = Field(
+        default=[], description="Patches of control plane nodes' machine configuration"
+    )
+    config_patches_workers: list[Patch] = Field(
+        default=[], description="Patches of workers' machine configuration"
+    )
+    extra_arguments: list[Text] = Field(
+        default=[], description="Further arguments of `talosctl cluster create`"
+    )
+    timeout: Duration = Field(
+        default="20m", description="How long creating it may take before it is undone"
+    )
+    merge_kubeconfig: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Whether its context is in the user's own kubeconfig as well, until destroy",
+    )
+
+
+def clusters_as_written(clusters: Any) -> dict[str, Mapping[str, Any]]:
+    """The clusters of settings that may have mistakes: those that are mappings."""
+    if not isinstance(clusters, Mapping):
+        return {}
+    written = {name: {} if cluster is None else cluster for name, cluster in clusters.items()}
+    return {name: one for name, one in written.items() if isinstance(one, Mapping)}
+
+
+def across_clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Mistake]:
+    """What is wrong with clusters taken together: networks that overlap."""
+    networks = {name: _network(cluster) for name, cluster in clusters.items()}
+    for (first, one), (second, other) in combinations(networks.items(), 2):
+        if one and other and one.overlaps(other):
+            allowed = "a network of its own, such as 10.6.0.0/24"
+            text = f"found {other}, which overlaps {one} of {first}; allowed: {allowed}"
+            yield Mistake(("clusters", second, "cidr"), text)
+
+
+def in_mirrors(
+    clusters: Mapping[str, Mapping[str, Any]], upstreams: Mapping[str, Any]
+) -> Iterator[Mistake]:
+    """Mirrors that clusters name and the stack's caches do not have."""
+    for name, cluster in clusters.items():
+        mirrors = cluster.get("mirrors")
+        for host in mirrors if isinstance(mirrors, Mapping) else {}:
+            if host not in upstreams:
+                text = f"this stack has no cache of it; allowed: {', '.join(upstreams)}"
+                yield Mistake(("clusters", name, "mirrors", host), text)
+
+
+def _network(cluster: Mapping[str, Any]) -> IPv4Network | None:
+    try:
+        return IPv4Network(cluster.get("cidr", Cluster.model_fields["cidr"].default))
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""What stands in for Talos on the nodes of a cluster, and the clusters as the engine has them."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docker import DockerClient
+from docker.models.containers import Container
+
+from tests.integration.support import host, processes
+from tests.integration.support.private_engine import PrivateEngine
+from tests.integration.support.upstream import IMAGE, Pushed
+
+CLUSTER_LABEL = "talos.cluster.name"
+REPOSITORY = "siderolabs/talos"
+PUSHED_WITHIN_S = 60
+
+# The container does nothing, as long as it is not told to end.
+ENTRYPOINT = 'ENTRYPOINT ["sh", "-c", "trap \\"exit 0\\" TERM INT; while :; do sleep 1; done"]'
+
+
+@contextmanager
+def upstream(engine: PrivateEngine, port: int, folder: Path, *tags: str) -> Iterator[Pushed]:
+    """Run an upstream with node images of these tags, and with one image that nodes pull.
+
+    Args:
+        engine: the engine that runs it, which alone reaches it.
+        port: its port.
+        folder: for files in between.
+        tags: tags of the node image.
+    """
+    docker = ["docker", "--host", engine.host]
+    with engine.upstream(port) as workload:
+        archive = folder / "node.tar"
+        made = processes.run(*docker, "create", IMAGE).strip()
+        processes.run(*docker, "export", "--output", archive, made)
+        processes.run(*docker, "rm", "--volumes", made)
+        for tag in tags:
+            image = f"{host.LOOPBACK}:{port}/{REPOSITORY}:{tag}"
+            processes.run(*docker, "import", "--change", ENTRYPOINT, archive, image)
+            processes.run(*docker, "push", image)
+            processes.run(*docker, "image", "rm", image)
+        archive.unlink()
+        yield workload
+
+
+def of_cluster(engine: DockerClient, cluster: str) -> dict[str, Container]:
+    """The nodes of a cluster, by name."""
+    found = engine.containers.list(
+        all=True, filters={"label": f"{CLUSTER_LABEL}={cluster}"}, ignore_removed=True
+    )
+    return {str(node.name): node for node in found}
+
+
+def left_of(engine: DockerClient, cluster: str) -> list[str]:
+    """What the engine has of a cluster: containers and networks."""
+    networks = engine.networks.list(filters={"label": f"{CLUSTER_LABEL}={cluster}"})
+    return [*of_cluster(engine, cluster), *(str(network.name) for network in networks)]
+
+
+def mirrors(node: Container) -> Mapping[str, str]:
+    """The URL of each mirror in the machine configuration of a node, by registry host."""
+    (userdata,) = (
+        variable.partition("=")[2]
+        for variable in node.attrs["Config"]["Env"]
+        if variable.startswith("USERDATA=")
+    )
+    configuration: dict[str, Any] = yaml.safe_load(base64.b64decode(userdata))
+    found = configuration["machine"]["registries"]["mirrors"]
+    return {registry: mirror["endpoints"][0] for registry, mirror in found.items()}

@@ -1,0 +1,329 @@
+"""Clusters that a real talosctl makes, with nodes that stand in for Talos."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import DockerClient
+from pulumi.automation import CommandError
+
+from tests.integration.support import containerd, docker_cli, host, nodes, private_engine, sessions
+from tests.integration.support.polling import eventually
+from tests.integration.support.private_engine import PrivateEngine
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Pushed
+
+OLD, NEW = "talosctl-1.11", "talosctl-1.13"
+TAGS = ("v1.11.5", "v1.13.0")
+REGISTRIES = ("ghcr.io", "docker.io")
+STARTED_WITHIN_S = 60
+
+# talosctl 1.11 does not wait for the nodes, which never answer, if it is told so.
+QUICK = {
+    "talosctl": OLD,
+    "extraArguments": ["--wait=false", "--with-init-node", "--skip-kubeconfig"],
+}
+# talosctl 1.13 always waits, here for ever.
+ENDLESS = {"talosctl": NEW, "timeout": "15s"}
+
+NewStack = Callable[[dict[str, Any]], CacheStack]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A private engine, and an upstream on it with an image that nodes pull."""
+
+    engine: PrivateEngine
+    client: DockerClient
+    upstream_port: int
+    workload: Pushed
+
+    @property
+    def upstream_url(self) -> str:
+        """Where containers reach the upstream."""
+        return f"http://{host.bridge_gateway(self.client)}:{self.upstream_port}"
+
+    @contextmanager
+    def upstream_away(self) -> Iterator[None]:
+        """Stop the upstream for a while."""
+        (upstream,) = self.client.containers.list(filters={"publish": str(self.upstream_port)})
+        upstream.stop(timeout=1)
+        try:
+            yield
+        finally:
+            upstream.start()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if reason := private_engine.why_impossible():
+        pytest.skip(reason)
+    with (
+        private_engine.running(tmp_path_factory.mktemp("engine")) as engine,
+        engine.client() as client,
+    ):
+        port = host.free_port()
+        with nodes.upstream(engine, port, tmp_path_factory.mktemp("node"), *TAGS) as workload:
+            yield Site(engine, client, port, workload)
+
+
+@contextmanager
+def _stack(site: Site, folder: Path, clusters: dict[str, Any]) -> Iterator[CacheStack]:
+    gateway = host.bridge_gateway(site.client)
+    caches = {
+        "mirrorHost": gateway,
+        "storage": {"onDestroy": "delete"},
+        "upstreams": upstreams(site.upstream_url, *REGISTRIES),
+    }
+    with stack(folder, site.client, caches, engine_host=site.engine.host) as made:
+        made.configure(clusters, "clusters")
+        try:
+            yield made
+        finally:
+            for name in clusters:
+                for node in nodes.of_cluster(site.client, name).values():
+                    node.remove(force=True, v=True)
+                for network in site.client.networks.list(
+                    filters={"label": f"{nodes.CLUSTER_LABEL}={name}"}
+                ):
+                    network.remove()
+            shutil.rmtree(made.clusters_folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def up(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheStack]:
+    """A stack with a cluster that is up."""
+    clusters = {"demo": {**QUICK, "workers": 2, "cidr": "10.71.0.0/24"}}
+    with _stack(site, tmp_path_factory.mktemp("up"), clusters) as made:
+        made.up()
+        yield made
+
+
+@pytest.fixture
+def new_stack(site: Site, tmp_path: Path) -> Iterator[NewStack]:
+    """Makes stacks with caches and clusters, which are removed with the test."""
+    with ExitStack() as made:
+        yield lambda clusters: made.enter_context(_stack(site, tmp_path, clusters))
+
+
+def _failed_up(made: CacheStack) -> str:
+    with pytest.raises(CommandError) as failure:
+        made.up()
+    message = str(failure.value)
+    assert "Traceback" not in message, message
+    return message
+
+
+# A cluster that is up
+
+
+def test_nodes_are_those_that_were_asked_for(up: CacheStack, site: Site) -> None:
+    told = {node["name"]: node for node in up.outputs()["clusters"]["demo"]["nodes"]}
+
+    found = nodes.of_cluster(site.client, "demo")
+    assert set(told) == set(found)
+    assert sorted(node["role"] for node in told.values()) == ["controlplane", "worker", "worker"]
+    assert all(node["address"].startswith("10.71.0.") for node in told.values())
+    assert {node.status for node in found.values()} == {"running"}
+
+
+def test_nodes_pull_through_the_mirrors_in_their_machine_configuration(
+    up: CacheStack, site: Site, tmp_path: Path
+) -> None:
+    for node in nodes.of_cluster(site.client, "demo").values():
+        assert nodes.mirrors(node) == up.outputs()["mirrors"]
+    mirrors = up.outputs()["clusters"]["demo"]["mirrors"]
+    assert mirrors == up.outputs()["mirrors"]
+    with containerd.running(tmp_path, site.engine.enter) as runtime:
+        assert runtime.pull("docker.io", site.workload, mirrors) == site.workload.digest
+
+
+def test_the_image_of_the_nodes_came_through_the_cache(up: CacheStack, site: Site) -> None:
+    endpoint = up.outputs()["caches"]["ghcr.io"]["endpoint"]
+    image = site.client.images.get(f"ghcr.io/{nodes.REPOSITORY}:v1.11.5")
+    assert f"{endpoint.removeprefix('http://')}/{nodes.REPOSITORY}:v1.11.5" in image.tags
+
+
+def test_the_command_line_is_the_guide_s_with_files_of_its_own(up: CacheStack) -> None:
+    cluster = up.outputs()["clusters"]["demo"]
+    command = cluster["command"]
+    assert " cluster create --provisioner docker --registry-mirror " in command
+    for registry, url in up.outputs()["mirrors"].items():
+        assert f"--registry-mirror {registry}={url}" in command
+    for file in ("talosconfig", "kubeconfig"):
+        path = Path(cluster[file])
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.is_relative_to(up.clusters_folder)
+
+
+def test_no_secret_of_the_cluster_is_in_the_state(up: CacheStack) -> None:
+    talosconfig = Path(up.outputs()["clusters"]["demo"]["talosconfig"]).read_text()
+    keys = [line.split(": ")[1] for line in talosconfig.splitlines() if " key: " in line]
+    assert keys
+    state = up.export()
+    assert not [key for key in keys if key in state]
+
+
+def test_up_again_changes_nothing_and_neither_does_refresh(up: CacheStack) -> None:
+    assert set(up.up()) == {"same"}
+    assert set(up.refresh()) == {"same"}
+    assert set(up.up()) == {"same"}
+
+
+def test_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, site: Site) -> None:
+    before = {node.id for node in nodes.of_cluster(site.client, "demo").values()}
+    up.configure({"demo": {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}}, "clusters")
+    assert up.preview().get("replace") == 1
+
+    assert up.up().get("replace") == 1
+
+    after = nodes.of_cluster(site.client, "demo").values()
+    assert before.isdisjoint({node.id for node in after})
+    told = up.outputs()["clusters"]["demo"]["nodes"]
+    assert all(node["address"].startswith("10.72.0.") for node in told)
+
+
+def test_node_removed_by_hand_is_found_by_refresh_and_healed_by_up(
+    up: CacheStack, site: Site
+) -> None:
+    gone = max(nodes.of_cluster(site.client, "demo"))
+    nodes.of_cluster(site.client, "demo")[gone].remove(force=True, v=True)
+
+    assert up.refresh().get("update") == 1
+    assert up.up().get("replace") == 1
+
+    assert len(nodes.of_cluster(site.client, "demo")) == 3
+    assert set(up.up()) == {"same"}
+
+
+def test_destroy_leaves_nothing(new_stack: NewStack, site: Site) -> None:
+    made = new_stack({"gone": {**QUICK, "cidr": "10.73.0.0/24"}})
+    made.up()
+    folder = made.clusters_folder / "gone"
+    assert folder.exists()
+    mounted = {
+        mount["Name"]
+        for node in nodes.of_cluster(site.client, "gone").values()
+        for mount in node.attrs["Mounts"]
+        if mount["Type"] == "volume"
+    }
+
+    made.destroy()
+
+    assert nodes.left_of(site.client, "gone") == []
+    assert mounted.isdisjoint({volume.name for volume in site.client.volumes.list()})
+    assert not folder.exists()
+
+
+def test_of_two_clusters_one_is_destroyed_and_the_other_untouched(
+    new_stack: NewStack, site: Site
+) -> None:
+    left = {**QUICK, "cidr": "10.74.0.0/24"}
+    made = new_stack({"left": left, "gone": {**QUICK, "cidr": "10.75.0.0/24"}})
+    made.up()
+    before = {node.id for node in nodes.of_cluster(site.client, "left").values()}
+    assert nodes.of_cluster(site.client, "gone")
+
+    made.configure({"left": left}, "clusters")
+    made.up()
+
+    assert {node.id for node in nodes.of_cluster(site.client, "left").values()} == before
+    assert nodes.left_of(site.client, "gone") == []
+    assert (made.clusters_folder / "left" / "talosconfig").exists()
+
+
+# A cluster that does not come up
+
+
+def test_a_create_that_never_ends_is_undone_and_the_log_is_named(
+    new_stack: NewStack, site: Site
+) -> None:
+    made = new_stack({"stuck": {**ENDLESS, "cidr": "10.76.0.0/24"}})
+
+    started = time.monotonic()
+    message = _failed_up(made)
+
+    assert time.monotonic() - started < 60
+    log = made.clusters_folder / "stuck.log"
+    assert str(log) in message
+    assert "create docker" in log.read_text()
+    assert nodes.left_of(site.client, "stuck") == []
+    assert not (made.clusters_folder / "stuck").exists()
+
+    made.configure({"stuck": {**QUICK, "cidr": "10.76.0.0/24"}}, "clusters")
+    made.up()
+
+    assert nodes.of_cluster(site.client, "stuck")
+
+
+def test_an_up_that_was_killed_is_finished_by_the_next(
+    new_stack: NewStack, site: Site, tmp_path: Path
+) -> None:
+    made = new_stack({"killed": {**ENDLESS, "timeout": "5m", "cidr": "10.77.0.0/24"}})
+    up = made.start_up(tmp_path / "up.log")
+    try:
+        eventually(
+            lambda: bool(nodes.of_cluster(site.client, "killed")),
+            within_s=STARTED_WITHIN_S,
+            what="the first node",
+        )
+    finally:
+        sessions.kill_group(up.pid)
+        up.wait()
+        sessions.kill_rest(up.pid)
+    made.cancel()
+    made.configure({"killed": {**QUICK, "cidr": "10.77.0.0/24"}}, "clusters")
+
+    made.up()
+
+    told = made.outputs()["clusters"]["killed"]["nodes"]
+    found = nodes.of_cluster(site.client, "killed").values()
+    assert {node["name"] for node in told} == {node.name for node in found}
+    assert {node.status for node in found} == {"running"}
+
+
+# Offline
+
+
+def test_a_cluster_is_made_with_the_upstream_away_once_its_image_is_cached(
+    new_stack: NewStack, site: Site
+) -> None:
+    made = new_stack({"offline": {**QUICK, "cidr": "10.78.0.0/24"}})
+    made.up()
+    endpoint = made.outputs()["caches"]["docker.io"]["endpoint"]
+    docker_cli.pull(endpoint, site.workload, engine_host=site.engine.host)
+    made.configure({}, "clusters")
+    made.up()
+    for tag in site.client.images.get(f"ghcr.io/{nodes.REPOSITORY}:v1.11.5").tags:
+        site.client.images.remove(tag, force=True)
+    made.configure({"offline": {**QUICK, "cidr": "10.78.0.0/24"}}, "clusters")
+    with site.upstream_away():
+        made.up()
+        assert len(nodes.of_cluster(site.client, "offline")) == 2
+
+
+# Settings that are wrong on this machine
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"talosctl": "talosctl-not-there"}, "clusters.wrong.talosctl: there is no program"),
+        ({"talosctl": NEW, "controlplanes": 3}, "clusters.wrong: cluster wrong: talosctl v1.13.0"),
+        ({"talosctl": OLD, "provisioner": "firecracker"}, "0.4 to 0.12"),
+        ({"talosctl": OLD, "cidr": "172.17.0.0/16"}, "overlaps 172.17.0.0/16 of the engine"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(
+    new_stack: NewStack, cluster: dict[str, Any], message: str
+) -> None:
+    made = new_stack({"wrong": cluster})
+
+    assert message in _failed_up(made)
+
+    assert made.belongings().containers == set()

@@ -1,0 +1,61 @@
+"""What can go wrong between this machine and a registry."""
+
+
+class RegistryError(Exception):
+    """What was asked for could not be had; the message says what, where and why."""
+
+    retryable = False
+    """Whether the same request may succeed a little later."""
+
+    retry_after_s: float | None = None
+    """How long the registry asks to be left alone, in seconds, where it says so."""
+
+
+class InvalidReferenceError(RegistryError, ValueError):
+    """The text is no image reference."""
+
+
+class PlatformError(RegistryError, ValueError):
+    """The text is no platform, or an image does not exist for the platform."""
+
+
+class EndpointError(RegistryError, ValueError):
+    """There is no usable endpoint for an image."""
+
+
+class AnswerError(RegistryError):
+    """The registry answered with an error.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after_s: what its Retry-After header asks for, in seconds, or None.
+    """
+
+    def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        """Too many requests, and the registry's own failures; never a refusal or an absence."""
+        return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the registry says that it does not have it."""
+        return self.status == 404  # noqa: PLR2004
+
+
+class UnreachableError(RegistryError):
+    """The connection could not be made, broke, or stayed silent for too long."""
+
+    retryable = True
+
+
+class ContentError(RegistryError):
+    """What came is not what was asked for: wrong digest, wrong size, not a manifest."""
+
+
+class NotKeptError(RegistryError):
+    """A cache passes a blob on and does not keep it."""

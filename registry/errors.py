@@ -1,10 +1,14 @@
 """What can go wrong between this machine and a registry."""
 
+import httpx2
+
+_PASSING = {httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS}
+
 
 class RegistryError(Exception):
     """What was asked for could not be had; the message says what, where and why."""
 
-    retryable = False
+    retryable: bool = False
     """Whether the same request may succeed a little later."""
 
     retry_after_s: float | None = None
@@ -35,16 +39,13 @@ class AnswerError(RegistryError):
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
-
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """Too many requests, and the registry's own failures; never a refusal or an absence."""
-        return self.status in {408, 429} or self.status >= 500  # noqa: PLR2004
+        # Too many requests, and the registry's own failures; never a refusal or an absence.
+        self.retryable = status in _PASSING or status >= httpx2.codes.INTERNAL_SERVER_ERROR
 
     @property
     def is_missing(self) -> bool:
         """Whether the registry says that it does not have it."""
-        return self.status == 404  # noqa: PLR2004
+        return self.status == httpx2.codes.NOT_FOUND
 
 
 class UnreachableError(RegistryError):

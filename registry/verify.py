@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import httpx2
+
 from registry import image as images
 from registry import reference as references
 from registry.client import RegistryClient
@@ -117,7 +119,9 @@ class _Verification:
             try:
                 if key in self._sound:
                     if not await client.has_blob(repository, blob):
-                        return AnswerError(f"{repository} does not have {blob.digest}", 404)
+                        return AnswerError(
+                            f"{repository} does not have {blob.digest}", httpx2.codes.NOT_FOUND
+                        )
                 else:
                     await client.read_blob(
                         repository, blob, lambda chunk: self._on_bytes(len(chunk))

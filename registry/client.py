@@ -229,7 +229,8 @@ class RegistryClient:
             else:
                 _check_length(url, answer, transfer.blob.size)
             if partial and probe:
-                await answer.aread()
+                async for _ in answer.aiter_raw():
+                    pass
                 return True
             # A server that does not resume sends again what is already here.
             known = 0 if partial else transfer.offset
@@ -293,15 +294,14 @@ def _trust() -> ssl.SSLContext:
 
 
 def _base_url(endpoint: str) -> httpx2.URL:
+    allowed = "allowed: http://HOST:PORT or https://HOST"
     try:
         url = httpx2.URL(endpoint)
-    except httpx2.InvalidURL as error:
-        raise EndpointError(f"an endpoint is no URL: {error}") from None
+    except httpx2.InvalidURL:
+        # What cannot be read is not shown: it may hold a password.
+        raise EndpointError(f"an endpoint is no URL; {allowed}") from None
     if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
-        shown = url.copy_with(userinfo=b"")
-        raise EndpointError(
-            f"{str(shown)!r} is no endpoint; allowed: http://HOST:PORT or https://HOST"
-        )
+        raise EndpointError(f"{str(url.copy_with(userinfo=b''))!r} is no endpoint; {allowed}")
     return url
 
 

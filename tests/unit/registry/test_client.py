@@ -79,10 +79,15 @@ def test_an_endpoint_may_have_a_path(registry: TinyRegistry) -> None:
     assert ask(registry, lambda client: client.manifest(REPOSITORY, "1")).content
 
 
-@pytest.mark.parametrize("endpoint", ["", "127.0.0.1:5000", "ftp://host", "http://", "http://h?q"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "127.0.0.1:5000", "ftp://host", "http://", "http://h?q", "http://u:secret@h:port"],
+)
 def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
-    with pytest.raises(EndpointError, match="allowed: http://HOST:PORT or https://HOST"):
+    with pytest.raises(EndpointError, match="allowed: http://HOST:PORT or https://HOST") as refused:
         RegistryClient(endpoint)
+
+    assert "secret" not in str(refused.value)
 
 
 def test_a_blob_that_is_there_is_found_without_reading_it(registry: TinyRegistry) -> None:

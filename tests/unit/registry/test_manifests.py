@@ -112,3 +112,8 @@ def test_an_attestation_is_no_image() -> None:
     assert manifests.choose(index.manifests, Platform("linux", "amd64")).digest == image.digest
     with pytest.raises(PlatformError, match=r"it does for: linux/amd64$"):
         manifests.choose(index.manifests, Platform("linux", "arm64"))
+
+
+def test_an_entry_for_no_known_platform_is_not_offered() -> None:
+    with pytest.raises(PlatformError, match=r"it does for: linux/arm64$"):
+        chosen("linux/amd64", "unknown/unknown", "linux/arm64")

@@ -1,0 +1,123 @@
+"""Manifests and indexes of images, in OCI's and in Docker's form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from registry import platforms
+from registry.errors import ContentError, PlatformError
+from registry.platforms import Platform
+
+SIZE_LIMIT = 4 << 20
+"""Largest manifest in bytes: the limit that the OCI distribution specification recommends."""
+
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[a-f0-9]{64}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Something that a registry stores.
+
+    Attributes:
+        media_type: what it is.
+        digest: its sha256, the name by which it is asked for.
+        size: its size in bytes.
+        platform: what it runs on, where that is said.
+        annotations: what else is said about it.
+    """
+
+    media_type: Annotated[str, Field(alias="mediaType")]
+    digest: Digest
+    size: Annotated[int, Field(ge=0)]
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One platform's image: its configuration and its layers, lowest first."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The configuration and then the layers, each once: the empty layer is often repeated."""
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An image for several platforms."""
+
+    manifests: tuple[Descriptor, ...]
+
+
+def parse(content: bytes, media_type: str) -> Manifest | Index:
+    """Read a manifest or an index.
+
+    Raises:
+        ContentError: the content is neither, or broken.
+    """
+    form = _FORMS.get(media_type)
+    if form is None:
+        raise ContentError(
+            f"its media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
+        )
+    try:
+        return form.validate_json(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ContentError(f"it is no {media_type}: {problems}") from None
+
+
+def choose(manifests: Sequence[Descriptor], node: Platform) -> Descriptor:
+    """The manifest of an index that a node runs, as containerd chooses it.
+
+    Attestations are no images, and are left alone.
+
+    Raises:
+        PlatformError: there is none; the message names those that there are.
+    """
+    images = [(_platform(entry), entry) for entry in manifests if not is_attestation(entry)]
+    for wanted in platforms.preference(node):
+        for platform, entry in images:
+            if platform == wanted:
+                return entry
+    found = ", ".join(sorted({str(entry.platform) for _, entry in images if entry.platform}))
+    raise PlatformError(f"it does not exist for {node}; it does for: {found or 'no platform'}")
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Tell whether an entry of an index is about an image, and not one itself."""
+    # BuildKit's form; the platform is what older tools are kept away by.
+    unknown = Platform("unknown", "unknown")
+    return entry.platform == unknown or "vnd.docker.reference.type" in entry.annotations
+
+
+def _platform(entry: Descriptor) -> Platform | None:
+    return entry.platform and platforms.normal(entry.platform)
+
+
+_FORMS: Mapping[str, TypeAdapter[Manifest] | TypeAdapter[Index]] = {
+    **{media_type: TypeAdapter(Manifest) for media_type in MANIFESTS},
+    **{media_type: TypeAdapter(Index) for media_type in INDEXES},
+}

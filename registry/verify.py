@@ -1,0 +1,132 @@
+"""Verifying: the proof that images are in a storage, whole and undamaged.
+
+Ask a registry that serves the storage and has no upstream (distribution without `proxy`). A cache
+would fetch what is missing, and so prove nothing.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import httpx2
+
+from registry import image as images
+from registry import reference as references
+from registry.client import RegistryClient
+from registry.endpoints import endpoint_of
+from registry.errors import AnswerError, RegistryError
+from registry.image import Image
+from registry.manifests import Descriptor
+from registry.platforms import Platform
+from registry.retry import Retry
+
+# A registry on this machine that serves a disk: what fails twice is broken.
+RETRY = Retry(tries=2, first_pause_s=0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An image, and what of it is missing or damaged.
+
+    Attributes:
+        text: the reference as it was given.
+        image: what it consists of, or None where its manifests could not be read.
+        errors: what is wrong, one for each part; the image is proved where there is none.
+    """
+
+    text: str
+    image: Image | None
+    errors: tuple[RegistryError, ...]
+
+
+async def verify(
+    texts: Iterable[str],
+    endpoints: Mapping[str, str],
+    node: Platform,
+    *,
+    concurrency: int = 4,
+    retry: Retry = RETRY,
+    on_bytes: Callable[[int], object] = lambda _: None,
+) -> tuple[Verified, ...]:
+    """Read every manifest and blob of images, and check its size and its sha256.
+
+    Args:
+        texts: image references.
+        endpoints: from a registry's host, such as docker.io, to the URL of what serves its storage.
+        node: the platform of the nodes.
+        concurrency: how many requests are under way at once.
+        retry: how a request is tried again.
+        on_bytes: is told how many bytes of blobs were read, as they come.
+
+    Returns:
+        The outcome for each text, in order.
+    """
+    verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(verification.image(text)) for text in texts]
+    return tuple(task.result() for task in tasks)
+
+
+class _Verification:
+    """One run of `verify`, and what it has proved."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, str],
+        node: Platform,
+        concurrency: int,
+        retry: Retry,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        self._endpoints = endpoints
+        self._node = node
+        self._retry = retry
+        self._on_bytes = on_bytes
+        self._slots = asyncio.Semaphore(concurrency)
+        self._one_at_a_time: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._sound: set[tuple[str, str]] = set()
+
+    async def image(self, text: str) -> Verified:
+        """Verify one image."""
+        try:
+            reference = references.parse(text)
+            endpoint = endpoint_of(reference, self._endpoints)
+            async with self._slots, RegistryClient(endpoint, self._retry) as client:
+                image = await images.walk(client, reference, self._node)
+        except RegistryError as error:
+            return Verified(text, None, (error,))
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._blob(endpoint, reference.repository, blob))
+                for blob in image.blobs
+            ]
+        problems = tuple(problem for task in tasks if (problem := task.result()))
+        return Verified(text, image, problems)
+
+    async def _blob(self, endpoint: str, repository: str, blob: Descriptor) -> RegistryError | None:
+        """What is wrong with a blob.
+
+        It is stored once for all repositories, so it is read once, and the others are asked only
+        whether they have it.
+        """
+        key = endpoint, blob.digest
+        async with (
+            self._one_at_a_time[key],
+            self._slots,
+            RegistryClient(endpoint, self._retry) as client,
+        ):
+            try:
+                if key in self._sound:
+                    if not await client.has_blob(repository, blob):
+                        return AnswerError(
+                            f"{repository} does not have {blob.digest}", httpx2.codes.NOT_FOUND
+                        )
+                else:
+                    await client.read_blob(
+                        repository, blob, lambda chunk: self._on_bytes(len(chunk))
+                    )
+                    self._sound.add(key)
+            except RegistryError as error:
+                return error
+        return None

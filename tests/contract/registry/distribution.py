@@ -1,0 +1,131 @@
+"""The real registry, distribution 3.1.2, as processes of this machine."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from tests.unit.registry.support.images import Blob, Built
+from toolchain.places import BIN
+
+READY_WITHIN_S = 10
+# As the image that the caches run has it.
+CONFIGURATION = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  cache: {{blobdescriptor: inmemory}}
+  filesystem: {{rootdirectory: {root}}}
+http:
+  addr: 127.0.0.1:{port}
+  debug: {{addr: "127.0.0.1:{debug_port}", prometheus: {{enabled: true}}}}
+"""
+READ_ONLY = {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A running registry.
+
+    Attributes:
+        url: where it answers.
+        metrics_url: where it says what it has done.
+        root: its storage.
+    """
+
+    url: str
+    metrics_url: str
+    root: Path
+
+    def push(self, repository: str, tag: str, built: Built) -> None:
+        """Take an image."""
+        base = f"{self.url}/v2/{repository}"
+        for blob in built.blobs:
+            self._push_blob(base, blob)
+        top, *others = built.manifests
+        for manifest, name in [*((other, other.digest) for other in others), (top, tag)]:
+            httpx2.put(
+                f"{base}/manifests/{name}",
+                content=manifest.content,
+                headers={"Content-Type": manifest.media_type},
+            ).raise_for_status()
+
+    def pulled_bytes(self) -> int:
+        """How many bytes of blobs it has fetched from its upstream, as it counts itself."""
+        for line in httpx2.get(self.metrics_url).raise_for_status().text.splitlines():
+            if line.startswith('registry_proxy_pulled_bytes_total{type="blob"}'):
+                return int(float(line.split()[-1]))
+        return 0
+
+    def _push_blob(self, base: str, blob: Blob) -> None:
+        upload = httpx2.post(f"{base}/blobs/uploads/").raise_for_status().headers["Location"]
+        target = httpx2.URL(upload).copy_merge_params({"digest": blob.digest})
+        httpx2.put(target, content=blob.content).raise_for_status()
+
+
+def program() -> Path | None:
+    """The registry's program, which the toolchain builds where no image can be pulled."""
+    found = shutil.which("registry", path=BIN) or shutil.which("registry")
+    return Path(found) if found else None
+
+
+@contextmanager
+def running(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[Distribution]:
+    """Run a registry on a storage."""
+    binary = program()
+    assert binary
+    port, debug_port = _free_port(), _free_port()
+    root.mkdir(parents=True, exist_ok=True)
+    configuration = root.with_name(f"{root.name}-{port}.yml")
+    configuration.write_text(CONFIGURATION.format(root=root, port=port, debug_port=debug_port))
+    log = root.with_name(f"{root.name}-{port}.log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [binary, "serve", configuration],
+            env={"OTEL_TRACES_EXPORTER": "none", **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(url, process, log)
+        yield Distribution(url, f"http://127.0.0.1:{debug_port}/metrics", root)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def caching(root: Path, upstream: Distribution) -> Iterator[Distribution]:
+    """Run a cache, set up as the stack's caches are."""
+    environment = {
+        "REGISTRY_PROXY_REMOTEURL": upstream.url,
+        "REGISTRY_PROXY_EXEC_COMMAND": "/bin/true",
+        "REGISTRY_PROXY_TTL": "0",
+    }
+    with running(root, environment) as cache:
+        yield cache
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            if httpx2.get(f"{url}/v2/").is_success:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.02)
+    raise AssertionError(f"the registry does not answer at {url}:\n{log.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+    return port

@@ -1,0 +1,266 @@
+"""A real registry on a loopback port, small, faithful where it counts, and able to misbehave.
+
+It answers as distribution 3.1.2 does: plain, or as a cache that serves parts only of what it has
+kept. What each request got is written down, so that a test can tell what was asked for.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.unit.registry.support.images import Blob, Built
+
+PIECE = 1 << 20
+FETCH_S = 0.02
+
+Fault = Callable[["Handler", Blob], None]
+"""Answers a request in place of the registry; is given what it would have sent."""
+
+
+class TinyRegistry:
+    """What a registry holds, what it was asked, and how it fails.
+
+    Attributes:
+        caches: whether it is a cache of itself: holds all, but must fetch a blob for each
+            repository first.
+        keeps: whether such a cache keeps what it fetches.
+        headers: sent with every answer.
+        requests: method and path of each request, and its Range where it has one.
+        fetched: how often such a cache fetched a blob, by digest.
+        at_once: how many fetch it right now.
+        waiting, most_waiting: how many requests wait for a fetch, and did at most.
+    """
+
+    def __init__(self, *, caches: bool = False) -> None:
+        self.caches = caches
+        self.keeps = True
+        self.url = ""
+        self.headers: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.fetched: Counter[str] = Counter()
+        self.at_once: Counter[str] = Counter()
+        self.waiting = self.most_waiting = 0
+        self.manifests: dict[tuple[str, str], Blob] = {}
+        self.blobs: dict[tuple[str, str], Blob] = {}
+        self.kept: set[tuple[str, str]] = set()
+        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.lock = threading.Lock()
+
+    def hold(self, repository: str, tag: str, built: Built) -> None:
+        """Take an image."""
+        self.manifests[repository, tag] = built.manifests[0]
+        for manifest in built.manifests:
+            self.manifests[repository, manifest.digest] = manifest
+        for blob in built.blobs:
+            self.blobs[repository, blob.digest] = blob
+
+    def fail(self, target: str, *faults: Fault) -> None:
+        """Let the next requests for a tag or a digest fail, one after the other."""
+        self.faults[target].extend(faults)
+
+    def asked(self, target: str) -> list[str]:
+        """The requests for a tag or a digest: method, and Range where there was one."""
+        return [
+            " ".join((method, *part))
+            for method, path, *part in map(str.split, self.requests)
+            if path.endswith(f"/{target}")
+        ]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    registry: TinyRegistry
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer with content."""
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        """Answer with headers."""
+        self._answer()
+
+    def do_POST(self) -> None:
+        """Mount a blob."""
+        registry, url = self.registry, urlsplit(self.path)
+        self._note()
+        query = parse_qs(url.query)
+        repository = url.path.removeprefix("/v2/").removesuffix("/blobs/uploads/")
+        digest = query["mount"][0]
+        source = query["from"][0], digest
+        if source not in registry.kept:
+            return self.send(202, b"")
+        registry.kept.add((repository, digest))
+        return self.send(201, b"")
+
+    def _answer(self) -> None:
+        registry = self.registry
+        self._note()
+        repository, kind, target = self.path.removeprefix("/v2/").rsplit("/", 2)
+        held = registry.manifests if kind == "manifests" else registry.blobs
+        key = repository, target
+        if key not in held:
+            code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
+            return self.refuse(404, code, f"{target} is unknown")
+        if registry.faults[target]:
+            return registry.faults[target].popleft()(self, held[key])
+        if kind == "blobs" and registry.caches and key not in registry.kept:
+            return self._fetch(key)
+        return self.serve(held[key])
+
+    def _fetch(self, key: tuple[str, str]) -> None:
+        registry, blob = self.registry, self.registry.blobs[key]
+        with registry.lock:
+            registry.fetched[blob.digest] += 1
+            registry.at_once[blob.digest] += 1
+            in_flight = registry.at_once[blob.digest]
+            registry.waiting += 1
+            registry.most_waiting = max(registry.waiting, registry.most_waiting)
+        time.sleep(FETCH_S)
+        with registry.lock:
+            registry.waiting -= 1
+        self.send(200, blob.content, {"Docker-Content-Digest": blob.digest})
+        with registry.lock:
+            registry.at_once[blob.digest] -= 1
+            # Only the first one to fetch a blob keeps it.
+            if registry.keeps and in_flight == 1:
+                registry.kept.add(key)
+
+    def serve(self, blob: Blob) -> None:
+        """Send what is asked for, or the part that is asked for."""
+        headers = {"Content-Type": blob.media_type, "Docker-Content-Digest": blob.digest}
+        size = len(blob.content)
+        part = self.headers.get("Range")
+        if part is None:
+            return self.send(200, blob.content, headers)
+        first, last = part.removeprefix("bytes=").split("-")
+        end = int(last) + 1 if last else size
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+        return self.send(206, blob.content[int(first) : end], headers)
+
+    def refuse(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Send an error as the specification has it."""
+        body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+        self.send(status, body, headers)
+
+    def send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send an answer."""
+        self.start(status, len(content), headers)
+        if self.command != "HEAD":
+            for offset in range(0, len(content), PIECE):
+                self.wfile.write(content[offset : offset + PIECE])
+
+    def start(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
+        """Send the head of an answer."""
+        self.send_response(status)
+        all_headers = {"Content-Length": str(length)} | self.registry.headers | (headers or {})
+        for name, value in all_headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _note(self) -> None:
+        part = self.headers.get("Range")
+        with self.registry.lock:
+            self.registry.requests.append(" ".join(filter(None, (self.command, self.path, part))))
+
+
+def status(code: int, name: str = "UNAVAILABLE", words: str = "", **headers: str) -> Fault:
+    """Answer with an error."""
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    return lambda handler, _: handler.refuse(code, name, words, named)
+
+
+def text(code: int, body: bytes) -> Fault:
+    """Answer with an error that is no registry's."""
+    return lambda handler, _: handler.send(code, body)
+
+
+def cut(after: int) -> Fault:
+    """Break the connection after some bytes of content."""
+
+    def answer(handler: Handler, blob: Blob) -> None:
+        part = handler.headers.get("Range", "bytes=0-")
+        first = int(part.removeprefix("bytes=").split("-")[0])
+        if first:
+            span = f"bytes {first}-{len(blob.content) - 1}/{len(blob.content)}"
+            handler.start(206, len(blob.content) - first, {"Content-Range": span})
+        else:
+            handler.start(200, len(blob.content))
+        handler.wfile.write(blob.content[first : first + after])
+        handler.close_connection = True
+
+    return answer
+
+
+def whole(handler: Handler, blob: Blob) -> None:
+    """Send everything, whatever part is asked for."""
+    handler.send(200, blob.content)
+
+
+def altered(handler: Handler, blob: Blob) -> None:
+    """Send as many bytes as there should be, and one of them wrong."""
+    handler.send(200, bytes([blob.content[0] ^ 1]) + blob.content[1:])
+
+
+def longer(handler: Handler, blob: Blob) -> None:
+    """Announce and send a byte too many."""
+    handler.send(200, blob.content + b"!")
+
+
+def unbounded(handler: Handler, blob: Blob) -> None:
+    """Send a byte too many, without saying how many come."""
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    handler.wfile.write(blob.content + b"!")
+
+
+def silent(seconds: float) -> Fault:
+    """Say nothing for a while, and go."""
+
+    def answer(handler: Handler, _: Blob) -> None:
+        time.sleep(seconds)
+        handler.close_connection = True
+
+    return answer
+
+
+class Server(ThreadingHTTPServer):
+    """Waits for its threads at the end, and takes it well when a client has enough."""
+
+    daemon_threads = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what is no client's going away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serving(registry: TinyRegistry) -> Iterator[TinyRegistry]:
+    """Serve a registry on a port of its own."""
+    handler = type("OwnHandler", (Handler,), {"registry": registry})
+    server = Server(("127.0.0.1", 0), handler)
+    registry.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

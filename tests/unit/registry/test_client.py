@@ -1,0 +1,339 @@
+import asyncio
+import socket
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from registry import client as client_module
+from registry.client import RateLimit, RegistryClient
+from registry.errors import (
+    AnswerError,
+    ContentError,
+    EndpointError,
+    RegistryError,
+    UnreachableError,
+)
+from registry.retry import Retry
+from tests.unit.registry.support import images, tiny_registry
+from tests.unit.registry.support.images import Blob
+from tests.unit.registry.support.tiny_registry import Fault, TinyRegistry
+
+REPOSITORY = "team/app"
+LAYER = Blob(bytes(range(256)) * 4000)
+SIZE = len(LAYER.content)
+IMAGE = images.image(LAYER)
+QUICK = Retry(tries=4, first_pause_s=0.01, patience_s=1)
+
+Result = TypeVar("Result")
+
+
+@pytest.fixture(autouse=True)
+def image(registry: TinyRegistry) -> None:
+    registry.hold(REPOSITORY, "1", IMAGE)
+
+
+def ask(registry: TinyRegistry, question: Callable[[RegistryClient], Awaitable[Result]]) -> Result:
+    """Put a question to a registry through a client of its own."""
+
+    async def answer() -> Result:
+        async with RegistryClient(registry.url, QUICK) as client:
+            return await question(client)
+
+    return asyncio.run(answer())
+
+
+def read(registry: TinyRegistry) -> bytes:
+    content = bytearray()
+    ask(registry, lambda client: client.read_blob(REPOSITORY, LAYER.descriptor, content.extend))
+    return bytes(content)
+
+
+def failure(registry: TinyRegistry) -> RegistryError:
+    with pytest.raises(RegistryError) as failed:
+        read(registry)
+    return failed.value
+
+
+# Reading
+
+
+def test_a_manifest_comes_with_its_digest_by_tag_and_by_digest(registry: TinyRegistry) -> None:
+    by_tag = ask(registry, lambda client: client.manifest(REPOSITORY, "1"))
+    by_digest = ask(registry, lambda client: client.manifest(REPOSITORY, IMAGE.digest))
+
+    assert by_tag == by_digest
+    assert by_tag.content == IMAGE.manifests[0].content
+    assert by_tag.descriptor == IMAGE.manifests[0].descriptor
+
+
+def test_a_blob_comes_whole(registry: TinyRegistry) -> None:
+    assert read(registry) == LAYER.content
+
+
+def test_an_endpoint_may_have_a_path(registry: TinyRegistry) -> None:
+    registry.hold("mirror/v2/team/app", "1", IMAGE)
+    registry.url += "/v2/mirror/"
+
+    assert ask(registry, lambda client: client.manifest(REPOSITORY, "1")).content
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "127.0.0.1:5000", "ftp://host", "http://", "http://h?q", "http://u:secret@h:port"],
+)
+def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(EndpointError, match="allowed: http://HOST:PORT or https://HOST") as refused:
+        RegistryClient(endpoint)
+
+    assert "secret" not in str(refused.value)
+
+
+def test_a_blob_that_is_there_is_found_without_reading_it(registry: TinyRegistry) -> None:
+    missing = Blob(b"missing").descriptor
+
+    assert ask(registry, lambda client: client.has_blob(REPOSITORY, LAYER.descriptor))
+    assert not ask(registry, lambda client: client.has_blob(REPOSITORY, missing))
+    assert registry.asked(LAYER.digest) == ["HEAD"]
+
+
+def test_the_limit_on_pulls_is_reported(registry: TinyRegistry) -> None:
+    registry.headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}
+
+    async def limit(client: RegistryClient) -> RateLimit | None:
+        await client.manifest(REPOSITORY, "1")
+        return client.rate_limit
+
+    assert ask(registry, limit) == RateLimit(remaining=76, limit=100, window_s=21600)
+
+
+def test_no_proxy_of_the_environment_is_used(
+    registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+
+    assert read(registry) == LAYER.content
+
+
+def test_a_blob_is_linked_into_another_repository(registry: TinyRegistry) -> None:
+    registry.kept.add((REPOSITORY, LAYER.digest))
+
+    ask(registry, lambda client: client.mount("team/other", LAYER.descriptor, REPOSITORY))
+
+    assert ("team/other", LAYER.digest) in registry.kept
+
+
+def test_a_link_from_where_nothing_is_fails(registry: TinyRegistry) -> None:
+    with pytest.raises(ContentError, match=f"team/none does not have {LAYER.digest}"):
+        ask(registry, lambda client: client.mount(REPOSITORY, LAYER.descriptor, "team/none"))
+
+
+# What is wrong with content
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (tiny_registry.altered, "is damaged: its digest is sha256:"),
+        (tiny_registry.longer, f"has {SIZE + 1} bytes and not {SIZE}"),
+        (tiny_registry.unbounded, f"is larger than the {SIZE} bytes it should have"),
+    ],
+)
+def test_a_blob_that_is_not_what_it_should_be_is_refused_at_once(
+    registry: TinyRegistry, fault: Fault, said: str
+) -> None:
+    registry.fail(LAYER.digest, fault)
+
+    error = failure(registry)
+
+    assert isinstance(error, ContentError)
+    assert said in str(error)
+    assert LAYER.digest in str(error)
+    assert len(registry.asked(LAYER.digest)) == 1
+
+
+@pytest.mark.parametrize("target", ["1", IMAGE.digest])
+def test_a_manifest_that_has_another_digest_than_announced_is_refused(
+    registry: TinyRegistry, target: str
+) -> None:
+    registry.headers = {"Docker-Content-Digest": IMAGE.digest}
+    registry.fail(target, tiny_registry.altered)
+
+    with pytest.raises(ContentError, match=f"has the digest sha256:.* and not {IMAGE.digest}"):
+        ask(registry, lambda client: client.manifest(REPOSITORY, target))
+
+
+def test_a_manifest_without_bounds_is_not_read_to_its_end(registry: TinyRegistry) -> None:
+    endless = Blob(bytes(5 << 20), images.OCI_MANIFEST)
+    registry.hold(REPOSITORY, "endless", images.Built([endless], []))
+
+    with pytest.raises(ContentError, match="is larger than 4194304 bytes"):
+        ask(registry, lambda client: client.manifest(REPOSITORY, "endless"))
+
+
+# Trying again
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_failure_that_may_pass_is_tried_again(registry: TinyRegistry, status: int) -> None:
+    registry.fail(LAYER.digest, *[tiny_registry.status(status)] * 3)
+
+    assert read(registry) == LAYER.content
+    assert registry.asked(LAYER.digest) == ["GET"] * 4
+
+
+def test_trying_again_ends_with_the_registrys_own_words(registry: TinyRegistry) -> None:
+    fault = tiny_registry.status(503, "UNAVAILABLE", "backend\nis  away")
+    registry.fail(LAYER.digest, *[fault] * 9)
+
+    error = failure(registry)
+
+    url = f"{registry.url}/v2/{REPOSITORY}/blobs/{LAYER.digest}"
+    assert str(error) == f"GET {url}: 503 UNAVAILABLE: backend is away"
+    assert registry.asked(LAYER.digest) == ["GET"] * 4
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416])
+def test_a_refusal_is_final(registry: TinyRegistry, status: int) -> None:
+    registry.fail(LAYER.digest, tiny_registry.status(status, "DENIED", "not for you"))
+
+    error = failure(registry)
+
+    assert isinstance(error, AnswerError)
+    assert error.status == status
+    assert str(error).endswith(f"{status} DENIED: not for you")
+    assert registry.asked(LAYER.digest) == ["GET"]
+
+
+def test_a_registry_that_asks_for_a_pause_gets_it(registry: TinyRegistry) -> None:
+    registry.fail(LAYER.digest, tiny_registry.status(429, Retry_After="1"))
+    started = asyncio.run(_now())
+
+    assert read(registry) == LAYER.content
+    assert asyncio.run(_now()) - started >= 1
+
+
+def test_a_pause_beyond_all_patience_is_not_waited_for(registry: TinyRegistry) -> None:
+    fault = tiny_registry.status(429, "TOOMANYREQUESTS", "slow down", Retry_After="5")
+    registry.fail(LAYER.digest, fault)
+
+    assert str(failure(registry)).endswith("429 TOOMANYREQUESTS: slow down (asks to wait 5 s)")
+    assert registry.asked(LAYER.digest) == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<h1>It  is\nnot here</h1>", "404 <h1>It is not here</h1>"),
+        (b"", "404 Not Found"),
+        (b'{"errors": "no list"}', '404 {"errors": "no list"}'),
+        (b"x" * 200_000, "xxx..."),
+    ],
+)
+def test_an_error_that_is_no_registrys_is_quoted_in_one_line(
+    registry: TinyRegistry, body: bytes, said: str
+) -> None:
+    registry.fail(LAYER.digest, tiny_registry.text(404, body))
+
+    error = str(failure(registry))
+
+    assert error.endswith(said)
+    assert len(error) < 1000
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(registry: TinyRegistry) -> None:
+    registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.cut(200_000))
+
+    assert read(registry) == LAYER.content
+    assert registry.asked(LAYER.digest) == ["GET", "GET bytes=100000-", "GET bytes=300000-"]
+
+
+def test_a_server_that_cannot_resume_starts_again_and_nothing_counts_twice(
+    registry: TinyRegistry,
+) -> None:
+    registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.whole)
+
+    assert read(registry) == LAYER.content
+
+
+def test_a_connection_that_breaks_for_ever_is_given_up(registry: TinyRegistry) -> None:
+    registry.fail(LAYER.digest, *[tiny_registry.cut(10)] * 9)
+
+    error = failure(registry)
+
+    assert isinstance(error, UnreachableError)
+    assert registry.asked(LAYER.digest)[-1] == "GET bytes=30-"
+
+
+def test_a_registry_that_falls_silent_is_asked_again(
+    registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_TIMEOUT_S", 0.1)
+    registry.fail(LAYER.digest, tiny_registry.silent(0.3))
+
+    assert read(registry) == LAYER.content
+
+
+def test_nobody_at_the_endpoint_is_said_without_the_password() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://user:secret@127.0.0.1:{unused.getsockname()[1]}"
+
+        async def ask_nobody() -> None:
+            async with RegistryClient(endpoint, QUICK) as client:
+                await client.manifest(REPOSITORY, "1")
+
+        with pytest.raises(UnreachableError, match="ConnectError") as failed:
+            asyncio.run(ask_nobody())
+
+    assert "secret" not in str(failed.value)
+
+
+# A cache
+
+
+def pull(cache: TinyRegistry) -> bool:
+    return ask(
+        cache,
+        lambda client: client.pull_blob(REPOSITORY, LAYER.descriptor, lambda _: None),
+    )
+
+
+def test_a_cache_fetches_what_it_lacks_and_is_left_alone_with_what_it_has(
+    cache: TinyRegistry,
+) -> None:
+    cache.hold(REPOSITORY, "1", IMAGE)
+
+    assert [pull(cache), pull(cache), pull(cache)] == [False, True, True]
+    assert cache.fetched == {LAYER.digest: 1}
+
+
+def test_a_cache_whose_blob_is_of_the_wrong_size_is_refused(cache: TinyRegistry) -> None:
+    cache.blobs[REPOSITORY, LAYER.digest] = Blob(LAYER.content[:-1])
+    cache.kept.add((REPOSITORY, LAYER.digest))
+
+    with pytest.raises(ContentError, match=f"the part 'bytes 0-0/{SIZE - 1}'"):
+        pull(cache)
+
+
+# Memory
+
+
+def test_a_large_blob_is_never_held_in_memory(registry: TinyRegistry) -> None:
+    large = Blob(bytes(300 << 20))
+    registry.hold(REPOSITORY, "large", images.image(large))
+    descriptor = large.descriptor
+
+    tracemalloc.start()
+    try:
+        ask(registry, lambda client: client.read_blob(REPOSITORY, descriptor, lambda _: None))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 20 << 20
+
+
+async def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,55 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.retry import Retry, retry_after_s
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("7", 7),
+        (" 120 ", 120),
+        ("Thu, 01 Jan 2026 12:00:30 GMT", 30),
+        ("Thu, 01 Jan 2026 11:59:00 GMT", 0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("nan", None),
+    ],
+)
+def test_a_registry_says_how_long_to_wait_in_seconds_or_until_when(
+    header: str | None, seconds: float | None
+) -> None:
+    assert retry_after_s(header, NOW) == seconds
+
+
+@given(st.text(max_size=30))
+def test_any_header_is_harmless(header: str) -> None:
+    wait_s = retry_after_s(header, NOW)
+
+    assert wait_s is None or wait_s >= 0
+
+
+@given(st.integers(1, 40), st.none() | st.floats(0, 1e6))
+def test_a_pause_is_bounded_and_never_shorter_than_asked_for(
+    repetition: int, asked_s: float | None
+) -> None:
+    retry = Retry(first_pause_s=0.5, longest_pause_s=20)
+
+    pause_s = retry.pause_s(repetition, asked_s)
+
+    assert 0.5 <= pause_s <= max(20, asked_s or 0)
+    assert pause_s >= (asked_s or 0)
+
+
+def test_pauses_grow() -> None:
+    retry = Retry(first_pause_s=1, longest_pause_s=1000)
+
+    assert retry.pause_s(1, None) <= 2 <= retry.pause_s(2, None) <= 4 <= retry.pause_s(3, None)

@@ -1,0 +1,114 @@
+import asyncio
+
+from registry.errors import AnswerError, ContentError, InvalidReferenceError
+from registry.platforms import Platform
+from registry.verify import Verified, verify
+from tests.unit.registry.support import images, tiny_registry
+from tests.unit.registry.support.images import Blob
+from tests.unit.registry.support.tiny_registry import TinyRegistry
+
+NODE = Platform("linux", "amd64")
+BASE = Blob(b"a layer that images share" * 1000)
+OWN = Blob(b"a layer of one image" * 1000)
+IMAGE = images.image(BASE, OWN)
+INDEX = images.index({"linux/amd64": IMAGE})
+
+
+def run(registry: TinyRegistry, *texts: str) -> tuple[Verified, ...]:
+    return asyncio.run(verify(texts, {"docker.io": registry.url}, NODE))
+
+
+def test_an_image_that_is_there_is_proved_by_reading_all_of_it(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+    read: list[int] = []
+
+    [outcome] = asyncio.run(
+        verify(["team/app:1"], {"docker.io": registry.url}, NODE, on_bytes=read.append)
+    )
+
+    assert outcome.errors == ()
+    assert outcome.image
+    assert outcome.image.digest == INDEX.digest
+    assert sum(read) == sum(len(blob.content) for blob in IMAGE.blobs)
+
+
+def test_every_part_that_is_missing_is_named(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+    for blob in (BASE, OWN):
+        del registry.blobs["team/app", blob.digest]
+
+    [outcome] = run(registry, "team/app:1")
+
+    assert all(isinstance(error, AnswerError) and error.is_missing for error in outcome.errors)
+    assert [BASE.digest in str(outcome.errors[0]), OWN.digest in str(outcome.errors[1])] == [
+        True,
+        True,
+    ]
+
+
+def test_a_manifest_that_is_missing_is_named(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+    del registry.manifests["team/app", IMAGE.digest]
+
+    [outcome] = run(
+        registry,
+        "team/app:1",
+    )
+
+    assert outcome.image is None
+    assert IMAGE.digest in str(outcome.errors[0])
+
+
+def test_a_tag_without_its_digest_proves_nothing(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+    del registry.manifests["team/app", INDEX.digest]
+
+    [outcome] = run(registry, "team/app:1")
+
+    assert outcome.errors
+
+
+def test_a_damaged_blob_and_a_short_one_are_named(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+    registry.fail(BASE.digest, tiny_registry.altered)
+    registry.blobs["team/app", OWN.digest] = Blob(OWN.content[:-1])
+
+    [outcome] = run(registry, "team/app:1")
+
+    assert [type(error) for error in outcome.errors] == [ContentError, ContentError]
+    assert "is damaged" in str(outcome.errors[0])
+    assert f"has {len(OWN.content) - 1} bytes and not {len(OWN.content)}" in str(outcome.errors[1])
+
+
+def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
+    registry: TinyRegistry,
+) -> None:
+    names = ("team/one", "team/two", "team/three")
+    for name in names:
+        registry.hold(name, "1", images.index({"linux/amd64": images.image(BASE)}))
+    del registry.blobs["team/three", BASE.digest]
+
+    outcomes = run(registry, *(f"{name}:1" for name in names))
+
+    assert [len(outcome.errors) for outcome in outcomes] == [0, 0, 1]
+    assert f"team/three does not have {BASE.digest}" in str(outcomes[2].errors[0])
+    assert sorted(registry.asked(BASE.digest)) == ["GET", "HEAD", "HEAD"]
+
+
+def test_a_damaged_shared_blob_is_an_error_of_every_image(registry: TinyRegistry) -> None:
+    for name in ("team/one", "team/two"):
+        registry.hold(name, "1", images.index({"linux/amd64": images.image(BASE)}))
+    registry.fail(BASE.digest, tiny_registry.altered, tiny_registry.altered)
+
+    outcomes = run(registry, "team/one:1", "team/two:1")
+
+    assert [len(outcome.errors) for outcome in outcomes] == [1, 1]
+
+
+def test_a_malformed_reference_is_an_error_of_its_own_image(registry: TinyRegistry) -> None:
+    registry.hold("team/app", "1", INDEX)
+
+    good, bad = run(registry, "team/app:1", "Bad")
+
+    assert good.errors == ()
+    assert [type(error) for error in bad.errors] == [InvalidReferenceError]

@@ -1,0 +1,265 @@
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from registry import warm as warm_module
+from registry.errors import (
+    AnswerError,
+    ContentError,
+    EndpointError,
+    InvalidReferenceError,
+    NotKeptError,
+    PlatformError,
+)
+from registry.platforms import Platform
+from registry.retry import Retry
+from registry.warm import NotWarmed, Progress, Warmed, warm
+from tests.unit.registry.support import images, tiny_registry
+from tests.unit.registry.support.images import Blob, Built
+from tests.unit.registry.support.tiny_registry import TinyRegistry, serving
+
+NODE = Platform("linux", "amd64")
+QUICK = Retry(tries=3, first_pause_s=0.01, patience_s=1)
+BASE = Blob(b"a layer that images share" * 1000)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_module, "PAUSES_S", (0, 0, 0.02, 0.02))
+
+
+@pytest.fixture
+def storage(cache: TinyRegistry) -> Iterator[TinyRegistry]:
+    """A registry without an upstream on the storage of the cache."""
+    plain = TinyRegistry()
+    plain.kept = cache.kept
+    plain.blobs = Kept(cache)
+    with serving(plain) as running:
+        yield running
+
+
+class Kept(dict[tuple[str, str], Blob]):
+    """The blobs that a cache has kept."""
+
+    def __init__(self, cache: TinyRegistry) -> None:
+        super().__init__()
+        self._cache = cache
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._cache.kept
+
+    def __getitem__(self, key: tuple[str, str]) -> Blob:
+        return self._cache.blobs[key]
+
+
+def layer(name: str) -> Blob:
+    return Blob(name.encode() * 1000)
+
+
+def run(
+    cache: TinyRegistry, *texts: str, storage: TinyRegistry | None = None, concurrency: int = 8
+) -> tuple[Warmed | NotWarmed, ...]:
+    storages = {"docker.io": storage.url} if storage else None
+    endpoints = {"docker.io": cache.url}
+    return asyncio.run(
+        warm(texts, endpoints, NODE, storages=storages, retry=QUICK, concurrency=concurrency)
+    )
+
+
+def errors(outcome: Warmed | NotWarmed) -> list[type[Exception]]:
+    assert isinstance(outcome, NotWarmed)
+    return [type(error) for error in outcome.errors]
+
+
+def holding(cache: TinyRegistry, repositories: Mapping[str, Built]) -> None:
+    for repository, built in repositories.items():
+        cache.hold(repository, "1", built)
+
+
+def test_all_that_a_node_needs_of_an_image_is_in_the_cache(cache: TinyRegistry) -> None:
+    mine = images.image(BASE, layer("mine"))
+    other = images.image(layer("other"), platform="linux/arm64")
+    built = images.index({"linux/arm64": other, "linux/amd64": mine}, images.attestation(mine))
+    cache.hold("team/app", "1", built)
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, Warmed)
+    assert outcome.image.digest == built.digest
+    assert [part.digest for part in outcome.image.manifests] == [built.digest, mine.digest]
+    assert cache.kept == {("team/app", blob.digest) for blob in mine.blobs}
+    assert outcome.fetched == sum(len(blob.content) for blob in mine.blobs)
+    asked = {target: len(cache.asked(target)) for target in ("1", built.digest, mine.digest)}
+    assert asked == {"1": 1, built.digest: 1, mine.digest: 1}
+    assert cache.asked(other.digest) == []
+
+
+def test_an_image_without_an_index_is_warmed(cache: TinyRegistry) -> None:
+    cache.hold("library/tool", "latest", images.docker_image(BASE))
+
+    assert isinstance(run(cache, "tool")[0], Warmed)
+
+
+def test_a_digest_is_asked_for_in_place_of_the_tag(cache: TinyRegistry) -> None:
+    built = images.image(BASE)
+    cache.hold("team/app", "1", built)
+
+    [outcome] = run(cache, f"team/app:1@{built.digest}")
+
+    assert isinstance(outcome, Warmed)
+    assert cache.asked("1") == []
+
+
+def test_what_is_in_the_cache_is_not_read_again(cache: TinyRegistry) -> None:
+    built = images.image(BASE, layer("own"))
+    cache.hold("team/app", "1", images.index({"linux/amd64": built}))
+    run(cache, "team/app:1")
+    cache.requests.clear()
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, Warmed)
+    assert outcome.fetched == 0
+    assert all(cache.asked(blob.digest) == ["GET bytes=0-0"] for blob in built.blobs)
+
+
+def test_images_of_one_repository_share_their_layers(cache: TinyRegistry) -> None:
+    for tag in ("1", "2", "3"):
+        cache.hold("team/app", tag, images.index({"linux/amd64": images.image(BASE, layer(tag))}))
+
+    outcomes = run(cache, "team/app:1", "team/app:2", "team/app:3")
+
+    assert all(isinstance(outcome, Warmed) for outcome in outcomes)
+    assert set(cache.fetched.values()) == {1}
+
+
+def test_a_layer_of_several_repositories_is_linked_and_fetched_once(
+    cache: TinyRegistry, storage: TinyRegistry
+) -> None:
+    names = ("team/one", "team/two", "team/three")
+    holding(cache, {name: images.image(BASE, layer(name)) for name in names})
+
+    outcomes = run(cache, *(f"{name}:1" for name in names), storage=storage)
+
+    assert all(isinstance(outcome, Warmed) for outcome in outcomes)
+    assert cache.fetched[BASE.digest] == 1
+    assert {(name, BASE.digest) for name in names} <= cache.kept
+
+
+def test_a_layer_that_an_earlier_image_brought_is_linked_too(
+    cache: TinyRegistry, storage: TinyRegistry
+) -> None:
+    holding(cache, {"z/old": images.image(BASE), "a/new": images.image(BASE, layer("new"))})
+    run(cache, "z/old:1", storage=storage)
+
+    outcomes = run(cache, "a/new:1", "z/old:1", storage=storage)
+
+    assert all(isinstance(outcome, Warmed) for outcome in outcomes)
+    assert cache.fetched[BASE.digest] == 1
+
+
+def test_without_a_storage_a_shared_layer_is_fetched_for_each_repository_in_turn(
+    cache: TinyRegistry,
+) -> None:
+    holding(cache, {"team/one": images.image(BASE), "team/two": images.image(BASE)})
+
+    outcomes = run(cache, "team/one:1", "team/two:1")
+
+    assert all(isinstance(outcome, Warmed) for outcome in outcomes)
+    # At once, the second one would not have been kept, and have been fetched a third time.
+    assert cache.fetched[BASE.digest] == 2
+
+
+def test_an_image_that_fails_stops_no_other_and_says_why(cache: TinyRegistry) -> None:
+    good = images.image(layer("good"))
+    holding(cache, {"team/good": good, "team/arm": images.image(BASE, platform="linux/arm64")})
+    texts = ("team/good:1", "team/none:1", "Bad", "quay.io/a/b:1", "team/arm:1")
+
+    outcomes = run(cache, *texts)
+
+    assert [outcome.text for outcome in outcomes] == list(texts)
+    assert isinstance(outcomes[0], Warmed)
+    assert [errors(outcome) for outcome in outcomes[1:]] == [
+        [AnswerError],
+        [InvalidReferenceError],
+        [EndpointError],
+        [PlatformError],
+    ]
+    assert "nothing serves quay.io; served are: docker.io" in str(outcomes[3])
+    assert "does not exist for linux/amd64; it does for: linux/arm64" in str(outcomes[4])
+    assert BASE.digest not in cache.fetched
+
+
+def test_what_succeeded_of_a_failed_image_is_kept_and_the_next_warming_goes_on(
+    cache: TinyRegistry,
+) -> None:
+    bad, good = layer("bad"), layer("good")
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(bad, good)}))
+    cache.fail(bad.digest, tiny_registry.altered)
+
+    [first] = run(cache, "team/app:1")
+    [second] = run(cache, "team/app:1")
+
+    assert errors(first) == [ContentError]
+    assert isinstance(second, Warmed)
+    assert second.fetched == len(bad.content)
+    assert cache.fetched[good.digest] == 1
+
+
+def test_a_cache_that_was_busy_with_a_blob_for_a_node_is_asked_again(cache: TinyRegistry) -> None:
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
+    # While a node has it fetched, others get it passed on, and it is kept if the node stays.
+    cache.fail(BASE.digest, tiny_registry.whole, tiny_registry.whole)
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, Warmed)
+    assert cache.asked(BASE.digest) == ["GET bytes=0-0"] * 4
+    assert ("team/app", BASE.digest) in cache.kept
+
+
+def test_a_cache_that_keeps_nothing_is_found_out(cache: TinyRegistry) -> None:
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
+    cache.keeps = False
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert errors(outcome) == [NotKeptError, NotKeptError]
+    assert "did not keep it; is its disk full?" in str(outcome)
+
+
+def test_a_blob_that_breaks_off_is_fetched_to_its_end(cache: TinyRegistry) -> None:
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
+    cache.fail(BASE.digest, tiny_registry.cut(500))
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, Warmed)
+    assert ("team/app", BASE.digest) in cache.kept
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_many_images_are_warmed_within_the_bound(cache: TinyRegistry, concurrency: int) -> None:
+    names = [f"team/app{number}" for number in range(12)]
+    holding(
+        cache, {name: images.index({"linux/amd64": images.image(layer(name))}) for name in names}
+    )
+
+    outcomes = run(cache, *(f"{name}:1" for name in names), concurrency=concurrency)
+
+    assert all(isinstance(outcome, Warmed) for outcome in outcomes)
+    assert cache.most_waiting == concurrency
+
+
+def test_progress_is_told_in_bytes_up_to_the_total(cache: TinyRegistry) -> None:
+    built = images.image(BASE, layer("own"))
+    cache.hold("team/app", "1", images.index({"linux/amd64": built}))
+    told: list[Progress] = []
+
+    asyncio.run(warm(["team/app:1"], {"docker.io": cache.url}, NODE, on_progress=told.append))
+
+    total = sum(len(blob.content) for blob in built.blobs)
+    assert told[0] == Progress(done=0, total=total, fetched=0)
+    assert told[-1] == Progress(done=total, total=total, fetched=total)
+    assert [each.done for each in told] == sorted(each.done for each in told)

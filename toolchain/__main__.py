@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from toolchain import engine, pulumi, registry_image, stack, test_tools, virtualenv
+from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, say
 
@@ -82,6 +82,7 @@ def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
     host = engine.ensure()
     pulumi.ensure()
     registry_image.ensure(host, stack_file)
+    talosctl.ensure(stack_file)
     say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
     return pulumi.environment(host)
 

@@ -3,14 +3,9 @@
 import os
 import shutil
 
-from toolchain import golang
+from toolchain import golang, talosctl
 from toolchain.report import SetupError, run, step
 
-TALOSCTL_PACKAGE = "github.com/siderolabs/talos/cmd/talosctl"
-TALOSCTL = [
-    golang.Program(name=f"talosctl-{generation}", package=TALOSCTL_PACKAGE)
-    for generation in ("1.11", "1.13")
-]
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
@@ -27,5 +22,5 @@ def ensure() -> None:
         with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
-    for talosctl in TALOSCTL:
-        golang.ensure(talosctl)
+    for program in (talosctl.CURRENT, talosctl.CLASSIC):
+        golang.ensure(program)

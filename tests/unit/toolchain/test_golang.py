@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toolchain.fakes import Commands, programs
-from toolchain import golang, pulumi, registry_image, test_tools
+from toolchain import golang, pulumi, registry_image, talosctl
 from toolchain.golang import Program
 from toolchain.places import GO_MODULES
 from toolchain.report import SetupError
@@ -15,7 +15,8 @@ PROGRAMS = [
     pulumi.DOCKER_PLUGIN,
     registry_image.DEFAULT,
     registry_image.OLDER,
-    *test_tools.TALOSCTL,
+    talosctl.CURRENT,
+    talosctl.CLASSIC,
 ]
 WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")

@@ -26,7 +26,7 @@ def test_talosctl_of_each_generation_is_built(
 
     test_tools.ensure()
 
-    assert built == ["talosctl-1.11", "talosctl-1.13"]
+    assert built == ["talosctl-1.13", "talosctl-1.11"]
     assert commands.lines == []
 
 

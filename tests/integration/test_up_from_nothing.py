@@ -1,5 +1,7 @@
 """What `pulumi up` makes of an engine that has nothing of the stack."""
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.integration.support import belongings, host, processes
+from tests.integration.support import belongings, bridged_host, host, processes
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import IMAGE, Upstream
 
@@ -152,6 +154,14 @@ def test_nodes_on_another_network_reach_the_mirrors(up: CacheStack, engine: Dock
             )
     finally:
         nodes.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a bridge and a network namespace need root")
+def test_a_virtual_machine_behind_its_own_bridge_reaches_the_mirrors(up: CacheStack) -> None:
+    with bridged_host.running() as on_it:
+        for url in up.outputs()["mirrors"].values():
+            fetch = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)"
+            processes.run(*on_it, sys.executable, "-c", fetch, f"{url}/v2/")
 
 
 def test_up_again_changes_nothing(up: CacheStack) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pulumi
 
-from components import engine, mirrors, settings, talos_cluster
+from components import engine, image_set, mirrors, settings, talos_cluster
+from components.image_set import ImageSet, ImageSetArgs
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.talos_cluster import TalosCluster, TalosClusterArgs
+
+ROOT = Path(__file__).resolve().parent
 
 # When something has failed, Pulumi interrupts the program. Python would add a traceback of what it
 # was waiting for to the error that people are looking for.
@@ -16,22 +19,29 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
     stack = settings.load()
     facts = engine.discover(stack.stack)
-    folder = Path(__file__).resolve().parent / ".state" / "clusters" / stack.stack
-    settings.refuse(stack.stack, talos_cluster.mistakes(stack.clusters, facts, folder))
+    clusters_folder = ROOT / ".state" / "clusters" / stack.stack
+    images = image_set.resolve(stack.images, stack.caches, ROOT)
+    mistakes = talos_cluster.mistakes(stack.clusters, facts, clusters_folder)
+    settings.refuse(stack.stack, [*images.mistakes, *mistakes])
 except (settings.SettingsError, engine.EngineError) as error:
     raise pulumi.RunError(str(error)) from None
 
-offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.Mirrors()
+offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.NONE
 if stack.caches:
-    args = RegistryCacheArgs(stack.stack, stack.caches, stack.passwords, facts)
-    cache = RegistryCache("caches", args)
+    cache = RegistryCache(
+        "caches", RegistryCacheArgs(stack.stack, stack.caches, stack.passwords, facts)
+    )
     offered = mirrors.of_cache(cache)
     pulumi.export("mirrors", cache.mirrors)
     pulumi.export("caches", cache.caches)
     pulumi.export("talosctlFlags", cache.talosctl_flags)
+    if images.by_platform:
+        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        offered = offered.once(cached)
+        pulumi.export("images", cached.digests)
 if stack.clusters:
     clusters = {
-        name: TalosCluster(name, TalosClusterArgs(one, offered, folder))
+        name: TalosCluster(name, TalosClusterArgs(one, offered, clusters_folder))
         for name, one in stack.clusters.items()
     }
     pulumi.export("clusters", {name: made.described() for name, made in clusters.items()})

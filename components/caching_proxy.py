@@ -36,7 +36,7 @@ class CachingProxyArgs:
         on_destroy: whether that volume outlives the stack.
         image: ID of the image.
         image_reference: the image as the settings name it.
-        remote_url: the upstream's registry API.
+        remote_url: the upstream's registry API, or None where it is never asked.
         port: port on this machine.
         publish_on: addresses of this machine on which the port is open, in the engine's order.
         mirror_host: address of this machine as nodes see it.
@@ -53,7 +53,7 @@ class CachingProxyArgs:
     on_destroy: Literal["keep", "delete"]
     image: pulumi.Input[str]
     image_reference: str
-    remote_url: str
+    remote_url: str | None
     port: int
     publish_on: Sequence[str]
     mirror_host: str
@@ -168,10 +168,19 @@ class CachingProxy(pulumi.ComponentResource):
 
 
 def _environment(args: CachingProxyArgs) -> list[str]:
+    common = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": args.log_level}
+    special = _serve_only() if args.remote_url is None else _proxy(args, args.remote_url)
+    return [f"{name}={value}" for name, value in sorted((common | special).items())]
+
+
+def _serve_only() -> dict[str, str]:
+    # Not …_READONLY_ENABLED, which makes distribution 3.1 panic.
+    return {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
+
+
+def _proxy(args: CachingProxyArgs, remote_url: str) -> dict[str, str]:
     variables = {
-        "OTEL_TRACES_EXPORTER": "none",
-        "REGISTRY_LOG_LEVEL": args.log_level,
-        "REGISTRY_PROXY_REMOTEURL": args.remote_url,
+        "REGISTRY_PROXY_REMOTEURL": remote_url,
         "REGISTRY_PROXY_TTL": args.ttl or "0",
         "REGISTRY_PROXY_EXEC_COMMAND": credential_helper.COMMAND,
         # Not kept, so that a changed password counts from the next request on.
@@ -182,7 +191,7 @@ def _environment(args: CachingProxyArgs) -> list[str]:
     if args.ttl:
         # What has expired is deleted only where deleting is allowed.
         variables["REGISTRY_STORAGE_DELETE_ENABLED"] = "true"
-    return [f"{name}={value}" for name, value in sorted(variables.items())]
+    return variables
 
 
 def _nearness(address: str) -> tuple[bool, str]:

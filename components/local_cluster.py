@@ -1,18 +1,14 @@
 """LocalCluster: the dynamic resource behind `TalosCluster`, over the room talos/."""
 
 import os
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pulumi
-from docker import DockerClient
-from docker.errors import DockerException
 from pulumi import dynamic
 
+from components import dynamic_provider
 from talos import cluster, command_line, kubeconfig, versions
 from talos.cluster import Observed
 from talos.cluster_spec import ClusterSpec, Provisioner
@@ -26,8 +22,6 @@ REPLACING = frozenset({"name", "folder", "spec", "mirrors"})
 
 # Pulumi hands all numbers over as floating point.
 _WHOLE_NUMBERS = frozenset({"controlplanes", "workers", "memory_mib"})
-
-_FORMAT_EXC = traceback.format_exc
 
 Properties = Mapping[str, Any]
 
@@ -90,11 +84,8 @@ class LocalClusterProvider(dynamic.ResourceProvider):
     serialize_as_secret_always = False
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
-        """Let talosctl talk to the engine that the Docker provider is configured with."""
-        # Pulumi shows the traceback of whatever a provider raises.
-        traceback.format_exc = _format_exc
-        if host := req.config.get("docker:host"):
-            os.environ["DOCKER_HOST"] = host
+        """Prepare the provider's process."""
+        dynamic_provider.prepare(req, TalosError)
 
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
         """Refuse what this talosctl cannot do, before anything is touched."""
@@ -121,7 +112,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
 
     def create(self, props: Properties) -> dynamic.CreateResult:
         """Create a cluster and wait for it; nothing is left of one that fails but its log."""
-        with _engine() as engine:
+        with dynamic_provider.engine() as engine:
             observed = cluster.create(
                 spec_of(props),
                 versions.find(props["talosctl"]),
@@ -134,7 +125,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Look at a cluster: one that has vanished is no more, one that lost nodes says so."""
-        with _engine() as engine:
+        with dynamic_provider.engine() as engine:
             observed = cluster.read(spec_of(props), places_of(props), engine=engine)
         if observed is None:
             return dynamic.ReadResult("", {})
@@ -152,7 +143,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         """Destroy a cluster with all of its files, whatever is left of it."""
         _unmerge(props)
         spec = spec_of(props)
-        with _engine() as engine:
+        with dynamic_provider.engine() as engine:
             cluster.destroy(
                 spec,
                 places_of(props),
@@ -216,26 +207,6 @@ def _runner(props: Properties) -> Runner:
     name = props["name"]
     # What a provider prints, Pulumi shows.
     return Runner(lambda line: print(f"{name}: {line}", flush=True))  # noqa: T201
-
-
-def _format_exc(limit: int | None = None, chain: bool = True) -> str:  # noqa: FBT001, FBT002
-    """The error that is being handled: what a person can put right without a traceback."""
-    error = sys.exception()
-    if isinstance(error, TalosError):
-        return str(error)
-    return _FORMAT_EXC(limit, chain)
-
-
-@contextmanager
-def _engine() -> Iterator[DockerClient]:
-    try:
-        engine = DockerClient.from_env()
-    except DockerException as error:
-        raise TalosError(f"the container engine does not answer: {error}") from error
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 def _merge(props: Properties) -> None:

@@ -1,7 +1,7 @@
 """The mirrors that the clusters of a stack use: those of its own caches, or of another stack's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -24,6 +24,13 @@ class Mirrors:
     mirrors: pulumi.Input[Urls] = field(default_factory=dict)
     endpoints: pulumi.Input[Urls] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
+
+    def once(self, resource: pulumi.Resource) -> "Mirrors":
+        """The same, to be used once something else is there as well."""
+        return replace(self, after=[*self.after, resource])
+
+
+NONE = Mirrors()
 
 
 def of_cache(cache: RegistryCache) -> Mirrors:

@@ -103,7 +103,7 @@ class RegistryCache(pulumi.ComponentResource):
             on_destroy=caches.storage.on_destroy,
             image=self._image(image),
             image_reference=image,
-            remote_url=upstream.remote_url,
+            remote_url=None if caches.offline else upstream.remote_url,
             port=upstream.port,
             publish_on=_in_engine_order(
                 _publish_on(caches, self._mirror_host),

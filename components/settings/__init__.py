@@ -19,6 +19,7 @@ from components.settings.clusters import (
     clusters_as_written,
     in_mirrors,
 )
+from components.settings.images import Images
 from components.settings.mistakes import Mistake, SettingsError, from_pydantic
 from components.settings.values import ClusterName, Model, Name
 
@@ -31,6 +32,9 @@ class StackFile(Model):
     caches: Caches | None = Field(default=None, description="The caching proxies of the stack")
     clusters: dict[ClusterName, Cluster] = Field(
         default={}, description="The local Talos clusters of the stack, by name"
+    )
+    images: Images | None = Field(
+        default=None, description="Images that are brought into the caches ahead of any node"
     )
     mirrors_from: Name | None = Field(
         default=None,
@@ -54,6 +58,7 @@ class StackSettings:
         stack: the stack's name.
         caches: its caching proxies, or None where it has none.
         clusters: its local clusters, by name.
+        images: the images that are in its caches ahead of any node, or None.
         mirrors_from: the stack whose caches the clusters use, where it has none of its own.
         passwords: the password of each upstream that has a user name, by registry host.
     """
@@ -61,6 +66,7 @@ class StackSettings:
     stack: str
     caches: Caches | None
     clusters: Mapping[str, Cluster]
+    images: Images | None
     mirrors_from: str | None
     passwords: Mapping[str, SecretStr]
 
@@ -76,6 +82,7 @@ def load() -> StackSettings:
         pulumi.get_stack(),
         caches=_object(config, "caches"),
         clusters=_object(config, "clusters"),
+        images=_object(config, "images"),
         mirrors_from=config.get("mirrorsFrom"),
         # Not get_secret_object: an Output cannot be checked before anything is declared.
         passwords=_object(config, "passwords"),
@@ -89,6 +96,7 @@ def parse(
     *,
     caches: Any,
     clusters: Any = None,
+    images: Any = None,
     mirrors_from: Any = None,
     passwords: Any = None,
     passwords_are_secret: bool = True,
@@ -100,6 +108,7 @@ def parse(
         stack: the stack's name.
         caches: the value of the key `caches`.
         clusters: the value of the key `clusters`.
+        images: the value of the key `images`.
         mirrors_from: the value of the key `mirrorsFrom`.
         passwords: the value of the key `passwords`.
         passwords_are_secret: whether that value is encrypted in the stack file.
@@ -110,7 +119,7 @@ def parse(
     """
     mistakes: list[Mistake] = []
     parsed: StackFile | None = None
-    written = _written(caches, clusters, mirrors_from)
+    written = _written(caches, clusters, images, mirrors_from)
     try:
         parsed = StackFile.model_validate(written, context={"is_root": is_root})
     except ValidationError as error:
@@ -119,14 +128,16 @@ def parse(
     named = clusters_as_written(clusters)
     mistakes += across_upstreams(upstreams)
     mistakes += across_clusters(named)
-    mistakes += _in_mirrors_from(written)
+    mistakes += _in_combination(written)
     if "caches" in written:
         mistakes += in_mirrors(named, upstreams)
     mistakes += _in_passwords(passwords, upstreams, are_secret=passwords_are_secret)
     refuse(stack, mistakes)
     assert parsed is not None  # noqa: S101 - else there were mistakes
     secrets = {host: SecretStr(password) for host, password in (passwords or {}).items()}
-    return StackSettings(stack, parsed.caches, parsed.clusters, parsed.mirrors_from, secrets)
+    return StackSettings(
+        stack, parsed.caches, parsed.clusters, parsed.images, parsed.mirrors_from, secrets
+    )
 
 
 def refuse(stack: str, mistakes: Iterable[Mistake]) -> None:
@@ -148,15 +159,22 @@ def _object(config: pulumi.Config, key: str) -> Any:
         return config.get(key)
 
 
-def _written(caches: Any, clusters: Any, mirrors_from: Any) -> dict[str, Any]:
+def _written(caches: Any, clusters: Any, images: Any, mirrors_from: Any) -> dict[str, Any]:
     """The keys that a stack file has; one with no clusters must have caches."""
-    keys = {"caches": caches, "clusters": clusters, "mirrorsFrom": mirrors_from}
+    keys = {
+        "caches": caches,
+        "clusters": clusters,
+        "images": images,
+        "mirrorsFrom": mirrors_from,
+    }
     # What is left out comes as nothing of its type: see Pulumi.yaml.
     written = {key: value for key, value in keys.items() if value not in (None, {}, "")}
     return written if "clusters" in written else {"caches": {}, **written}
 
 
-def _in_mirrors_from(written: Mapping[str, Any]) -> Iterator[Mistake]:
+def _in_combination(written: Mapping[str, Any]) -> Iterator[Mistake]:
+    if "images" in written and "caches" not in written:
+        yield Mistake(("images",), "found without caches; allowed: beside them")
     if "mirrorsFrom" in written and "caches" in written:
         text = "found beside caches; allowed: one of both, mirrors of its own or another stack's"
         yield Mistake(("mirrorsFrom",), text)

@@ -79,6 +79,13 @@ class Caches(Model):
         ),
     )
     storage: Storage = Field(default=Storage(), description="Where the cached images are kept")
+    offline: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description=(
+            "Whether the caches serve what they hold and never ask an upstream, for a machine "
+            "without network"
+        ),
+    )
     ttl: Ttl = Field(default="never", description="How long what is cached is kept, such as 720h")
     mirror_host: MirrorHost = Field(
         default="auto",

@@ -16,11 +16,11 @@ from components.settings.values import (
     Model,
     RegistryHost,
     Size,
+    Text,
     VersionText,
 )
 
 Count = Annotated[int, Field(strict=True)]
-Text = Annotated[str, Field(min_length=1)]
 Patch = dict[str, Any] | Text
 
 

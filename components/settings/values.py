@@ -137,6 +137,7 @@ RegistryHost = Annotated[
 RemoteUrl = Annotated[str, AfterValidator(_remote_url)]
 Size = Annotated[str, _matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
 Ttl = Annotated[str, _matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
+Text = Annotated[str, Field(min_length=1)]
 Username = Annotated[str, Field(min_length=1)]
 VersionText = Annotated[
     str, _matching(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", "a version such as v1.11.5")

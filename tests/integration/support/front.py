@@ -29,7 +29,7 @@ class Front:
     Attributes:
         scheme: how it wants the credentials: in each request, or for a token of its own.
         username, password: the one account that it knows.
-        served: the paths that it has forwarded, in their order.
+        served: the requests that it has forwarded, in their order.
     """
 
     def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
@@ -51,8 +51,12 @@ class Front:
         self._thread.join(TIMEOUT_S)
 
     def blobs_served(self) -> list[str]:
-        """The digests of the blobs that it has forwarded."""
-        return [path.rpartition("/")[2] for path in self.served if "/blobs/" in path]
+        """The digests of the blobs whose content it has forwarded."""
+        return [
+            request.rpartition("/")[2]
+            for request in self.served
+            if request.startswith("GET ") and "/blobs/" in request
+        ]
 
     def challenge(self) -> str:
         """What it answers to those who do not say who they are."""
@@ -150,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, headers=headers)
             answer = connection.getresponse()
-            front.served.append(self.path)
+            front.served.append(f"{self.command} {self.path}")
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in HOP_BY_HOP:

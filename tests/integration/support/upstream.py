@@ -47,7 +47,10 @@ class Upstream:
 
     def push_index(self) -> Pushed:
         """Push a new multi-platform image."""
-        index = images.oci_index(host.architecture(), host.other_architecture())
+        return self.push(images.oci_index(host.architecture(), host.other_architecture()))
+
+    def push(self, index: images.Index) -> Pushed:
+        """Push an image under a new name."""
         repository = _new_repository()
         for blob in images.blobs_of(index):
             self._push_blob(repository, blob)

@@ -841,6 +841,7 @@ def test_the_project_declares_the_keys_that_are_read() -> None:
     assert {key: one["type"] for key, one in project["config"].items()} == {
         "caches": "object",
         "clusters": "object",
+        "images": "object",
         "mirrorsFrom": "string",
         "passwords": "object",
     }

@@ -1,5 +1,6 @@
 """TalosCluster: one local Talos cluster, whose nodes pull through the caches."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -60,6 +61,9 @@ class TalosCluster(pulumi.ComponentResource):
     command: pulumi.Output[str]
     """The command line that created it, to paste into a shell."""
 
+    guide_line: pulumi.Output[str]
+    """The command line as the Talos guide would have a person type it; a preview knows it too."""
+
     mirrors: pulumi.Output[Urls]
     """The URL of each mirror that its nodes use, by registry host."""
 
@@ -96,6 +100,7 @@ class TalosCluster(pulumi.ComponentResource):
         self.talosconfig = str(places.talosconfig)
         self.kubeconfig = str(places.kubeconfig)
         self.command = made.command
+        self.guide_line = self.mirrors.apply(lambda used: guide_line(name, settings, places, used))
         self.register_outputs(dict(self.described()))
 
     def described(self) -> Mapping[str, pulumi.Input[Any]]:
@@ -106,6 +111,7 @@ class TalosCluster(pulumi.ComponentResource):
             "talosconfig": self.talosconfig,
             "kubeconfig": self.kubeconfig,
             "command": self.command,
+            "guideLine": self.guide_line,
             "mirrors": self.mirrors,
         }
 
@@ -142,7 +148,7 @@ def mistakes(
     """
     for name, settings in clusters.items():
         try:
-            talosctl = versions.find(settings.talosctl)
+            talosctl = _talosctl(settings.talosctl)
         except TalosError as error:
             yield Mistake(("clusters", name, "talosctl"), str(error))
             continue
@@ -152,6 +158,9 @@ def mistakes(
         except TalosError as error:
             yield Mistake(("clusters", name), str(error))
         yield from _overlaps(name, settings, facts)
+        if name in facts.networks and not Places(folder, name).folder.exists():
+            text = "a network of this name is on the engine, and not from here; allowed: another"
+            yield Mistake(("clusters", name), text)
 
 
 def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mistake]:
@@ -164,6 +173,16 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
                 f"network {network}; allowed: a free one, such as 10.6.0.0/24"
             )
             yield Mistake(("clusters", name, "cidr"), text)
+
+
+def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
+    """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
+    spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
+    return command_line.create(spec, _talosctl(settings.talosctl), places).guide_line()
+
+
+# Asked once, however many clusters there are.
+_talosctl = functools.cache(versions.find)
 
 
 def used_mirrors(settings: Cluster, offered: Urls) -> Urls:
@@ -184,7 +203,7 @@ def node_image(name: str, settings: Cluster) -> str:
     if settings.image is not None:
         return settings.image
     spec = ClusterSpec(name=name, talos_version=settings.talos_version)
-    talosctl = versions.find(settings.talosctl)
+    talosctl = _talosctl(settings.talosctl)
     return command_line.node_image(command_line.target_version(spec, talosctl.version))
 
 

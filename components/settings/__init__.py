@@ -157,7 +157,7 @@ def _written(caches: Any, clusters: Any, mirrors_from: Any) -> dict[str, Any]:
 
 
 def _in_mirrors_from(written: Mapping[str, Any]) -> Iterator[Mistake]:
-    if "mirrorsFrom" in written and "caches" in written:
+    if "mirrorsFrom" in written and written.get("caches"):
         text = "found beside caches; allowed: one of both, mirrors of its own or another stack's"
         yield Mistake(("mirrorsFrom",), text)
 

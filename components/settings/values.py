@@ -2,9 +2,17 @@
 
 import re
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
 
 from components.settings.mistakes import refused
@@ -86,6 +94,13 @@ def _cidr(value: str) -> str:
     return value
 
 
+def _patch(value: object) -> object:
+    """Check a patch at once: pydantic would report each type of a union as one mistake."""
+    if isinstance(value, dict) or (isinstance(value, str) and value):
+        return value
+    raise refused(value, "a mapping, or a text that is not empty")
+
+
 def seconds(duration: str) -> float:
     """The seconds of a duration such as `1h30m`."""
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
@@ -126,6 +141,7 @@ Image = Annotated[
 Name = Annotated[
     str, _matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
 ]
+Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
 Port = Annotated[int, Field(strict=True), AfterValidator(_port)]
 RegistryHost = Annotated[
     str,

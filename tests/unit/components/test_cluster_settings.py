@@ -222,6 +222,13 @@ def test_which_mirrors_another_stack_has_is_not_known_here() -> None:
     assert parsed.clusters["demo"].mirrors == {"ghcr.io": False}
 
 
+@pytest.mark.parametrize("found", [5, ["ghcr.io"], "ghcr.io"])
+def test_mirrors_that_are_no_mapping_are_one_mistake(found: Any) -> None:
+    assert mistake({"demo": {"mirrors": found}}, caches=CACHES) == (
+        f"clusters.demo.mirrors: found {found!r}; allowed: a mapping"
+    )
+
+
 @pytest.mark.parametrize("host", ["auto", "10.5.0.1", "host.docker.internal"])
 def test_a_mirror_host_is_an_address_or_a_name(host: str) -> None:
     assert one(mirrorHost=host).mirror_host == host

@@ -21,6 +21,7 @@ from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components import local_cluster
 from components.local_cluster import LocalClusterProvider
+from talos.cluster_spec import ClusterSpec
 from talos.errors import SpecError, TakenError, TalosError
 from talos.places import Places
 from talos.versions import VersionError
@@ -308,6 +309,25 @@ def test_numbers_get_to_talosctl_as_they_were_written(bench: Bench) -> None:
     assert words["--workers"] == "1"
     assert words["--cpus-workers"] == "1.5"
     assert words["--memory-workers"] == "2048MiB"
+
+
+def test_what_is_wanted_is_what_was_written(bench: Bench) -> None:
+    spec = {"workers": 0, "disks": ["virtio:10GiB"], "skip_fallback": True}
+
+    assert local_cluster.spec_of(bench.props(spec)) == ClusterSpec(
+        name="demo",
+        mirrors=MIRRORS,
+        timeout_s=60,
+        workers=0,
+        disks=("virtio:10GiB",),
+        skip_fallback=True,
+    )
+
+
+def test_nodes_are_told_of_the_mirrors(bench: Bench) -> None:
+    bench.create()
+
+    assert MIRRORS["docker.io"] in bench.places.patch("mirrors.yaml").read_text()
 
 
 def test_lists_get_to_talosctl_as_they_were_written(bench: Bench) -> None:

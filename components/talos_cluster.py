@@ -115,7 +115,7 @@ class TalosCluster(pulumi.ComponentResource):
             "mirrors": self.mirrors,
         }
 
-    def _node_image(self, name: str, args: TalosClusterArgs) -> docker.Tag:
+    def _node_image(self, name: str, args: TalosClusterArgs) -> pulumi.Resource:
         """The nodes' image under its own name, pulled through the cache of its registry.
 
         The engine pulls it and no node does, so that the cluster's mirrors do not count for it.
@@ -131,6 +131,8 @@ class TalosCluster(pulumi.ComponentResource):
                 child, pulumi.ResourceOptions(depends_on=args.offered.after)
             ),
         )
+        if _is_pinned(image):
+            return pulled
         return docker.Tag(
             f"{name}-node-image-tag", source_image=pulled.name, target_image=image, opts=child
         )
@@ -153,7 +155,8 @@ def mistakes(
             yield Mistake(("clusters", name, "talosctl"), str(error))
             continue
         try:
-            spec = ClusterSpec(name=name, **spec_arguments(spec_inputs(settings)))
+            arguments = spec_arguments(spec_inputs(settings))
+            spec = ClusterSpec(name=name, timeout_s=seconds(settings.timeout), **arguments)
             command_line.create(spec, talosctl, Places(folder, name))
         except TalosError as error:
             yield Mistake(("clusters", name), str(error))
@@ -208,10 +211,17 @@ def node_image(name: str, settings: Cluster) -> str:
 
 
 def through(image: str, endpoints: Urls) -> str:
-    """An image as it is called at the cache of its registry, or its own name where none is."""
+    """An image as it is called at the cache of its registry, or its own name where none is.
+
+    One that is named by its digest keeps its name: the engine gives no such name to another.
+    """
     host, _, rest = image.partition("/")
-    endpoint = endpoints.get(host)
+    endpoint = None if _is_pinned(image) else endpoints.get(host)
     return f"{urlsplit(endpoint).netloc}/{rest}" if endpoint else image
+
+
+def _is_pinned(image: str) -> bool:
+    return "@" in image
 
 
 def spec_inputs(settings: Cluster) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     ValidationInfo,
 )
 from pydantic.alias_generators import to_camel
@@ -117,6 +118,13 @@ def _cidr(value: str) -> str:
     return value
 
 
+def _patch(value: object) -> object:
+    """Check a patch at once: pydantic would report each type of a union as one mistake."""
+    if isinstance(value, dict) or (isinstance(value, str) and value):
+        return value
+    raise refused(value, "a mapping, or a text that is not empty")
+
+
 def seconds(duration: str) -> float:
     """The seconds of a duration such as `1h30m`."""
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
@@ -157,6 +165,7 @@ Image = Annotated[
 Name = Annotated[
     str, _Matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
 ]
+Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
 Port = Annotated[
     int,
     Field(strict=True, json_schema_extra={"minimum": 1, "maximum": HIGHEST_PORT}),

@@ -1,0 +1,180 @@
+"""cachectl on the real engine: caches that are filled, proved, repaired, carried and emptied."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import requests
+from docker import DockerClient
+from docker.models.containers import Container
+
+from tests.integration.support import belongings, host
+from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Upstream
+
+HUB, QUAY = REGISTRIES = ("docker.io", "quay.io")
+OK, FAILED, USAGE, NOT_ALL_THERE = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """A stack that is up, and cachectl for it."""
+
+    stack: CacheStack
+    cachectl: Cachectl
+    containers: dict[str, Container]
+
+
+@pytest.fixture(scope="module")
+def caches(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    yield from _caches(tmp_path_factory, engine, upstream)
+
+
+@pytest.fixture(scope="module")
+def other(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    """Those of another machine, as it were."""
+    yield from _caches(tmp_path_factory, engine, upstream)
+
+
+def _caches(
+    factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    folder = factory.mktemp("cachectl")
+    with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
+        made.up()
+        yield Caches(made, Cachectl(made.name, folder), belongings.caches(engine, made.name))
+
+
+def test_what_was_warmed_is_proved_while_the_upstream_is_away(
+    caches: Caches, upstream: Upstream
+) -> None:
+    hub, quay = (upstream.push_index().name for _ in REGISTRIES)
+    texts = (hub, f"{QUAY}/{quay}")
+
+    warmed = caches.cachectl("warm", *texts, "--json")
+    again = caches.cachectl("warm", *texts, "--json")
+    with upstream.away():
+        proved = caches.cachectl("verify", *texts, "--json")
+        all_proved = caches.cachectl("verify", "--json")
+
+    assert (warmed.code, again.code, proved.code, all_proved.code) == (OK,) * 4
+    assert all(image["fetched"] > 5_000_000 for image in warmed.result)
+    assert [image["fetched"] for image in again.result] == [0, 0]
+    assert [(image["image"], image["proved"]) for image in proved.result] == [
+        (text, True) for text in texts
+    ]
+    stored = [image["image"] for image in all_proved.result]
+    assert {f"{HUB}/{hub}", f"{QUAY}/{quay}"} <= set(stored)
+
+
+def test_what_is_missing_is_named(caches: Caches, upstream: Upstream) -> None:
+    there, missing = (upstream.push_index().name for _ in range(2))
+    caches.cachectl("warm", there)
+
+    ended = caches.cachectl("verify", there, missing, "--json")
+    table = caches.cachectl("verify", there, missing)
+
+    assert (ended.code, table.code) == (NOT_ALL_THERE, NOT_ALL_THERE)
+    assert [image["proved"] for image in ended.result] == [True, False]
+    assert "404 MANIFEST_UNKNOWN" in ended.result[1]["errors"][0]
+    assert [missing, "not", "there"] in [line.split() for line in table.out.splitlines()]
+    assert "1 of 2 images proved" in table.err
+
+
+def test_an_image_that_does_not_exist_stops_no_other_one(
+    caches: Caches, upstream: Upstream
+) -> None:
+    there = upstream.push_index().name
+
+    ended = caches.cachectl("warm", "team/none:1", there, "--json")
+
+    assert ended.code == NOT_ALL_THERE
+    assert "404" in ended.result[0]["errors"][0]
+    assert ended.result[1]["errors"] == []
+
+
+def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    started = [caches.cachectl.start("warm", image, "--json") for _ in range(2)]
+
+    ended = [process.communicate(timeout=60) for process in started]
+
+    assert [process.returncode for process in started] == [OK, OK]
+    fetched = sorted('"fetched": 0' in out for out, _ in ended)
+    assert fetched == [False, True]
+    assert any("another cachectl is at work" in said for _, said in ended)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("warm",), "no image to warm"),
+        (("warm", "UPPER/case:1:2"), "is no image reference"),
+        (("verify", "--images", "absent.txt"), "absent.txt cannot be read"),
+        (("verify", "a/b:1", "--platform", "amd64"), "is no platform"),
+        (("verify", "--stack", "nowhere"), "no stack nowhere is up"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_done(
+    caches: Caches, arguments: tuple[str, ...], words: str
+) -> None:
+    ended = caches.cachectl(*arguments)
+
+    assert ended.code == USAGE
+    assert words in ended.err
+
+
+def _damage(container: Container, digest: str) -> None:
+    """Change a byte of stored content, as a bad disk does."""
+    name = digest.removeprefix("sha256:")
+    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    command = f"printf X | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
+    code, said = container.exec_run(["sh", "-c", command])
+    assert code == 0, said
+
+
+def test_a_damaged_blob_is_found_repaired_and_healed(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    layer = _largest_layer(caches, image)
+    _damage(caches.containers[HUB], layer)
+
+    verified = caches.cachectl("verify", image, "--json")
+    found = caches.cachectl("scrub", "--json")
+    repaired = caches.cachectl("scrub", "--repair", "--json")
+    clean = caches.cachectl("scrub")
+    gone = caches.cachectl("verify", image, "--json")
+    warmed = caches.cachectl("warm", image, "--json")
+    healed = caches.cachectl("verify", image)
+
+    assert verified.code == NOT_ALL_THERE
+    assert layer in verified.result[0]["errors"][0]
+    assert (found.code, repaired.code, clean.code) == (NOT_ALL_THERE, OK, OK)
+    [damage] = found.result
+    assert (damage["upstream"], damage["digest"]) == (HUB, layer)
+    assert damage["repositories"] == [image.partition(":")[0]]
+    assert "404" in gone.result[0]["errors"][0]
+    assert len(gone.result[0]["errors"]) == 1
+    assert 5_000_000 < warmed.result[0]["fetched"] < 5_100_000
+    assert healed.code == OK
+
+
+def _largest_layer(caches: Caches, image: str) -> str:
+    repository, _, tag = image.partition(":")
+    base = f"{caches.stack.outputs()['caches'][HUB]['endpoint']}/v2/{repository}/manifests"
+    accept = {"Accept": "application/vnd.oci.image.index.v1+json"}
+    index = requests.get(f"{base}/{tag}", headers=accept, timeout=10).json()
+    own = next(
+        entry["digest"]
+        for entry in index["manifests"]
+        if entry["platform"]["architecture"] == host.architecture()
+    )
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    manifest = requests.get(f"{base}/{own}", headers=accept, timeout=10).json()
+    largest = max(manifest["layers"], key=lambda layer: layer["size"])
+    return str(largest["digest"])

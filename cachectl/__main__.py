@@ -8,6 +8,8 @@ import typer
 from docker.errors import DockerException
 
 from cachectl import console
+from cachectl.commands.export import export
+from cachectl.commands.import_ import import_
 from cachectl.commands.scrub import scrub
 from cachectl.commands.verify import verify
 from cachectl.commands.warm import warm
@@ -25,8 +27,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (warm, verify, scrub):
-    app.command()(command)
+for command in (warm, verify, scrub, export, import_):
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def main() -> None:
@@ -40,7 +42,10 @@ def main() -> None:
         code, message = ExitCode.FAILED, str(error)
     except (DockerException, OSError) as error:
         code, message = ExitCode.FAILED, f"the container engine or this machine: {error}"
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        # Typer's own way to end after Ctrl-C.
+        if ended.code != ExitCode.INTERRUPTED:
+            raise
         code, message = ExitCode.INTERRUPTED, "interrupted"
     console.say(f"cachectl: {message}")
     sys.exit(code)

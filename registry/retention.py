@@ -69,7 +69,7 @@ def images(storage: Storage) -> tuple[StoredImage, ...]:
         alone = [link for link in revisions if link.digest not in named | inner]
         for link in (*tags, *alone):
             digest = link.digest or ""
-            tag = link.name if link.kind is Kind.TAG else None
+            tag = link.tag or None
             content = frozenset(_reached(storage, [digest]))
             found.append(StoredImage(repository, tag, digest, link.modified, content))
     return tuple(sorted(found, key=lambda image: (image.asked, str(image))))
@@ -95,7 +95,7 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
     for image in images(storage):
         if (image.repository, image.tag, image.digest) not in given_up:
             kept[image.repository] |= image.content
-    tags = {(image.repository, image.tag) for image in dropped if image.tag}
+    tags = {(image.repository, image.tag) for image in dropped}
     folders, linked = [], set()
     for repository, links in _by_repository(storage).items():
         goes = [link for link in links if not _stays(link, kept[repository], tags)]
@@ -142,15 +142,10 @@ def down_to(storage: Storage, size: int, protected: Collection[StoredImage]) -> 
     return dropped
 
 
-def _stays(link: Link, kept: Collection[str], tags: Collection[tuple[str, str]]) -> bool:
-    if link.kind is Kind.TAG:
-        return (link.repository, link.name) not in tags
-    if link.kind is Kind.HISTORY and any(
-        link.folder.startswith(f"{V2}/repositories/{repository}/_manifests/tags/{tag}/")
-        for repository, tag in tags
-    ):
+def _stays(link: Link, kept: Collection[str], tags: Collection[tuple[str, str | None]]) -> bool:
+    if (link.repository, link.tag) in tags:
         return False
-    return link.digest in kept
+    return link.kind is Kind.TAG or link.digest in kept
 
 
 def _reached(storage: Storage, roots: Iterable[str]) -> set[str]:

@@ -19,7 +19,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import IO, Any, Protocol
 
@@ -30,10 +30,11 @@ PIECE = 1 << 20
 LONGEST_LINK = 256
 V2 = "docker/registry/v2"
 _HEX = r"(?P<hex>[a-f0-9]{64})"
+_TAG = r"(?P<tag>[^/]+)"
 _DATA = re.compile(rf"{V2}/blobs/sha256/[a-f0-9]{{2}}/{_HEX}/data")
 
 OnPiece = Callable[[str, int, bytes], object]
-"""Is given the digest and the size of content, and a piece of it, in order."""
+"""Is given digest and size of content, and each piece of it in order; an empty one at least."""
 
 
 class StorageError(Exception):
@@ -53,8 +54,8 @@ class Kind(Enum):
 
     LAYER = rf"_layers/sha256/{_HEX}"
     REVISION = rf"_manifests/revisions/sha256/{_HEX}"
-    HISTORY = rf"_manifests/tags/(?P<tag>[^/]+)/index/sha256/{_HEX}"
-    TAG = r"_manifests/tags/(?P<tag>[^/]+)"
+    HISTORY = rf"_manifests/tags/{_TAG}/index/sha256/{_HEX}"
+    TAG = rf"_manifests/tags/{_TAG}"
 
 
 # A tag's folder holds others, and it is forgotten as a whole: one that stands for nothing would
@@ -88,7 +89,8 @@ class Link:
     Attributes:
         kind: what it is for.
         repository: the repository that it belongs to.
-        name: the tag, or the digest that its folder is named after.
+        tag: the tag, for a tag and for what one has stood for; else empty.
+        named: the digest that its folder is named after; a tag's is not, and has None.
         digest: the digest that it holds, or None where it holds none.
         folder: what to remove in order to forget it, below the storage's root.
         modified: when it was written, in seconds since 1970.
@@ -96,7 +98,8 @@ class Link:
 
     kind: Kind
     repository: str
-    name: str
+    tag: str
+    named: str | None
     digest: str | None
     folder: str
     modified: int = 0
@@ -104,7 +107,7 @@ class Link:
     @property
     def is_sound(self) -> bool:
         """Whether it leads to what it is named after."""
-        return self.digest is not None and (self.kind is Kind.TAG or self.name == self.digest)
+        return self.digest is not None and (self.named in {None, self.digest})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Storage:
     def tags(self) -> Mapping[tuple[str, str], str]:
         """What each tag stands for, by repository and tag."""
         return {
-            (link.repository, link.name): link.digest
+            (link.repository, link.tag): link.digest
             for link in self.links
             if link.kind is Kind.TAG and link.digest
         }
@@ -187,8 +190,7 @@ def damages(storage: Storage) -> Iterator[Damage]:
             links[link.digest].append(link)
         else:
             problem = f"its link holds {link.digest or 'no digest'}"
-            named = link.name if is_digest(link.name) else None
-            yield Damage(named, problem, (link.repository,), (link.folder,))
+            yield Damage(link.named, problem, (link.repository,), (link.folder,))
     for digest, blob in storage.blobs.items():
         if blob.found != digest:
             yield _damage(digest, f"its content has the digest {blob.found}", links)
@@ -203,17 +205,16 @@ def blob_folder(digest: str) -> str:
     return f"{V2}/blobs/sha256/{name[:2]}/{name}"
 
 
-def link_file(kind: Kind, repository: str, name: str, tag: str = "") -> str:
+def link_file(kind: Kind, repository: str, digest: str, tag: str = "") -> str:
     """Where a link is stored, below the storage's root.
 
     Args:
         kind: what it is for.
         repository: the repository that it belongs to.
-        name: the tag, or the digest.
-        tag: the tag, where the link is one of its history.
+        digest: what it refers to.
+        tag: the tag, for a tag and for what one has stood for.
     """
-    folder = kind.value.replace(_HEX, name.removeprefix("sha256:"))
-    folder = folder.replace(r"(?P<tag>[^/]+)", tag or name)
+    folder = kind.value.replace(_HEX, digest.removeprefix("sha256:")).replace(_TAG, tag)
     return f"{V2}/repositories/{repository}/{folder}{_LINK_FILES[kind]}"
 
 
@@ -221,7 +222,7 @@ def tag_at(path: str) -> tuple[str, str] | None:
     """The repository and the tag that a file is the current link of, or None."""
     link = _link(path)
     if link and link.kind is Kind.TAG and path == link.folder + _LINK_FILES[Kind.TAG]:
-        return link.repository, link.name
+        return link.repository, link.tag
     return None
 
 
@@ -260,13 +261,8 @@ def _take(
         links.setdefault(link.folder, link)
         if entry.isfile() and path == link.folder + _LINK_FILES[link.kind]:
             text = _content(tar, entry).read(LONGEST_LINK).decode(errors="replace").strip()
-            links[link.folder] = Link(
-                link.kind,
-                link.repository,
-                link.name,
-                text if is_digest(text) else None,
-                link.folder,
-                int(entry.mtime),
+            links[link.folder] = replace(
+                link, digest=text if is_digest(text) else None, modified=int(entry.mtime)
             )
 
 
@@ -277,6 +273,8 @@ def _read_blob(content: IO[bytes], digest: str, size: int, on_piece: OnPiece) ->
             beginning += piece
         hashed.update(piece)
         on_piece(digest, size, piece)
+    if size == 0:
+        on_piece(digest, size, b"")
     refers_to = manifests.digests_in(beginning) if len(beginning) == size else ()
     return Blob(size, f"sha256:{hashed.hexdigest()}", refers_to)
 
@@ -289,8 +287,9 @@ def _link(path: str) -> Link | None:
             if rest and not rest.startswith("/"):
                 continue
             parts = match.groupdict()
-            name = parts["tag"] if kind is Kind.TAG else f"sha256:{parts['hex']}"
-            return Link(kind, parts["repository"], name, None, parts["folder"])
+            named = f"sha256:{parts['hex']}" if "hex" in parts else None
+            tag = parts.get("tag", "")
+            return Link(kind, parts["repository"], tag, named, None, parts["folder"])
     return None
 
 

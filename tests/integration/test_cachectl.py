@@ -1,20 +1,24 @@
 """cachectl on the real engine: caches that are filled, proved, repaired, carried and emptied."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import requests
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.integration.support import belongings, host
+from tests.integration.support import belongings, docker_cli, host
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
 HUB, QUAY = REGISTRIES = ("docker.io", "quay.io")
 OK, FAILED, USAGE, NOT_ALL_THERE = range(4)
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,107 @@ def test_a_damaged_blob_is_found_repaired_and_healed(caches: Caches, upstream: U
     assert len(gone.result[0]["errors"]) == 1
     assert 5_000_000 < warmed.result[0]["fetched"] < 5_100_000
     assert healed.code == OK
+
+
+def test_what_was_exported_is_imported_elsewhere_without_network(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    hub, quay = (upstream.push_index() for _ in REGISTRIES)
+    texts = (hub.name, f"{QUAY}/{quay.name}")
+    caches.cachectl("warm", *texts)
+    archive = tmp_path / "caches.tar.zst"
+
+    with upstream.away():
+        exported = caches.cachectl("export", archive, "--json")
+        before = other.cachectl("verify", *texts)
+        imported = other.cachectl("import", archive, "--json")
+        proved = other.cachectl("verify", *texts)
+        held = _held(other)
+        again = other.cachectl("import", archive, "--json")
+        endpoint = other.stack.outputs()["caches"][HUB]["endpoint"]
+        pulled = docker_cli.pull(endpoint, hub)
+
+    assert (exported.code, before.code, imported.code) == (OK, NOT_ALL_THERE, OK)
+    assert (proved.code, again.code) == (OK, OK)
+    assert set(exported.result["content"]) == set(imported.result) == set(REGISTRIES)
+    assert archive.stat().st_size == exported.result["size"]
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert pulled == hub.digest
+    assert (imported.result, held) == (again.result, _held(other))
+    assert other.cachectl("scrub").code == OK
+    assert [path.name for path in tmp_path.iterdir()] == [archive.name]
+
+
+def test_an_archive_that_is_not_as_it_was_is_refused_and_changes_nothing(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    caches.cachectl("warm", upstream.push_index().name)
+    archive = tmp_path / "caches.tar.zst"
+    caches.cachectl("export", archive)
+    content = archive.read_bytes()
+    middle = len(content) // 2
+    before = _held(other)
+
+    for broken in (
+        content[:middle],
+        content[:-1],
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        content + b"!",
+        b"something else",
+        b"",
+    ):
+        archive.write_bytes(broken)
+        ended = other.cachectl("import", archive)
+        assert ended.code == FAILED
+        assert f"{archive} was not imported" in ended.err
+        assert _held(other) == before
+
+
+def test_an_import_that_is_interrupted_changes_nothing(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    caches.cachectl("warm", upstream.push_index().name)
+    archive = tmp_path / "caches.tar.zst"
+    caches.cachectl("export", archive)
+    content = archive.read_bytes()
+    before = _held(other)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = other.cachectl.start("import", pipe)
+    with pipe.open("wb", buffering=0) as end:
+        end.write(content[: len(content) // 2])
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in said
+    assert "interrupted" in said
+    assert _held(other) == before
+
+
+def test_a_damaged_cache_is_not_exported(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    _damage(caches.containers[HUB], _largest_layer(caches, image))
+
+    ended = caches.cachectl("export", tmp_path / "caches.tar.zst")
+    caches.cachectl("scrub", "--repair")
+
+    assert ended.code == FAILED
+    assert "cachectl scrub --repair" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def _held(caches: Caches) -> set[str]:
+    """All files of the caches' storages, with the sum of what they hold."""
+    command = "busybox find /var/lib/registry -type f -exec busybox sha256sum {} +"
+    return {
+        line
+        for container in caches.containers.values()
+        for line in str(container.exec_run(["sh", "-c", command]).output).split("\\n")
+    }
 
 
 def _largest_layer(caches: Caches, image: str) -> str:

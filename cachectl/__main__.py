@@ -10,7 +10,11 @@ from docker.errors import DockerException
 from cachectl import console
 from cachectl.commands.export import export
 from cachectl.commands.import_ import import_
+from cachectl.commands.logs import logs
+from cachectl.commands.mirrors import mirrors
+from cachectl.commands.prune import prune
 from cachectl.commands.scrub import scrub
+from cachectl.commands.status import status
 from cachectl.commands.verify import verify
 from cachectl.commands.warm import warm
 from cachectl.errors import CachectlError, ExitCode, UsageError
@@ -27,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (warm, verify, scrub, export, import_):
+COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs)
+for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -46,6 +51,8 @@ def main() -> None:
         # Typer's own way to end after Ctrl-C.
         if ended.code != ExitCode.INTERRUPTED:
             raise
+        # Who is impatient presses Ctrl-C twice.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         code, message = ExitCode.INTERRUPTED, "interrupted"
     console.say(f"cachectl: {message}")
     sys.exit(code)

@@ -2,17 +2,20 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.integration.support import belongings, docker_cli, host
+from tests.integration.support import belongings, docker_cli, host, private_engine
 from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.containerd import Containerd
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
@@ -122,6 +125,10 @@ def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> 
         (("verify", "--images", "absent.txt"), "absent.txt cannot be read"),
         (("verify", "a/b:1", "--platform", "amd64"), "is no platform"),
         (("verify", "--stack", "nowhere"), "no stack nowhere is up"),
+        (("prune",), "say what may go"),
+        (("prune", "--older-than", "30"), "'30' is no age"),
+        (("prune", "--size", "much"), "'much' is no size"),
+        (("import", "absent.zst"), "absent.zst cannot be read"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_done(
@@ -257,6 +264,195 @@ def test_a_damaged_cache_is_not_exported(
     assert ended.code == FAILED
     assert "cachectl scrub --repair" in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_status_tells_what_the_caches_are_and_what_they_saved(
+    caches: Caches, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    endpoint = caches.stack.outputs()["caches"][HUB]["endpoint"]
+    before = caches.cachectl("status", "--json").result[HUB]
+    caches.cachectl("warm", image.name)
+    warm = caches.cachectl("status", "--json").result[HUB]
+    docker_cli.pull(endpoint, image)
+    with upstream.away():
+        pulled = caches.cachectl("status", "--json")
+        table = caches.cachectl("status")
+    after = pulled.result[HUB]
+
+    assert (pulled.code, table.code) == (OK, OK)
+    assert (warm["reachable"], after["reachable"]) == (True, False)
+    assert (after["health"], after["endpoint"], after["upstream"]) == (
+        "healthy",
+        endpoint,
+        upstream.url,
+    )
+    assert after["stored"]["tags"] == before["stored"]["tags"] + 1
+    assert warm["stored"]["size"] - before["stored"]["size"] > 5_000_000
+    fetched, served, idle = (
+        [now["stored"]["metrics"][name] - then["stored"]["metrics"][name] for name in _COUNTED]
+        for now, then in ((warm, before), (after, warm), (after, after))
+    )
+    assert fetched[0] > 5_000_000
+    assert served[0] < 10_000
+    assert served[1] > 5_000_000
+    assert served[2] >= 4
+    assert idle == [0, 0, 0]
+    [row] = [line.split() for line in table.out.splitlines() if line.split()[:1] == [HUB]]
+    assert row[1:5] == ["healthy", endpoint, "away", str(after["stored"]["tags"])]
+
+
+_COUNTED = ("from_upstream", "to_clients", "hits")
+
+
+def test_status_names_a_cache_that_does_not_run(caches: Caches) -> None:
+    container = caches.containers[QUAY]
+    container.stop(timeout=5)
+    try:
+        ended = caches.cachectl("status", "--json")
+    finally:
+        container.start()
+
+    assert ended.code == NOT_ALL_THERE
+    assert ended.result[QUAY]["health"] == "exited"
+    assert ended.result[QUAY]["stored"] is None
+    assert ended.result[HUB]["health"] == "healthy"
+
+
+def test_logs_show_pulls_of_one_upstream_or_all(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    caches.cachectl("warm", f"{QUAY}/{image}")
+
+    of_all = caches.cachectl("logs", "--tail", "50")
+    of_one = caches.cachectl("logs", QUAY, "--tail", "50")
+    of_none = caches.cachectl("logs", "nowhere.example")
+
+    path = f"/v2/{image.partition(':')[0]}/manifests/1"
+    assert {f"{HUB}:", f"{QUAY}:"} == {
+        line.split()[0] for line in of_all.out.splitlines() if path in line
+    }
+    assert path in of_one.out
+    assert "Wget" not in of_one.out
+    assert of_none.code == USAGE
+    assert f"it has those of: {HUB}, {QUAY}" in of_none.err
+
+
+def test_logs_are_followed_until_ctrl_c(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    process = caches.cachectl.start("logs", "--follow", "--tail", "0")
+    assert process.stdout is not None
+    time.sleep(2)
+    caches.cachectl("warm", image)
+    path = image.partition(":")[0]
+    line = next(line for line in process.stdout if path in line)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+
+    assert line.startswith(f"{HUB}: ")
+    assert process.returncode == INTERRUPTED
+    assert said == "cachectl: interrupted\n"
+
+
+def test_containerd_pulls_by_the_hosts_files(
+    caches: Caches, upstream: Upstream, containerd: Containerd, tmp_path: Path
+) -> None:
+    image = upstream.push_index()
+    for form in ("containerd", "kind"):
+        folder = tmp_path / form
+        assert caches.cachectl("mirrors", "--format", form, "--output", folder).code == OK
+        for registry in REGISTRIES:
+            pulled = containerd.pull_by(registry, image, folder / "certs.d")
+            assert pulled == image.digest
+
+
+def test_kind_mounts_the_folder_that_was_written(caches: Caches, tmp_path: Path) -> None:
+    refused = caches.cachectl("mirrors", "--format", "kind")
+    caches.cachectl("mirrors", "--format", "kind", "--output", tmp_path)
+
+    assert refused.code == USAGE
+    config = yaml.safe_load((tmp_path / "kind.yaml").read_text())
+    [mount] = config["nodes"][0]["extraMounts"]
+    assert {path.name for path in Path(mount["hostPath"]).iterdir()} == set(REGISTRIES)
+
+
+@pytest.mark.skipif(
+    bool(private_engine.why_impossible()), reason=private_engine.why_impossible() or "possible"
+)
+def test_docker_takes_the_daemon_json(
+    caches: Caches, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    printed = caches.cachectl("mirrors", "--format", "docker")
+    folder = tmp_path_factory.mktemp("engine")
+    config = tmp_path_factory.mktemp("config") / "daemon.json"
+    config.write_text(printed.out)
+    with (
+        private_engine.running(folder, ("--config-file", config)) as engine,
+        engine.client() as client,
+    ):
+        taken = client.info()["RegistryConfig"]
+
+    mirror = caches.stack.outputs()["mirrors"][HUB]
+    assert taken["Mirrors"] == [f"{mirror}/"]
+    assert taken["IndexConfigs"][mirror.removeprefix("http://")]["Secure"] is False
+
+
+def test_what_no_list_names_is_pruned_and_its_content_freed(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    kept, dropped = (upstream.push_index().name for _ in range(2))
+    caches.cachectl("warm", kept, dropped, f"{QUAY}/{dropped}")
+    (tmp_path / "keep.txt").write_text(f"# what stays\n{kept}\n{QUAY}/{dropped}\n")
+    prune = ("prune", "--keep", tmp_path / "keep.txt", "--json")
+
+    before = _held(caches)
+    shown = caches.cachectl(*prune)
+    untouched = _held(caches)
+    pruned = caches.cachectl(*prune, "--yes")
+    again = caches.cachectl(*prune, "--yes")
+    with upstream.away():
+        proved = caches.cachectl("verify", kept, dropped, f"{QUAY}/{dropped}", "--json")
+
+    assert (shown.code, pruned.code, again.code) == (OK, OK, OK)
+    assert untouched == before
+    assert shown.result == pruned.result
+    assert dropped in [image["image"] for image in pruned.result[HUB]["images"]]
+    assert kept not in [image["image"] for image in pruned.result[HUB]["images"]]
+    assert pruned.result[HUB]["freed"] > 5_000_000
+    assert again.result == {
+        registry: {"images": [], "blobs": [], "freed": 0} for registry in REGISTRIES
+    }
+    assert [image["proved"] for image in proved.result] == [True, False, True]
+    stored = caches.cachectl("status", "--json").result
+    assert [stored[registry]["stored"]["tags"] for registry in REGISTRIES] == [1, 1]
+    assert caches.cachectl("scrub").code == OK
+    warmed = caches.cachectl("warm", dropped, "--json")
+    assert warmed.code == OK
+    assert warmed.result[0]["fetched"] > 5_000_000
+
+
+def test_prune_by_age_and_size_spares_what_a_list_names(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    old, named, new = (upstream.push_index().name for _ in range(3))
+    (tmp_path / "keep.txt").write_text(named)
+    for image in (named, old):
+        caches.cachectl("warm", image)
+    time.sleep(1.1)
+    caches.cachectl("warm", new)
+
+    young = caches.cachectl("prune", "--older-than", "1h", "--json")
+    sized = caches.cachectl(
+        "prune", "-u", HUB, "--size", "11m", "--keep", tmp_path / "keep.txt", "--json", "--yes"
+    )
+    left = caches.cachectl("verify", old, named, new, "--json")
+    aged = caches.cachectl("prune", "-u", HUB, "--older-than", "0s", "--yes", "--json")
+
+    assert [one["images"] for one in young.result.values()] == [[], []]
+    assert old in [image["image"] for image in sized.result[HUB]["images"]]
+    assert [image["proved"] for image in left.result] == [False, True, True]
+    assert {image["image"] for image in aged.result[HUB]["images"]} == {named, new}
+    assert caches.cachectl("status", "--json").result[HUB]["stored"]["tags"] == 0
 
 
 def _held(caches: Caches) -> set[str]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 from docker import DockerClient
 
-from cachectl.stack import Cache
-from registry import reference, storage, throwaway, volume
+from cachectl import console
+from cachectl.stack import Cache, Stack
+from registry import lock, reference, storage, throwaway, volume
 from registry.platforms import Platform
 
 Item = TypeVar("Item")
@@ -16,6 +17,12 @@ Result = TypeVar("Result")
 
 AT_ONCE = 8
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
+
+
+def alone(stack: Stack) -> AbstractContextManager[None]:
+    """Keep other processes away from the storages of a stack; waits for one that is at work."""
+    waiting = f"another process is at work on the stack {stack.name}; waiting for its end"
+    return lock.held(stack.name, lambda: console.say(waiting))
 
 
 @contextmanager

@@ -1,14 +1,11 @@
 """The caches of a stack, found on the engine by the labels that all of them carry."""
 
-import fcntl
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from docker import DockerClient
@@ -129,26 +126,6 @@ def find(client: DockerClient, name: str | None) -> Stack:
         raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
     caches = sorted(stacks[name], key=lambda cache: cache.registry)
     return Stack(name, {cache.registry: cache for cache in caches})
-
-
-@contextmanager
-def locked(stack: Stack, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a stack for this process, so that no other one fetches or changes the same at once.
-
-    Args:
-        stack: which one.
-        on_wait: is called where another process holds it, before waiting for that to end.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / labels.PROJECT
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / f"{stack.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 from docker import DockerClient
 
-from cachectl import console, options, stack
+from cachectl import caches, console, options, stack
 from cachectl.archive import Writer
 from cachectl.console import Meter
 from cachectl.errors import CachectlError
@@ -34,16 +34,16 @@ def export(
     """
     with stack.engine() as client:
         found = stack.find(client, stack_name)
-        caches = found.only(upstreams or [])
+        wanted = found.only(upstreams or [])
         with (
-            stack.locked(found, lambda: console.say("another cachectl is at work; waiting")),
+            caches.alone(found),
             _replacing(file) as target,
             console.meter("exporting") as meter,
         ):
-            writer = Writer(target, tuple(caches))
+            writer = Writer(target, tuple(wanted))
             sizes = {
                 registry: _export(client, cache, writer, meter)
-                for registry, cache in caches.items()
+                for registry, cache in wanted.items()
             }
             writer.end()
             length = target.tell()

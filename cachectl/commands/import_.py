@@ -8,7 +8,7 @@ from typing import Annotated, BinaryIO
 import typer
 from docker import DockerClient
 
-from cachectl import console, options, stack, staging
+from cachectl import caches, console, options, stack, staging
 from cachectl.archive import Contents, Piece, Reader
 from cachectl.console import Meter
 from cachectl.errors import CachectlError, UsageError
@@ -39,7 +39,7 @@ def import_(
         found = stack.find(client, stack_name)
         try:
             with (
-                stack.locked(found, lambda: console.say("another cachectl is at work; waiting")),
+                caches.alone(found),
                 console.meter("importing") as meter,
             ):
                 imported = _import(client, found, source, meter)
@@ -66,10 +66,10 @@ def _import(
     client: DockerClient, found: Stack, source: BinaryIO, meter: Meter
 ) -> Mapping[str, Contents]:
     archive = Reader(source)
-    caches = found.only(archive.registries) if archive.registries else {}
+    involved = found.only(archive.registries) if archive.registries else {}
     with ExitStack() as clean_up:
         volumes = {}
-        for registry, cache in caches.items():
+        for registry, cache in involved.items():
             mounted = volume.mounted(client, cache.volume, cache.image)
             volumes[registry] = clean_up.enter_context(mounted)
             staging.discard(volumes[registry])

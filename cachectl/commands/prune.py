@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from cachectl import console, options, selection, stack
+from cachectl import caches, console, options, selection, stack
 from cachectl.errors import UsageError
 from cachectl.stack import Cache
 from registry import retention, storage, volume
@@ -60,11 +60,11 @@ def prune(
     most = None if size is None else number_of_bytes(size)
     with stack.engine() as client:
         found = stack.find(client, stack_name)
-        caches = found.only(upstreams or [])
-        with stack.locked(found, lambda: console.say("another cachectl is at work; waiting")):
+        wanted = found.only(upstreams or [])
+        with caches.alone(found):
             pruned = {
                 registry: _prune(client, cache, _choice(registry, kept, oldest, most), yes=yes)
-                for registry, cache in caches.items()
+                for registry, cache in wanted.items()
             }
     if as_json:
         console.as_json({registry: _described(one) for registry, one in pruned.items()})

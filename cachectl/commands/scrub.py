@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from cachectl import console, options, stack
+from cachectl import caches, console, options, stack
 from cachectl.errors import ExitCode
 from cachectl.stack import Cache
 from registry import storage, volume
@@ -36,7 +36,7 @@ def scrub(
     with stack.engine() as client:
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
-        with stack.locked(found, lambda: console.say("another cachectl is at work; waiting")):
+        with caches.alone(found):
             damages = {
                 registry: _scrub(client, cache, repair=repair) for registry, cache in wanted.items()
             }

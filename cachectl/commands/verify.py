@@ -33,7 +33,7 @@ def verify(
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
-        with stack.locked(found, lambda: console.say("another cachectl is at work; waiting")):
+        with caches.alone(found):
             texts = texts or caches.stored_images(client, found.caches.values())
             involved = caches.of_images(found.caches, texts)
             with (

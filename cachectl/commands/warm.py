@@ -36,7 +36,7 @@ def warm(
         found = stack.find(client, stack_name)
         involved = caches.of_images(found.caches, texts)
         with (
-            stack.locked(found, lambda: console.say("another cachectl is at work; waiting")),
+            caches.alone(found),
             caches.serving(client, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):

@@ -16,6 +16,7 @@ from docker.models.containers import Container
 from tests.integration.support import belongings, docker_cli, host, private_engine
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
+from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
@@ -114,7 +115,31 @@ def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> 
     assert [process.returncode for process in started] == [OK, OK]
     fetched = sorted('"fetched": 0' in out for out, _ in ended)
     assert fetched == [False, True]
-    assert any("another cachectl is at work" in said for _, said in ended)
+    assert any("another process is at work" in said for _, said in ended)
+
+
+@pytest.mark.parametrize("command", ["warm", "verify"])
+def test_ctrl_c_leaves_no_container_behind(
+    caches: Caches, upstream: Upstream, engine: DockerClient, command: str
+) -> None:
+    image = upstream.push_index().name
+    volume = caches.stack.outputs()["caches"][HUB]["volume"]
+    filters: dict[str, str | list[str] | bool] = {
+        "label": f"talos-registry-cache.throwaway={volume}"
+    }
+    process = caches.cachectl.start(command, image)
+    eventually(
+        lambda: engine.containers.list(all=True, filters=filters, ignore_removed=True),
+        within_s=30,
+        what="a throw-away registry is made",
+    )
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED
+    assert said.endswith("cachectl: interrupted\n")
+    assert "Traceback" not in said
+    assert engine.containers.list(all=True, filters=filters, ignore_removed=True) == []
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class Writer:
     """Writes an archive."""
 
     def __init__(self, file: BinaryIO, registries: tuple[str, ...]) -> None:
-        compressor = zstandard.ZstdCompressor(level=LEVEL, threads=-1, write_checksum=True)
+        compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         self._file = compressor.stream_writer(file, closefd=False)
         self._contents: dict[str, Contents] = {}
         self._digest = ""

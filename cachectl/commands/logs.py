@@ -36,8 +36,10 @@ def logs(
             _follow(client, caches, tail)
             return
         for cache in caches.values():
-            printed = client.containers.get(cache.container).logs(tail=tail)
-            for line in printed.decode(errors="replace").splitlines():
+            # All of it, which is bounded by the stack's settings: health checks do not count.
+            printed = client.containers.get(cache.container).logs().decode(errors="replace")
+            lines = [line for line in printed.splitlines() if not _is_health_check(line)]
+            for line in lines[max(0, len(lines) - tail) :]:
                 _print(cache, line, caches)
 
 
@@ -49,8 +51,9 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
         container = client.containers.get(cache.container)
         for piece in container.logs(stream=True, follow=True, tail=tail):
             *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                _print(cache, line.decode(errors="replace"), caches)
+            for line in (line.decode(errors="replace") for line in lines):
+                if not _is_health_check(line):
+                    _print(cache, line, caches)
 
     threads = [
         threading.Thread(target=follow, args=(cache,), daemon=True) for cache in caches.values()
@@ -62,7 +65,9 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
 
 
 def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
-    if any(sign in line for sign in HEALTH_CHECK):
-        return
     name = f"{cache.registry}: " if len(caches) > 1 else ""
     console.out.print(f"{name}{line}", markup=False)
+
+
+def _is_health_check(line: str) -> bool:
+    return any(sign in line for sign in HEALTH_CHECK)

@@ -50,7 +50,9 @@ def status(
     """Show each cache: its health, its upstream, what it has stored and what that has saved.
 
     Hits, misses and bytes are the registry's own numbers since it was started last; saved is what
-    clients got and the upstream did not have to send. The upstream is asked from this machine.
+    clients got and the upstream did not have to send. The registry takes a request for a part of
+    a blob for one for the whole, so that warming counts as a client. The upstream is asked from
+    this machine.
 
     Exit codes: 0 all caches are healthy, 1 it could not be found out, 2 wrong usage, 3 a cache is
     not healthy. An upstream that is away is no error: that is what caches are for.

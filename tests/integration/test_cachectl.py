@@ -13,6 +13,8 @@ import yaml
 from docker import DockerClient
 from docker.models.containers import Container
 
+from talos import versions
+from talos.images import of_kubernetes
 from tests.integration.support import belongings, docker_cli, host, private_engine
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -289,6 +291,22 @@ def test_a_damaged_cache_is_not_exported(
     assert ended.code == FAILED
     assert "cachectl scrub --repair" in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_a_cluster_are_those_that_talosctl_lists(
+    caches: Caches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talosctl = versions.find("talosctl-1.13")
+    (tmp_path / "talosctl").symlink_to(talosctl.path)
+    monkeypatch.setitem(caches.cachectl.env, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    proof = caches.cachectl("verify", "--talos-version", "1.13", "--json")
+    other_version = caches.cachectl("verify", "--talos-version", "1.2")
+
+    assert proof.code == NOT_ALL_THERE
+    assert [image["image"] for image in proof.result] == list(of_kubernetes(talosctl))
+    assert other_version.code == USAGE
+    assert "put talosctl 1.2 first on PATH" in other_version.err
 
 
 def test_status_tells_what_the_caches_are_and_what_they_saved(

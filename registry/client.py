@@ -248,7 +248,7 @@ class RegistryClient:
         """Make a request; what is wrong with the answer or on the way to it is raised."""
         try:
             async with self._http.stream(method, url, headers=headers) as answer:
-                self.rate_limit = _rate_limit(answer.headers) or self.rate_limit
+                self.rate_limit = rate_limit(answer.headers) or self.rate_limit
                 if not answer.is_success:
                     raise await _refusal(method, url, answer)
                 yield answer
@@ -356,8 +356,8 @@ def _reason(error: httpx2.RequestError) -> str:
     return f"{kind}: {error}" if str(error) else kind
 
 
-def _rate_limit(headers: httpx2.Headers) -> RateLimit | None:
-    """Read `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`."""
+def rate_limit(headers: httpx2.Headers) -> RateLimit | None:
+    """What headers say of a limit: `ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 76`."""
     remaining = _LIMIT.match(headers.get("ratelimit-remaining", ""))
     limit = _LIMIT.match(headers.get("ratelimit-limit", ""))
     if not remaining:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -89,6 +89,19 @@ def parse(content: bytes, media_type: str) -> Manifest | Index:
         raise ContentError(f"it is no {media_type}: {problems}") from None
 
 
+def digests_in(content: bytes) -> tuple[str, ...]:
+    """The digests that content names, where it is a manifest or an index; none otherwise.
+
+    Whatever kind of manifest it is: what a storage keeps need not be an image.
+    """
+    try:
+        named = _NAMING.validate_json(content)
+    except ValidationError:
+        return ()
+    one = [named.config] if named.config else []
+    return tuple(part.digest for part in (*one, *named.layers, *named.manifests))
+
+
 def choose(manifests: Sequence[Descriptor], node: Platform) -> Descriptor:
     """The manifest of an index that a node runs, as containerd chooses it.
 
@@ -116,6 +129,23 @@ def is_attestation(entry: Descriptor) -> bool:
 def _platform(entry: Descriptor) -> Platform | None:
     return entry.platform and platforms.normal(entry.platform)
 
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Naming:
+    """What all manifests and indexes have in common."""
+
+    schema_version: Annotated[Literal[2], Field(alias="schemaVersion")]
+    config: _Named | None = None
+    layers: tuple[_Named, ...] = ()
+    manifests: tuple[_Named, ...] = ()
+
+
+_NAMING = TypeAdapter(_Naming)
 
 _FORMS: Mapping[str, TypeAdapter[Manifest] | TypeAdapter[Index]] = {
     **{media_type: TypeAdapter(Manifest) for media_type in MANIFESTS},

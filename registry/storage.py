@@ -1,6 +1,8 @@
-"""The storage of a registry on disk: what it holds, what of it is damaged, and its repair.
+"""The storage of a registry: what it holds, and what of it is damaged.
 
-The layout is that of distribution's file system driver (registry/storage/paths.go, 3.1.2):
+It is read as one tar stream, which is how the engine hands out the content of a volume: on another
+machine too, and without anything running beside the storage. The layout is that of distribution's
+file system driver (registry/storage/paths.go, 3.1.2):
 
     docker/registry/v2/
         blobs/sha256/<first two digits>/<hex>/data
@@ -9,23 +11,130 @@ The layout is that of distribution's file system driver (registry/storage/paths.
         repositories/<name>/_manifests/tags/<tag>/current/link
         repositories/<name>/_manifests/tags/<tag>/index/sha256/<hex>/link
 
-A link is a file that holds a digest. Nothing is followed but those, so no link of the file system
-leads anywhere else.
+A link is a file that holds a digest. Links of the file system are left alone.
 """
 
 import hashlib
-import os
-import shutil
+import re
+import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import IO, Any, Protocol
 
+from registry import manifests
 from registry.reference import is_digest
 
 PIECE = 1 << 20
 LONGEST_LINK = 256
+V2 = "docker/registry/v2"
+_HEX = r"(?P<hex>[a-f0-9]{64})"
+_TAG = r"(?P<tag>[^/]+)"
+_DATA = re.compile(rf"{V2}/blobs/sha256/[a-f0-9]{{2}}/{_HEX}/data")
+
+OnPiece = Callable[[str, int, bytes], object]
+"""Is given digest and size of content, and each piece of it in order; an empty one at least."""
+
+
+class StorageError(Exception):
+    """A storage could not be read to its end."""
+
+
+class Source(Protocol):
+    """What a tar stream comes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to so many bytes; none at the end."""
+        ...
+
+
+class Kind(Enum):
+    """What a link is for; the value is its folder, below that of its repository."""
+
+    LAYER = rf"_layers/sha256/{_HEX}"
+    REVISION = rf"_manifests/revisions/sha256/{_HEX}"
+    HISTORY = rf"_manifests/tags/{_TAG}/index/sha256/{_HEX}"
+    TAG = rf"_manifests/tags/{_TAG}"
+
+
+# A tag's folder holds others, and it is forgotten as a whole: one that stands for nothing would
+# still be listed.
+_LINKS = [
+    (kind, re.compile(rf"(?P<folder>{V2}/repositories/(?P<repository>.+?)/{kind.value})"))
+    for kind in Kind
+]
+_LINK_FILES = {kind: "/current/link" if kind is Kind.TAG else "/link" for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content that is stored, a manifest or a blob.
+
+    Attributes:
+        size: in bytes.
+        found: the digest that it has; its name is the one that it should have.
+        refers_to: what it names, where it is a manifest or an index.
+    """
+
+    size: int
+    found: str
+    refers_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What refers to content.
+
+    Attributes:
+        kind: what it is for.
+        repository: the repository that it belongs to.
+        tag: the tag, for a tag and for what one has stood for; else empty.
+        named: the digest that its folder is named after; a tag's is not, and has None.
+        digest: the digest that it holds, or None where it holds none.
+        folder: what to remove in order to forget it, below the storage's root.
+        modified: when it was written, in seconds since 1970.
+    """
+
+    kind: Kind
+    repository: str
+    tag: str
+    named: str | None
+    digest: str | None
+    folder: str
+    modified: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it leads to what it is named after."""
+        return self.digest is not None and (self.named in {None, self.digest})
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What a storage holds.
+
+    Attributes:
+        blobs: by digest.
+        links: all that refers to them.
+    """
+
+    blobs: Mapping[str, Blob]
+    links: tuple[Link, ...]
+
+    @property
+    def tags(self) -> Mapping[tuple[str, str], str]:
+        """What each tag stands for, by repository and tag."""
+        return {
+            (link.repository, link.tag): link.digest
+            for link in self.links
+            if link.kind is Kind.TAG and link.digest
+        }
+
+    @property
+    def size(self) -> int:
+        """All content together, in bytes."""
+        return sum(blob.size for blob in self.blobs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,161 +145,171 @@ class Damage:
         digest: the content, or None where not even that can be told.
         problem: what is wrong.
         repositories: those that refer to it.
-        paths: the folders to remove, so that the next pull fetches it again; the content's first.
+        folders: what to remove, so that the next pull fetches it again. The content's folder is
+            the first one: a registry never overwrites content that is there.
     """
 
     digest: str | None
     problem: str
     repositories: tuple[str, ...]
-    paths: tuple[Path, ...]
+    folders: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """What refers to content.
-
-    Attributes:
-        repository: the repository that it belongs to.
-        folder: what to remove in order to forget it.
-        named: the digest that its folder is named after, or None where that is a tag's.
-        digest: the digest that it holds, or None where it holds none.
-    """
-
-    repository: str
-    folder: Path
-    named: str | None
-    digest: str | None
-
-    @property
-    def is_sound(self) -> bool:
-        return self.digest is not None and self.named in {None, self.digest}
-
-
-def repositories(root: Path) -> Iterator[str]:
-    """The repositories of a storage, by name.
+def read(source: Source, on_piece: OnPiece = lambda _digest, _size, _piece: None) -> Storage:
+    """Read all that is stored.
 
     Args:
-        root: the folder that the registry has as its `rootdirectory`.
+        source: a tar stream of the registry's `rootdirectory`, in one folder of any name.
+        on_piece: is given all content, piece by piece.
+
+    Raises:
+        StorageError: the stream ends too early, or is none.
     """
-    base = _v2(root) / "repositories"
-    for folder, names, _ in os.walk(base):
-        if {"_layers", "_manifests"} & set(names):
-            yield Path(folder).relative_to(base).as_posix()
-        names[:] = sorted(name for name in names if not name.startswith("_"))
+    blobs: dict[str, Blob] = {}
+    links: dict[str, Link] = {}
+    try:
+        counted = _Counted(source)
+        with tarfile.open(fileobj=_as_file(counted), mode="r|", bufsize=PIECE) as tar:
+            for entry in tar:
+                _take(tar, entry, blobs, links, on_piece)
+                # It remembers all that it has seen otherwise.
+                tar.members.clear()  # type: ignore[attr-defined]
+            # Two empty blocks are its end; tarfile takes a stream without them for complete.
+            if counted.drain() - tar.offset < 2 * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("unexpected end of data")
+    except tarfile.TarError as error:
+        raise StorageError(f"the storage cannot be read to its end: {error}") from error
+    return Storage(blobs, tuple(links[folder] for folder in sorted(links)))
 
 
-def tags(root: Path, repository: str) -> dict[str, str]:
-    """The tags of a repository, each with the digest that it stands for."""
-    folder = _v2(root) / "repositories" / repository / "_manifests" / "tags"
-    found = {tag.name: _read_link(tag / "current" / "link") for tag in _folders(folder)}
-    return {tag: digest for tag, digest in found.items() if digest}
-
-
-def blobs(root: Path) -> dict[str, int]:
-    """What is stored, manifests too: each digest with the size of its content in bytes."""
-    sizes = {}
-    for beginning in _folders(_v2(root) / "blobs" / "sha256"):
-        for folder in _folders(beginning):
-            data = folder / "data"
-            if is_digest(f"sha256:{folder.name}") and data.is_file():
-                sizes[f"sha256:{folder.name}"] = data.stat().st_size
-    return sizes
-
-
-def scrub(root: Path, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[Damage]:
-    """Read all that is stored, and find what is damaged or gone.
-
-    Args:
-        root: the folder that the registry has as its `rootdirectory`.
-        on_bytes: is told how many bytes were read, as they are.
-    """
-    links: defaultdict[str, list[_Link]] = defaultdict(list)
-    for link in _links(root):
+def damages(storage: Storage) -> Iterator[Damage]:
+    """What is damaged or gone."""
+    links: defaultdict[str, list[Link]] = defaultdict(list)
+    for link in storage.links:
         if link.is_sound and link.digest:
             links[link.digest].append(link)
         else:
             problem = f"its link holds {link.digest or 'no digest'}"
             yield Damage(link.named, problem, (link.repository,), (link.folder,))
-    stored = blobs(root)
-    for digest in stored:
-        found = _hash(_data(root, digest), on_bytes)
-        if found != digest:
-            yield _damage(root, digest, f"its content has the digest {found}", links)
+    for digest, blob in storage.blobs.items():
+        if blob.found != digest:
+            yield _damage(digest, f"its content has the digest {blob.found}", links)
     for digest in links:
-        if digest not in stored:
-            yield _damage(root, digest, "its content is gone", links)
+        if digest not in storage.blobs:
+            yield _damage(digest, "its content is gone", links)
 
 
-def repair(damage: Damage) -> None:
-    """Remove what is damaged and what refers to it, and nothing else; safe to repeat.
+def blob_folder(digest: str) -> str:
+    """Where content is stored, below the storage's root."""
+    name = digest.removeprefix("sha256:")
+    return f"{V2}/blobs/sha256/{name[:2]}/{name}"
 
-    Stop the registry first, or restart it then: it remembers what it had.
+
+def link_file(kind: Kind, repository: str, digest: str, tag: str = "") -> str:
+    """Where a link is stored, below the storage's root.
+
+    Args:
+        kind: what it is for.
+        repository: the repository that it belongs to.
+        digest: what it refers to.
+        tag: the tag, for a tag and for what one has stood for.
     """
-    # The content first: a registry never overwrites one that is there.
-    for path in damage.paths:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(path)
+    folder = kind.value.replace(_HEX, digest.removeprefix("sha256:")).replace(_TAG, tag)
+    return f"{V2}/repositories/{repository}/{folder}{_LINK_FILES[kind]}"
 
 
-def _damage(root: Path, digest: str, problem: str, links: Mapping[str, list[_Link]]) -> Damage:
+def tag_at(path: str) -> tuple[str, str] | None:
+    """The repository and the tag that a file is the current link of, or None."""
+    link = _link(path)
+    if link and link.kind is Kind.TAG and path == link.folder + _LINK_FILES[Kind.TAG]:
+        return link.repository, link.tag
+    return None
+
+
+class _Counted:
+    """A source that counts what was read of it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._count = 0
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._source.read(size)
+        self._count += len(piece)
+        return piece
+
+    def drain(self) -> int:
+        """Read to the end; returns how many bytes there were."""
+        while self.read(PIECE):
+            pass
+        return self._count
+
+
+def _take(
+    tar: tarfile.TarFile,
+    entry: tarfile.TarInfo,
+    blobs: dict[str, Blob],
+    links: dict[str, Link],
+    on_piece: OnPiece,
+) -> None:
+    path = entry.name.partition("/")[2]
+    if entry.isfile() and (data := _DATA.fullmatch(path)):
+        digest = f"sha256:{data['hex']}"
+        blobs[digest] = _read_blob(_content(tar, entry), digest, entry.size, on_piece)
+    elif link := _link(path):
+        # A folder counts until its file is seen: it is a link that holds nothing.
+        links.setdefault(link.folder, link)
+        if entry.isfile() and path == link.folder + _LINK_FILES[link.kind]:
+            text = _content(tar, entry).read(LONGEST_LINK).decode(errors="replace").strip()
+            links[link.folder] = replace(
+                link, digest=text if is_digest(text) else None, modified=int(entry.mtime)
+            )
+
+
+def _read_blob(content: IO[bytes], digest: str, size: int, on_piece: OnPiece) -> Blob:
+    hashed, beginning = hashlib.sha256(), b""
+    while piece := content.read(PIECE):
+        if len(beginning) < manifests.SIZE_LIMIT and (beginning or piece.startswith(b"{")):
+            beginning += piece
+        hashed.update(piece)
+        on_piece(digest, size, piece)
+    if size == 0:
+        on_piece(digest, size, b"")
+    refers_to = manifests.digests_in(beginning) if len(beginning) == size else ()
+    return Blob(size, f"sha256:{hashed.hexdigest()}", refers_to)
+
+
+def _link(path: str) -> Link | None:
+    """The link that a file or folder is or belongs to, without what it holds."""
+    for kind, pattern in _LINKS:
+        if match := pattern.match(path):
+            rest = path[match.end() :]
+            if rest and not rest.startswith("/"):
+                continue
+            parts = match.groupdict()
+            named = f"sha256:{parts['hex']}" if "hex" in parts else None
+            tag = parts.get("tag", "")
+            return Link(kind, parts["repository"], tag, named, None, parts["folder"])
+    return None
+
+
+def _damage(digest: str, problem: str, links: Mapping[str, list[Link]]) -> Damage:
     own = links.get(digest, [])
     return Damage(
         digest,
         problem,
         tuple(sorted({link.repository for link in own})),
-        (_data(root, digest).parent, *(link.folder for link in own)),
+        (blob_folder(digest), *(link.folder for link in own)),
     )
 
 
-def _links(root: Path) -> Iterator[_Link]:
-    """All that refers to content."""
-    for repository in repositories(root):
-        base = _v2(root) / "repositories" / repository
-        tagged = list(_folders(base / "_manifests" / "tags"))
-        for named_after in (
-            base / "_layers",
-            base / "_manifests" / "revisions",
-            *(tag / "index" for tag in tagged),
-        ):
-            for folder in _folders(named_after / "sha256"):
-                digest = _read_link(folder / "link")
-                yield _Link(repository, folder, f"sha256:{folder.name}", digest)
-        for tag in tagged:
-            # As a whole: a tag that stands for nothing would still be listed.
-            yield _Link(repository, tag, None, _read_link(tag / "current" / "link"))
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(entry)
+    if content is None:
+        raise StorageError(f"{entry.name} is no file")
+    return content
 
 
-def _read_link(path: Path) -> str | None:
-    """The digest in a link, or None where there is no usable one."""
-    try:
-        with path.open("rb") as link:
-            text = link.read(LONGEST_LINK).decode(errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return text if is_digest(text) else None
-
-
-def _hash(path: Path, on_bytes: Callable[[int], object]) -> str:
-    content = hashlib.sha256()
-    with path.open("rb") as data:
-        while piece := data.read(PIECE):
-            content.update(piece)
-            on_bytes(len(piece))
-    return f"sha256:{content.hexdigest()}"
-
-
-def _data(root: Path, digest: str) -> Path:
-    name = digest.removeprefix("sha256:")
-    return _v2(root) / "blobs" / "sha256" / name[:2] / name / "data"
-
-
-def _v2(root: Path) -> Path:
-    return root / "docker" / "registry" / "v2"
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, by name; none where it does not exist."""
-    if folder.is_dir():
-        yield from sorted(
-            entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()
-        )
+def _as_file(source: Source) -> Any:
+    """What tarfile takes: it only ever reads from a stream."""
+    return source

@@ -57,7 +57,7 @@ def serving(
     try:
         yield _wait(container)
     finally:
-        _remove(container)
+        remove(container)
 
 
 def remove_leftovers(engine: DockerClient, volume: str) -> None:
@@ -66,7 +66,13 @@ def remove_leftovers(engine: DockerClient, volume: str) -> None:
         all=True, filters={"label": f"{LABEL}={volume}"}, ignore_removed=True
     )
     for container in leftovers:
-        _remove(container)
+        remove(container)
+
+
+def remove(container: Container) -> None:
+    """Remove a container, whatever it is doing."""
+    with suppress(NotFound):
+        container.remove(force=True, v=True)
 
 
 def _run(engine: DockerClient, volume: str, image: str, *, writable: bool) -> Container:
@@ -106,8 +112,3 @@ def _answers(url: str) -> bool:
         return httpx2.get(f"{url}/v2/", trust_env=False).is_success
     except httpx2.TransportError:
         return False
-
-
-def _remove(container: Container) -> None:
-    with suppress(NotFound):
-        container.remove(force=True, v=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from registry import storage
 from registry.errors import AnswerError, ContentError
 from registry.platforms import Platform
 from registry.retry import Retry
@@ -17,6 +16,7 @@ from registry.warm import NotWarmed, Warmed, warm
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import images
+from tests.unit.registry.support.folders import read, repair, scrub
 from tests.unit.registry.support.images import Blob, Built
 
 pytestmark = [
@@ -146,8 +146,8 @@ def test_what_is_damaged_is_named_repaired_and_fetched_again(
         data = cache.root / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
         data.write_bytes(bytes(len(own.content)))
         [damaged] = proved(cache, TEXTS[0])
-    [found] = storage.scrub(tmp_path / "cache")
-    storage.repair(found)
+    [found] = scrub(tmp_path / "cache")
+    repair(tmp_path / "cache", found)
     [missing] = proved(cache, TEXTS[0])
     with distribution.caching(tmp_path / "cache", upstream) as cache:
         [outcome] = warmed(cache, TEXTS[0])
@@ -175,16 +175,16 @@ def test_a_cache_fetches_a_blob_for_a_head_too(
     httpx2.head(f"{cache.url}/v2/{NAMES[0]}/blobs/{own.digest}").raise_for_status()
 
     assert cache.pulled_bytes() == len(own.content)
-    assert own.digest in storage.blobs(cache.root)
+    assert own.digest in read(cache.root).blobs
 
 
 def test_the_layout_on_disk_is_read_as_the_registry_means_it(
     upstream: Distribution, built: dict[str, Built]
 ) -> None:
-    assert list(storage.repositories(upstream.root)) == sorted(NAMES)
-    assert {name: storage.tags(upstream.root, name) for name in NAMES} == {
-        name: {"1": image.digest} for name, image in built.items()
+    stored = read(upstream.root)
+    assert stored.tags == {(name, "1"): image.digest for name, image in built.items()}
+    expected = {
+        blob.digest for image in built.values() for blob in (*image.manifests, *image.blobs)
     }
-    stored = {blob.digest for image in built.values() for blob in (*image.manifests, *image.blobs)}
-    assert set(storage.blobs(upstream.root)) == stored
-    assert list(storage.scrub(upstream.root)) == []
+    assert set(stored.blobs) == expected
+    assert scrub(upstream.root) == []

@@ -41,11 +41,15 @@ class Containerd:
         Raises:
             CommandFailedError: it could not be pulled.
         """
+        return self.pull_by(registry, image, self._hosts(mirrors))
+
+    def pull_by(self, registry: str, image: Pushed, hosts: Path) -> str:
+        """The same by a folder with a `hosts.toml` for each registry."""
         reference = f"{registry}/{image.name}"
         try:
             self._ctr(
                 "images", "pull",
-                "--hosts-dir", str(self._hosts(mirrors)),
+                "--hosts-dir", str(hosts),
                 "--platform", f"linux/{host.architecture()}",
                 "--snapshotter", "native",
                 reference,

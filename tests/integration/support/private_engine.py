@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,10 +34,13 @@ class PrivateEngine:
         enter: what a command line begins with that runs in its network namespace.
     """
 
-    def __init__(self, folder: Path, run_folder: Path, namespace: str) -> None:
+    def __init__(
+        self, folder: Path, run_folder: Path, namespace: str, options: Sequence[str | Path]
+    ) -> None:
         self.host = f"unix://{run_folder}/docker.sock"
         self._folder = folder
         self._run_folder = run_folder
+        self._options = options
         self.enter = ("nsenter", f"--net=/run/netns/{namespace}")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,6 +56,7 @@ class PrivateEngine:
                     "--exec-root", self._run_folder / "exec",
                     "--pidfile", self._run_folder / "docker.pid",
                     *privileged_runtime.options(self._folder),
+                    *self._options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -167,14 +171,19 @@ def why_impossible() -> str:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[PrivateEngine]:
-    """Run a private engine that has the registry image, and remove all of it at the end."""
+def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[PrivateEngine]:
+    """Run a private engine that has the registry image, and remove all of it at the end.
+
+    Args:
+        folder: where it keeps its files.
+        options: more options of dockerd.
+    """
     # Paths of sockets are short by law, and a test's temporary folder is not.
     name = f"it-{secrets.token_hex(4)}"
     run_folder = Path("/run") / name
     run_folder.mkdir(mode=0o700)
     processes.run("ip", "netns", "add", name)
-    engine = PrivateEngine(folder, run_folder, name)
+    engine = PrivateEngine(folder, run_folder, name, options)
     try:
         processes.run("ip", "-netns", name, "link", "set", "lo", "up")
         engine.start()

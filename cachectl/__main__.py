@@ -1,0 +1,67 @@
+"""The entry point: `cachectl`, or `python -m cachectl`."""
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+from docker.errors import DockerException
+
+from cachectl import console
+from cachectl.commands.export import export
+from cachectl.commands.import_ import import_
+from cachectl.commands.logs import logs
+from cachectl.commands.mirrors import mirrors
+from cachectl.commands.prune import prune
+from cachectl.commands.scrub import scrub
+from cachectl.commands.status import status
+from cachectl.commands.verify import verify
+from cachectl.commands.warm import warm
+from cachectl.errors import CachectlError, ExitCode, UsageError
+from registry.errors import RegistryError
+from registry.storage import StorageError
+from talos.errors import TalosError
+
+app = typer.Typer(
+    name="cachectl",
+    help="Work with the registry caches of a stack: see them, fill them, prove them, carry them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs)
+for command in COMMANDS:
+    app.command(command.__name__.rstrip("_"))(command)
+
+
+def main() -> None:
+    """Run the command that the command line names; ends the process with its exit code."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        app()
+    except UsageError as error:
+        code, message = ExitCode.USAGE, str(error)
+    except (CachectlError, RegistryError, StorageError, TalosError) as error:
+        code, message = ExitCode.FAILED, str(error)
+    except (DockerException, OSError) as error:
+        code, message = ExitCode.FAILED, f"the container engine or this machine: {error}"
+    except SystemExit as ended:
+        # Typer's own way to end after Ctrl-C.
+        if ended.code != ExitCode.INTERRUPTED:
+            raise
+        # Who is impatient presses Ctrl-C twice.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code, message = ExitCode.INTERRUPTED, "interrupted"
+    console.say(f"cachectl: {message}")
+    sys.exit(code)
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that what was started for a while is removed."""
+    signal.raise_signal(signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of cachectl, one a file; each says what it does in its own help."""

@@ -1,0 +1,88 @@
+"""cachectl import: what another machine has exported becomes part of the caches."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from docker import DockerClient
+
+from cachectl import caches, console, options, stack, staging
+from cachectl.archive import Contents, Piece, Reader
+from cachectl.console import Meter
+from cachectl.errors import CachectlError, UsageError
+from cachectl.stack import Stack
+from registry import volume
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive of `cachectl export`.")],
+    *,
+    stack_name: options.StackName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Add what an archive has to the caches; no network is needed.
+
+    The archive is read once: all of it is checked and written beside what the caches store, and
+    becomes part of that only when it has turned out to be complete and unchanged. Until then an
+    error or Ctrl-C leaves the caches as they were. Importing again changes nothing. A tag that is
+    there already stands for what the archive says afterwards.
+
+    Exit codes: 0 all of it is in the caches, 1 it could not be imported, 2 wrong usage.
+    """
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    with source, stack.engine() as client:
+        found = stack.find(client, stack_name)
+        try:
+            with (
+                caches.alone(found),
+                console.meter("importing") as meter,
+            ):
+                imported = _import(client, found, source, meter)
+        except CachectlError as error:
+            raise CachectlError(f"{file} was not imported: {error}") from error
+    if as_json:
+        console.as_json(
+            {
+                registry: {"content": len(own.content), "size": sum(own.content.values())}
+                for registry, own in imported.items()
+            }
+        )
+    else:
+        console.table(
+            ("upstream", ">content"),
+            (
+                (registry, console.size(sum(own.content.values())))
+                for registry, own in imported.items()
+            ),
+        )
+
+
+def _import(
+    client: DockerClient, found: Stack, source: BinaryIO, meter: Meter
+) -> Mapping[str, Contents]:
+    archive = Reader(source)
+    involved = found.only(archive.registries) if archive.registries else {}
+    with ExitStack() as clean_up:
+        volumes = {}
+        for registry, cache in involved.items():
+            mounted = volume.mounted(client, cache.volume, cache.image)
+            volumes[registry] = clean_up.enter_context(mounted)
+            staging.discard(volumes[registry])
+            clean_up.callback(staging.discard, volumes[registry])
+        for registry, pieces in archive.contents():
+            staging.stage(volumes[registry], _counted(pieces, meter))
+        imported = archive.manifest()
+        for registry, own in imported.items():
+            staging.commit(volumes[registry], own.links)
+    return imported
+
+
+def _counted(pieces: Iterator[Piece], meter: Meter) -> Iterator[Piece]:
+    for piece in pieces:
+        meter.add(len(piece.piece))
+        yield piece

@@ -1,0 +1,95 @@
+"""cachectl mirrors: other tools use the same caches."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cachectl import console, options, stack
+from cachectl import mirrors as formats
+from cachectl.errors import CachectlError, UsageError
+from cachectl.mirrors import Format
+from talos import machine_config, versions
+
+
+def mirrors(
+    *,
+    form: Annotated[
+        Format, typer.Option("--format", "-f", help="Whose configuration.")
+    ] = Format.TALOS,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Write files there, not to a terminal."
+        ),
+    ] = None,
+    talos_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="For nodes of this version of Talos; newest if left out."
+        ),
+    ] = None,
+    upstreams: options.Upstreams = None,
+    stack_name: options.StackName = None,
+) -> None:
+    """Print the configuration with which another tool pulls through the caches.
+
+    talos: a patch, for `talosctl … --config-patch @FILE`. containerd: a hosts.toml for each
+    registry, below containerd's config_path. docker: a daemon.json; Docker mirrors Docker Hub only.
+    k3d: a file for `k3d cluster create --registry-config`. kind: a file for `kind create cluster
+    --config` and a folder that it mounts, so it needs `--output`.
+
+    Addresses are those that nodes in containers reach, and this machine as well.
+
+    Exit codes: 0 printed or written, 1 it could not be written, 2 wrong usage.
+    """
+    with stack.engine() as client:
+        caches = stack.find(client, stack_name).only(upstreams or [])
+    offered = {registry: cache.mirror for registry, cache in caches.items() if cache.mirror}
+    files = _files(form, offered, output, talos_version)
+    if output is not None:
+        _write(output, files)
+        return
+    for name, content in files.items():
+        if len(files) > 1:
+            console.out.print(f"# {name}", markup=False)
+        console.out.print(content, markup=False, end="")
+
+
+def _files(
+    form: Format, offered: Mapping[str, str], output: Path | None, talos_version: str | None
+) -> Mapping[str, str]:
+    match form:
+        case Format.TALOS:
+            return formats.talos(offered, legacy=_is_legacy(talos_version))
+        case Format.CONTAINERD:
+            return formats.containerd(offered)
+        case Format.DOCKER:
+            return formats.docker(offered)
+        case Format.K3D:
+            return formats.k3d(offered)
+        case Format.KIND:
+            if output is None:
+                raise UsageError("kind mounts a folder with files: say where by --output FOLDER")
+            return formats.kind(offered, output.absolute())
+
+
+def _is_legacy(talos_version: str | None) -> bool:
+    if talos_version is None:
+        return False
+    version = versions.parse(talos_version)
+    if version is None:
+        raise UsageError(f"{talos_version!r} is no version; allowed: such as v1.13.0 or 1.13")
+    return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        except OSError as error:
+            raise CachectlError(f"{path} cannot be written: {error}") from error
+        console.say(f"wrote {path}")

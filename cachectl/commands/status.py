@@ -1,0 +1,169 @@
+"""cachectl status: what each cache is doing, and what it has been good for."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from docker import DockerClient
+
+from cachectl import caches, console, options, stack, upstream
+from cachectl.errors import ExitCode
+from cachectl.metrics import Metrics, read_metrics
+from cachectl.stack import Cache
+from registry.client import RateLimit
+
+FOLDER = "/var/lib/registry"
+# The metrics are on a port that is published nowhere. Kibibytes, in the first line.
+PROBE = (
+    "busybox du -sk .; busybox find . -path '*/_manifests/tags/*/current/link'; "
+    "echo; wget -q -O - http://127.0.0.1:5001/metrics || true"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a cache says of itself.
+
+    Attributes:
+        repositories, tags: how many images it has.
+        size: what they take on disk, in bytes.
+        metrics: what it has done since it was started; None where it does not count.
+    """
+
+    repositories: int
+    tags: int
+    size: int
+    metrics: Metrics | None
+
+
+def status(
+    *,
+    limits: Annotated[
+        bool,
+        typer.Option("--limits", help="Ask Docker Hub how many pulls are left; that is no pull."),
+    ] = False,
+    stack_name: options.StackName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show each cache: its health, its upstream, what it has stored and what that has saved.
+
+    Hits, misses and bytes are the registry's own numbers since it was started last; saved is what
+    clients got and the upstream did not have to send. The registry takes a request for a part of
+    a blob for one for the whole, so that warming counts as a client. The upstream is asked from
+    this machine.
+
+    Exit codes: 0 all caches are healthy, 1 it could not be found out, 2 wrong usage, 3 a cache is
+    not healthy. An upstream that is away is no error: that is what caches are for.
+    """
+    with stack.engine() as client:
+        found = stack.find(client, stack_name)
+        held = list(found.caches.values())
+        insides = dict(
+            zip(found.caches, caches.at_once(lambda one: _inside(client, one), held), strict=True)
+        )
+    remotes = {cache.registry: cache.remote_url for cache in held if cache.remote_url is not None}
+    reachable = asyncio.run(upstream.reachable(remotes))
+    left = asyncio.run(upstream.limits(remotes)) if limits else {}
+    if as_json:
+        console.as_json(
+            {
+                cache.registry: _described(
+                    cache, insides[cache.registry], reachable, left.get(cache.registry)
+                )
+                for cache in held
+            }
+        )
+    else:
+        _show(held, insides, reachable, left)
+    if any(cache.health not in {"healthy", "running"} for cache in held):
+        raise typer.Exit(ExitCode.NOT_ALL_THERE)
+
+
+def inside(printed: str) -> Inside:
+    """Read what the probe has printed."""
+    listed, _, metrics = printed.partition("\n\n")
+    first, _, files = listed.partition("\n")
+    tags = caches.tags_in(files)
+    return Inside(
+        repositories=len({repository for repository, _ in tags}),
+        tags=len(tags),
+        size=int(first.split()[0]) << 10,
+        metrics=read_metrics(metrics),
+    )
+
+
+def _inside(client: DockerClient, cache: Cache) -> Inside | None:
+    if not cache.is_running:
+        return None
+    container = client.containers.get(cache.container)
+    code, printed = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
+    return inside(printed.decode()) if code == 0 and isinstance(printed, bytes) else None
+
+
+def _show(
+    held: list[Cache],
+    insides: Mapping[str, Inside | None],
+    reachable: Mapping[str, bool],
+    left: Mapping[str, RateLimit | str],
+) -> None:
+    console.table(
+        (
+            "registry", "health", "endpoint", "upstream", ">images", ">on disk",
+            ">hits", ">misses", ">from upstream", ">saved",
+        ),
+        (
+            (
+                cache.registry,
+                cache.health,
+                cache.endpoint or "-",
+                _reached(cache, reachable),
+                *_numbers(insides[cache.registry]),
+            )
+            for cache in held
+        ),
+    )  # fmt: skip
+    for registry, limit in left.items():
+        console.say(f"{registry}: {limit if isinstance(limit, str) else _limit(limit)}")
+
+
+def _reached(cache: Cache, reachable: Mapping[str, bool]) -> str:
+    if cache.remote_url is None:
+        return "serves only"
+    return "reachable" if reachable[cache.registry] else "away"
+
+
+def _numbers(inside: Inside | None) -> tuple[str, ...]:
+    if inside is None:
+        return ("-",) * 6
+    stored = str(inside.tags), console.size(inside.size)
+    if (metrics := inside.metrics) is None:
+        return (*stored, "-", "-", "-", "-")
+    moved = console.size(metrics.from_upstream), console.size(metrics.saved)
+    return (*stored, str(metrics.hits), str(metrics.misses), *moved)
+
+
+def _limit(limit: RateLimit) -> str:
+    of = f" of {limit.limit}" if limit.limit else ""
+    window = f" in {limit.window_s / 3600:.0f} h" if limit.window_s else ""
+    return f"{limit.remaining}{of} pulls left{window}"
+
+
+def _described(
+    cache: Cache,
+    inside: Inside | None,
+    reachable: Mapping[str, bool],
+    limit: RateLimit | str | None,
+) -> dict[str, object]:
+    return {
+        "health": cache.health,
+        "container": cache.container,
+        "endpoint": cache.endpoint,
+        "mirror": cache.mirror,
+        "volume": cache.volume,
+        "upstream": cache.remote_url,
+        "reachable": reachable.get(cache.registry),
+        "stored": asdict(inside) if inside else None,
+        "limit": asdict(limit) if isinstance(limit, RateLimit) else limit,
+    }

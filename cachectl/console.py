@@ -1,0 +1,106 @@
+"""What people see: tables, progress, errors. Only results go to standard output."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+EVERY_S = 5.0
+KILO = 1000
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Meter:
+    """How far long work is, in bytes: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, bar: Progress | None) -> None:
+        self._title = title
+        self._bar = bar
+        self._task = bar.add_task(title, total=None) if bar else None
+        self._started = self._said = time.monotonic()
+        self.done = 0
+
+    def add(self, number: int) -> None:
+        """So many more bytes are done."""
+        self.show(self.done + number, None)
+
+    def show(self, done: int, total: int | None) -> None:
+        """So many bytes are done, of so many where that is known."""
+        self.done = done
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+        elif time.monotonic() - self._said >= EVERY_S:
+            self._said = time.monotonic()
+            say(f"{self._title}: {self._amount(total)}")
+
+    def end(self) -> None:
+        """Say what it came to."""
+        if self._bar is None and self.done:
+            say(f"{self._title}: {self._amount(None)}, done")
+
+    def _amount(self, total: int | None) -> str:
+        rate = self.done / max(time.monotonic() - self._started, 0.001)
+        of = "" if total is None else f" of {size(total)}"
+        return f"{size(self.done)}{of}, {size(int(rate))}/s"
+
+
+@contextmanager
+def meter(title: str) -> Iterator[Meter]:
+    """Show the progress of long work."""
+    if not err.is_terminal:
+        made = Meter(title, None)
+        yield made
+        made.end()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield Meter(title, bar)
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal."""
+    err.print(line, markup=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; columns whose name begins with > are aligned to the right."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(_plain(cell) for cell in row))
+    if out.is_terminal:
+        out.print(made)
+    else:
+        # As wide as it is: what reads this is a file or a program.
+        Console(file=sys.stdout, highlight=False, width=1000).print(made)
+
+
+def as_json(result: Any) -> None:
+    """Print a result for programs."""
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+
+
+def size(number: int) -> str:
+    """Bytes, as people write them: 1.2 MB."""
+    value, unit = float(number), 0
+    while round(value, 1) >= KILO and unit < len(UNITS) - 1:
+        value, unit = value / KILO, unit + 1
+    return f"{value:.1f} {UNITS[unit]}" if unit else f"{number} B"
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("[", r"\[")

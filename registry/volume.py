@@ -1,0 +1,167 @@
+"""The volume of a cache as the engine gives access to it: read, written and changed as a stream.
+
+The engine may be on another machine, and on this one a volume's folder belongs to root. So it is
+mounted into a container that has no network: copying out of and into a volume needs no process in
+it, and what does (moving and removing) is done by the busybox that the registry's images have for
+their health check.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from docker import DockerClient
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from registry import throwaway
+from registry.errors import RegistryError
+from registry.throwaway import LABEL, STORAGE_FOLDER
+
+# One is removed when it has done its work; this is for one whose maker was killed.
+LIVES_S = 3600
+FOLDERS_AT_ONCE = 200
+PIECE = 1 << 21
+ROOT = (0, 0)
+
+
+class VolumeError(RegistryError):
+    """The volume of a cache cannot be read or changed."""
+
+
+class Stream:
+    """Bytes that come in pieces, read as a file is."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, and fewer at the end only."""
+        parts = [self._rest]
+        known = len(self._rest)
+        while known < size and (piece := next(self._pieces, b"")):
+            parts.append(piece)
+            known += len(piece)
+        joined = b"".join(parts)
+        self._rest = joined[size:]
+        return joined[:size]
+
+
+class Volume:
+    """A volume that is mounted."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._owner: tuple[int, int] | None = None
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The user and the group that the storage belongs to: those that its cache runs as.
+
+        Raises:
+            VolumeError: the engine does not tell.
+        """
+        if self._owner is None:
+            with _explained("look into"):
+                self._container.start()
+            said = self._exec(["busybox", "stat", "-c", "%u %g", "."], ROOT)
+            user, group = map(int, said.split())
+            self._owner = user, group
+        return self._owner
+
+    @contextmanager
+    def tar(self) -> Iterator[Stream]:
+        """All that it holds, as a tar stream; what is being written to it may be missing.
+
+        Raises:
+            VolumeError: it cannot be read.
+        """
+        with _explained("read"):
+            pieces, _ = self._container.get_archive(STORAGE_FOLDER, chunk_size=PIECE)
+        yield Stream(_explaining(pieces))
+
+    def put(self, tar: Iterable[bytes]) -> None:
+        """Write the files of a tar stream.
+
+        Raises:
+            VolumeError: they cannot be written.
+        """
+        with _explained("write to"):
+            self._container.put_archive(STORAGE_FOLDER, tar)
+
+    def remove(self, folders: Sequence[str]) -> None:
+        """Remove folders and all that is in them, one after the other; safe to repeat.
+
+        Raises:
+            VolumeError: one cannot be removed.
+        """
+        for start in range(0, len(folders), FOLDERS_AT_ONCE):
+            some = folders[start : start + FOLDERS_AT_ONCE]
+            self.run(["busybox", "rm", "-rf", "--", *some])
+
+    def run(self, command: Sequence[str]) -> str:
+        """Run a command in its folder, as its owner; returns what it printed.
+
+        Raises:
+            VolumeError: it failed.
+        """
+        return self._exec(command, self.owner)
+
+    def _exec(self, command: Sequence[str], user: tuple[int, int]) -> str:
+        with _explained("change"):
+            code, printed = self._container.exec_run(
+                list(command), user=f"{user[0]}:{user[1]}", workdir=STORAGE_FOLDER
+            )
+        said = printed.decode(errors="replace") if isinstance(printed, bytes) else ""
+        if code != 0:
+            raise VolumeError(f"cannot change a volume: {command[0]}: {said.strip()}")
+        return said
+
+
+@contextmanager
+def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
+    """Mount the volume of a cache.
+
+    Args:
+        engine: the engine that has it.
+        name: its name.
+        image: the image of the cache.
+
+    Raises:
+        VolumeError: the engine has no such volume or image.
+    """
+    try:
+        # Else the engine would make an empty one.
+        engine.volumes.get(name)
+        throwaway.remove_leftovers(engine, name)
+        container = engine.containers.create(
+            image,
+            ["sleep", str(LIVES_S)],
+            entrypoint=["busybox"],
+            user="0:0",
+            labels={LABEL: name},
+            volumes={name: {"bind": STORAGE_FOLDER, "mode": "rw"}},
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+        )
+    except (DockerException, OSError) as error:
+        raise VolumeError(f"cannot mount the volume {name}: {error}") from error
+    try:
+        yield Volume(container)
+    finally:
+        throwaway.remove(container)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, OSError) as error:
+        raise VolumeError(f"cannot {what} a volume: {error}") from error
+
+
+def _explaining(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with _explained("read"):
+        yield from pieces

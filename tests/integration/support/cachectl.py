@@ -1,0 +1,69 @@
+"""cachectl as people run it: a process, and what it prints."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.integration.support import processes
+
+ROOT = Path(__file__).resolve().parents[3]
+WITHIN_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended.
+
+    Attributes:
+        code: its exit code.
+        out, err: what it printed as its result, and beside it.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> Any:
+        """What it printed by --json."""
+        return json.loads(self.out)
+
+
+class Cachectl:
+    """cachectl for one stack."""
+
+    def __init__(self, stack: str, folder: Path) -> None:
+        self.env = {
+            **os.environ,
+            "CACHECTL_STACK": stack,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(folder),
+        }
+        self._folder = folder
+
+    def __call__(self, *arguments: str | Path) -> Ended:
+        """Run a command to its end."""
+        done = processes.finish(
+            [sys.executable, "-m", "cachectl", *arguments],
+            within_s=WITHIN_S,
+            env=self.env,
+            cwd=self._folder,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Run a command and do not wait for its end."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cachectl", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env,
+            cwd=self._folder,
+        )

@@ -1,0 +1,524 @@
+"""cachectl on the real engine: caches that are filled, proved, repaired, carried and emptied."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from docker import DockerClient
+from docker.models.containers import Container
+
+from talos import versions
+from talos.images import of_kubernetes
+from tests.integration.support import belongings, docker_cli, host, private_engine
+from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.containerd import Containerd
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Upstream
+
+HUB, QUAY = REGISTRIES = ("docker.io", "quay.io")
+OK, FAILED, USAGE, NOT_ALL_THERE = range(4)
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """A stack that is up, and cachectl for it."""
+
+    stack: CacheStack
+    cachectl: Cachectl
+    containers: dict[str, Container]
+
+
+@pytest.fixture(scope="module")
+def caches(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    yield from _caches(tmp_path_factory, engine, upstream)
+
+
+@pytest.fixture(scope="module")
+def other(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    """Those of another machine, as it were."""
+    yield from _caches(tmp_path_factory, engine, upstream)
+
+
+def _caches(
+    factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    folder = factory.mktemp("cachectl")
+    with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
+        made.up()
+        yield Caches(made, Cachectl(made.name, folder), belongings.caches(engine, made.name))
+
+
+def test_what_was_warmed_is_proved_while_the_upstream_is_away(
+    caches: Caches, upstream: Upstream
+) -> None:
+    hub, quay = (upstream.push_index().name for _ in REGISTRIES)
+    texts = (hub, f"{QUAY}/{quay}")
+
+    warmed = caches.cachectl("warm", *texts, "--json")
+    again = caches.cachectl("warm", *texts, "--json")
+    with upstream.away():
+        proved = caches.cachectl("verify", *texts, "--json")
+        all_proved = caches.cachectl("verify", "--json")
+
+    assert (warmed.code, again.code, proved.code, all_proved.code) == (OK,) * 4
+    assert all(image["fetched"] > 5_000_000 for image in warmed.result)
+    assert [image["fetched"] for image in again.result] == [0, 0]
+    assert [(image["image"], image["proved"]) for image in proved.result] == [
+        (text, True) for text in texts
+    ]
+    stored = [image["image"] for image in all_proved.result]
+    assert {f"{HUB}/{hub}", f"{QUAY}/{quay}"} <= set(stored)
+
+
+def test_what_is_missing_is_named(caches: Caches, upstream: Upstream) -> None:
+    there, missing = (upstream.push_index().name for _ in range(2))
+    caches.cachectl("warm", there)
+
+    ended = caches.cachectl("verify", there, missing, "--json")
+    table = caches.cachectl("verify", there, missing)
+
+    assert (ended.code, table.code) == (NOT_ALL_THERE, NOT_ALL_THERE)
+    assert [image["proved"] for image in ended.result] == [True, False]
+    assert "404 MANIFEST_UNKNOWN" in ended.result[1]["errors"][0]
+    assert [missing, "not", "there"] in [line.split() for line in table.out.splitlines()]
+    assert "1 of 2 images proved" in table.err
+
+
+def test_an_image_that_does_not_exist_stops_no_other_one(
+    caches: Caches, upstream: Upstream
+) -> None:
+    there = upstream.push_index().name
+
+    ended = caches.cachectl("warm", "team/none:1", there, "--json")
+
+    assert ended.code == NOT_ALL_THERE
+    assert "404" in ended.result[0]["errors"][0]
+    assert ended.result[1]["errors"] == []
+
+
+def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    started = [caches.cachectl.start("warm", image, "--json") for _ in range(2)]
+
+    ended = [process.communicate(timeout=60) for process in started]
+
+    assert [process.returncode for process in started] == [OK, OK]
+    fetched = sorted('"fetched": 0' in out for out, _ in ended)
+    assert fetched == [False, True]
+    assert any("another process is at work" in said for _, said in ended)
+
+
+@pytest.mark.parametrize("command", ["warm", "verify"])
+def test_ctrl_c_leaves_no_container_behind(
+    caches: Caches, upstream: Upstream, engine: DockerClient, command: str
+) -> None:
+    image = upstream.push_index().name
+    volume = caches.stack.outputs()["caches"][HUB]["volume"]
+    filters: dict[str, str | list[str] | bool] = {
+        "label": f"talos-registry-cache.throwaway={volume}"
+    }
+    process = caches.cachectl.start(command, image)
+    eventually(
+        lambda: engine.containers.list(all=True, filters=filters, ignore_removed=True),
+        within_s=30,
+        what="a throw-away registry is made",
+    )
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED
+    assert said.endswith("cachectl: interrupted\n")
+    assert "Traceback" not in said
+    assert engine.containers.list(all=True, filters=filters, ignore_removed=True) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("warm",), "no image to warm"),
+        (("warm", "UPPER/case:1:2"), "is no image reference"),
+        (("verify", "--images", "absent.txt"), "absent.txt cannot be read"),
+        (("verify", "a/b:1", "--platform", "amd64"), "is no platform"),
+        (("verify", "--stack", "nowhere"), "no stack nowhere is up"),
+        (("prune",), "say what may go"),
+        (("prune", "--older-than", "30"), "'30' is no age"),
+        (("prune", "--size", "much"), "'much' is no size"),
+        (("import", "absent.zst"), "absent.zst cannot be read"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_done(
+    caches: Caches, arguments: tuple[str, ...], words: str
+) -> None:
+    ended = caches.cachectl(*arguments)
+
+    assert ended.code == USAGE
+    assert words in ended.err
+
+
+def _damage(container: Container, digest: str) -> None:
+    """Change a byte of stored content, as a bad disk does."""
+    name = digest.removeprefix("sha256:")
+    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    command = f"printf X | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
+    code, said = container.exec_run(["sh", "-c", command])
+    assert code == 0, said
+
+
+def test_a_damaged_blob_is_found_repaired_and_healed(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    layer = _largest_layer(caches, image)
+    _damage(caches.containers[HUB], layer)
+
+    verified = caches.cachectl("verify", image, "--json")
+    found = caches.cachectl("scrub", "--json")
+    repaired = caches.cachectl("scrub", "--repair", "--json")
+    clean = caches.cachectl("scrub")
+    gone = caches.cachectl("verify", image, "--json")
+    warmed = caches.cachectl("warm", image, "--json")
+    healed = caches.cachectl("verify", image)
+
+    assert verified.code == NOT_ALL_THERE
+    assert layer in verified.result[0]["errors"][0]
+    assert (found.code, repaired.code, clean.code) == (NOT_ALL_THERE, OK, OK)
+    [damage] = found.result
+    assert (damage["upstream"], damage["digest"]) == (HUB, layer)
+    assert damage["repositories"] == [image.partition(":")[0]]
+    assert "404" in gone.result[0]["errors"][0]
+    assert len(gone.result[0]["errors"]) == 1
+    assert 5_000_000 < warmed.result[0]["fetched"] < 5_100_000
+    assert healed.code == OK
+
+
+def test_what_was_exported_is_imported_elsewhere_without_network(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    hub, quay = (upstream.push_index() for _ in REGISTRIES)
+    texts = (hub.name, f"{QUAY}/{quay.name}")
+    caches.cachectl("warm", *texts)
+    archive = tmp_path / "caches.tar.zst"
+
+    with upstream.away():
+        exported = caches.cachectl("export", archive, "--json")
+        before = other.cachectl("verify", *texts)
+        imported = other.cachectl("import", archive, "--json")
+        proved = other.cachectl("verify", *texts)
+        held = _held(other)
+        again = other.cachectl("import", archive, "--json")
+        endpoint = other.stack.outputs()["caches"][HUB]["endpoint"]
+        pulled = docker_cli.pull(endpoint, hub)
+
+    assert (exported.code, before.code, imported.code) == (OK, NOT_ALL_THERE, OK)
+    assert (proved.code, again.code) == (OK, OK)
+    assert set(exported.result["content"]) == set(imported.result) == set(REGISTRIES)
+    assert archive.stat().st_size == exported.result["size"]
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert pulled == hub.digest
+    assert (imported.result, held) == (again.result, _held(other))
+    assert other.cachectl("scrub").code == OK
+    assert [path.name for path in tmp_path.iterdir()] == [archive.name]
+
+
+def test_an_archive_that_is_not_as_it_was_is_refused_and_changes_nothing(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    caches.cachectl("warm", upstream.push_index().name)
+    archive = tmp_path / "caches.tar.zst"
+    caches.cachectl("export", archive)
+    content = archive.read_bytes()
+    middle = len(content) // 2
+    before = _held(other)
+
+    for broken in (
+        content[:middle],
+        content[:-1],
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        content + b"!",
+        b"something else",
+        b"",
+    ):
+        archive.write_bytes(broken)
+        ended = other.cachectl("import", archive)
+        assert ended.code == FAILED
+        assert f"{archive} was not imported" in ended.err
+        assert _held(other) == before
+
+
+def test_an_import_that_is_interrupted_changes_nothing(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    caches.cachectl("warm", upstream.push_index().name)
+    archive = tmp_path / "caches.tar.zst"
+    caches.cachectl("export", archive)
+    content = archive.read_bytes()
+    before = _held(other)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = other.cachectl.start("import", pipe)
+    with pipe.open("wb", buffering=0) as end:
+        end.write(content[: len(content) // 2])
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in said
+    assert "interrupted" in said
+    assert _held(other) == before
+
+
+def test_a_damaged_cache_is_not_exported(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    _damage(caches.containers[HUB], _largest_layer(caches, image))
+
+    ended = caches.cachectl("export", tmp_path / "caches.tar.zst")
+    caches.cachectl("scrub", "--repair")
+
+    assert ended.code == FAILED
+    assert "cachectl scrub --repair" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_a_cluster_are_those_that_talosctl_lists(
+    caches: Caches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talosctl = versions.find("talosctl-1.13")
+    (tmp_path / "talosctl").symlink_to(talosctl.path)
+    monkeypatch.setitem(caches.cachectl.env, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    proof = caches.cachectl("verify", "--talos-version", "1.13", "--json")
+    other_version = caches.cachectl("verify", "--talos-version", "1.2")
+
+    assert proof.code == NOT_ALL_THERE
+    assert [image["image"] for image in proof.result] == list(of_kubernetes(talosctl))
+    assert other_version.code == USAGE
+    assert "put talosctl 1.2 first on PATH" in other_version.err
+
+
+def test_status_tells_what_the_caches_are_and_what_they_saved(
+    caches: Caches, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    endpoint = caches.stack.outputs()["caches"][HUB]["endpoint"]
+    before = caches.cachectl("status", "--json").result[HUB]
+    caches.cachectl("warm", image.name)
+    warm = caches.cachectl("status", "--json").result[HUB]
+    docker_cli.pull(endpoint, image)
+    with upstream.away():
+        pulled = caches.cachectl("status", "--json")
+        table = caches.cachectl("status")
+    after = pulled.result[HUB]
+
+    assert (pulled.code, table.code) == (OK, OK)
+    assert (warm["reachable"], after["reachable"]) == (True, False)
+    assert (after["health"], after["endpoint"], after["upstream"]) == (
+        "healthy",
+        endpoint,
+        upstream.url,
+    )
+    assert after["stored"]["tags"] == before["stored"]["tags"] + 1
+    assert warm["stored"]["size"] - before["stored"]["size"] > 5_000_000
+    fetched, served, idle = (
+        [now["stored"]["metrics"][name] - then["stored"]["metrics"][name] for name in _COUNTED]
+        for now, then in ((warm, before), (after, warm), (after, after))
+    )
+    assert fetched[0] > 5_000_000
+    assert served[0] < 10_000
+    assert served[1] > 5_000_000
+    assert served[2] >= 4
+    assert idle == [0, 0, 0]
+    [row] = [line.split() for line in table.out.splitlines() if line.split()[:1] == [HUB]]
+    assert row[1:5] == ["healthy", endpoint, "away", str(after["stored"]["tags"])]
+
+
+_COUNTED = ("from_upstream", "to_clients", "hits")
+
+
+def test_status_names_a_cache_that_does_not_run(caches: Caches) -> None:
+    container = caches.containers[QUAY]
+    container.stop(timeout=5)
+    try:
+        ended = caches.cachectl("status", "--json")
+    finally:
+        container.start()
+
+    assert ended.code == NOT_ALL_THERE
+    assert ended.result[QUAY]["health"] == "exited"
+    assert ended.result[QUAY]["stored"] is None
+    assert ended.result[HUB]["health"] == "healthy"
+
+
+def test_logs_show_pulls_of_one_upstream_or_all(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    caches.cachectl("warm", image)
+    caches.cachectl("warm", f"{QUAY}/{image}")
+
+    of_all = caches.cachectl("logs", "--tail", "50")
+    of_one = caches.cachectl("logs", QUAY, "--tail", "50")
+    of_none = caches.cachectl("logs", "nowhere.example")
+
+    path = f"/v2/{image.partition(':')[0]}/manifests/1"
+    assert {f"{HUB}:", f"{QUAY}:"} == {
+        line.split()[0] for line in of_all.out.splitlines() if path in line
+    }
+    assert path in of_one.out
+    assert "Wget" not in of_one.out
+    assert of_none.code == USAGE
+    assert f"it has those of: {HUB}, {QUAY}" in of_none.err
+
+
+def test_logs_are_followed_until_ctrl_c(caches: Caches, upstream: Upstream) -> None:
+    image = upstream.push_index().name
+    process = caches.cachectl.start("logs", "--follow", "--tail", "0")
+    assert process.stdout is not None
+    time.sleep(2)
+    caches.cachectl("warm", image)
+    path = image.partition(":")[0]
+    line = next(line for line in process.stdout if path in line)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+
+    assert line.startswith(f"{HUB}: ")
+    assert process.returncode == INTERRUPTED
+    assert said == "cachectl: interrupted\n"
+
+
+def test_containerd_pulls_by_the_hosts_files(
+    caches: Caches, upstream: Upstream, containerd: Containerd, tmp_path: Path
+) -> None:
+    image = upstream.push_index()
+    for form in ("containerd", "kind"):
+        folder = tmp_path / form
+        assert caches.cachectl("mirrors", "--format", form, "--output", folder).code == OK
+        for registry in REGISTRIES:
+            pulled = containerd.pull_by(registry, image, folder / "certs.d")
+            assert pulled == image.digest
+
+
+def test_kind_mounts_the_folder_that_was_written(caches: Caches, tmp_path: Path) -> None:
+    refused = caches.cachectl("mirrors", "--format", "kind")
+    caches.cachectl("mirrors", "--format", "kind", "--output", tmp_path)
+
+    assert refused.code == USAGE
+    config = yaml.safe_load((tmp_path / "kind.yaml").read_text())
+    [mount] = config["nodes"][0]["extraMounts"]
+    assert {path.name for path in Path(mount["hostPath"]).iterdir()} == set(REGISTRIES)
+
+
+@pytest.mark.skipif(
+    bool(private_engine.why_impossible()), reason=private_engine.why_impossible() or "possible"
+)
+def test_docker_takes_the_daemon_json(
+    caches: Caches, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    printed = caches.cachectl("mirrors", "--format", "docker")
+    folder = tmp_path_factory.mktemp("engine")
+    config = tmp_path_factory.mktemp("config") / "daemon.json"
+    config.write_text(printed.out)
+    with (
+        private_engine.running(folder, ("--config-file", config)) as engine,
+        engine.client() as client,
+    ):
+        taken = client.info()["RegistryConfig"]
+
+    mirror = caches.stack.outputs()["mirrors"][HUB]
+    assert taken["Mirrors"] == [f"{mirror}/"]
+    assert taken["IndexConfigs"][mirror.removeprefix("http://")]["Secure"] is False
+
+
+def test_what_no_list_names_is_pruned_and_its_content_freed(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    kept, dropped = (upstream.push_index().name for _ in range(2))
+    caches.cachectl("warm", kept, dropped, f"{QUAY}/{dropped}")
+    (tmp_path / "keep.txt").write_text(f"# what stays\n{kept}\n{QUAY}/{dropped}\n")
+    prune = ("prune", "--keep", tmp_path / "keep.txt", "--json")
+
+    before = _held(caches)
+    shown = caches.cachectl(*prune)
+    untouched = _held(caches)
+    pruned = caches.cachectl(*prune, "--yes")
+    again = caches.cachectl(*prune, "--yes")
+    with upstream.away():
+        proved = caches.cachectl("verify", kept, dropped, f"{QUAY}/{dropped}", "--json")
+
+    assert (shown.code, pruned.code, again.code) == (OK, OK, OK)
+    assert untouched == before
+    assert shown.result == pruned.result
+    assert dropped in [image["image"] for image in pruned.result[HUB]["images"]]
+    assert kept not in [image["image"] for image in pruned.result[HUB]["images"]]
+    assert pruned.result[HUB]["freed"] > 5_000_000
+    assert again.result == {
+        registry: {"images": [], "blobs": [], "freed": 0} for registry in REGISTRIES
+    }
+    assert [image["proved"] for image in proved.result] == [True, False, True]
+    stored = caches.cachectl("status", "--json").result
+    assert [stored[registry]["stored"]["tags"] for registry in REGISTRIES] == [1, 1]
+    assert caches.cachectl("scrub").code == OK
+    warmed = caches.cachectl("warm", dropped, "--json")
+    assert warmed.code == OK
+    assert warmed.result[0]["fetched"] > 5_000_000
+
+
+def test_prune_by_age_and_size_spares_what_a_list_names(
+    caches: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    old, named, new = (upstream.push_index().name for _ in range(3))
+    (tmp_path / "keep.txt").write_text(named)
+    for image in (named, old):
+        caches.cachectl("warm", image)
+    time.sleep(1.1)
+    caches.cachectl("warm", new)
+
+    young = caches.cachectl("prune", "--older-than", "1h", "--json")
+    sized = caches.cachectl(
+        "prune", "-u", HUB, "--size", "11m", "--keep", tmp_path / "keep.txt", "--json", "--yes"
+    )
+    left = caches.cachectl("verify", old, named, new, "--json")
+    aged = caches.cachectl("prune", "-u", HUB, "--older-than", "0s", "--yes", "--json")
+
+    assert [one["images"] for one in young.result.values()] == [[], []]
+    assert old in [image["image"] for image in sized.result[HUB]["images"]]
+    assert [image["proved"] for image in left.result] == [False, True, True]
+    assert {image["image"] for image in aged.result[HUB]["images"]} == {named, new}
+    assert caches.cachectl("status", "--json").result[HUB]["stored"]["tags"] == 0
+
+
+def _held(caches: Caches) -> set[str]:
+    """All files of the caches' storages, with the sum of what they hold."""
+    command = "busybox find /var/lib/registry -type f -exec busybox sha256sum {} +"
+    return {
+        line
+        for container in caches.containers.values()
+        for line in str(container.exec_run(["sh", "-c", command]).output).split("\\n")
+    }
+
+
+def _largest_layer(caches: Caches, image: str) -> str:
+    repository, _, tag = image.partition(":")
+    base = f"{caches.stack.outputs()['caches'][HUB]['endpoint']}/v2/{repository}/manifests"
+    accept = {"Accept": "application/vnd.oci.image.index.v1+json"}
+    index = requests.get(f"{base}/{tag}", headers=accept, timeout=10).json()
+    own = next(
+        entry["digest"]
+        for entry in index["manifests"]
+        if entry["platform"]["architecture"] == host.architecture()
+    )
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    manifest = requests.get(f"{base}/{own}", headers=accept, timeout=10).json()
+    largest = max(manifest["layers"], key=lambda layer: layer["size"])
+    return str(largest["digest"])

@@ -1,0 +1,34 @@
+"""A storage in a folder: handed out as the engine hands out a volume, and repaired likewise."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+from registry import storage
+from registry.storage import Damage, Storage
+
+
+def tar(root: Path) -> io.BytesIO:
+    """A folder as a tar stream."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(root, "registry")
+    stream.seek(0)
+    return stream
+
+
+def read(root: Path) -> Storage:
+    """What a folder stores."""
+    return storage.read(tar(root))
+
+
+def scrub(root: Path) -> list[Damage]:
+    """What is damaged in a folder."""
+    return list(storage.damages(read(root)))
+
+
+def repair(root: Path, damage: Damage) -> None:
+    """Remove what is damaged."""
+    for folder in damage.folders:
+        shutil.rmtree(root / folder, ignore_errors=True)

@@ -1,0 +1,223 @@
+"""What pruning removes, and what it must leave."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry import reference, retention, storage
+from registry.retention import StoredImage
+from registry.storage import Blob, Kind, Link, Storage
+
+BASE, OWN, OTHER, CONFIG = b"base" * 100, b"own" * 10, b"other" * 5, b"{}"
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclass
+class Making:
+    """A storage that is made image by image."""
+
+    blobs: dict[str, Blob] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+
+    def image(self, repository: str, tag: str | None, *layers: bytes, asked: int = 0) -> str:
+        """Store an image; without a tag, as somebody leaves it who asks by digest."""
+        parts = [CONFIG, *layers]
+        manifest = json.dumps({"repository": repository, "layers": list(map(digest, layers))})
+        name = self._blob(manifest.encode(), tuple(map(digest, parts)))
+        for part in parts:
+            self._link(Kind.LAYER, repository, self._blob(part), asked=asked)
+        self._link(Kind.REVISION, repository, name, asked=asked)
+        if tag is not None:
+            self._link(Kind.TAG, repository, name, tag, asked=asked)
+            self._link(Kind.HISTORY, repository, name, tag, asked=asked)
+        return name
+
+    def index(self, repository: str, tag: str, *images: str) -> str:
+        """Store an index of images."""
+        name = self._blob(json.dumps(images).encode(), images)
+        self._link(Kind.REVISION, repository, name)
+        self._link(Kind.TAG, repository, name, tag)
+        return name
+
+    def loose(self, content: bytes) -> str:
+        """Store content that nothing refers to."""
+        return self._blob(content)
+
+    @property
+    def stored(self) -> Storage:
+        return Storage(self.blobs, tuple(self.links))
+
+    def _blob(self, content: bytes, refers_to: tuple[str, ...] = ()) -> str:
+        self.blobs[digest(content)] = Blob(len(content), digest(content), refers_to)
+        return digest(content)
+
+    def _link(
+        self, kind: Kind, repository: str, name: str, tag: str = "", *, asked: int = 0
+    ) -> None:
+        path = storage.link_file(kind, repository, name, tag)
+        folder = path.removesuffix("/link").removesuffix("/current")
+        named = None if kind is Kind.TAG else name
+        self.links.append(Link(kind, repository, tag, named, name, folder, asked))
+
+
+def left(stored: Storage, *dropped: StoredImage) -> Storage:
+    """What is left after a pruning."""
+    gone = retention.prune(stored, dropped).folders
+
+    def is_gone(path: str) -> bool:
+        return any(path == folder or path.startswith(f"{folder}/") for folder in gone)
+
+    return Storage(
+        {
+            name: blob
+            for name, blob in stored.blobs.items()
+            if not is_gone(storage.blob_folder(name))
+        },
+        tuple(link for link in stored.links if not is_gone(link.folder)),
+    )
+
+
+def named(stored: Storage, text: str) -> StoredImage:
+    [image] = [image for image in retention.images(stored) if str(image) == text]
+    return image
+
+
+def test_images_are_tags_and_what_was_asked_for_by_digest_alone() -> None:
+    making = Making()
+    own = making.image("team/app", None, OWN)
+    making.index("team/app", "1", own)
+    making.image("team/app", "2", OTHER, asked=5)
+    alone = making.image("team/tool", None, OWN, asked=9)
+
+    images = retention.images(making.stored)
+
+    assert [str(image) for image in images] == ["team/app:1", "team/app:2", f"team/tool@{alone}"]
+    assert [image.asked for image in images] == [0, 5, 9]
+    assert {own, digest(OWN), digest(CONFIG)} < images[0].content
+
+
+def test_what_an_image_shares_stays_and_what_is_its_own_goes() -> None:
+    making = Making()
+    going = making.image("team/app", "1", BASE, OWN)
+    staying = making.image("team/app", "2", BASE, OTHER)
+    stored = making.stored
+
+    pruning = retention.prune(stored, [named(stored, "team/app:1")])
+    rest = left(stored, named(stored, "team/app:1"))
+
+    assert set(pruning.blobs) == {going, digest(OWN)}
+    assert pruning.freed == stored.blobs[going].size + len(OWN)
+    assert rest.tags == {("team/app", "2"): staying}
+    assert list(storage.damages(rest)) == []
+
+
+def test_a_blob_that_another_repository_has_stays() -> None:
+    making = Making()
+    making.image("team/app", "1", BASE)
+    making.image("team/tool", "1", BASE)
+    stored = making.stored
+
+    rest = left(stored, named(stored, "team/app:1"))
+
+    assert digest(BASE) in rest.blobs
+    assert {link.repository for link in rest.links} == {"team/tool"}
+
+
+def test_two_tags_of_one_image_are_given_up_one_by_one() -> None:
+    making = Making()
+    name = making.image("team/app", "1", OWN)
+    making.image("team/app", "latest", OWN)
+    stored = making.stored
+
+    rest = left(stored, named(stored, "team/app:latest"))
+
+    assert rest.tags == {("team/app", "1"): name}
+    assert set(rest.blobs) == set(stored.blobs)
+    assert not left(rest, named(rest, "team/app:1")).blobs
+
+
+def test_a_repository_whose_name_begins_another_ones_is_not_mistaken_for_it() -> None:
+    making = Making()
+    making.image("team", "1", OWN)
+    inner = making.image("team/app", "1", OTHER)
+    stored = making.stored
+
+    assert left(stored, named(stored, "team:1")).tags == {("team/app", "1"): inner}
+
+
+def test_content_that_nothing_refers_to_goes_along() -> None:
+    making = Making()
+    making.image("team/app", "1", OWN)
+    loose = making.loose(b"left by an upload")
+
+    assert retention.prune(making.stored, []).blobs == (loose,)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_wanted"),
+    [
+        ("docker.io/team/app:1", True),
+        ("docker.io/team/app:2", False),
+        ("docker.io/team/other:1", False),
+        (f"docker.io/team/app@{digest(OWN)}", True),
+        (f"docker.io/team/app:2@{digest(OWN)}", True),
+        (f"docker.io/team/app@{digest(OTHER)}", False),
+    ],
+)
+def test_a_list_means_an_image_by_its_tag_or_its_digest(text: str, is_wanted: bool) -> None:  # noqa: FBT001
+    image = StoredImage("team/app", "1", digest(OWN), 0, frozenset({digest(OWN)}))
+
+    assert retention.wanted(image, [reference.parse(text)]) is is_wanted
+
+
+def test_the_oldest_images_make_room_until_it_is_enough() -> None:
+    making = Making()
+    for age, tag in enumerate(("old", "named", "new")):
+        making.image("team/app", tag, BASE, tag.encode() * 100, asked=age)
+    stored = making.stored
+    protected = [named(stored, "team/app:named")]
+
+    assert retention.down_to(stored, stored.size, protected) == []
+    assert [image.tag for image in retention.down_to(stored, stored.size - 1, protected)] == ["old"]
+    assert [image.tag for image in retention.down_to(stored, 0, protected)] == ["old", "new"]
+
+
+IMAGES = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "a/b", "c"]),
+        st.one_of(st.none(), st.sampled_from(["1", "2"])),
+        st.sets(st.integers(0, 5), max_size=3),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(IMAGES)
+def test_images_that_stay_stay_whole_and_nothing_else_does(
+    wanted: list[tuple[str, str | None, set[int], bool]],
+) -> None:
+    making = Making()
+    tagged: set[tuple[str, str]] = set()
+    for repository, tag, layers, _ in wanted:
+        if tag is not None and (repository, tag) in tagged:
+            continue
+        tagged |= {(repository, tag)} if tag else set()
+        making.image(repository, tag, *(bytes([layer]) * 50 for layer in sorted(layers)))
+    stored = making.stored
+    images = retention.images(stored)
+    dropped = [image for image, (*_, drop) in zip(images, wanted, strict=False) if drop]
+
+    rest = left(stored, *dropped)
+
+    kept = [image for image in images if image not in dropped]
+    assert [str(image) for image in retention.images(rest)] == [str(image) for image in kept]
+    assert set(rest.blobs) == set().union(*(image.content for image in kept))
+    assert list(storage.damages(rest)) == []

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
@@ -342,12 +342,21 @@ def _words(body: bytes) -> str:
     """What an error's body says, in one line: `errors[]` of the specification, or its text."""
     text = body.decode(errors="replace")
     try:
-        errors = json.loads(text)["errors"]
-        said = "; ".join(f"{error['code']}: {error.get('message', '')}" for error in errors)
+        said = "; ".join(map(_in_words, json.loads(text)["errors"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         said = text
     line = " ".join(said.split())
     return line if len(line) <= WORDS_LIMIT else f"{line[:WORDS_LIMIT]}..."
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    """One of these errors; a cache puts into its detail what keeps it from its upstream."""
+    words = f"{error['code']}: {error.get('message', '')}"
+    detail = error.get("detail")
+    if not isinstance(detail, str):
+        return words
+    # What follows in a URL may be a signature that lets in.
+    return f"{words} ({re.sub(r'[?][^ ]*', '?[hidden]', detail)})"
 
 
 def _reason(error: httpx2.RequestError) -> str:

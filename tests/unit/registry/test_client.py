@@ -242,6 +242,27 @@ def test_an_error_that_is_no_registrys_is_quoted_in_one_line(
     assert len(error) < 1000
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ('"dial tcp: connection refused"', "UNKNOWN: no (dial tcp: connection refused)"),
+        (
+            r'"Get \"https://cdn.test/a?token=hunter2\": EOF"',
+            'UNKNOWN: no (Get "https://cdn.test/a?[hidden] EOF)',
+        ),
+        ('{"Tag": "1"}', "UNKNOWN: no"),
+        ("null", "UNKNOWN: no"),
+    ],
+)
+def test_the_detail_of_an_error_is_told_without_the_secrets_that_a_url_may_have(
+    registry: TinyRegistry, detail: str, said: str
+) -> None:
+    body = f'{{"errors": [{{"code": "UNKNOWN", "message": "no", "detail": {detail}}}]}}'
+    registry.fail(LAYER.digest, tiny_registry.text(404, body.encode()))
+
+    assert str(failure(registry)).endswith(f"404 {said}")
+
+
 def test_a_broken_connection_is_taken_up_where_it_broke(registry: TinyRegistry) -> None:
     registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.cut(200_000))
 

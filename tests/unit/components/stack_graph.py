@@ -23,6 +23,8 @@ VOLUME = "docker:index/volume:Volume"
 REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
 CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
+IMAGE_SET = "talos-registry-cache:images:ImageSet"
+CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
 
 UNKNOWN = rpc.UNKNOWN
 
@@ -42,6 +44,7 @@ class Declared:
     name: str
     parent: str
     inputs: Mapping[str, Any]
+    depends_on: frozenset[str]
     imported: str
     retain_on_delete: bool
     delete_before_replace: bool
@@ -110,6 +113,11 @@ def image_id(reference: str) -> str:
     return f"sha256:of-{reference}"
 
 
+def digest(reference: str) -> str:
+    """The digest that an image has once it is cached."""
+    return f"sha256:of-{reference}"
+
+
 class _NoProvider(mocks.Mocks):
     """Nothing comes here: the monitor answers by itself, and the program asks no provider."""
 
@@ -142,6 +150,8 @@ class _Monitor(mocks.MockMonitor):
         made.CopyFrom(request.object)
         if request.type == IMAGE:
             made["imageId"] = image_id(made["name"])
+        if request.type == CACHED_IMAGES:
+            made["digests"] = {reference: digest(reference) for reference in made["images"]}
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
 
     def declared(self, hooks: Mapping[str, ResourceHookFunction]) -> Iterator[Declared]:
@@ -151,6 +161,7 @@ class _Monitor(mocks.MockMonitor):
                 name=request.name,
                 parent=request.parent.rpartition("::")[2],
                 inputs=_values(json_format.MessageToDict(request.object)),
+                depends_on=frozenset(urn.rpartition("::")[2] for urn in request.dependencies),
                 imported=request.importId,
                 retain_on_delete=request.retainOnDelete,
                 delete_before_replace=request.deleteBeforeReplace,

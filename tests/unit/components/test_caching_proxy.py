@@ -100,6 +100,20 @@ def test_what_expires_can_be_deleted() -> None:
     assert variables["REGISTRY_STORAGE_DELETE_ENABLED"] == "true"
 
 
+def test_without_an_upstream_it_serves_what_it_holds_and_takes_nothing() -> None:
+    assert environment(remote_url=None, ttl="720h") == {
+        "OTEL_TRACES_EXPORTER": "none",
+        "REGISTRY_LOG_LEVEL": "info",
+        "REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}",
+    }
+
+
+def test_what_it_holds_is_in_the_same_volume_with_an_upstream_and_without() -> None:
+    online, offline = container().inputs, container(remote_url=None).inputs
+
+    assert {key for key in online if online[key] != offline[key]} == {"envs"}
+
+
 def test_the_log_has_its_level_and_is_bounded() -> None:
     changed = {"log_level": "debug", "log_max_size": "1m", "log_max_files": 9}
     inputs = container(**changed).inputs

@@ -28,6 +28,8 @@ CONNECT_TIMEOUT_S = 10
 # A cache asks its upstream twice before its own first byte.
 SILENCE_TIMEOUT_S = 60
 ERROR_LIMIT = 64 << 10
+# What may be no content at the end of a transfer that broke off.
+DOUBTFUL_TAIL = 16 << 10
 WORDS_LIMIT = 500
 
 OnChunk = Callable[[bytes], object]
@@ -216,6 +218,7 @@ class RegistryClient:
     async def _read(self, repository: str, transfer: "_Transfer", *, probe: bool = False) -> bool:
         """Read what is missing of a blob; with `probe`, find out first whether it is stored."""
         url = self._url(repository, "blobs", transfer.blob.digest)
+        transfer.drop_doubtful()
         probe = probe and transfer.offset == 0 and transfer.blob.size > 0
         headers = {}
         if probe:
@@ -264,27 +267,46 @@ class RegistryClient:
 
 
 class _Transfer:
-    """What has come of a blob, over as many connections as it takes."""
+    """What has come of a blob, over as many connections as it takes.
+
+    A cache whose upstream breaks off puts its error message behind the content (distribution 3.1.2,
+    registry/handlers/app.go: it writes errors whether the answer has begun or not). So the tail of
+    what came is believed when more has come, or all; else it is asked for again.
+    """
 
     def __init__(self, blob: Descriptor, on_chunk: OnChunk) -> None:
         self.blob = blob
         self.offset = 0
+        self._doubtful = bytearray()
         self._hash = hashlib.sha256()
         self._on_chunk = on_chunk
 
+    def drop_doubtful(self) -> None:
+        self._doubtful.clear()
+
     def add(self, url: httpx2.URL, chunk: bytes) -> None:
-        self.offset += len(chunk)
-        if self.offset > self.blob.size:
+        self._doubtful += chunk
+        if self.offset + len(self._doubtful) > self.blob.size:
             raise ContentError(f"{url} is larger than the {self.blob.size} bytes it should have")
-        self._hash.update(chunk)
-        self._on_chunk(chunk)
+        self._believe(len(self._doubtful) - DOUBTFUL_TAIL)
 
     def finish(self, url: httpx2.URL) -> None:
-        if self.offset < self.blob.size:
-            raise UnreachableError(f"{url} ended after {self.offset} of {self.blob.size} bytes")
+        came = self.offset + len(self._doubtful)
+        if came < self.blob.size:
+            raise UnreachableError(f"{url} ended after {came} of {self.blob.size} bytes")
+        self._believe(len(self._doubtful))
         digest = _digest(self._hash)
         if digest != self.blob.digest:
             raise ContentError(f"{url} is damaged: its digest is {digest}")
+
+    def _believe(self, length: int) -> None:
+        if length <= 0:
+            return
+        chunk = bytes(self._doubtful[:length])
+        del self._doubtful[:length]
+        self.offset += length
+        self._hash.update(chunk)
+        self._on_chunk(chunk)
 
 
 @functools.cache

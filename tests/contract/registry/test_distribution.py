@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -18,7 +19,7 @@ from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
-from tests.unit.registry.support.tiny_registry import TinyRegistry, serving
+from tests.unit.registry.support.tiny_registry import Handler, TinyRegistry, serving
 
 pytestmark = [
     pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
@@ -187,6 +188,28 @@ def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_tha
             registry.fail("1", failing, failing)
             [outcome] = warmed(cache, TEXTS[0])
 
+    assert isinstance(outcome, Warmed)
+
+
+def test_a_layer_that_breaks_off_at_the_upstream_is_fetched_whole(
+    tmp_path: Path, built: dict[str, Built], base: Blob
+) -> None:
+    with serving(TinyRegistry()) as registry:
+        registry.hold(NAMES[0], "1", built[NAMES[0]])
+        upstream = Distribution(registry.url, "", tmp_path)
+        with distribution.caching(tmp_path / "cache", upstream) as cache:
+            # The cache asks for its size, and then for its content.
+            broken = (Handler.serve, tiny_registry.cut(1_000_000))
+            registry.fail(base.digest, *broken, *broken)
+            url = f"{cache.url}/v2/{NAMES[0]}/blobs/{base.digest}"
+            came = bytearray()
+            with httpx2.stream("GET", url) as answer, suppress(httpx2.RemoteProtocolError):
+                for chunk in answer.iter_raw():
+                    came += chunk
+            [outcome] = warmed(cache, TEXTS[0])
+
+    assert came[:1_000_000] == base.content[:1_000_000]
+    assert b'{"errors":[{"code":"UNKNOWN"' in came[1_000_000:]
     assert isinstance(outcome, Warmed)
 
 

@@ -231,6 +231,17 @@ def cut(after: int) -> Fault:
     return answer
 
 
+def cut_with_words(after: int) -> Fault:
+    """Break the connection after some bytes of content and an error message, as a cache does."""
+
+    def answer(handler: Handler, blob: Blob) -> None:
+        handler.start(200, len(blob.content))
+        handler.wfile.write(blob.content[:after] + b'{"errors":[{"code":"UNKNOWN"}]}\n')
+        handler.close_connection = True
+
+    return answer
+
+
 def whole(handler: Handler, blob: Blob) -> None:
     """Send everything, whatever part is asked for."""
     handler.send(200, blob.content)

@@ -166,7 +166,7 @@ class RegistryClient:
             RegistryError: it cannot be read, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
-        await retrying(self._retry, lambda: self._read(repository, transfer))
+        await retrying(self._retry, lambda: self._try_to_read(repository, transfer))
 
     async def pull_blob(self, repository: str, blob: Descriptor, on_chunk: OnChunk) -> bool:
         """Make a cache fetch a blob, unless it has it: then only its first byte is read.
@@ -183,7 +183,9 @@ class RegistryClient:
             RegistryError: it cannot be fetched, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
-        return await retrying(self._retry, lambda: self._read(repository, transfer, probe=True))
+        return await retrying(
+            self._retry, lambda: self._try_to_read(repository, transfer, probe=True)
+        )
 
     async def _manifest(self, repository: str, target: str) -> Fetched:
         url = self._url(repository, "manifests", target)
@@ -215,10 +217,18 @@ class RegistryClient:
             if answer.status_code != httpx2.codes.CREATED:
                 raise ContentError(f"{url}: {source} does not have {blob.digest}")
 
+    async def _try_to_read(
+        self, repository: str, transfer: "_Transfer", *, probe: bool = False
+    ) -> bool:
+        try:
+            return await self._read(repository, transfer, probe=probe)
+        except UnreachableError as error:
+            words = transfer.drop_doubtful()
+            raise UnreachableError(f"{error}; it said: {words}" if words else str(error)) from error
+
     async def _read(self, repository: str, transfer: "_Transfer", *, probe: bool = False) -> bool:
         """Read what is missing of a blob; with `probe`, find out first whether it is stored."""
         url = self._url(repository, "blobs", transfer.blob.digest)
-        transfer.drop_doubtful()
         probe = probe and transfer.offset == 0 and transfer.blob.size > 0
         headers = {}
         if probe:
@@ -281,8 +291,12 @@ class _Transfer:
         self._hash = hashlib.sha256()
         self._on_chunk = on_chunk
 
-    def drop_doubtful(self) -> None:
+    def drop_doubtful(self) -> str:
+        """Drop the tail of a transfer that broke off; returns the error message in it, if any."""
+        at = self._doubtful.rfind(b'{"errors":')
+        words = _words(bytes(self._doubtful[at:])) if at >= 0 else ""
         self._doubtful.clear()
+        return words
 
     def add(self, url: httpx2.URL, chunk: bytes) -> None:
         self._doubtful += chunk

@@ -283,6 +283,14 @@ def test_an_error_message_behind_content_that_broke_off_is_no_content(
     assert read(registry) == LAYER.content
 
 
+def test_an_error_message_behind_content_that_broke_off_for_ever_is_told(
+    registry: TinyRegistry,
+) -> None:
+    registry.fail(LAYER.digest, *[tiny_registry.cut_with_words(100_000)] * QUICK.tries)
+
+    assert str(failure(registry)).endswith("; it said: UNKNOWN: no space left on device")
+
+
 def test_a_server_that_cannot_resume_starts_again_and_nothing_counts_twice(
     registry: TinyRegistry,
 ) -> None:

@@ -233,10 +233,11 @@ def cut(after: int) -> Fault:
 
 def cut_with_words(after: int) -> Fault:
     """Break the connection after some bytes of content and an error message, as a cache does."""
+    words = b'{"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}\n'
 
     def answer(handler: Handler, blob: Blob) -> None:
         handler.start(200, len(blob.content))
-        handler.wfile.write(blob.content[:after] + b'{"errors":[{"code":"UNKNOWN"}]}\n')
+        handler.wfile.write(blob.content[:after] + words)
         handler.close_connection = True
 
     return answer

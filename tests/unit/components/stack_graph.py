@@ -49,6 +49,7 @@ class Declared:
     retain_on_delete: bool
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
+    ignore_changes: tuple[str, ...]
     before_create: tuple[ResourceHookFunction, ...]
 
 
@@ -166,6 +167,7 @@ class _Monitor(mocks.MockMonitor):
                 retain_on_delete=request.retainOnDelete,
                 delete_before_replace=request.deleteBeforeReplace,
                 replace_on_changes=tuple(request.replaceOnChanges),
+                ignore_changes=tuple(request.ignoreChanges),
                 before_create=tuple(hooks[name] for name in request.hooks.before_create),
             )
 

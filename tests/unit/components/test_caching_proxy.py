@@ -81,6 +81,10 @@ def test_the_volume_outlives_the_stack_if_it_is_to_be_kept(
     assert not graph.one(CONTAINER, "quay.io-container").retain_on_delete
 
 
+def test_a_volume_that_is_there_already_keeps_its_driver_options() -> None:
+    assert declare().one(VOLUME, "quay.io-storage").ignore_changes == ("driverOpts",)
+
+
 def test_the_registry_is_a_proxy_of_its_upstream_that_keeps_for_ever() -> None:
     assert environment() == {
         "OTEL_TRACES_EXPORTER": "none",

@@ -36,6 +36,10 @@ check: ## Lint, check types and formatting
 bench: ## Measure against the guide's docker run lines and an empty Pulumi program
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
 
+docs: ## Renew docs/settings.md and the schema of stack files from the models
+	@$(TOOLCHAIN) packages
+	@$(PYTHON) -m components.settings.reference
+
 lock: ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m uv $(LOCK) pyproject.toml --output-file requirements.txt
@@ -48,4 +52,4 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 clean: ## Remove what was installed and built; the state of the stacks stays
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test check bench lock clean
+.PHONY: help up preview output down test check bench docs lock clean

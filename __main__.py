@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import engine, image_set, mirrors, settings, talos_cluster
+from components import engine, guard_rails, image_set, mirrors, settings, talos_cluster
 from components.image_set import ImageSet, ImageSetArgs
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.talos_cluster import TalosCluster, TalosClusterArgs
@@ -26,6 +26,7 @@ try:
 except (settings.SettingsError, engine.EngineError) as error:
     raise pulumi.RunError(str(error)) from None
 
+guard_rails.put_up(stack.caches.publish_on if stack.caches else None)
 offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.NONE
 if stack.caches:
     cache = RegistryCache(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+from docker import DockerClient
 from pulumi import dynamic
 
 from components import dynamic_provider
@@ -120,7 +121,11 @@ class LocalClusterProvider(dynamic.ResourceProvider):
                 engine=engine,
                 runner=_runner(props),
             )
-        _merge(props)
+            try:
+                _merge(props)
+            except TalosError as error:
+                _destroy(props, engine)
+                raise TalosError(f"{error}; the cluster was removed again") from error
         return dynamic.CreateResult(props["name"], {**props, **_outputs(observed)})
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
@@ -142,16 +147,8 @@ class LocalClusterProvider(dynamic.ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         """Destroy a cluster with all of its files, whatever is left of it."""
         _unmerge(props)
-        spec = spec_of(props)
         with dynamic_provider.engine() as engine:
-            cluster.destroy(
-                spec,
-                places_of(props),
-                # Containers are removed without it, and it may be gone by now.
-                talosctl=versions.find(props["talosctl"]) if spec.provisioner.is_virtual else None,
-                engine=engine,
-                runner=_runner(props),
-            )
+            _destroy(props, engine)
 
 
 def spec_of(props: Properties) -> ClusterSpec:
@@ -207,6 +204,18 @@ def _runner(props: Properties) -> Runner:
     name = props["name"]
     # What a provider prints, Pulumi shows.
     return Runner(lambda line: print(f"{name}: {line}", flush=True))  # noqa: T201
+
+
+def _destroy(props: Properties, engine: DockerClient) -> None:
+    spec = spec_of(props)
+    cluster.destroy(
+        spec,
+        places_of(props),
+        # Containers are removed without it, and it may be gone by now.
+        talosctl=versions.find(props["talosctl"]) if spec.provisioner.is_virtual else None,
+        engine=engine,
+        runner=_runner(props),
+    )
 
 
 def _merge(props: Properties) -> None:

@@ -40,11 +40,23 @@ def of_cache(cache: RegistryCache) -> Mirrors:
 
 
 def of_stack(stack: str) -> Mirrors:
-    """The mirrors of another stack of this project, by its outputs."""
+    """The mirrors of another stack of this project, by its outputs.
+
+    That it has none is a `pulumi.RunError`, once they are known.
+    """
     other = pulumi.StackReference(f"{pulumi.get_organization()}/{pulumi.get_project()}/{stack}")
-    endpoints = other.require_output("caches").apply(_endpoints)
-    return Mirrors(other.require_output("mirrors"), endpoints)
+    outputs = other.outputs.apply(lambda found: _with_caches(stack, found))
+    return Mirrors(outputs.apply(lambda found: found["mirrors"]), outputs.apply(_endpoints))
 
 
-def _endpoints(caches: Mapping[str, Mapping[str, Any]]) -> Urls:
-    return {host: cache["endpoint"] for host, cache in caches.items()}
+def _with_caches(stack: str, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "caches" not in outputs:
+        raise pulumi.RunError(
+            f"mirrorsFrom: found {stack}, a stack that has no caches, or is not up; "
+            f"allowed: one that has, once `pulumi up --stack {stack}` is done"
+        )
+    return outputs
+
+
+def _endpoints(outputs: Mapping[str, Any]) -> Urls:
+    return {host: cache["endpoint"] for host, cache in outputs["caches"].items()}

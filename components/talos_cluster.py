@@ -1,5 +1,6 @@
 """TalosCluster: one local Talos cluster, whose nodes pull through the caches."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -60,6 +61,9 @@ class TalosCluster(pulumi.ComponentResource):
     command: pulumi.Output[str]
     """The command line that created it, to paste into a shell."""
 
+    guide_line: pulumi.Output[str]
+    """The command line as the Talos guide would have a person type it; a preview knows it too."""
+
     mirrors: pulumi.Output[Urls]
     """The URL of each mirror that its nodes use, by registry host."""
 
@@ -96,6 +100,7 @@ class TalosCluster(pulumi.ComponentResource):
         self.talosconfig = str(places.talosconfig)
         self.kubeconfig = str(places.kubeconfig)
         self.command = made.command
+        self.guide_line = self.mirrors.apply(lambda used: guide_line(name, settings, places, used))
         self.register_outputs(dict(self.described()))
 
     def described(self) -> Mapping[str, pulumi.Input[Any]]:
@@ -106,10 +111,11 @@ class TalosCluster(pulumi.ComponentResource):
             "talosconfig": self.talosconfig,
             "kubeconfig": self.kubeconfig,
             "command": self.command,
+            "guideLine": self.guide_line,
             "mirrors": self.mirrors,
         }
 
-    def _node_image(self, name: str, args: TalosClusterArgs) -> docker.Tag:
+    def _node_image(self, name: str, args: TalosClusterArgs) -> pulumi.Resource:
         """The nodes' image under its own name, pulled through the cache of its registry.
 
         The engine pulls it and no node does, so that the cluster's mirrors do not count for it.
@@ -125,6 +131,8 @@ class TalosCluster(pulumi.ComponentResource):
                 child, pulumi.ResourceOptions(depends_on=args.offered.after)
             ),
         )
+        if _is_pinned(image):
+            return pulled
         return docker.Tag(
             f"{name}-node-image-tag", source_image=pulled.name, target_image=image, opts=child
         )
@@ -142,16 +150,20 @@ def mistakes(
     """
     for name, settings in clusters.items():
         try:
-            talosctl = versions.find(settings.talosctl)
+            talosctl = _talosctl(settings.talosctl)
         except TalosError as error:
             yield Mistake(("clusters", name, "talosctl"), str(error))
             continue
         try:
-            spec = ClusterSpec(name=name, **spec_arguments(spec_inputs(settings)))
+            arguments = spec_arguments(spec_inputs(settings))
+            spec = ClusterSpec(name=name, timeout_s=seconds(settings.timeout), **arguments)
             command_line.create(spec, talosctl, Places(folder, name))
         except TalosError as error:
             yield Mistake(("clusters", name), str(error))
         yield from _overlaps(name, settings, facts)
+        if name in facts.networks and not Places(folder, name).folder.exists():
+            text = "a network of this name is on the engine, and not from here; allowed: another"
+            yield Mistake(("clusters", name), text)
 
 
 def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mistake]:
@@ -164,6 +176,16 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
                 f"network {network}; allowed: a free one, such as 10.6.0.0/24"
             )
             yield Mistake(("clusters", name, "cidr"), text)
+
+
+def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
+    """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
+    spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
+    return command_line.create(spec, _talosctl(settings.talosctl), places).guide_line()
+
+
+# Asked once, however many clusters there are.
+_talosctl = functools.cache(versions.find)
 
 
 def used_mirrors(settings: Cluster, offered: Urls) -> Urls:
@@ -184,15 +206,22 @@ def node_image(name: str, settings: Cluster) -> str:
     if settings.image is not None:
         return settings.image
     spec = ClusterSpec(name=name, talos_version=settings.talos_version)
-    talosctl = versions.find(settings.talosctl)
+    talosctl = _talosctl(settings.talosctl)
     return command_line.node_image(command_line.target_version(spec, talosctl.version))
 
 
 def through(image: str, endpoints: Urls) -> str:
-    """An image as it is called at the cache of its registry, or its own name where none is."""
+    """An image as it is called at the cache of its registry, or its own name where none is.
+
+    One that is named by its digest keeps its name: the engine gives no such name to another.
+    """
     host, _, rest = image.partition("/")
-    endpoint = endpoints.get(host)
+    endpoint = None if _is_pinned(image) else endpoints.get(host)
     return f"{urlsplit(endpoint).netloc}/{rest}" if endpoint else image
+
+
+def _is_pinned(image: str) -> bool:
+    return "@" in image
 
 
 def spec_inputs(settings: Cluster) -> Mapping[str, Any]:

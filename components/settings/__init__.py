@@ -175,7 +175,7 @@ def _written(caches: Any, clusters: Any, images: Any, mirrors_from: Any) -> dict
 def _in_combination(written: Mapping[str, Any]) -> Iterator[Mistake]:
     if "images" in written and "caches" not in written:
         yield Mistake(("images",), "found without caches; allowed: beside them")
-    if "mirrorsFrom" in written and "caches" in written:
+    if "mirrorsFrom" in written and written.get("caches"):
         text = "found beside caches; allowed: one of both, mirrors of its own or another stack's"
         yield Mistake(("mirrorsFrom",), text)
 

@@ -14,6 +14,7 @@ from components.settings.values import (
     Image,
     MirrorHost,
     Model,
+    Patch,
     RegistryHost,
     Size,
     Text,
@@ -21,7 +22,6 @@ from components.settings.values import (
 )
 
 Count = Annotated[int, Field(strict=True)]
-Patch = dict[str, Any] | Text
 
 
 class Cluster(Model):
@@ -132,6 +132,7 @@ def in_mirrors(
 
 def _network(cluster: Mapping[str, Any]) -> IPv4Network | None:
     try:
-        return IPv4Network(cluster.get("cidr", Cluster.model_fields["cidr"].default))
+        # As a text: a number would be taken for an address.
+        return IPv4Network(str(cluster.get("cidr", Cluster.model_fields["cidr"].default)))
     except ValueError:
         return None

@@ -1,11 +1,24 @@
 """The kinds of values that settings have, each with its rule."""
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from components.settings.mistakes import refused
 
@@ -36,15 +49,34 @@ def is_ipv4(value: str) -> bool:
     return True
 
 
-def _matching(pattern: str, allowed: str) -> AfterValidator:
-    compiled = re.compile(pattern, re.ASCII)
+@dataclass(frozen=True, slots=True)
+class _Matching:
+    """A text that matches a pattern as a whole.
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise refused(value, allowed)
+    Attributes:
+        pattern: a regular expression that Python and JSON Schema understand alike.
+        allowed: what it allows, in words.
+    """
+
+    pattern: str
+    allowed: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """How pydantic checks it."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """How an editor checks it."""
+        return handler(schema) | {"pattern": f"^({self.pattern})$"}
+
+    def _check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value, re.ASCII):
+            raise refused(value, self.allowed)
         return value
-
-    return AfterValidator(check)
 
 
 def _mirror_host(value: str) -> str:
@@ -86,6 +118,13 @@ def _cidr(value: str) -> str:
     return value
 
 
+def _patch(value: object) -> object:
+    """Check a patch at once: pydantic would report each type of a union as one mistake."""
+    if isinstance(value, dict) or (isinstance(value, str) and value):
+        return value
+    raise refused(value, "a mapping, or a text that is not empty")
+
+
 def seconds(duration: str) -> float:
     """The seconds of a duration such as `1h30m`."""
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
@@ -109,36 +148,41 @@ Address = Annotated[str, BeforeValidator(_address)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ClusterName = Annotated[
     str,
-    _matching(
+    _Matching(
         r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
         "up to 40 small letters, digits and dashes, at neither end a dash",
     ),
 ]
-Duration = Annotated[str, _matching(_DURATION, "a duration such as 20m")]
+Duration = Annotated[str, _Matching(_DURATION, "a duration such as 20m")]
 MirrorHost = Annotated[str, AfterValidator(_mirror_host)]
 Image = Annotated[
     str,
-    _matching(
+    _Matching(
         r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?",
         "an image reference such as registry:3.1.2",
     ),
 ]
 Name = Annotated[
-    str, _matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
+    str, _Matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
 ]
-Port = Annotated[int, Field(strict=True), AfterValidator(_port)]
+Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
+Port = Annotated[
+    int,
+    Field(strict=True, json_schema_extra={"minimum": 1, "maximum": HIGHEST_PORT}),
+    AfterValidator(_port),
+]
 RegistryHost = Annotated[
     str,
-    _matching(
+    _Matching(
         rf"({_HOST}|localhost|(\d{{1,3}}\.){{3}}\d{{1,3}})(:\d{{1,5}})?",
         "a registry host such as quay.io",
     ),
 ]
 RemoteUrl = Annotated[str, AfterValidator(_remote_url)]
-Size = Annotated[str, _matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
-Ttl = Annotated[str, _matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
+Size = Annotated[str, _Matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
+Ttl = Annotated[str, _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
 Text = Annotated[str, Field(min_length=1)]
 Username = Annotated[str, Field(min_length=1)]
 VersionText = Annotated[
-    str, _matching(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", "a version such as v1.11.5")
+    str, _Matching(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", "a version such as v1.11.5")
 ]

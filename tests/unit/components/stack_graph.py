@@ -14,6 +14,7 @@ from pulumi.runtime.settings import SETTINGS, get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
 PROJECT = "talos-registry-cache"
+ORGANIZATION = "organization"
 
 STACK = "pulumi:pulumi:Stack"
 CONTAINER = "docker:index/container:Container"
@@ -25,6 +26,9 @@ CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
 IMAGE_SET = "talos-registry-cache:images:ImageSet"
 CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
+TALOS_CLUSTER = "talos-registry-cache:clusters:TalosCluster"
+LOCAL_CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
+TAG = "docker:index/tag:Tag"
 
 UNKNOWN = rpc.UNKNOWN
 
@@ -81,25 +85,34 @@ def run(
     preview: bool = False,
     config: Mapping[str, str] | None = None,
     secret_keys: tuple[str, ...] = (),
+    other_stacks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Graph:
     """Run a program to its end, as an update or as a preview.
+
+    What is not known yet is `pulumi.output.Unknown` in the outputs of the graph. `other_stacks` are
+    the outputs of the stacks that it can refer to, by their full names.
 
     Pulumi's settings are context variables, and `asyncio.run` gives the program a context of its
     own, so they are as before when this returns.
     """
 
     async def main() -> Graph:
-        monitor, hooks = _Monitor(), _Hooks()
+        monitor, hooks = _Monitor(other_stacks or {}), _Hooks()
         pulumi.runtime.set_all_config(dict(config or {}), list(secret_keys))
         SETTINGS.outputs = set()
         pulumi.runtime.set_mocks(
-            _NoProvider(), project=PROJECT, stack=stack, preview=preview, monitor=monitor
+            _NoProvider(),
+            project=PROJECT,
+            stack=stack,
+            preview=preview,
+            monitor=monitor,
+            organization=ORGANIZATION,
         )
         SETTINGS.callbacks = hooks
         await run_pulumi_func(lambda: _returning_none(program))
         root = get_root_resource()
         assert isinstance(root, Stack)
-        outputs = await pulumi.Output.from_input(root.outputs).future()
+        outputs = await pulumi.Output.from_input(root.outputs).future(with_unknowns=True)
         return Graph(tuple(monitor.declared(hooks.by_name)), outputs or {})
 
     return asyncio.run(main())
@@ -119,6 +132,15 @@ def digest(reference: str) -> str:
     return f"sha256:of-{reference}"
 
 
+def cluster_made(name: str) -> dict[str, Any]:
+    """What is known of a cluster once it is made."""
+    return {
+        "nodes": [{"name": f"{name}-worker-1", "role": "worker", "address": "10.5.0.3"}],
+        "kubernetesEndpoint": f"https://{name}.test:6443",
+        "command": f"talosctl cluster create --name {name}",
+    }
+
+
 class _NoProvider(mocks.Mocks):
     """Nothing comes here: the monitor answers by itself, and the program asks no provider."""
 
@@ -136,8 +158,9 @@ class _Monitor(mocks.MockMonitor):
     loop in each thread that it is called on and never closes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, other_stacks: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(_NoProvider())
+        self._other_stacks = other_stacks
         self._requests: list[Any] = []
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
@@ -153,7 +176,21 @@ class _Monitor(mocks.MockMonitor):
             made["imageId"] = image_id(made["name"])
         if request.type == CACHED_IMAGES:
             made["digests"] = {reference: digest(reference) for reference in made["images"]}
+        if request.type == LOCAL_CLUSTER:
+            made.update(cluster_made(request.name))
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
+
+    def ReadResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
+        read = struct_pb2.Struct()
+        read.update(
+            {
+                "name": request.id,
+                "outputs": self._other_stacks[request.id],
+                "secretOutputNames": [],
+            }
+        )
+        urn = self.make_urn(request.parent, request.type, request.name)
+        return resource_pb2.ReadResourceResponse(urn=urn, properties=read)
 
     def declared(self, hooks: Mapping[str, ResourceHookFunction]) -> Iterator[Declared]:
         for request in self._requests:

@@ -229,7 +229,7 @@ def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
 
 def test_a_port_that_is_open_on_all_addresses_is_taken_on_each(fake: FakeEngine) -> None:
     fake.add_container("idle")
-    with listening("0.0.0.0") as port, pytest.raises(TakenError):  # noqa: S104 - it is the case
+    with listening("0.0.0.0") as port, pytest.raises(TakenError):
         before(engine.before_container, "cache", ports=published(port))
 
 

@@ -16,7 +16,16 @@ from docker.errors import DockerException
 from components import engine, labels
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
-from tests.unit.components.stack_graph import CONTAINER, NETWORK, Graph
+from tests.unit.components.stack_graph import (
+    CONTAINER,
+    IMAGE,
+    LOCAL_CLUSTER,
+    NETWORK,
+    REGISTRY_CACHE,
+    TALOS_CLUSTER,
+    Graph,
+)
+from tests.unit.talos import programs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,18 +45,39 @@ def _interrupts_are_pytests_again() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def run(caches: Any, *, stack: str = "dev", preview: bool = False) -> Graph:
+def run(
+    caches: Any = None,
+    *,
+    clusters: Any = None,
+    mirrors_from: str | None = None,
+    stack: str = "dev",
+    **rest: Any,
+) -> Graph:
+    keys = {
+        "caches": caches and json.dumps(caches),
+        "clusters": clusters and json.dumps(clusters),
+        "mirrorsFrom": mirrors_from,
+    }
     return stack_graph.run(
         lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"),
         stack=stack,
-        preview=preview,
-        config={"talos-registry-cache:caches": json.dumps(caches)},
+        config={f"talos-registry-cache:{key}": value for key, value in keys.items() if value},
+        **rest,
     )
 
 
-def of_stack(stack: str) -> Any:
+def of_stack(stack: str, key: str = "caches") -> Any:
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
-    return yaml.safe_load(text)["config"]["talos-registry-cache:caches"]
+    return yaml.safe_load(text)["config"][f"talos-registry-cache:{key}"]
+
+
+@pytest.fixture
+def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A talosctl on PATH."""
+    path = tmp_path / "talosctl"
+    programs.that_prints(path, programs.VERSION_OUTPUT.format(tag="v1.13.0"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return path
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -77,6 +107,139 @@ def test_the_outputs_tell_how_to_use_the_caches(*, preview: bool) -> None:
 @pytest.mark.usefixtures("fake")
 def test_there_are_no_other_outputs() -> None:
     assert run(of_stack("dev")).outputs.keys() == {"mirrors", "caches", "talosctlFlags"}
+
+
+# Clusters
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_a_stack_with_caches_and_a_cluster_has_the_cluster_pull_through_them(
+    *, preview: bool
+) -> None:
+    graph = run(
+        of_stack("talos"), clusters=of_stack("talos", "clusters"), stack="talos", preview=preview
+    )
+
+    cluster = graph.one(LOCAL_CLUSTER, "demo")
+    assert cluster.inputs["mirrors"] == graph.outputs["mirrors"]
+    assert cluster.inputs["spec"] == {
+        "provisioner": "docker",
+        "workers": 2,
+        "cidr": "10.5.0.0/24",
+    }
+    assert cluster.inputs["folder"] == str(ROOT / ".state" / "clusters" / "talos")
+    assert cluster.depends_on >= set(graph.names(CONTAINER)) - {"anonymous-writer"}
+    assert graph.one(IMAGE, "demo-node-image").inputs["name"] == (
+        "127.0.0.1:5014/siderolabs/talos:v1.13.0"
+    )
+
+
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_the_outputs_tell_of_each_cluster() -> None:
+    clusters = {"one": {"mirrorHost": "10.5.0.1"}, "two": {"cidr": "10.6.0.0/24"}}
+
+    outputs = run({"upstreams": {"docker.io": None}}, clusters=clusters).outputs
+
+    assert outputs.keys() == {"mirrors", "caches", "talosctlFlags", "clusters"}
+    folder = ROOT / ".state" / "clusters" / "dev"
+    lines = {name: told.pop("guideLine") for name, told in outputs["clusters"].items()}
+    assert lines["two"].startswith("talosctl cluster create docker --subnet 10.6.0.0/24 ")
+    assert outputs["clusters"] == {
+        name: {
+            **stack_graph.cluster_made(name),
+            "talosconfig": str(folder / name / "talosconfig"),
+            "kubeconfig": str(folder / name / "kubeconfig"),
+            "mirrors": {"docker.io": f"http://{host}:5000"},
+        }
+        for name, host in {"one": "10.5.0.1", "two": GATEWAY}.items()
+    }
+
+
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_clusters_may_use_the_caches_of_another_stack_and_none_are_made_here() -> None:
+    others = {
+        "mirrors": {"docker.io": f"http://{GATEWAY}:5000"},
+        "caches": {"docker.io": {"endpoint": "http://127.0.0.1:5000"}},
+    }
+
+    graph = run(
+        clusters=of_stack("qemu", "clusters"),
+        mirrors_from=of_stack("qemu", "mirrorsFrom"),
+        stack="qemu",
+        other_stacks={"organization/talos-registry-cache/dev": others},
+    )
+
+    assert graph.one(LOCAL_CLUSTER, "machines").inputs["mirrors"] == others["mirrors"]
+    assert graph.names(REGISTRY_CACHE) == []
+    assert graph.outputs.keys() == {"clusters"}
+
+
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_a_cluster_without_any_caches_has_no_mirrors() -> None:
+    graph = run(clusters={"demo": None})
+
+    assert graph.one(LOCAL_CLUSTER, "demo").inputs["mirrors"] == {}
+    assert graph.names(TALOS_CLUSTER) == ["demo"]
+
+
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_mistakes_in_clusters_end_the_program_with_all_of_them() -> None:
+    clusters = {
+        "Demo": None,
+        "a": {"workers": -1, "wokers": 1, "configPatches": [{}, 5], "cidr": "10.6.0.0/24"},
+        "b": {"cidr": "10.6.0.0/16", "mirrors": {"quay.io": False}},
+    }
+
+    with pytest.raises(pulumi.RunError) as ended:
+        run({"upstreams": {"docker.io": None}}, clusters=clusters, mirrors_from="other")
+
+    head, *lines = str(ended.value).splitlines()
+    assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
+    assert [line.partition(": ")[0].strip() for line in lines] == [
+        "clusters.Demo",
+        "clusters.a.workers",
+        "clusters.a.configPatches[1]",
+        "clusters.a.wokers",
+        "clusters.b.cidr",
+        "mirrorsFrom",
+        'clusters.b.mirrors["quay.io"]',
+    ]
+    assert ended.value.__suppress_context__
+
+
+@pytest.mark.usefixtures("talosctl")
+def test_what_this_machine_cannot_do_ends_the_program_with_all_of_it(fake: FakeEngine) -> None:
+    fake.add_network("kind", subnets=["10.6.0.0/16"])
+    clusters = {
+        "a": {"talosctl": "/not/there"},
+        "b": {"controlplanes": 3, "cidr": "10.6.7.0/24"},
+    }
+
+    with pytest.raises(pulumi.RunError) as ended:
+        run({"upstreams": {"docker.io": None}}, clusters=clusters)
+
+    head, *lines = str(ended.value).splitlines()
+    assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
+    assert [line.partition(": ")[0].strip() for line in lines] == [
+        "clusters.a.talosctl",
+        "clusters.b",
+        "clusters.b.cidr",
+    ]
+    assert ended.value.__suppress_context__
+
+
+@pytest.mark.usefixtures("fake", "talosctl")
+def test_another_stack_without_caches_ends_the_program_without_a_traceback() -> None:
+    with pytest.raises(pulumi.RunError, match="mirrorsFrom: found other, a stack that has no"):
+        run(
+            clusters={"demo": None},
+            mirrors_from="other",
+            other_stacks={"organization/talos-registry-cache/other": {}},
+        )
+
+
+# The engine
 
 
 def test_ports_stay_in_the_order_in_which_the_engine_has_them(fake: FakeEngine) -> None:

@@ -17,12 +17,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from docker import DockerClient
 
+API_VERSION = "1.43"
+
 
 class FakeDocker:
     """The engine: `containers` and `networks` are folders of JSON files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.address = f"unix://{folder.parent}/docker.sock"
         self.removed: list[str] = []
         for kind in ("containers", "networks"):
             (folder / kind).mkdir(parents=True)
@@ -91,11 +94,10 @@ def labels(cluster: str) -> dict[str, str]:
 def serving(folder: Path) -> Iterator[tuple[FakeDocker, DockerClient]]:
     """An engine that answers, and a client of it."""
     engine = FakeDocker(folder / "engine")
-    address = folder / "docker.sock"
-    server = _Server(str(address), _handler(engine))
+    server = _Server(engine.address.removeprefix("unix://"), _handler(engine))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    client = DockerClient(base_url=f"unix://{address}", version="1.43", timeout=10)
+    client = DockerClient(base_url=engine.address, version=API_VERSION, timeout=10)
     try:
         yield engine, client
     finally:
@@ -118,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
     engine: FakeDocker
 
     def do_GET(self) -> None:
+        if self.path == "/version":
+            self._answer(200, {"ApiVersion": API_VERSION})
+            return
         folder, *name, query = self._asked()
         if name != ["json"] and name:
             self._show(folder / f"{name[0]}.json")

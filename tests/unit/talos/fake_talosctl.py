@@ -19,6 +19,8 @@ import json, os, pathlib, sys, time
 engine = pathlib.Path({engine!r})
 calls = pathlib.Path({calls!r})
 arguments = sys.argv[1:]
+if arguments == ["version", "--client"]:
+    sys.exit(print({version!r}))
 with calls.open("a") as file:
     file.write(json.dumps([arguments, dict(os.environ)]) + "\\n")
 name, state = (arguments[arguments.index(flag) + 1] for flag in ("--name", "--state"))
@@ -49,7 +51,7 @@ def step(which):
         write(path, "context: " + name)
     elif which == "kubeconfig":
         assert ":" not in os.environ["KUBECONFIG"]
-        write(os.environ["KUBECONFIG"], "current-context: admin@" + name)
+        write(os.environ["KUBECONFIG"], {kubeconfig!r})
     elif which == "hang":
         time.sleep(60)
     elif which == "fail":
@@ -73,6 +75,7 @@ class FakeTalosctl:
         self._engine = engine
         self.calls_file = folder / "calls"
         self.state_yaml = "clusterinfo: {}"
+        self.kubeconfig = f"current-context: admin@{cluster}"
         self.does(*STEPS)
 
     def does(self, *steps: str, destroying: tuple[str, ...] = ("destroy",)) -> None:
@@ -91,7 +94,9 @@ class FakeTalosctl:
             calls=str(self.calls_file),
             network=fake_docker.network(cluster),
             nodes={"controlplane": controlplane, "worker": worker},
+            version=programs.VERSION_OUTPUT.format(tag="v1.13.0"),
             state_yaml=self.state_yaml,
+            kubeconfig=self.kubeconfig,
             steps=list(steps),
             destroy_steps=list(destroying),
         )
@@ -99,7 +104,12 @@ class FakeTalosctl:
 
     def talosctl(self, version: Version = Version(1, 13)) -> Talosctl:  # noqa: B008
         """How it is found."""
-        return Talosctl(str(self._folder / "talosctl"), version)
+        return Talosctl(self.path, version)
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return str(self._folder / "talosctl")
 
     @property
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:

@@ -1,0 +1,90 @@
+"""A cluster of real Talos nodes, where they can run: until then, others stand in for them."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import DockerClient
+from docker.errors import DockerException
+
+from tests.integration.conftest import NewStack
+from tests.integration.support import nodes
+from tests.integration.support import stack as support
+from tests.integration.support.stack import CacheStack
+
+TALOSCTL = "talosctl-1.13"
+NODE_IMAGE = "ghcr.io/siderolabs/talos:v1.13.0"
+REGISTRIES = ("registry.k8s.io", "ghcr.io")
+UP_WITHIN_S = 15 * 60
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "PULUMI_WITHIN_S", UP_WITHIN_S)
+
+
+def _without_image() -> str:
+    """Why nodes cannot be containers here, or nothing."""
+    try:
+        engine = DockerClient.from_env()
+        try:
+            engine.images.get(NODE_IMAGE)
+        finally:
+            engine.close()
+    except DockerException:
+        return f"needs {NODE_IMAGE} on the engine (docker pull)"
+    return _without_registries()
+
+
+def _without_kvm() -> str:
+    """Why nodes cannot be virtual machines here, or nothing."""
+    if not Path("/dev/kvm").exists() or os.geteuid() != 0:
+        return "needs /dev/kvm and root"
+    return _without_registries()
+
+
+def _without_registries() -> str:
+    try:
+        for registry in REGISTRIES:
+            socket.create_connection((registry, 443), timeout=2).close()
+    except OSError:
+        return f"needs a way to {', '.join(REGISTRIES)}"
+    return ""
+
+
+def _caches() -> dict[str, Any]:
+    ports = {"docker.io": 5490, "registry.k8s.io": 5491, "ghcr.io": 5492}
+    upstreams = {registry: {"port": port} for registry, port in ports.items()}
+    return {"storage": {"onDestroy": "delete"}, "upstreams": upstreams}
+
+
+def _check(stack: CacheStack) -> None:
+    cluster = stack.outputs()["clusters"]["real"]
+    assert "server:" in Path(cluster["kubeconfig"]).read_text()
+    assert {node["status"] for node in cluster["nodes"]} == {"running"}
+    assert set(stack.up()) == {"same"}
+    stack.destroy()
+
+
+@pytest.mark.timeout(UP_WITHIN_S)
+@pytest.mark.needs_talos_image
+@pytest.mark.skipif(bool(_without_image()), reason=_without_image())
+def test_a_cluster_of_containers_becomes_ready(new_stack: NewStack, engine: DockerClient) -> None:
+    stack = new_stack(_caches())
+    stack.configure({"real": {"talosctl": TALOSCTL, "cidr": "10.79.0.0/24"}}, "clusters")
+    stack.up()
+    _check(stack)
+    assert nodes.left_of(engine, "real") == []
+
+
+@pytest.mark.timeout(UP_WITHIN_S)
+@pytest.mark.needs_kvm
+@pytest.mark.skipif(bool(_without_kvm()), reason=_without_kvm())
+def test_a_cluster_of_virtual_machines_becomes_ready(new_stack: NewStack) -> None:
+    stack = new_stack(_caches())
+    cluster = {"talosctl": TALOSCTL, "provisioner": "qemu", "cidr": "10.80.0.0/24"}
+    stack.configure({"real": cluster}, "clusters")
+    stack.up()
+    _check(stack)

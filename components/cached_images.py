@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from pulumi import dynamic
 from components import dynamic_provider
 from registry import platforms, reference, throwaway
 from registry.errors import RegistryError
-from registry.verify import Verified, verify
+from registry.throwaway import ThrowawayError
+from registry.verify import verify
 from registry.warm import NotWarmed, Progress, Warmed, warm
 
 PROGRESS_EVERY_S = 2.0
@@ -77,12 +78,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Look in the storage of the caches whether all images are still there, and whole."""
-        missing = {
-            outcome.text: "; ".join(map(str, outcome.errors))
-            for outcome in _verified(props)
-            if outcome.errors
-        }
-        return dynamic.ReadResult(id_, {**props, "missing": missing})
+        return dynamic.ReadResult(id_, {**props, "missing": _missing(props)})
 
 
 def _warmed(props: Properties) -> dict[str, Any]:
@@ -94,7 +90,7 @@ def _warmed(props: Properties) -> dict[str, Any]:
     outcomes: list[Warmed | NotWarmed] = []
     # A blob that repositories share is linked through the storage, and fetched once.
     with _storages(props, _shared_registries(props), writable=True) as storages:
-        for node, texts in _by_platform(props).items():
+        for node, texts in _by_platform(props["images"]).items():
             outcomes += asyncio.run(
                 warm(
                     texts,
@@ -115,12 +111,24 @@ def _warmed(props: Properties) -> dict[str, Any]:
     return {**props, "digests": digests, "missing": {}}
 
 
-def _verified(props: Properties) -> Sequence[Verified]:
-    outcomes: list[Verified] = []
-    with _storages(props, _registries(props), writable=False) as storages:
-        for node, texts in _by_platform(props).items():
-            outcomes += asyncio.run(verify(texts, storages, platforms.parse(node)))
-    return outcomes
+def _missing(props: Properties) -> Mapping[str, str]:
+    """Why images are not in the storage of their caches, by their references."""
+    missing: dict[str, str] = {}
+    for host, images in _by_registry(props["images"]).items():
+        try:
+            with _storages(props, [host], writable=False) as storages:
+                missing |= _unproved(images, storages)
+        except ThrowawayError as error:
+            # The volume is gone, say: `up` makes it again, and has to find that it is empty.
+            missing |= dict.fromkeys(images, str(error))
+    return missing
+
+
+def _unproved(images: Mapping[str, str], storages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for node, texts in _by_platform(images).items():
+        for outcome in asyncio.run(verify(texts, storages, platforms.parse(node))):
+            if outcome.errors:
+                yield outcome.text, "; ".join(map(str, outcome.errors))
 
 
 @contextmanager
@@ -142,15 +150,18 @@ def _endpoints(props: Properties) -> Mapping[str, str]:
     return {host: cache["endpoint"] for host, cache in props["caches"].items()}
 
 
-def _by_platform(props: Properties) -> Mapping[str, list[str]]:
-    platforms_found: defaultdict[str, list[str]] = defaultdict(list)
-    for text, node in props["images"].items():
-        platforms_found[node].append(text)
-    return platforms_found
+def _by_platform(images: Mapping[str, str]) -> Mapping[str, list[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for text, node in images.items():
+        found[node].append(text)
+    return found
 
 
-def _registries(props: Properties) -> Iterable[str]:
-    return {reference.parse(text).registry for text in props["images"]}
+def _by_registry(images: Mapping[str, str]) -> Mapping[str, dict[str, str]]:
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for text, node in images.items():
+        found[reference.parse(text).registry][text] = node
+    return found
 
 
 def _shared_registries(props: Properties) -> Iterable[str]:

@@ -97,7 +97,12 @@ class CachingProxy(pulumi.ComponentResource):
             f"{name}-storage",
             name=args.volume,
             labels=label.inputs(args.labels),
-            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.on_destroy == "keep"),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                retain_on_delete=args.on_destroy == "keep",
+                # Those of a volume that was there before; else it would be replaced at every `up`.
+                ignore_changes=["driverOpts"],
+            ),
         )
         container = self._container(f"{name}-container", args, storage.name)
         nearest = min(args.publish_on, key=_nearness)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
@@ -28,6 +28,8 @@ CONNECT_TIMEOUT_S = 10
 # A cache asks its upstream twice before its own first byte.
 SILENCE_TIMEOUT_S = 60
 ERROR_LIMIT = 64 << 10
+# What may be no content at the end of a transfer that broke off.
+DOUBTFUL_TAIL = 16 << 10
 WORDS_LIMIT = 500
 
 OnChunk = Callable[[bytes], object]
@@ -164,7 +166,7 @@ class RegistryClient:
             RegistryError: it cannot be read, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
-        await retrying(self._retry, lambda: self._read(repository, transfer))
+        await retrying(self._retry, lambda: self._try_to_read(repository, transfer))
 
     async def pull_blob(self, repository: str, blob: Descriptor, on_chunk: OnChunk) -> bool:
         """Make a cache fetch a blob, unless it has it: then only its first byte is read.
@@ -181,7 +183,9 @@ class RegistryClient:
             RegistryError: it cannot be fetched, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
-        return await retrying(self._retry, lambda: self._read(repository, transfer, probe=True))
+        return await retrying(
+            self._retry, lambda: self._try_to_read(repository, transfer, probe=True)
+        )
 
     async def _manifest(self, repository: str, target: str) -> Fetched:
         url = self._url(repository, "manifests", target)
@@ -212,6 +216,15 @@ class RegistryClient:
         async with self._answer("POST", url) as answer:
             if answer.status_code != httpx2.codes.CREATED:
                 raise ContentError(f"{url}: {source} does not have {blob.digest}")
+
+    async def _try_to_read(
+        self, repository: str, transfer: "_Transfer", *, probe: bool = False
+    ) -> bool:
+        try:
+            return await self._read(repository, transfer, probe=probe)
+        except UnreachableError as error:
+            words = transfer.drop_doubtful()
+            raise UnreachableError(f"{error}; it said: {words}" if words else str(error)) from error
 
     async def _read(self, repository: str, transfer: "_Transfer", *, probe: bool = False) -> bool:
         """Read what is missing of a blob; with `probe`, find out first whether it is stored."""
@@ -264,27 +277,50 @@ class RegistryClient:
 
 
 class _Transfer:
-    """What has come of a blob, over as many connections as it takes."""
+    """What has come of a blob, over as many connections as it takes.
+
+    A cache whose upstream breaks off puts its error message behind the content (distribution 3.1.2,
+    registry/handlers/app.go: it writes errors whether the answer has begun or not). So the tail of
+    what came is believed when more has come, or all; else it is asked for again.
+    """
 
     def __init__(self, blob: Descriptor, on_chunk: OnChunk) -> None:
         self.blob = blob
         self.offset = 0
+        self._doubtful = bytearray()
         self._hash = hashlib.sha256()
         self._on_chunk = on_chunk
 
+    def drop_doubtful(self) -> str:
+        """Drop the tail of a transfer that broke off; returns the error message in it, if any."""
+        at = self._doubtful.rfind(b'{"errors":')
+        words = _words(bytes(self._doubtful[at:])) if at >= 0 else ""
+        self._doubtful.clear()
+        return words
+
     def add(self, url: httpx2.URL, chunk: bytes) -> None:
-        self.offset += len(chunk)
-        if self.offset > self.blob.size:
+        self._doubtful += chunk
+        if self.offset + len(self._doubtful) > self.blob.size:
             raise ContentError(f"{url} is larger than the {self.blob.size} bytes it should have")
-        self._hash.update(chunk)
-        self._on_chunk(chunk)
+        self._believe(len(self._doubtful) - DOUBTFUL_TAIL)
 
     def finish(self, url: httpx2.URL) -> None:
-        if self.offset < self.blob.size:
-            raise UnreachableError(f"{url} ended after {self.offset} of {self.blob.size} bytes")
+        came = self.offset + len(self._doubtful)
+        if came < self.blob.size:
+            raise UnreachableError(f"{url} ended after {came} of {self.blob.size} bytes")
+        self._believe(len(self._doubtful))
         digest = _digest(self._hash)
         if digest != self.blob.digest:
             raise ContentError(f"{url} is damaged: its digest is {digest}")
+
+    def _believe(self, length: int) -> None:
+        if length <= 0:
+            return
+        chunk = bytes(self._doubtful[:length])
+        del self._doubtful[:length]
+        self.offset += length
+        self._hash.update(chunk)
+        self._on_chunk(chunk)
 
 
 @functools.cache
@@ -342,12 +378,21 @@ def _words(body: bytes) -> str:
     """What an error's body says, in one line: `errors[]` of the specification, or its text."""
     text = body.decode(errors="replace")
     try:
-        errors = json.loads(text)["errors"]
-        said = "; ".join(f"{error['code']}: {error.get('message', '')}" for error in errors)
+        said = "; ".join(map(_in_words, json.loads(text)["errors"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         said = text
     line = " ".join(said.split())
     return line if len(line) <= WORDS_LIMIT else f"{line[:WORDS_LIMIT]}..."
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    """One of these errors; a cache puts into its detail what keeps it from its upstream."""
+    words = f"{error['code']}: {error.get('message', '')}"
+    detail = error.get("detail")
+    if not isinstance(detail, str):
+        return words
+    # What follows in a URL may be a signature that lets in.
+    return f"{words} ({re.sub(r'[?][^ ]*', '?[hidden]', detail)})"
 
 
 def _reason(error: httpx2.RequestError) -> str:

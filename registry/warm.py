@@ -7,6 +7,10 @@ What distribution 3.1.2 does as a cache, measured, and the reason for the way it
   can link it there instead, by a mount.
 - It keeps a blob only if nobody else, for any repository, is fetching that blob. So a blob is asked
   for by one task only, and asked for again until it is known to be kept.
+- It answers a tag that it has not seen with 404 if its upstream does not have it, and likewise if
+  its upstream refuses or fails (registry/proxy/proxytagservice.go). Of a digest, it passes on what
+  its upstream says. So before an image is held to be missing, the upstream must say so of a digest
+  that nobody has.
 """
 
 import asyncio
@@ -20,15 +24,19 @@ from registry import image as images
 from registry import reference as references
 from registry.client import RegistryClient
 from registry.endpoints import endpoint_of
-from registry.errors import NotKeptError, RegistryError
+from registry.errors import AnswerError, NotKeptError, RegistryError
 from registry.image import Image
 from registry.manifests import Descriptor
 from registry.platforms import Platform
+from registry.reference import Reference
 from registry.retry import Retry
 
 # Before each time that a blob is asked for. The second time tells whether it was kept; it was not
 # if a node was fetching it at the same time, and is when that node is done.
 PAUSES_S = (0, 0, 2, 5)
+# Before each time that a tag is asked for of which the cache says that there is none.
+UNKNOWN_PAUSES_S = (0, 0.5, 2)
+NOBODYS_DIGEST = f"sha256:{'0' * 64}"
 
 Result = TypeVar("Result")
 
@@ -154,7 +162,7 @@ class _Warming:
             reference = references.parse(text)
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                return await images.walk(client, reference, node)
+                return await _walk(client, reference, node)
         except RegistryError as error:
             return error
 
@@ -232,6 +240,24 @@ class _Warming:
 
     def _report(self) -> None:
         self._on_progress(Progress(self._done, self._total, self._fetched))
+
+
+async def _walk(client: RegistryClient, reference: Reference, node: Platform) -> Image:
+    """Walk an image; where its cache knows no such tag, find out whether its upstream is well."""
+    for pause_s in UNKNOWN_PAUSES_S:
+        await asyncio.sleep(pause_s)
+        try:
+            return await images.walk(client, reference, node)
+        except AnswerError as error:
+            if reference.digest or not error.is_missing:
+                raise
+            absence = error
+        try:
+            await client.manifest(reference.repository, NOBODYS_DIGEST)
+        except AnswerError as error:
+            if not error.is_missing:
+                raise AnswerError(f"{absence}; its upstream: {error}", error.status) from error
+    raise absence
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

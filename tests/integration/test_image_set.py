@@ -140,6 +140,23 @@ def test_what_a_cache_has_lost_is_found_by_refresh_and_healed_by_up(
     assert set(stack.refresh()) == {"same"}
 
 
+def test_a_storage_that_was_removed_is_found_by_refresh_and_filled_by_up(
+    new_stack: NewStack, front: Front, upstream: Upstream, engine: DockerClient
+) -> None:
+    image = upstream.push_index()
+    stack = _with_images(new_stack, front, _references(image))
+    stack.up()
+    described = stack.outputs()["caches"][REGISTRY]
+    engine.containers.get(described["container"]).remove(force=True)
+    engine.volumes.get(described["volume"]).remove()
+
+    stack.refresh()
+    stack.up()
+
+    with upstream.away():
+        assert docker_cli.pull(_endpoint(stack), image) == image.digest
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -12,12 +13,13 @@ from registry.errors import AnswerError, ContentError
 from registry.platforms import Platform
 from registry.retry import Retry
 from registry.verify import Verified, verify
-from registry.warm import NotWarmed, Warmed, warm
+from registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
-from tests.unit.registry.support import images
+from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.folders import read, repair, scrub
 from tests.unit.registry.support.images import Blob, Built
+from tests.unit.registry.support.tiny_registry import Handler, TinyRegistry, serving
 
 pytestmark = [
     pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
@@ -165,6 +167,59 @@ def test_an_unknown_image_fails_with_the_registrys_words(cache: Distribution) ->
 
     assert isinstance(outcome, NotWarmed)
     assert "404 MANIFEST_UNKNOWN: manifest unknown" in str(outcome.errors[0])
+
+
+def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_that_says(
+    tmp_path: Path, built: dict[str, Built]
+) -> None:
+    failing = tiny_registry.status(429, "TOOMANYREQUESTS", "you have reached your limit")
+    with serving(TinyRegistry()) as registry:
+        registry.hold(NAMES[0], "1", built[NAMES[0]])
+        upstream = Distribution(registry.url, "", tmp_path)
+        with distribution.caching(tmp_path / "cache", upstream) as cache:
+            # For a tag, it asks twice: HEAD, then GET.
+            registry.fail("1", failing, failing)
+            manifests = f"{cache.url}/v2/{NAMES[0]}/manifests"
+            assert httpx2.get(f"{manifests}/1").status_code == httpx2.codes.NOT_FOUND
+            registry.fail(NOBODYS_DIGEST, failing)
+            of_digest = httpx2.get(f"{manifests}/{NOBODYS_DIGEST}")
+            assert of_digest.status_code == httpx2.codes.TOO_MANY_REQUESTS
+            assert "you have reached your limit" in of_digest.text
+            registry.fail("1", failing, failing)
+            [outcome] = warmed(cache, TEXTS[0])
+
+    assert isinstance(outcome, Warmed)
+
+
+def test_a_layer_that_breaks_off_at_the_upstream_is_fetched_whole(
+    tmp_path: Path, built: dict[str, Built], base: Blob
+) -> None:
+    with serving(TinyRegistry()) as registry:
+        registry.hold(NAMES[0], "1", built[NAMES[0]])
+        upstream = Distribution(registry.url, "", tmp_path)
+        with distribution.caching(tmp_path / "cache", upstream) as cache:
+            # The cache asks for its size, and then for its content.
+            broken = (Handler.serve, tiny_registry.cut(1_000_000))
+            registry.fail(base.digest, *broken, *broken)
+            url = f"{cache.url}/v2/{NAMES[0]}/blobs/{base.digest}"
+            came = bytearray()
+            with httpx2.stream("GET", url) as answer, suppress(httpx2.RemoteProtocolError):
+                for chunk in answer.iter_raw():
+                    came += chunk
+            [outcome] = warmed(cache, TEXTS[0])
+
+    assert came[:1_000_000] == base.content[:1_000_000]
+    assert b'{"errors":[{"code":"UNKNOWN"' in came[1_000_000:]
+    assert isinstance(outcome, Warmed)
+
+
+def test_a_cache_says_why_it_does_not_reach_its_upstream(tmp_path: Path) -> None:
+    nowhere = Distribution("http://127.0.0.1:1", "", tmp_path)
+    with distribution.caching(tmp_path / "cache", nowhere) as cache:
+        [outcome] = warmed(cache, TEXTS[0])
+
+    assert isinstance(outcome, NotWarmed)
+    assert "connect: connection refused" in str(outcome.errors[0])
 
 
 def test_a_cache_fetches_a_blob_for_a_head_too(

@@ -1,11 +1,13 @@
-"""A reverse proxy before the upstream that asks for credentials, and counts what goes through."""
+"""A reverse proxy before the upstream: asks for credentials, counts what it serves, and fails."""
 
 import base64
 import http.client
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +24,9 @@ TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
 FORWARDED = ("Accept", "Range", "If-None-Match")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
+Fault = Callable[["Handler", http.client.HTTPResponse], None]
+"""Answers a request in place of the front; is given what the upstream has answered."""
+
 
 class Front:
     """What clients see as a registry with accounts.
@@ -30,6 +35,7 @@ class Front:
         scheme: how it wants the credentials: in each request, or for a token of its own.
         username, password: the one account that it knows.
         served: the requests that it has forwarded, in their order.
+        is_gone: whether it closes every connection without a word.
     """
 
     def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
@@ -38,6 +44,8 @@ class Front:
         self.username = username
         self.password = password
         self.served: list[str] = []
+        self.is_gone = False
+        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._tokens: set[str] = set()
         self._server = _Server(self)
         self.url = f"http://{upstream.address}:{self._server.server_port}"
@@ -49,6 +57,21 @@ class Front:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(TIMEOUT_S)
+
+    def fail(self, target: str, *faults: Fault, methods: tuple[str, ...] = ("GET",)) -> None:
+        """Let the next requests for a tag or a digest fail, one after the other."""
+        for method in methods:
+            self._faults[f"{method} {target}"].extend(faults)
+
+    def recover(self) -> None:
+        """Let nothing fail any more."""
+        self.is_gone = False
+        self._faults.clear()
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        """How a request is to fail, if it is."""
+        faults = self._faults[f"{method} {path.rpartition('/')[2]}"]
+        return faults.popleft() if faults else None
 
     def blobs_served(self) -> list[str]:
         """The digests of the blobs whose content it has forwarded."""
@@ -103,10 +126,12 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, front: Front) -> None:
         self.front = front
-        super().__init__((front.upstream.address, host.free_port()), _Handler)
+        super().__init__((front.upstream.address, host.free_port()), Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
     # One request a connection (HTTP/1.0), so that closing leaves none open.
     timeout = TIMEOUT_S
     server: _Server
@@ -155,17 +180,73 @@ class _Handler(BaseHTTPRequestHandler):
             connection.request(self.command, self.path, headers=headers)
             answer = connection.getresponse()
             front.served.append(f"{self.command} {self.path}")
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in HOP_BY_HOP:
-                    self.send_header(name, value)
-            self.end_headers()
-            while chunk := answer.read(CHUNK):
-                self.wfile.write(chunk)
+            fault = front.fault(self.command, self.path) or Handler.pass_on
+            fault(self, answer)
         finally:
             connection.close()
+
+    def pass_on(self, answer: http.client.HTTPResponse, pause_s: float = 0) -> None:
+        """Send an answer as it is, with a pause before each piece of it."""
+        self.start(answer)
+        while chunk := answer.read(CHUNK):
+            time.sleep(pause_s)
+            self.wfile.write(chunk)
+
+    def start(self, answer: http.client.HTTPResponse) -> None:
+        """Send the head of an answer."""
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in HOP_BY_HOP:
+                self.send_header(name, value)
+        self.end_headers()
 
     def handle(self) -> None:
         # A client that goes away in the middle is no error of ours.
         with suppress(ConnectionError):
-            super().handle()
+            if not self.server.front.is_gone:
+                super().handle()
+
+
+def status(code: HTTPStatus, **headers: str) -> Fault:
+    """Answer with an error."""
+
+    def answer(handler: Handler, _: http.client.HTTPResponse) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def slow(pause_s: float) -> Fault:
+    """Pause before each piece of an answer."""
+    return lambda handler, answer: handler.pass_on(answer, pause_s)
+
+
+def cut(handler: Handler, answer: http.client.HTTPResponse) -> None:
+    """Break the connection in the middle of the content."""
+    content = answer.read()
+    handler.start(answer)
+    handler.wfile.write(content[: len(content) // 2])
+
+
+def altered(handler: Handler, answer: http.client.HTTPResponse) -> None:
+    """Send as many bytes as there should be, and the last one wrong."""
+    content = answer.read()
+    handler.start(answer)
+    handler.wfile.write(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def respaced(handler: Handler, answer: http.client.HTTPResponse) -> None:
+    """Send the same JSON, as many bytes of it, but with its spaces elsewhere."""
+    content = answer.read()
+    handler.start(answer)
+    handler.wfile.write(content.replace(b", ", b" ,"))
+
+
+def vanish(handler: Handler, answer: http.client.HTTPResponse) -> None:
+    """Break the connection in the middle, and answer nobody from now on."""
+    handler.server.front.is_gone = True
+    cut(handler, answer)

@@ -24,6 +24,8 @@ VOLUME = "docker:index/volume:Volume"
 REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
 CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
+IMAGE_SET = "talos-registry-cache:images:ImageSet"
+CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
 TALOS_CLUSTER = "talos-registry-cache:clusters:TalosCluster"
 LOCAL_CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
 TAG = "docker:index/tag:Tag"
@@ -51,6 +53,7 @@ class Declared:
     retain_on_delete: bool
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
+    ignore_changes: tuple[str, ...]
     before_create: tuple[ResourceHookFunction, ...]
 
 
@@ -124,6 +127,11 @@ def image_id(reference: str) -> str:
     return f"sha256:of-{reference}"
 
 
+def digest(reference: str) -> str:
+    """The digest that an image has once it is cached."""
+    return f"sha256:of-{reference}"
+
+
 def cluster_made(name: str) -> dict[str, Any]:
     """What is known of a cluster once it is made."""
     return {
@@ -166,6 +174,8 @@ class _Monitor(mocks.MockMonitor):
         made.CopyFrom(request.object)
         if request.type == IMAGE:
             made["imageId"] = image_id(made["name"])
+        if request.type == CACHED_IMAGES:
+            made["digests"] = {reference: digest(reference) for reference in made["images"]}
         if request.type == LOCAL_CLUSTER:
             made.update(cluster_made(request.name))
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
@@ -194,6 +204,7 @@ class _Monitor(mocks.MockMonitor):
                 retain_on_delete=request.retainOnDelete,
                 delete_before_replace=request.deleteBeforeReplace,
                 replace_on_changes=tuple(request.replaceOnChanges),
+                ignore_changes=tuple(request.ignoreChanges),
                 before_create=tuple(hooks[name] for name in request.hooks.before_create),
             )
 

@@ -81,6 +81,10 @@ def test_the_volume_outlives_the_stack_if_it_is_to_be_kept(
     assert not graph.one(CONTAINER, "quay.io-container").retain_on_delete
 
 
+def test_a_volume_that_is_there_already_keeps_its_driver_options() -> None:
+    assert declare().one(VOLUME, "quay.io-storage").ignore_changes == ("driverOpts",)
+
+
 def test_the_registry_is_a_proxy_of_its_upstream_that_keeps_for_ever() -> None:
     assert environment() == {
         "OTEL_TRACES_EXPORTER": "none",
@@ -98,6 +102,20 @@ def test_what_expires_can_be_deleted() -> None:
 
     assert variables["REGISTRY_PROXY_TTL"] == "720h"
     assert variables["REGISTRY_STORAGE_DELETE_ENABLED"] == "true"
+
+
+def test_without_an_upstream_it_serves_what_it_holds_and_takes_nothing() -> None:
+    assert environment(remote_url=None, ttl="720h") == {
+        "OTEL_TRACES_EXPORTER": "none",
+        "REGISTRY_LOG_LEVEL": "info",
+        "REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}",
+    }
+
+
+def test_what_it_holds_is_in_the_same_volume_with_an_upstream_and_without() -> None:
+    online, offline = container().inputs, container(remote_url=None).inputs
+
+    assert {key for key in online if online[key] != offline[key]} == {"envs"}
 
 
 def test_the_log_has_its_level_and_is_bounded() -> None:

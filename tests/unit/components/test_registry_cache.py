@@ -267,6 +267,35 @@ def test_settings_of_the_stack_reach_every_cache() -> None:
         assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
 
 
+# Offline
+
+
+def test_caches_that_are_offline_know_no_upstream_and_are_read_only() -> None:
+    graph = declare({**TWO, "offline": True, "ttl": "720h"})
+
+    for host in ("docker.io", "quay.io"):
+        envs = cache_of(graph, host).inputs["envs"]
+        assert not [variable for variable in envs if variable.startswith("REGISTRY_PROXY_")]
+        assert "REGISTRY_STORAGE_MAINTENANCE={readonly: {enabled: true}}" in envs
+
+
+def test_going_offline_touches_the_containers_only() -> None:
+    assert changed(declare(TWO), declare({**TWO, "offline": True})) == {
+        "docker.io-container",
+        "quay.io-container",
+    }
+
+
+def test_the_stack_without_network_has_the_volumes_of_dev() -> None:
+    dev, airgap = (declare(stack_file(stack), stack=stack) for stack in ("dev", "airgap"))
+
+    storages = [
+        {one.inputs["name"] for one in graph.all(VOLUME) if one.name.endswith("-storage")}
+        for graph in (dev, airgap)
+    ]
+    assert storages[0] == storages[1]
+
+
 # Credentials
 
 

@@ -242,11 +242,53 @@ def test_an_error_that_is_no_registrys_is_quoted_in_one_line(
     assert len(error) < 1000
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(registry: TinyRegistry) -> None:
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ('"dial tcp: connection refused"', "UNKNOWN: no (dial tcp: connection refused)"),
+        (
+            r'"Get \"https://cdn.test/a?token=hunter2\": EOF"',
+            'UNKNOWN: no (Get "https://cdn.test/a?[hidden] EOF)',
+        ),
+        ('{"Tag": "1"}', "UNKNOWN: no"),
+        ("null", "UNKNOWN: no"),
+    ],
+)
+def test_the_detail_of_an_error_is_told_without_the_secrets_that_a_url_may_have(
+    registry: TinyRegistry, detail: str, said: str
+) -> None:
+    body = f'{{"errors": [{{"code": "UNKNOWN", "message": "no", "detail": {detail}}}]}}'
+    registry.fail(LAYER.digest, tiny_registry.text(404, body.encode()))
+
+    assert str(failure(registry)).endswith(f"404 {said}")
+
+
+def test_a_broken_connection_is_taken_up_a_little_before_where_it_broke(
+    registry: TinyRegistry,
+) -> None:
     registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.cut(200_000))
+    first = 100_000 - client_module.DOUBTFUL_TAIL
+    second = first + 200_000 - client_module.DOUBTFUL_TAIL
 
     assert read(registry) == LAYER.content
-    assert registry.asked(LAYER.digest) == ["GET", "GET bytes=100000-", "GET bytes=300000-"]
+    assert registry.asked(LAYER.digest) == ["GET", f"GET bytes={first}-", f"GET bytes={second}-"]
+
+
+@pytest.mark.parametrize("after", [0, 10, 100_000])
+def test_an_error_message_behind_content_that_broke_off_is_no_content(
+    registry: TinyRegistry, after: int
+) -> None:
+    registry.fail(LAYER.digest, *[tiny_registry.cut_with_words(after)] * 2)
+
+    assert read(registry) == LAYER.content
+
+
+def test_an_error_message_behind_content_that_broke_off_for_ever_is_told(
+    registry: TinyRegistry,
+) -> None:
+    registry.fail(LAYER.digest, *[tiny_registry.cut_with_words(100_000)] * QUICK.tries)
+
+    assert str(failure(registry)).endswith("; it said: UNKNOWN: no space left on device")
 
 
 def test_a_server_that_cannot_resume_starts_again_and_nothing_counts_twice(
@@ -258,7 +300,7 @@ def test_a_server_that_cannot_resume_starts_again_and_nothing_counts_twice(
 
 
 def test_a_connection_that_breaks_for_ever_is_given_up(registry: TinyRegistry) -> None:
-    registry.fail(LAYER.digest, *[tiny_registry.cut(10)] * 9)
+    registry.fail(LAYER.digest, *[tiny_registry.cut(client_module.DOUBTFUL_TAIL + 10)] * 9)
 
     error = failure(registry)
 

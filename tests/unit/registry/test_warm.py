@@ -17,7 +17,7 @@ from registry.retry import Retry
 from registry.warm import NotWarmed, Progress, Warmed, warm
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
-from tests.unit.registry.support.tiny_registry import TinyRegistry, serving
+from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
 
 NODE = Platform("linux", "amd64")
 QUICK = Retry(tries=3, first_pause_s=0.01, patience_s=1)
@@ -27,30 +27,14 @@ BASE = Blob(b"a layer that images share" * 1000)
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_module, "PAUSES_S", (0, 0, 0.02, 0.02))
+    monkeypatch.setattr(warm_module, "UNKNOWN_PAUSES_S", (0, 0.02, 0.02))
 
 
 @pytest.fixture
 def storage(cache: TinyRegistry) -> Iterator[TinyRegistry]:
     """A registry without an upstream on the storage of the cache."""
-    plain = TinyRegistry()
-    plain.kept = cache.kept
-    plain.blobs = Kept(cache)
-    with serving(plain) as running:
+    with serving(storage_of(cache)) as running:
         yield running
-
-
-class Kept(dict[tuple[str, str], Blob]):
-    """The blobs that a cache has kept."""
-
-    def __init__(self, cache: TinyRegistry) -> None:
-        super().__init__()
-        self._cache = cache
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._cache.kept
-
-    def __getitem__(self, key: tuple[str, str]) -> Blob:
-        return self._cache.blobs[key]
 
 
 def layer(name: str) -> Blob:
@@ -237,6 +221,48 @@ def test_a_blob_that_breaks_off_is_fetched_to_its_end(cache: TinyRegistry) -> No
 
     assert isinstance(outcome, Warmed)
     assert ("team/app", BASE.digest) in cache.kept
+
+
+UNKNOWN = tiny_registry.status(404, "MANIFEST_UNKNOWN", "manifest unknown")
+
+
+def test_a_tag_that_a_cache_does_not_know_while_its_upstream_fails_is_asked_for_again(
+    cache: TinyRegistry,
+) -> None:
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
+    # A cache says 404 of a tag, whatever its upstream says, but passes on what it says of a digest.
+    cache.fail("1", UNKNOWN)
+    cache.fail(warm_module.NOBODYS_DIGEST, tiny_registry.status(429, "TOOMANYREQUESTS"))
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, Warmed)
+    assert cache.asked(warm_module.NOBODYS_DIGEST) == ["GET", "GET"]
+
+
+def test_what_keeps_an_upstream_from_knowing_a_tag_is_told(cache: TinyRegistry) -> None:
+    cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
+    cache.fail("1", UNKNOWN)
+    limit = tiny_registry.status(429, "TOOMANYREQUESTS", "you have reached your limit")
+    cache.fail(warm_module.NOBODYS_DIGEST, *[limit] * QUICK.tries)
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert errors(outcome) == [AnswerError]
+    assert "404 MANIFEST_UNKNOWN: manifest unknown; its upstream: GET " in str(outcome)
+    assert "429 TOOMANYREQUESTS: you have reached your limit" in str(outcome)
+
+
+def test_a_tag_that_is_nowhere_is_asked_for_a_few_times_and_a_digest_once(
+    cache: TinyRegistry,
+) -> None:
+    digest = f"sha256:{'1' * 64}"
+
+    outcomes = run(cache, "team/app:1", f"team/app@{digest}")
+
+    assert ["404" in str(outcome) for outcome in outcomes] == [True, True]
+    assert cache.asked("1") == ["GET"] * 3
+    assert cache.asked(digest) == ["GET"]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

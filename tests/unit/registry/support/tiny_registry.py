@@ -108,14 +108,16 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         registry = self.registry
         self._note()
+        if self.path == "/v2/":
+            return self.send(200, b"{}")
         repository, kind, target = self.path.removeprefix("/v2/").rsplit("/", 2)
         held = registry.manifests if kind == "manifests" else registry.blobs
         key = repository, target
+        if registry.faults[target]:
+            return registry.faults[target].popleft()(self, held.get(key, Blob(b"")))
         if key not in held:
             code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
             return self.refuse(404, code, f"{target} is unknown")
-        if registry.faults[target]:
-            return registry.faults[target].popleft()(self, held[key])
         if kind == "blobs" and registry.caches and key not in registry.kept:
             return self._fetch(key)
         return self.serve(held[key])
@@ -155,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Send an error as the specification has it."""
         body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-        self.send(status, body, headers)
+        self.send(status, body, {"Content-Type": "application/json"} | (headers or {}))
 
     def send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         """Send an answer."""
@@ -176,6 +178,29 @@ class Handler(BaseHTTPRequestHandler):
         part = self.headers.get("Range")
         with self.registry.lock:
             self.registry.requests.append(" ".join(filter(None, (self.command, self.path, part))))
+
+
+class _Kept(dict[tuple[str, str], Blob]):
+    """The blobs that a cache has kept."""
+
+    def __init__(self, cache: TinyRegistry) -> None:
+        super().__init__()
+        self._cache = cache
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._cache.kept
+
+    def __getitem__(self, key: tuple[str, str]) -> Blob:
+        return self._cache.blobs[key]
+
+
+def storage_of(cache: TinyRegistry) -> TinyRegistry:
+    """A registry without an upstream on the storage of a cache; of manifests, that has all."""
+    plain = TinyRegistry()
+    plain.kept = cache.kept
+    plain.manifests = cache.manifests
+    plain.blobs = _Kept(cache)
+    return plain
 
 
 def status(code: int, name: str = "UNAVAILABLE", words: str = "", **headers: str) -> Fault:
@@ -201,6 +226,18 @@ def cut(after: int) -> Fault:
         else:
             handler.start(200, len(blob.content))
         handler.wfile.write(blob.content[first : first + after])
+        handler.close_connection = True
+
+    return answer
+
+
+def cut_with_words(after: int) -> Fault:
+    """Break the connection after some bytes of content and an error message, as a cache does."""
+    words = b'{"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}\n'
+
+    def answer(handler: Handler, blob: Blob) -> None:
+        handler.start(200, len(blob.content))
+        handler.wfile.write(blob.content[:after] + words)
         handler.close_connection = True
 
     return answer

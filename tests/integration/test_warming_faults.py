@@ -1,0 +1,147 @@
+"""Warming that fails names each image that is not cached, and the next `up` goes on from there."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from docker import DockerClient
+
+from tests.integration.conftest import NewStack
+from tests.integration.support import belongings, docker_cli, front, host, images
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import upstreams
+from tests.integration.support.upstream import Upstream
+from tests.integration.support.warming import (
+    REGISTRY,
+    Warming,
+    push,
+    reference,
+    running,
+    warm,
+    warm_in_vain,
+)
+
+TINY = (1_000,)
+MOMENT_WITHIN_S = 30
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Warming]:
+    with running(tmp_path_factory.mktemp("warming"), engine, upstream) as made:
+        yield made
+
+
+@pytest.fixture
+def warming(shared: Warming) -> Iterator[Warming]:
+    """The stack of all these tests, whose upstream is well again after each."""
+    yield shared
+    shared.front.recover()
+
+
+def test_every_image_that_cannot_be_had_is_named(warming: Warming, upstream: Upstream) -> None:
+    good, _ = push(upstream)
+    elsewhere = upstream.push(images.oci_index(host.other_architecture(), sizes=TINY))
+    not_there = f"{REGISTRY}/team/not-there:1"
+
+    said = warming.warm_in_vain(good, elsewhere, others=[not_there])
+
+    assert "2 of 3 images are not cached; 1 are, and stay" in said
+    assert f"{not_there}: GET {warming.endpoint}" in said
+    assert "404 MANIFEST_UNKNOWN" in said
+    only = f"does not exist for linux/{host.architecture()}; it does for: "
+    assert f"{reference(elsewhere)}: " in said
+    assert f"{only}linux/{host.other_architecture()}" in said
+    warming.assert_cached(good)
+
+
+def test_a_layer_that_is_not_what_its_digest_says_is_not_cached(
+    warming: Warming, upstream: Upstream
+) -> None:
+    (bad, image), (good, _) = push(upstream), push(upstream)
+    layer = image.blobs[-1]
+    warming.front.fail(layer.digest, *[front.altered] * 9)
+
+    said = warming.warm_in_vain(bad, good)
+
+    assert "1 of 2 images are not cached" in said
+    assert f"{reference(bad)}: " in said
+    assert f"{layer.digest} is damaged" in said
+    warming.assert_cached(good)
+    warming.front.recover()
+    url = f"{warming.endpoint}/v2/{bad.repository}/blobs/{layer.digest}"
+    for _ in range(2):
+        served = requests.get(url, timeout=10).content
+        assert f"sha256:{hashlib.sha256(served).hexdigest()}" == layer.digest
+    warming.warm(bad, good)
+    warming.assert_cached(bad)
+
+
+def test_an_upstream_that_vanishes_is_told_and_the_next_up_goes_on(
+    warming: Warming, upstream: Upstream
+) -> None:
+    pushed, image = push(upstream)
+    first, last = image.blobs[1:]
+    warming.front.fail(last.digest, front.vanish)
+
+    said = warming.warm_in_vain(pushed)
+
+    assert f"{reference(pushed)}: " in said
+    assert last.digest in said
+    warming.front.recover()
+    before = warming.fetches(first)
+    warming.warm(pushed)
+    assert warming.fetches(first) == before == 1
+    warming.assert_cached(pushed)
+
+
+def test_a_cache_that_dies_is_told_and_the_next_up_goes_on(
+    warming: Warming, upstream: Upstream
+) -> None:
+    pushed, image = push(upstream, sizes=(100_000, 3_000_000))
+    first, last = image.blobs[1:]
+    warming.front.fail(last.digest, front.slow(0.2))
+
+    with ThreadPoolExecutor() as threads:
+        up = threads.submit(warming.warm_in_vain, pushed)
+        eventually(
+            lambda: warming.fetches(last), within_s=MOMENT_WITHIN_S, what="the layer is fetched"
+        )
+        # The engine starts again what it did not kill itself.
+        warming.cache.kill()
+        said = up.result()
+
+    assert f"{reference(pushed)}: " in said
+    warming.cache.start()
+    warming.warm(pushed)
+    assert warming.fetches(first) == 1
+    warming.assert_cached(pushed)
+
+
+def test_a_disk_that_is_full_is_told_and_what_fits_is_cached(
+    new_stack: NewStack, engine: DockerClient, upstream: Upstream
+) -> None:
+    fits, _ = push(upstream, sizes=(2_000_000,))
+    pushed, _ = push(upstream, sizes=(9_000_000,))
+    made = new_stack({"upstreams": upstreams(upstream.url, REGISTRY)})
+    volume = engine.volumes.create(
+        f"{made.prefix}-{REGISTRY}",
+        driver_opts={"type": "tmpfs", "device": "tmpfs", "o": "size=8m,uid=65532"},
+        labels={belongings.STACK_LABEL: made.name},
+    )
+    warm(made, fits)
+    assert volume.id in made.belongings().volumes
+    endpoint = made.outputs()["caches"][REGISTRY]["endpoint"]
+
+    assert set(made.up()) == {"same"}
+
+    said = warm_in_vain(made, fits, pushed)
+
+    assert "1 of 2 images are not cached; 1 are, and stay" in said
+    assert f"{reference(pushed)}: " in said
+    assert "no space left on device" in said
+    with upstream.away():
+        assert docker_cli.pull(endpoint, fits) == fits.digest

@@ -1,0 +1,118 @@
+"""Warming goes on through faults of the upstream that pass, and with many images at once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+import pytest
+import requests
+from docker import DockerClient
+
+from tests.integration.conftest import NewStack
+from tests.integration.support import docker_cli, front
+from tests.integration.support.front import Fault
+from tests.integration.support.stack import upstreams
+from tests.integration.support.upstream import Upstream
+from tests.integration.support.warming import REGISTRY, Warming, push, reference, running, warm
+
+TINY = (1_000,)
+MANY = 60
+
+TOO_MANY = front.status(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
+FAILING = front.status(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Warming]:
+    with running(tmp_path_factory.mktemp("warming"), engine, upstream) as made:
+        yield made
+
+
+@pytest.fixture
+def warming(shared: Warming) -> Iterator[Warming]:
+    """The stack of all these tests, whose upstream is well again after each."""
+    yield shared
+    shared.front.recover()
+
+
+@pytest.mark.parametrize("fault", [TOO_MANY, FAILING, front.cut], ids=["429", "500", "cut"])
+def test_an_upstream_that_fails_a_few_times_is_asked_again(
+    warming: Warming, upstream: Upstream, fault: Fault
+) -> None:
+    pushed, image = push(upstream)
+    warming.front.fail(image.manifest.digest, fault)
+    warming.front.fail(image.blobs[-1].digest, fault, fault)
+
+    warming.warm(pushed)
+
+    warming.front.recover()
+    warming.assert_cached(pushed)
+
+
+@pytest.mark.parametrize("fault", [TOO_MANY, FAILING], ids=["429", "500"])
+def test_an_upstream_that_fails_to_tell_of_a_tag_is_asked_again(
+    warming: Warming, upstream: Upstream, fault: Fault
+) -> None:
+    pushed, _ = push(upstream)
+    # The cache asks twice, and then says 404.
+    warming.front.fail(pushed.tag, fault, fault, methods=("HEAD", "GET"))
+
+    warming.warm(pushed)
+
+    warming.assert_cached(pushed)
+
+
+def test_a_slow_upstream_is_waited_for_and_progress_is_told(
+    warming: Warming, upstream: Upstream
+) -> None:
+    pushed, image = push(upstream, sizes=(3_000_000,))
+    warming.front.fail(image.blobs[-1].digest, front.slow(0.1))
+    warming.stack.configure({"references": [reference(pushed)]}, "images")
+
+    said = warming.stack.pulumi("up", "--yes", "--skip-preview", "--color=never")
+
+    assert "1 images: " in said
+    assert " of 3 MB are cached" in said
+    warming.assert_cached(pushed)
+
+
+def test_many_images_are_warmed_at_once(warming: Warming, upstream: Upstream) -> None:
+    many = [push(upstream, sizes=TINY) for _ in range(MANY)]
+
+    warming.warm(*(pushed for pushed, _ in many))
+
+    digests = warming.stack.outputs()["images"]
+    assert digests == {reference(pushed): pushed.digest for pushed, _ in many}
+    assert {warming.fetches(blob) for _, image in many for blob in image.blobs} == {1}
+
+
+def test_stacks_are_warmed_at_the_same_time(
+    warming: Warming, new_stack: NewStack, upstream: Upstream
+) -> None:
+    pushed, image = push(upstream)
+    both = [new_stack({"upstreams": upstreams(warming.front.url, REGISTRY)}) for _ in range(2)]
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(warm, one, pushed) for one in both]:
+            done.result()
+
+    assert {warming.fetches(blob) for blob in image.blobs} == {2}
+    for one in both:
+        endpoint = one.outputs()["caches"][REGISTRY]["endpoint"]
+        assert docker_cli.pull(endpoint, pushed) == pushed.digest
+
+
+def test_a_manifest_that_is_not_what_its_digest_says_is_asked_for_again(
+    warming: Warming, upstream: Upstream
+) -> None:
+    pushed, image = push(upstream)
+    warming.front.fail(image.manifest.digest, front.respaced)
+
+    warming.warm(pushed)
+
+    url = f"{warming.endpoint}/v2/{pushed.repository}/manifests/{image.manifest.digest}"
+    served = requests.get(url, timeout=10, headers={"Accept": image.manifest.media_type})
+    assert served.content == image.manifest.content
+    warming.assert_cached(pushed)

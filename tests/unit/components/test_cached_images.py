@@ -1,0 +1,334 @@
+import itertools
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from docker import DockerClient
+from pulumi.dynamic import Config, ConfigureRequest
+
+from components import cached_images, dynamic_provider
+from components.cached_images import CachedImagesProvider, NotAllCachedError
+from registry import throwaway
+from registry import warm as warm_module
+from registry.throwaway import ThrowawayError
+from registry.warm import Progress
+from tests.unit.registry.support import images, tiny_registry
+from tests.unit.registry.support.images import Blob, Built
+from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
+
+HUB, QUAY = "docker.io", "quay.io"
+AMD, ARM = "linux/amd64", "linux/arm64"
+BASE = Blob(b"a layer that images share" * 1000)
+PROVIDER = CachedImagesProvider()
+
+
+@dataclass(slots=True)
+class Caches:
+    """The caches of a stack, and who was asked for a registry on the storage of one.
+
+    Attributes:
+        by_host: the caches, by registry host.
+        served: volume and image of each storage that was served, and whether to be written to.
+        gone: the volumes that cannot be served.
+        running: how many of these are being served.
+    """
+
+    by_host: dict[str, TinyRegistry]
+    served: list[tuple[str, str, bool]] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    running: int = 0
+
+    def props(self, references: dict[str, str], **more: Any) -> dict[str, Any]:
+        """What the resource is declared with."""
+        caches = {
+            host: {"endpoint": cache.url, "volume": f"volume-of-{host}", "image": "registry:3.1.2"}
+            for host, cache in self.by_host.items()
+        }
+        return {"images": references, "caches": caches, **more}
+
+    @contextmanager
+    def serving(
+        self, _engine: DockerClient, volume: str, image: str, *, writable: bool = False
+    ) -> Iterator[str]:
+        """Stand for `throwaway.serving`, which needs an engine."""
+        if volume in self.gone:
+            raise ThrowawayError(f"cannot serve the volume {volume}")
+        self.served.append((volume, image, writable))
+        cache = self.by_host[volume.removeprefix("volume-of-")]
+        with serving(storage_of(cache)) as storage:
+            self.running += 1
+            try:
+                yield storage.url
+            finally:
+                self.running -= 1
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_module, "PAUSES_S", (0, 0))
+    monkeypatch.setattr(warm_module, "UNKNOWN_PAUSES_S", (0,))
+
+
+@pytest.fixture
+def caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Caches]:
+    """Caches of two registries, that have kept nothing yet."""
+    with (
+        serving(TinyRegistry(caches=True)) as hub,
+        serving(TinyRegistry(caches=True)) as quay,
+    ):
+        made = Caches({HUB: hub, QUAY: quay})
+        monkeypatch.setattr(throwaway, "serving", made.serving)
+        monkeypatch.setattr(dynamic_provider, "engine", nullcontext)
+        yield made
+        assert made.running == 0
+
+
+def hold(cache: TinyRegistry, name: str, *layers: Blob, platform: str = AMD) -> Built:
+    """Have an image at the upstream of a cache."""
+    own = Blob(name.encode() * 1000)
+    built = images.index({platform: images.image(*layers, own, platform=platform)})
+    cache.hold(name, "1", built)
+    return built
+
+
+# What has changed
+
+OLD: dict[str, dict[str, Any]] = {
+    "images": {"docker.io/team/app:1": AMD},
+    "caches": {HUB: {"endpoint": "http://a"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("olds", "news"),
+    [
+        ({}, {"images": {**OLD["images"], "docker.io/team/added:1": AMD}}),
+        ({}, {"images": {}}),
+        ({}, {"images": {"docker.io/team/app:1": ARM}}),
+        ({}, {"caches": {HUB: {"endpoint": "http://b"}}}),
+        ({"missing": {"docker.io/team/app:1": "404"}}, {}),
+    ],
+    ids=["added image", "removed image", "platform", "cache", "lost image"],
+)
+def test_what_changes_updates_and_never_replaces(
+    olds: dict[str, Any], news: dict[str, Any]
+) -> None:
+    outputs = {"digests": {"docker.io/team/app:1": "sha256:0"}, "missing": {}}
+
+    diff = PROVIDER.diff("images", {**OLD, **outputs, **olds}, {**OLD, **news})
+
+    assert diff.changes is True
+    assert diff.replaces == []
+
+
+def test_outputs_are_no_change() -> None:
+    outputs = {"digests": {"docker.io/team/app:1": "sha256:0"}, "missing": {}}
+
+    assert PROVIDER.diff("images", {**OLD, **outputs}, OLD).changes is False
+
+
+# Warming
+
+
+def test_create_brings_every_image_into_the_cache_of_its_registry(caches: Caches) -> None:
+    first = hold(caches.by_host[HUB], "team/app")
+    second = hold(caches.by_host[QUAY], "team/tool")
+    props = caches.props({"docker.io/team/app:1": AMD, "quay.io/team/tool:1": AMD})
+
+    made = PROVIDER.create(props)
+
+    assert made.id == "images"
+    assert made.outs == {
+        **props,
+        "digests": {"docker.io/team/app:1": first.digest, "quay.io/team/tool:1": second.digest},
+        "missing": {},
+    }
+    assert {digest for _, digest in caches.by_host[HUB].kept} == {
+        blob.digest for blob in first.blobs
+    }
+    assert {digest for _, digest in caches.by_host[QUAY].kept} == {
+        blob.digest for blob in second.blobs
+    }
+
+
+def test_each_platform_has_its_own_blobs(caches: Caches) -> None:
+    hold(caches.by_host[HUB], "team/app")
+    hold(caches.by_host[HUB], "team/arm", platform=ARM)
+
+    made = PROVIDER.create(caches.props({"docker.io/team/app:1": AMD, "docker.io/team/arm:1": ARM}))
+
+    assert (made.outs or {})["digests"].keys() == {"docker.io/team/app:1", "docker.io/team/arm:1"}
+
+
+def test_a_layer_that_repositories_share_is_linked_in_the_storage_of_their_cache(
+    caches: Caches,
+) -> None:
+    for name in ("team/one", "team/two"):
+        hold(caches.by_host[HUB], name, BASE)
+    hold(caches.by_host[QUAY], "team/tool", BASE)
+
+    PROVIDER.create(
+        caches.props(
+            {
+                "docker.io/team/one:1": AMD,
+                "docker.io/team/two:1": AMD,
+                "quay.io/team/tool:1": AMD,
+            }
+        )
+    )
+
+    assert caches.by_host[HUB].fetched[BASE.digest] == 1
+    # The cache of one repository only is left alone.
+    assert caches.served == [("volume-of-docker.io", "registry:3.1.2", True)]
+
+
+def test_tags_of_one_repository_need_no_storage(caches: Caches) -> None:
+    hold(caches.by_host[HUB], "team/app")
+    caches.by_host[HUB].hold("team/app", "2", images.image(BASE))
+
+    PROVIDER.create(caches.props({"docker.io/team/app:1": AMD, "docker.io/team/app:2": AMD}))
+
+    assert caches.served == []
+
+
+def test_update_fetches_what_was_added_only(caches: Caches) -> None:
+    hold(caches.by_host[HUB], "team/app")
+    added = hold(caches.by_host[HUB], "team/added")
+    olds = PROVIDER.create(caches.props({"docker.io/team/app:1": AMD})).outs or {}
+    caches.by_host[HUB].fetched.clear()
+
+    news = caches.props({"docker.io/team/app:1": AMD, "docker.io/team/added:1": AMD})
+    outs = PROVIDER.update("images", olds, news).outs or {}
+
+    assert outs["digests"] == {**olds["digests"], "docker.io/team/added:1": added.digest}
+    own = {blob.digest for blob in added.blobs} - {
+        digest for name, digest in caches.by_host[HUB].kept if name == "team/app"
+    }
+    assert set(caches.by_host[HUB].fetched) == own
+
+
+def test_update_forgets_an_image_and_drops_nothing(caches: Caches) -> None:
+    hold(caches.by_host[HUB], "team/app")
+    hold(caches.by_host[HUB], "team/other")
+    references = {"docker.io/team/app:1": AMD, "docker.io/team/other:1": AMD}
+    olds = PROVIDER.create(caches.props(references)).outs or {}
+    kept = set(caches.by_host[HUB].kept)
+
+    outs = PROVIDER.update("images", olds, caches.props({"docker.io/team/app:1": AMD})).outs or {}
+
+    assert outs["digests"].keys() == {"docker.io/team/app:1"}
+    assert caches.by_host[HUB].kept == kept
+
+
+def test_every_image_that_fails_is_named_and_the_others_stay(caches: Caches) -> None:
+    hub = caches.by_host[HUB]
+    good, bad = hold(hub, "team/good"), hold(hub, "team/bad")
+    hold(hub, "team/arm", platform=ARM)
+    hub.fail(bad.blobs[-1].digest, tiny_registry.altered)
+    names = ("good", "bad", "arm", "none")
+    props = caches.props({f"docker.io/team/{name}:1": AMD for name in names})
+
+    with pytest.raises(NotAllCachedError) as failed:
+        PROVIDER.create(props)
+
+    head, *lines = str(failed.value).splitlines()
+    assert head == "3 of 4 images are not cached; 1 are, and stay:"
+    patterns = {
+        "bad": f".*{bad.blobs[-1].digest} is damaged",
+        "arm": "docker.io/team/arm:1: it does not exist for linux/amd64; it does for: linux/arm64",
+        "none": ".*404 MANIFEST_UNKNOWN",
+    }
+    for line, (name, pattern) in zip(lines, patterns.items(), strict=True):
+        assert re.match(f"  docker.io/team/{name}:1: {pattern}", line)
+    assert {("team/good", blob.digest) for blob in good.blobs} <= hub.kept
+    fetched = hub.fetched.copy()
+    PROVIDER.create(caches.props({"docker.io/team/good:1": AMD}))
+    assert hub.fetched == fetched
+
+
+def test_a_failure_is_shown_without_a_traceback(
+    caches: Caches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
+    monkeypatch.setattr(dynamic_provider, "_plain", set())
+    PROVIDER.configure(ConfigureRequest(Config({}, "talos-registry-cache")))
+
+    try:
+        PROVIDER.create(caches.props({"docker.io/team/none:1": AMD}))
+    except NotAllCachedError:
+        shown = traceback.format_exc()
+
+    assert shown.startswith("1 of 1 images are not cached; 0 are, and stay:\n  docker.io/team/none")
+
+
+def test_progress_is_said_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = itertools.count(100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    report = cached_images._Reporter(3)
+
+    for done in (1, 2, 3, 4):
+        report(Progress(done * 10_000_000, 50_000_000, done * 10_000_000))
+
+    assert capsys.readouterr().out.splitlines() == [
+        "3 images: 20 of 50 MB are cached (10 MB/s)",
+        "3 images: 40 of 50 MB are cached (10 MB/s)",
+    ]
+
+
+# Looking whether all is there
+
+
+@pytest.fixture
+def warmed(caches: Caches) -> dict[str, Any]:
+    """The properties of a resource whose images are all cached."""
+    hold(caches.by_host[HUB], "team/app", BASE)
+    hold(caches.by_host[QUAY], "team/tool")
+    props = caches.props({"docker.io/team/app:1": AMD, "quay.io/team/tool:1": AMD})
+    return dict(PROVIDER.create(props).outs or {})
+
+
+def test_read_finds_all_that_is_there_and_writes_nothing(
+    caches: Caches, warmed: dict[str, Any]
+) -> None:
+    read = PROVIDER.read("images", warmed)
+
+    assert (read.id, read.outs) == ("images", warmed)
+    assert sorted(caches.served) == [
+        ("volume-of-docker.io", "registry:3.1.2", False),
+        ("volume-of-quay.io", "registry:3.1.2", False),
+    ]
+
+
+def test_read_names_what_was_lost_and_update_heals_it(
+    caches: Caches, warmed: dict[str, Any]
+) -> None:
+    caches.by_host[HUB].kept.remove(("team/app", BASE.digest))
+
+    read = dict(PROVIDER.read("images", warmed).outs or {})
+
+    assert read["missing"].keys() == {"docker.io/team/app:1"}
+    assert BASE.digest in read["missing"]["docker.io/team/app:1"]
+    assert PROVIDER.diff("images", read, warmed).changes is True
+    healed = dict(PROVIDER.update("images", read, warmed).outs or {})
+    assert healed == warmed
+    assert PROVIDER.read("images", healed).outs == warmed
+
+
+def test_images_of_a_storage_that_is_gone_are_lost_and_the_others_are_looked_at(
+    caches: Caches, warmed: dict[str, Any]
+) -> None:
+    caches.gone.add("volume-of-docker.io")
+
+    read = dict(PROVIDER.read("images", warmed).outs or {})
+
+    assert read == {
+        **warmed,
+        "missing": {"docker.io/team/app:1": "cannot serve the volume volume-of-docker.io"},
+    }

@@ -1,0 +1,330 @@
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import image_set, settings
+from components.engine import EngineFacts
+from components.image_set import ImageSet, ImageSetArgs, Resolved
+from components.registry_cache import RegistryCache, RegistryCacheArgs
+from registry import reference
+from tests.unit.components import stack_graph
+from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.stack_graph import (
+    CACHED_IMAGES,
+    CONTAINER,
+    IMAGE_SET,
+    UNKNOWN,
+    VOLUME,
+    Declared,
+    Graph,
+    Secret,
+)
+from tests.unit.talos import programs
+
+CACHES: Mapping[str, Any] = {"upstreams": {"docker.io": None, "quay.io": None, "ghcr.io": None}}
+IMAGES = {
+    "docker.io/library/nginx:1.29": "linux/amd64",
+    "quay.io/coreos/etcd:v3.6.4": "linux/arm64",
+}
+
+
+def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved:
+    """What settings ask for on this machine."""
+    parsed = settings.parse("dev", caches=CACHES, images=images)
+    return image_set.resolve(parsed.images, parsed.caches, folder)
+
+
+def found(images: Mapping[str, Any], folder: Path = Path()) -> list[str]:
+    resolved = resolve(images, folder)
+    assert not resolved.mistakes
+    return list(resolved.by_platform)
+
+
+def mistakes(images: Mapping[str, Any], folder: Path = Path()) -> list[str]:
+    return [str(mistake) for mistake in resolve(images, folder).mistakes]
+
+
+@pytest.fixture
+def talosctl(tmp_path: Path) -> Callable[[str, str], str]:
+    """Makes a talosctl of a version that lists images; returns its path."""
+
+    def make(version: str, listed: str) -> str:
+        said = programs.VERSION_OUTPUT.format(tag=version)
+        script = (
+            f"case \"$*\" in\n'version --client') cat <<'END'\n{said}END\n;;\n"
+            f"*) echo \"$*\" > {tmp_path / 'asked'}; printf '{listed}';;\nesac"
+        )
+        return programs.shell(tmp_path / "talosctl", script)
+
+    return make
+
+
+# Which images are wanted
+
+
+def test_no_settings_ask_for_nothing() -> None:
+    assert resolve(None) == Resolved({}, [])
+
+
+def test_without_caches_there_is_nothing_to_bring_images_into() -> None:
+    images = settings.parse("dev", caches=CACHES, images={"references": ["nginx"]}).images
+
+    assert image_set.resolve(images, None, Path()) == Resolved({}, [])
+
+
+def test_references_are_named_in_full_and_each_once_in_their_order() -> None:
+    references = ["quay.io/coreos/etcd:v3.6.4", "nginx", "docker.io/library/nginx:latest"]
+
+    assert found({"references": references}) == [
+        "quay.io/coreos/etcd:v3.6.4",
+        "docker.io/library/nginx:latest",
+    ]
+
+
+def test_a_file_has_one_reference_a_line_and_comments(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text(
+        "# what the demo needs\n\nnginx:1.29  # the proxy\n  quay.io/coreos/etcd:v3.6.4\n#redis\n"
+    )
+
+    assert found({"file": "images.txt"}, tmp_path) == [
+        "docker.io/library/nginx:1.29",
+        "quay.io/coreos/etcd:v3.6.4",
+    ]
+
+
+def test_a_file_may_be_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("nginx\n")
+
+    assert found({"file": str(tmp_path / "images.txt")}) == ["docker.io/library/nginx:latest"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("v1.11.5", {}, "image default", "ghcr.io/siderolabs/talos:v1.11.5"),
+        ("v1.13.0", {}, "image k8s-bundle", "ghcr.io/siderolabs/talos:v1.13.0"),
+        (
+            "v1.13.0",
+            {"talosVersion": "v1.12.1", "kubernetesVersion": "1.35.0"},
+            "image k8s-bundle --k8s-version v1.35.0",
+            "ghcr.io/siderolabs/talos:v1.12.1",
+        ),
+    ],
+)
+def test_talos_stands_for_what_talosctl_lists_and_for_the_image_of_the_nodes(
+    tmp_path: Path,
+    talosctl: Callable[[str, str], str],
+    case: tuple[str, dict[str, str], str, str],
+) -> None:
+    version, written, asked, node_image = case
+    program = talosctl(
+        version, "quay.io/coreos/etcd:v3.6.4\\nghcr.io/siderolabs/kubelet:v1.35.0\\n"
+    )
+
+    images = found({"talos": {"talosctl": program, **written}})
+
+    assert images == [
+        "quay.io/coreos/etcd:v3.6.4",
+        "ghcr.io/siderolabs/kubelet:v1.35.0",
+        node_image,
+    ]
+    assert (tmp_path / "asked").read_text().strip() == asked
+
+
+def test_all_three_lists_are_one(tmp_path: Path, talosctl: Callable[[str, str], str]) -> None:
+    (tmp_path / "images.txt").write_text("nginx\nredis\n")
+    program = talosctl("v1.13.0", "quay.io/coreos/etcd:v3.6.4\\n")
+
+    images = found(
+        {"references": ["nginx"], "file": "images.txt", "talos": {"talosctl": program}}, tmp_path
+    )
+
+    assert images == [
+        "docker.io/library/nginx:latest",
+        "docker.io/library/redis:latest",
+        "quay.io/coreos/etcd:v3.6.4",
+        "ghcr.io/siderolabs/talos:v1.13.0",
+    ]
+
+
+# For which platform
+
+
+@pytest.mark.parametrize(
+    ("machine", "of_machine"),
+    [("x86_64", "linux/amd64"), ("aarch64", "linux/arm64"), ("riscv64", "linux/riscv64")],
+)
+def test_images_are_for_the_platform_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str, of_machine: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+    assert set(resolve({"references": ["nginx", "redis"]}).by_platform.values()) == {of_machine}
+
+
+def test_a_platform_that_is_set_wins() -> None:
+    images = {"references": ["nginx"], "platform": "linux/arm64"}
+
+    assert resolve(images).by_platform == {"docker.io/library/nginx:latest": "linux/arm64"}
+
+
+# Mistakes
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("nginx\na b\n\ngcr.io/app:1\n-bad\n")
+    images = {
+        "references": ["registry.k8s.io/pause:3.10"],
+        "file": "images.txt",
+        "talos": {"talosctl": "no-such-talosctl"},
+    }
+
+    none = "is no image reference: its repository is"
+    assert [line.split(";")[0] for line in mistakes(images, tmp_path)] == [
+        f"images.file: line 2 of images.txt: 'a b' {none} 'library/a b'",
+        f"images.file: line 5 of images.txt: '-bad' {none} 'library/-bad'",
+        "images.talos: there is no program no-such-talosctl",
+        "images: found registry.k8s.io/pause:3.10, and there is no cache of registry.k8s.io",
+        "images: found gcr.io/app:1, and there is no cache of gcr.io",
+    ]
+
+
+def test_an_image_without_a_cache_is_told_which_caches_there_are() -> None:
+    (mistake,) = mistakes({"references": ["gcr.io/app:1"]})
+
+    assert mistake == (
+        "images: found gcr.io/app:1, and there is no cache of gcr.io; "
+        "allowed: docker.io, quay.io, ghcr.io"
+    )
+
+
+@pytest.mark.parametrize("written", [b"\xff\xfe", None], ids=["no text", "not there"])
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, written: bytes | None) -> None:
+    if written is not None:
+        (tmp_path / "images.txt").write_bytes(written)
+
+    (mistake,) = mistakes({"file": "images.txt"}, tmp_path)
+
+    assert mistake.startswith("images.file: found 'images.txt'; allowed: a file that can be read (")
+
+
+@pytest.mark.parametrize("written", ["", "# nothing yet\n"])
+def test_no_image_at_all_is_a_mistake(tmp_path: Path, written: str) -> None:
+    (tmp_path / "images.txt").write_text(written)
+
+    assert mistakes({"file": "images.txt"}, tmp_path) == [
+        "images: found no image at all; allowed: references, a file with some, or talos"
+    ]
+
+
+def test_a_talosctl_that_fails_is_told(talosctl: Callable[[str, str], str]) -> None:
+    (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "usage")}})
+
+    assert mistake.startswith("images.talos: ")
+    assert "printed 'usage' for an image" in mistake
+
+
+def test_a_talosctl_that_lists_no_references_is_told(talosctl: Callable[[str, str], str]) -> None:
+    (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "quay.io/UPPER:1\\n")}})
+
+    assert mistake.startswith("images.talos: 'quay.io/UPPER:1' is no image reference")
+
+
+NAMES = st.sampled_from(["nginx", "quay.io/a/b:1", "ghcr.io/c", "gcr.io/d", "a b", ":", "UPPER"])
+COMMENTS = st.sampled_from(["", "#", " # why"])
+
+
+@given(lines=st.lists(st.tuples(NAMES, COMMENTS), min_size=1))
+def test_each_line_of_a_file_is_an_image_or_a_mistake(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("file")
+    (folder / "images.txt").write_text("\n".join(map("".join, lines)))
+
+    resolved = resolve({"file": "images.txt"}, folder)
+
+    good = {name for name, _ in lines if name not in {"a b", ":", "UPPER"}}
+    bad = [name for name, _ in lines if name in {"a b", ":", "UPPER"}]
+    assert resolved.by_platform.keys() == {str(reference.parse(name)) for name in good}
+    assert len(resolved.mistakes) == len(bad) + ("gcr.io/d" in good)
+
+
+# The graph
+
+
+def declare(*, preview: bool = False, caches: Mapping[str, Any] = CACHES) -> Graph:
+    """A stack with caches and images, as the program declares it."""
+    parsed = settings.parse("dev", caches=caches)
+
+    def program() -> None:
+        facts = EngineFacts("172.17.0.1", {})
+        cache = RegistryCache("caches", RegistryCacheArgs("dev", caches_of(parsed), {}, facts))
+        cached = ImageSet("images", ImageSetArgs(IMAGES, cache))
+        pulumi.export("images", cached.digests)
+
+    return stack_graph.run(program, preview=preview)
+
+
+def images_of(graph: Graph) -> Declared:
+    return graph.one(CACHED_IMAGES, "images")
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_images_are_one_resource_below_the_set(*, preview: bool) -> None:
+    graph = declare(preview=preview)
+
+    assert graph.names(IMAGE_SET) == ["images"]
+    assert images_of(graph).parent == "images"
+    assert images_of(graph).inputs["images"] == IMAGES
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_resource_knows_where_each_cache_and_its_storage_is(*, preview: bool) -> None:
+    caches = images_of(declare(preview=preview)).inputs["caches"]
+
+    assert caches.keys() == CACHES["upstreams"].keys()
+    assert caches["quay.io"] == {
+        "endpoint": "http://127.0.0.1:5002",
+        "container": "registry-dev-quay.io",
+        "volume": "registry-dev-quay.io",
+        "image": "registry:3.1.2",
+    }
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_images_come_after_every_cache_is_up(*, preview: bool) -> None:
+    graph = declare(preview=preview)
+
+    caches = {
+        one.name
+        for kind in (CONTAINER, VOLUME)
+        for one in graph.all(kind)
+        if one.name.endswith(("-container", "-storage"))
+    }
+    assert len(caches) == 6
+    assert caches <= images_of(graph).depends_on
+
+
+def test_the_digests_are_exported() -> None:
+    assert declare().outputs["images"] == {name: stack_graph.digest(name) for name in IMAGES}
+
+
+def test_the_provider_is_the_same_at_every_run_and_no_secret() -> None:
+    first, second = (images_of(declare()).inputs["__provider"] for _ in range(2))
+
+    assert not isinstance(first, Secret)
+    assert first == second != UNKNOWN
+
+
+def test_another_endpoint_changes_what_the_resource_is_declared_with() -> None:
+    moved = {"upstreams": {**CACHES["upstreams"], "quay.io": {"port": 5999}}}
+
+    caches = images_of(declare(caches=moved)).inputs["caches"]
+
+    assert caches["quay.io"]["endpoint"] == "http://127.0.0.1:5999"

@@ -16,7 +16,8 @@ from benchmarks.support.upstream import wait_for
 
 STORAGE = "/var/lib/registry"
 PULLED = "registry_proxy_pulled_bytes_total"
-LIBRARIES = ("/usr", "/lib", "/lib64")
+# What a program of this machine needs to run in a container of another image.
+OF_THIS_MACHINE = ("/usr", "/lib", "/lib64", "/etc/passwd", "/etc/group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _program(folder: Path, path: str) -> dict[str, Any]:
 
     All candidates are reached in the same way then: through a port that the engine has published.
     """
-    mounts = {name: {"bind": name, "mode": "ro"} for name in LIBRARIES if Path(name).exists()}
+    mounts = {name: {"bind": name, "mode": "ro"} for name in OF_THIS_MACHINE if Path(name).exists()}
     return {
         "entrypoint": [f"/program/{path}"],
         "user": "0",
@@ -180,6 +181,7 @@ http {{
     sendfile on;
     tcp_nopush on;
     client_body_temp_path {STORAGE}/body;
+    proxy_temp_path {STORAGE}/proxy;
     fastcgi_temp_path {STORAGE}/fastcgi;
     scgi_temp_path {STORAGE}/scgi;
     uwsgi_temp_path {STORAGE}/uwsgi;

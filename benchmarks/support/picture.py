@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH = 1500
+WIDTH = 1560
 MARGIN = 50
-LABEL_WIDTH = 390
+LABEL_WIDTH = 450
 VALUE_WIDTH = 330
 BAR_HEIGHT = 44
 BAR_GAP = 14

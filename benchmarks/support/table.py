@@ -14,6 +14,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def count(nodes: int) -> str:
+    """A number of nodes in words."""
+    return f"{nodes} node{'s' if nodes > 1 else ''}"
+
+
 def seconds(value: float) -> str:
     """A time in words."""
     return f"{value:.1f} s"

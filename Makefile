@@ -33,8 +33,12 @@ check: ## Lint, check types and formatting
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 
-bench: ## Measure against the guide's docker run lines and an empty Pulumi program
+demo: ## Show what the caches save, without network: four nodes cold and warm; results in build/
+	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
+
+bench: ## Measure against the guide, an empty Pulumi program and nginx; writes docs/benchmarks.md
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
+	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
 
 docs: ## Renew docs/settings.md and the schema of stack files from the models
 	@$(TOOLCHAIN) packages
@@ -52,4 +56,4 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 clean: ## Remove what was installed and built; the state of the stacks stays
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test check bench docs lock clean
+.PHONY: help up preview output down test check demo bench docs lock clean

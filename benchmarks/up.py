@@ -5,7 +5,6 @@ candidates in turn, so that what slows the machine down slows them all. It makes
 and volumes of its own, on ports from 5200 on, and removes them.
 """
 
-import json
 import os
 import shutil
 import statistics
@@ -14,58 +13,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.support.commands import run
+from benchmarks.support.pulumi_stack import Config, Stack
+from benchmarks.support.session import CannotRunError
+
 ROUNDS = 5
 FIRST_PORT = 5200
 IMAGE = "registry:3.1.2"
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A stack with a state of its own, on this program or on an empty one."""
-
-    name: str
-    folder: Path
-    upstreams: int
-
-    def prepare(self, program: Path) -> None:
-        """Write its project and settings, and initialise it."""
-        self.folder.mkdir()
-        project = json.loads(json.dumps({"name": "talos-registry-cache", "runtime": "python"}))
-        project["main"] = str(program)
-        (self.folder / "Pulumi.yaml").write_text(json.dumps(project))
-        hosts = {
-            f"upstream-{number}.example": {
-                "port": FIRST_PORT + number,
-                "remoteUrl": f"https://upstream-{number}.example",
-            }
-            for number in range(self.upstreams)
-        }
-        caches = {"upstreams": hosts, "storage": {"onDestroy": "delete"}}
-        config = {"config": {"talos-registry-cache:caches": caches}} if hosts else {}
-        (self.folder / f"Pulumi.{self.name}.yaml").write_text(json.dumps(config))
-        (self.folder / "state").mkdir()
-        self.pulumi("stack", "init", self.name)
-
-    def pulumi(self, *arguments: str) -> None:
-        """Run Pulumi on it."""
-        env = os.environ | {
-            "PULUMI_BACKEND_URL": (self.folder / "state").as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE": "benchmark",
-        }
-        env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
-        _run("pulumi", *arguments, cwd=self.folder, env=env)
-
-    def up(self) -> None:
-        """Converge it."""
-        self.pulumi("up", "--yes", "--skip-preview", "--stack", self.name)
-
-    def down(self) -> None:
-        """Destroy its resources."""
-        self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.name)
 
 
 def main() -> None:
@@ -74,18 +30,29 @@ def main() -> None:
         empty_program = Path(folder) / "empty-program"
         empty_program.mkdir()
         (empty_program / "__main__.py").write_text("import pulumi\n")
-        empty = Stack("bench-empty", Path(folder) / "empty", upstreams=0)
-        five = Stack("bench-five", Path(folder) / "five", upstreams=5)
-        fifty = Stack("bench-fifty", Path(folder) / "fifty", upstreams=50)
-        empty.prepare(empty_program)
-        five.prepare(ROOT)
-        fifty.prepare(ROOT)
+        empty = Stack("bench-empty", Path(folder) / "empty")
+        five = Stack("bench-five", Path(folder) / "five")
+        fifty = Stack("bench-fifty", Path(folder) / "fifty")
+        empty.prepare({}, empty_program)
+        five.prepare(_caches(upstreams=5))
+        fifty.prepare(_caches(upstreams=50))
         try:
             _report(_measure(empty, five, fifty))
         finally:
             guide_down()
             five.down()
             fifty.down()
+
+
+def _caches(upstreams: int) -> Config:
+    hosts = {
+        f"upstream-{number}.example": {
+            "port": FIRST_PORT + number,
+            "remoteUrl": f"https://upstream-{number}.example",
+        }
+        for number in range(upstreams)
+    }
+    return {"caches": {"upstreams": hosts, "storage": {"onDestroy": "delete"}}}
 
 
 def _measure(empty: Stack, five: Stack, fifty: Stack) -> Mapping[str, list[float]]:
@@ -120,7 +87,7 @@ def guide_up() -> None:
     The image is that of the stack, and a credential command lets it start without network.
     """
     for number in range(5):
-        _run(
+        run(
             "docker", "run", "-d", "-p", f"{FIRST_PORT + number}:5000",
             "-e", f"REGISTRY_PROXY_REMOTEURL=https://upstream-{number}.example",
             "-e", "REGISTRY_PROXY_EXEC_COMMAND=/bin/true",
@@ -136,8 +103,8 @@ def guide_down() -> None:
 
 def _memory_mib(stack: str) -> list[float]:
     """Memory of each running cache of a stack, without the page cache, in MiB."""
-    listed = _run("docker", "ps", "-q", "--filter", f"label=talos-registry-cache.stack={stack}")
-    shown = _run("docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *listed.split())
+    listed = run("docker", "ps", "-q", "--filter", f"label=talos-registry-cache.stack={stack}")
+    shown = run("docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *listed.split())
     return [float(line.split("MiB")[0]) for line in shown.splitlines()]
 
 
@@ -160,14 +127,10 @@ def _report(figures: Mapping[str, list[float]]) -> None:
     print(f"{'memory of an idle cache':46} {median['memory']:6.1f} MiB (goal under 25)")
 
 
-def _run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
 if __name__ == "__main__":
     if not shutil.which("pulumi"):
         sys.exit("run this by `make bench`")
-    main()
+    try:
+        main()
+    except CannotRunError as error:
+        sys.exit(str(error))

@@ -3,14 +3,13 @@
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
 from toolchain.places import CACHE, ROOT, VENV
-from toolchain.report import SetupError, say
+from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
@@ -49,7 +48,7 @@ def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
-    return subprocess.run(command, env=env, check=False).returncode
+    return run_in_foreground(command, env=env)
 
 
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -58,7 +57,7 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     # The tests wait for other processes most of the time.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
     pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", *arguments]
-    return subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode
+    return run_in_foreground(pytest, env=env, cwd=ROOT)
 
 
 def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:

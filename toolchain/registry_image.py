@@ -1,14 +1,12 @@
 """The image that the caches run: pulled where a registry can be reached, else built here."""
 
 import io
-import os
-import shutil
 import tarfile
 from pathlib import Path
 
-from toolchain import engine, golang
+from toolchain import debian, engine, golang
 from toolchain.places import CACHE
-from toolchain.report import SetupError, run, say, step
+from toolchain.report import SetupError, say, step
 
 MODULE = "github.com/distribution/distribution/v3"
 DEFAULT, OLDER = (
@@ -135,16 +133,12 @@ def _busybox() -> Path:
     binary = folder / "bin" / "busybox"
     if binary.exists():
         return binary
-    if not shutil.which("dpkg-deb"):
+    try:
+        debian.unpack(BUSYBOX_PACKAGE, folder)
+    except SetupError as error:
         raise SetupError(
-            f"{reference()} cannot be pulled, and it can be built on Debian and Ubuntu only.\n"
+            f"{reference()} cannot be pulled, and it can be built on Debian and Ubuntu only: "
+            f"{error}\n"
             f"Bring it from a machine with network: docker save {reference()} | docker load"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        run(["apt-get", "update", "--quiet=2"])
-    run(["apt-get", "download", "--quiet=2", BUSYBOX_PACKAGE], cwd=folder)
-    (package,) = folder.glob(f"{BUSYBOX_PACKAGE}_*.deb")
-    run(["dpkg-deb", "--extract", package, folder])
-    package.unlink()
+        ) from error
     return binary

@@ -1,5 +1,6 @@
 """Says what is being done, and how long it took."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -48,3 +49,19 @@ def run(
         printed = (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
         raise SetupError("\n".join([f"`{line}` ended with {done.returncode}:", *printed]))
     return done.stdout
+
+
+def run_in_foreground(
+    command: Sequence[str], *, env: dict[str, str], cwd: Path | None = None
+) -> int:
+    """Run a command that has the terminal, and return its exit code.
+
+    An interrupt at the terminal reaches the command too. It is left to it, with the time that it
+    needs to clean up; otherwise Python would kill it a moment later.
+    """
+    # A handler and not SIG_IGN, which the command would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command, cwd=cwd, env=env, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from toolchain import engine
 from toolchain.places import ROOT, STATE
-from toolchain.report import SetupError, run, say
+from toolchain.report import SetupError, run, run_in_foreground, say
 
 PROJECT = "talos-registry-cache"
 STACK_LABEL = f"{PROJECT}.stack"
@@ -54,7 +53,7 @@ def down(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
 def output(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
     """Print what a stack offers, or one of its outputs; the exit code is Pulumi's own."""
     line = ["pulumi", "stack", "output", "--stack", stack, *arguments]
-    return subprocess.run(line, cwd=ROOT, env=env, check=False).returncode
+    return run_in_foreground(line, env=env, cwd=ROOT)
 
 
 def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
@@ -63,7 +62,7 @@ def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[s
         line += ["--config-file", str(_prepare_local(stack, env))]
     else:
         run(["pulumi", "stack", "select", "--create", stack], cwd=ROOT, env=env)
-    return subprocess.run(line, cwd=ROOT, env=env, check=False).returncode
+    return run_in_foreground(line, env=env, cwd=ROOT)
 
 
 def _prepare_local(stack: str, env: dict[str, str]) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from components.settings import caches
 from tests.unit.toolchain.fakes import Commands, programs
-from toolchain import engine, golang, registry_image
+from toolchain import debian, engine, golang, registry_image
 from toolchain.golang import Program
 from toolchain.places import ROOT
 from toolchain.report import SetupError
@@ -227,8 +227,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
         return noted(command)
 
     monkeypatch.setattr(registry_image, "CACHE", tmp_path)
-    monkeypatch.setattr(registry_image, "run", run)
-    monkeypatch.setattr("shutil.which", programs("dpkg-deb"))
+    monkeypatch.setattr(debian, "run", run)
+    monkeypatch.setattr("shutil.which", programs("apt-get", "dpkg-deb"))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     return noted
 

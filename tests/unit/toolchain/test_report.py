@@ -1,9 +1,12 @@
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from toolchain.places import ROOT
 from toolchain.report import SetupError, run, say, step
 
 
@@ -60,3 +63,28 @@ def test_a_step_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[
         raise SetupError("no water")
 
     assert capsys.readouterr().err == "==> boil water\n"
+
+
+def test_a_command_in_the_foreground_has_the_time_that_it_needs_after_an_interrupt() -> None:
+    cleans_up = """
+import sys, time
+try:
+    print("started", flush=True)
+    time.sleep(30)
+except KeyboardInterrupt:
+    time.sleep(1)
+    sys.exit(7)
+"""
+    program = f"""
+import os, sys
+from toolchain.report import run_in_foreground
+sys.exit(run_in_foreground([sys.executable, "-c", {cleans_up!r}], env=dict(os.environ)))
+"""
+    with subprocess.Popen(
+        python(program), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+
+    assert process.returncode == 7

@@ -1,0 +1,163 @@
+"""The engine of this machine, and what one run has on it."""
+
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+import httpx2
+from docker import DockerClient
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+
+from benchmarks.support.session import CannotRunError
+from components import engine as engine_facts
+from components import labels
+from registry import throwaway
+
+IMAGE = "registry:3.1.2"
+LABEL = "talos-registry-cache.benchmark"
+FIRST_PORT = 5400
+LAST_PORT = 5999
+REGISTRY_PORT = "5000/tcp"
+METRICS_PORT = 5001
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a run takes place.
+
+    Attributes:
+        engine: the engine.
+        address: the address of this machine at which containers reach it.
+        name: what all that the run makes is named after.
+    """
+
+    engine: DockerClient
+    address: str
+    name: str
+
+    @contextmanager
+    def scope(self) -> Iterator["Scope"]:
+        """Containers that are removed together, with what they have stored."""
+        scope = Scope(self)
+        try:
+            yield scope
+        finally:
+            _remove_containers(self.engine, f"{LABEL}={scope.name}")
+
+    @contextmanager
+    def stack_name(self) -> Iterator[str]:
+        """The name of a stack, all of which is removed at the end, whatever became of it."""
+        name = f"{self.name}-{secrets.token_hex(2)}"
+        try:
+            yield name
+        finally:
+            self._remove_stack(name)
+
+    def free_ports(self, count: int) -> list[int]:
+        """Ports of this machine that nobody has opened."""
+        free = [port for port in range(FIRST_PORT, LAST_PORT) if self._is_free(port)]
+        if len(free) < count:
+            raise CannotRunError(f"there are no {count} free ports from {FIRST_PORT} on")
+        start = secrets.randbelow(len(free) - count + 1)
+        return free[start : start + count]
+
+    def _is_free(self, port: int) -> bool:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return False
+        return True
+
+    def _remove_stack(self, name: str) -> None:
+        of_stack = f"{labels.STACK}={name}"
+        volumes = self.engine.volumes.list(filters={"label": of_stack})
+        for volume in volumes:
+            _remove_containers(self.engine, f"{throwaway.LABEL}={volume.name}")
+        _remove_containers(self.engine, of_stack)
+        for network in self.engine.networks.list(filters={"label": of_stack}):
+            _gone(network)
+        for volume in self.engine.volumes.list(filters={"label": of_stack}):
+            _gone(volume)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Containers of one purpose."""
+
+    site: Site
+    name: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    def run(self, title: str, ports: Mapping[int, int], **options: Any) -> Container:
+        """Start a container of the registry's image.
+
+        Args:
+            title: what it is.
+            ports: ports of this machine, by the port in the container.
+            options: further options of the engine.
+        """
+        address = self.site.address
+        try:
+            return self.site.engine.containers.run(
+                IMAGE,
+                name=f"{self.site.name}-{title}-{self.name}",
+                detach=True,
+                labels={LABEL: self.name},
+                ports={f"{inner}/tcp": (address, outer) for inner, outer in ports.items()},
+                **options,
+            )
+        except DockerException as error:
+            raise CannotRunError(f"{title} does not start: {error}") from error
+
+
+@contextmanager
+def open_site(name: str) -> Iterator[Site]:
+    """Find the engine.
+
+    Args:
+        name: what all that the run makes is named after.
+
+    Raises:
+        CannotRunError: there is none, or it lacks the image.
+    """
+    try:
+        client = docker.from_env(timeout=60)
+        client.images.get(IMAGE)
+        address = engine_facts.discover("").mirror_host
+    except (DockerException, engine_facts.EngineError) as error:
+        raise CannotRunError(f"no engine with the image {IMAGE}: {error}") from error
+    try:
+        yield Site(client, address, name)
+    finally:
+        client.close()
+
+
+def metrics(container: Container, name: str) -> int | None:
+    """The sum of a metric of a registry over all its labels, or None where it has none."""
+    container.reload()
+    networks = container.attrs["NetworkSettings"]["Networks"].values()
+    address = next(network["IPAddress"] for network in networks if network["IPAddress"])
+    url = f"http://{address}:{METRICS_PORT}/metrics"
+    try:
+        text = httpx2.get(url, trust_env=False).raise_for_status().text
+    except httpx2.HTTPError:
+        return None
+    found = [line.split()[-1] for line in text.splitlines() if line.startswith(name)]
+    return int(sum(map(float, found))) if found else None
+
+
+def _remove_containers(engine: DockerClient, label: str) -> None:
+    found = engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+    for container in found:
+        with suppress(NotFound):
+            container.remove(force=True, v=True)
+
+
+def _gone(made: Any) -> None:
+    with suppress(NotFound, APIError):
+        made.remove()

@@ -1,0 +1,130 @@
+"""An upstream registry of a run's own, behind a link of a known rate."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from docker.models.containers import Container
+
+from benchmarks.support import image_set
+from benchmarks.support.commands import run
+from benchmarks.support.image_set import Content, Image
+from benchmarks.support.session import CannotRunError
+from benchmarks.support.site import Site, metrics
+
+TOOLS = ("nsenter", "tc")
+SENT = "registry_http_response_size_bytes_sum"
+STARTS_WITHIN_S = 20
+SETTLES_WITHIN_S = 30
+POLL_S = 0.2
+
+
+class Upstream:
+    """A registry in a container. The rate of what it sends is limited in its own network.
+
+    Attributes:
+        url: where containers and this machine reach it.
+        copy_size: how many bytes a node needs that has nothing, without manifests.
+    """
+
+    def __init__(self, container: Container, url: str) -> None:
+        self.url = url
+        self.copy_size = 0
+        self._container = container
+
+    def fill(self, scale: float) -> None:
+        """Push the images; layers that images of a registry share count once."""
+        blobs: dict[str, int] = {}
+        with httpx2.Client(base_url=self.url, trust_env=False, timeout=60) as http:
+            for image in image_set.images(scale):
+                _push(http, image)
+                blobs |= {blob.digest: len(blob.content) for blob in image.blobs}
+        self.copy_size = sum(blobs.values())
+
+    def limit(self, mbit: int) -> None:
+        """Limit what it sends.
+
+        Raises:
+            CannotRunError: this machine cannot.
+        """
+        # A bucket smaller than what is sent between two ticks of the clock would slow it further.
+        burst = max(64_000, mbit * 1000)
+        pid = self._container.attrs["State"]["Pid"]
+        run(
+            "nsenter", f"--net=/proc/{pid}/ns/net",
+            "tc", "qdisc", "replace", "dev", "eth0", "root",
+            "tbf", "rate", f"{mbit}mbit", "burst", str(burst), "latency", "400ms",
+        )  # fmt: skip
+
+    def sent(self) -> int:
+        """How many bytes of content it has sent so far, by its own count, once it is idle."""
+        deadline = time.monotonic() + SETTLES_WITHIN_S
+        before, now = -1, self._sent()
+        while now != before and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            before, now = now, self._sent()
+        return now
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        wait_for(self.url, self._container)
+        self._container.reload()
+
+    def _sent(self) -> int:
+        counted = metrics(self._container, SENT)
+        if counted is None:
+            raise CannotRunError("the upstream does not count what it sends")
+        return counted
+
+
+@contextmanager
+def running(site: Site, scale: float) -> Iterator[Upstream]:
+    """Run an upstream with images.
+
+    Args:
+        site: where.
+        scale: size of the images; 1 for that of a Talos cluster's.
+    """
+    (port,) = site.free_ports(1)
+    with site.scope() as scope:
+        quiet = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"}
+        container = scope.run("upstream", {5000: port}, environment=quiet)
+        upstream = Upstream(container, f"http://{site.address}:{port}")
+        upstream.wait()
+        upstream.fill(scale)
+        yield upstream
+
+
+def wait_for(url: str, container: Container) -> None:
+    """Wait until a registry answers.
+
+    Raises:
+        CannotRunError: it does not.
+    """
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            if httpx2.get(f"{url}/v2/", trust_env=False).is_success:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(POLL_S)
+    said = container.logs(tail=5).decode(errors="replace").strip()
+    raise CannotRunError(f"{container.name} does not answer at {url}: {said or 'no log'}")
+
+
+def _push(http: httpx2.Client, image: Image) -> None:
+    for blob in image.blobs:
+        started = http.post(f"/v2/{image.repository}/blobs/uploads/").raise_for_status()
+        location = httpx2.URL(started.headers["Location"])
+        location = location.copy_merge_params({"digest": blob.digest})
+        http.put(location, content=blob.content).raise_for_status()
+    _push_manifest(http, image.repository, image.manifest.digest, image.manifest)
+    _push_manifest(http, image.repository, image.tag, image.index)
+
+
+def _push_manifest(http: httpx2.Client, repository: str, target: str, content: Content) -> None:
+    headers = {"Content-Type": content.media_type}
+    url = f"/v2/{repository}/manifests/{target}"
+    http.put(url, content=content.content, headers=headers).raise_for_status()

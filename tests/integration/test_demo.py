@@ -1,0 +1,111 @@
+"""The demonstration shows what it claims, and leaves nothing behind."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from tests.integration.support.polling import eventually
+from tests.integration.support.processes import run
+from tests.integration.support.stack import ROOT
+
+DEMO = (sys.executable, "-m", "benchmarks.demo", "--small")
+WITHIN_S = 120
+PNG = b"\x89PNG\r\n"
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("tc") or not shutil.which("nsenter"),
+    reason="shaping the link of a container needs root, tc and nsenter",
+)
+
+
+def test_one_copy_comes_from_upstream_where_the_guide_takes_several(
+    engine: DockerClient, tmp_path: Path
+) -> None:
+    name = _name()
+
+    table = run(*DEMO, "--name", name, "--into", tmp_path, within_s=WITHIN_S, cwd=ROOT)
+
+    guide, ours = _row(table, "upstream bytes, cold, in copies")
+    assert ours == "1.00x"
+    assert float(guide.removesuffix("x")) > 1.5
+    assert _row(table, "upstream bytes, warm")[1] == "0.0 MB"
+    assert (tmp_path / "demo.md").read_text() in table
+    assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
+    assert _made(engine, name) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "part"),
+    [("the guide's way", "ghcr.io"), ("this project", "anonymous"), ("this project", "ghcr.io")],
+)
+def test_an_interrupt_leaves_nothing(
+    engine: DockerClient, tmp_path: Path, step: str, part: str
+) -> None:
+    name, log = _name(), tmp_path / "log"
+    with log.open("wb") as output:
+        demo = subprocess.Popen(
+            [*DEMO, "--name", name, "--into", tmp_path], cwd=ROOT, stdout=output, stderr=output
+        )
+    try:
+        eventually(
+            lambda: (
+                f"==> {step}" in log.read_text()
+                and any(part in made for made in _made(engine, name))
+            ),
+            within_s=WITHIN_S,
+            what=f"the demonstration has got to {step}",
+        )
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(timeout=60) == 130
+    finally:
+        demo.kill()
+
+    assert "interrupted; all that was made is removed" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert _made(engine, name) == []
+
+
+def test_what_a_machine_lacks_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*DEMO, "--into", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
+    )
+
+    assert done.returncode == 1
+    assert "this machine lacks: nsenter on PATH; tc on PATH; pulumi on PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _name() -> str:
+    return f"it-demo-{secrets.token_hex(4)}"
+
+
+def _row(table: str, title: str) -> list[str]:
+    """The figures of a row: the guide's and ours."""
+    found = re.search(rf"^\| {re.escape(title)} \| (.+) \| (.+) \|$", table, re.MULTILINE)
+    assert found is not None, table
+    return list(found.groups())
+
+
+def _made(engine: DockerClient, name: str) -> list[str]:
+    """What the engine has that is named after a demonstration, or serves its volumes."""
+    containers = engine.containers.list(all=True, ignore_removed=True)
+    names = [
+        *(f"{container.name} {container.labels}" for container in containers),
+        *(str(network.name) for network in engine.networks.list()),
+        *(str(volume.name) for volume in engine.volumes.list()),
+    ]
+    return [made for made in names if name in made]

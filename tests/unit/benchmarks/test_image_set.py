@@ -1,0 +1,30 @@
+from benchmarks.support import image_set
+from registry import manifests, reference
+from registry.manifests import Index, Manifest
+
+SCALE = 0.001
+
+
+def test_the_images_have_about_the_size_of_a_clusters() -> None:
+    blobs = {
+        blob.digest: len(blob.content) for image in image_set.images(SCALE) for blob in image.blobs
+    }
+
+    assert 430_000 < sum(blobs.values()) < 450_000
+
+
+def test_each_reference_is_an_image_whose_manifests_can_be_read() -> None:
+    names = [reference.parse(text) for text in image_set.REFERENCES]
+    images = list(image_set.images(SCALE))
+
+    assert [(image.repository, image.tag) for image in images] == [
+        (name.repository, name.tag) for name in names
+    ]
+    assert {name.registry for name in names} == set(image_set.REGISTRIES)
+    for image in images:
+        index = manifests.parse(image.index.content, image.index.media_type)
+        manifest = manifests.parse(image.manifest.content, image.manifest.media_type)
+        assert isinstance(index, Index)
+        assert isinstance(manifest, Manifest)
+        assert [one.digest for one in index.manifests] == [image.manifest.digest]
+        assert [one.digest for one in manifest.blobs] == [blob.digest for blob in image.blobs]

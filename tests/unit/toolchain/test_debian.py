@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.toolchain.fakes import Commands, programs
+from toolchain import debian
+from toolchain.report import SetupError
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """Commands of a Debian machine, to which a package `tool` can be downloaded."""
+    noted = Commands()
+
+    def run(command: Any, cwd: Path | None = None) -> str:
+        said = noted(command)
+        if "download" in command:
+            assert cwd is not None
+            (cwd / "tool_1.0_amd64.deb").touch()
+        if "--extract" in command:
+            (command[-1] / "program").touch()
+        return said
+
+    monkeypatch.setattr(debian, "CACHE", tmp_path)
+    monkeypatch.setattr(debian, "run", run)
+    monkeypatch.setattr("shutil.which", programs("apt-get", "dpkg-deb"))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    return noted
+
+
+def test_a_package_is_unpacked_once(commands: Commands, tmp_path: Path) -> None:
+    first, second = debian.unpacked("tool"), debian.unpacked("tool")
+
+    assert first == second == tmp_path / "debian" / "tool"
+    assert [file.name for file in first.iterdir()] == ["program"]
+    assert len(commands.lines) == 2
+
+
+def test_a_package_that_fails_half_way_is_unpacked_the_next_time(commands: Commands) -> None:
+    commands.failing = "--extract"
+    with pytest.raises(SetupError):
+        debian.unpacked("tool")
+    commands.failing = ""
+
+    assert (debian.unpacked("tool") / "program").exists()
+
+
+def test_what_a_machine_lacks_is_named(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", programs("apt-get"))
+
+    with pytest.raises(SetupError, match="tool needs dpkg-deb"):
+        debian.unpacked("tool")
+
+    assert commands.lines == []

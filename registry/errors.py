@@ -1,8 +1,8 @@
 """What can go wrong between this machine and a registry."""
 
-import httpx2
+from http import HTTPStatus
 
-_PASSING = {httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS}
+_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class RegistryError(Exception):
@@ -40,12 +40,12 @@ class AnswerError(RegistryError):
         self.status = status
         self.retry_after_s = retry_after_s
         # Too many requests, and the registry's own failures; never a refusal or an absence.
-        self.retryable = status in _PASSING or status >= httpx2.codes.INTERNAL_SERVER_ERROR
+        self.retryable = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
     def is_missing(self) -> bool:
         """Whether the registry says that it does not have it."""
-        return self.status == httpx2.codes.NOT_FOUND
+        return self.status == HTTPStatus.NOT_FOUND
 
 
 class UnreachableError(RegistryError):

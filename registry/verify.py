@@ -8,8 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-
-import httpx2
+from http import HTTPStatus
 
 from registry import image as images
 from registry import reference as references
@@ -120,7 +119,7 @@ class _Verification:
                 if key in self._sound:
                     if not await client.has_blob(repository, blob):
                         return AnswerError(
-                            f"{repository} does not have {blob.digest}", httpx2.codes.NOT_FOUND
+                            f"{repository} does not have {blob.digest}", HTTPStatus.NOT_FOUND
                         )
                 else:
                     await client.read_blob(

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 from toolchain import golang
 from toolchain.places import BIN
@@ -18,7 +19,8 @@ def ensure(stack_file: str) -> None:
     """Make sure of talosctl for a stack file that has clusters; the machine's own goes first."""
     has_clusters = re.search(r"^  talos-registry-cache:clusters:", stack_file, re.MULTILINE)
     link = BIN / NAME
-    if shutil.which(NAME):
+    found = shutil.which(NAME)
+    if found and Path(found) != link:
         link.unlink(missing_ok=True)
     elif has_clusters and not link.exists():
         golang.ensure(CURRENT)

@@ -46,6 +46,18 @@ def test_none_is_built_for_a_stack_of_caches_alone(
     assert names(bin_folder) == []
 
 
+def test_one_that_was_built_here_stays_where_it_is_on_path(
+    monkeypatch: pytest.MonkeyPatch, bin_folder: Path
+) -> None:
+    monkeypatch.setattr("shutil.which", programs())
+    talosctl.ensure(CLUSTERS)
+    monkeypatch.setattr("shutil.which", lambda _: str(bin_folder / "talosctl"))
+
+    talosctl.ensure(CLUSTERS)
+
+    assert "talosctl" in names(bin_folder)
+
+
 def test_the_machine_s_own_goes_before_one_that_was_built_earlier(
     monkeypatch: pytest.MonkeyPatch, bin_folder: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the tests use beside the stack's own needs: real clients and talosctl of two generations."""
+"""What the tests use beside the stack's own needs: clients, talosctls, and a linter of workflows."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import shutil
 from toolchain import golang, talosctl
 from toolchain.report import SetupError, run, step
 
+ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
@@ -22,5 +23,5 @@ def ensure() -> None:
         with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
-    for program in (talosctl.CURRENT, talosctl.CLASSIC):
+    for program in (talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT):
         golang.ensure(program)

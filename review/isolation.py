@@ -5,9 +5,9 @@ into the names and ports that the stack file has.
 """
 
 import hashlib
+import itertools
 import json
 import os
-import random
 import re
 import secrets
 import socket
@@ -49,22 +49,24 @@ class Isolation:
 
     Attributes:
         prefix: what their names begin with, and no other name on the engine does.
-        ports: the port that each port of the stack files becomes.
+        ports: the port that each port of a stack file becomes, by the stack's name; no two stacks
+            have the same, since all of them are up at once.
     """
 
     prefix: str
-    ports: Mapping[int, int]
+    ports: Mapping[str, Mapping[int, int]]
 
     def stack(self, name: str) -> str:
         """The name of a stack that is set apart."""
         return f"{self.prefix}{name}"
 
-    def apply(self, text: str, customary_ports: Mapping[str, int]) -> Isolated:
+    def apply(self, stack: str, text: str, customary_ports: Mapping[str, int]) -> Isolated:
         """Set the stack of a stack file apart.
 
         A file that is no YAML, or no mapping, stays as it is: Pulumi says what is wrong with it.
 
         Args:
+            stack: the stack's name.
             text: the stack file.
             customary_ports: the port of each registry that the program knows, by its host.
         """
@@ -74,7 +76,7 @@ class Isolation:
         caches = config.get(f"{PROJECT}:caches")
         if isinstance(caches, dict):
             self._set_names_apart(caches)
-            self._set_ports_apart(caches, customary_ports)
+            self._set_ports_apart(stack, caches, customary_ports)
         if isinstance(config.get(f"{PROJECT}:mirrorsFrom"), str):
             config[f"{PROJECT}:mirrorsFrom"] = self.stack(config[f"{PROJECT}:mirrorsFrom"])
         config.pop(_ENGINE_HOST, None)
@@ -83,7 +85,11 @@ class Isolation:
 
     def restore(self, text: str) -> str:
         """A text with the names and ports that the stack files have."""
-        original = {str(mapped): str(port) for port, mapped in self.ports.items()}
+        original = {
+            str(mapped): str(port)
+            for ports in self.ports.values()
+            for port, mapped in ports.items()
+        }
         return re.sub(
             r"(?<![\w.])\d{4,5}(?!\w)",
             lambda number: original.get(number[0], number[0]),
@@ -97,7 +103,9 @@ class Isolation:
             if isinstance(settings, dict) and isinstance(settings.get(key), str):
                 settings[key] = f"{self.prefix}{settings[key]}"
 
-    def _set_ports_apart(self, caches: dict[str, Any], customary: Mapping[str, int]) -> None:
+    def _set_ports_apart(
+        self, stack: str, caches: dict[str, Any], customary: Mapping[str, int]
+    ) -> None:
         upstreams = caches.get("upstreams")
         if not isinstance(upstreams, dict):
             return
@@ -107,7 +115,7 @@ class Isolation:
                 continue
             port = settings.get("port", customary.get(host))
             if _is_allowed(port):
-                upstreams[host] = {**settings, "port": self.ports[port]}
+                upstreams[host] = {**settings, "port": self.ports[stack][port]}
 
 
 def ports_in(text: str, customary_ports: Mapping[str, int]) -> Iterator[int]:
@@ -146,21 +154,24 @@ def new_prefix() -> str:
 
 
 def choose_ports(
-    texts: Iterable[str], ports: Iterable[int], is_free: Callable[[int], bool] | None = None
-) -> Mapping[int, int]:
-    """Choose a free port for each port.
+    texts: Iterable[str],
+    ports: Mapping[str, Iterable[int]],
+    is_free: Callable[[int], bool] | None = None,
+) -> Mapping[str, Mapping[int, int]]:
+    """Choose a free port for each port of each stack.
 
     Args:
         texts: the stack files; no number in them is chosen, since it could not be told apart.
-        ports: their ports.
+        ports: their ports, by the stack's name.
         is_free: whether nothing has a port; asks this machine if left out.
     """
     numbers = {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
     is_free = is_free or _can_bind
-    # By chance, so that two runs at once do not have the same in mind.
-    shuffled = random.SystemRandom().sample(PORTS, len(PORTS))
-    free = (port for port in shuffled if port not in numbers and is_free(port))
-    return {port: next(free) for port in sorted(set(ports))}
+    # From anywhere on, so that two runs at once do not have the same in mind.
+    start = secrets.randbelow(len(PORTS))
+    candidates = itertools.chain(PORTS[start:], PORTS[:start])
+    free = (port for port in candidates if port not in numbers and is_free(port))
+    return {stack: {port: next(free) for port in sorted(set(own))} for stack, own in ports.items()}
 
 
 def _config(text: str) -> dict[str, Any] | None:

@@ -207,7 +207,7 @@ class _Run:
 
     def _configure(self, stack: str, version: _Version, side: str) -> Path:
         """Write the configuration of a stack, set apart; the file."""
-        isolated = self._apart.apply(version.files[stack], version.customary_ports)
+        isolated = self._apart.apply(stack, version.files[stack], version.customary_ports)
         file = self._folder / f"settings-{side}" / f"Pulumi.{self._apart.stack(stack)}.yaml"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"{self._salt_of(stack).read_text()}{isolated.text}", encoding="utf-8")
@@ -280,15 +280,17 @@ def _chosen(
     return wanted or checkouts.affected(changed, known, also_reads)
 
 
-def _ports(base: _Version, head: _Version) -> Mapping[int, int]:
-    """A free port for each port of either version: the same in both."""
+def _ports(base: _Version, head: _Version) -> Mapping[str, Mapping[int, int]]:
+    """A free port for each port of each stack: the same in both versions."""
     texts = [*base.files.values(), *head.files.values()]
-    ports = [
-        port
-        for version in (base, head)
-        for text in version.files.values()
-        for port in isolation.ports_in(text, version.customary_ports)
-    ]
+    ports = {
+        stack: [
+            port
+            for version in (base, head)
+            for port in isolation.ports_in(version.files.get(stack, ""), version.customary_ports)
+        ]
+        for stack in (*base.files, *head.files)
+    }
     return isolation.choose_ports(texts, ports)
 
 

@@ -1,4 +1,4 @@
-"""What the tests use beside the stack's own needs: clients, talosctls, and a linter of workflows."""
+"""What the tests use beside the stack's own needs: clients, talosctls, a linter of workflows."""
 
 import os
 import shutil

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from review import isolation
 from review.isolation import PROJECT, Isolation
 
-APART = Isolation("pr-0badcafe-", {5000: 15000, 5001: 15001, 80: 15080})
+APART = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 80: 15080}})
 CUSTOMARY = {"docker.io": 5000}
 
 
@@ -21,7 +21,7 @@ def _stack_file(**config: Any) -> str:
 
 
 def _apart(text: str) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load(APART.apply(text, CUSTOMARY).text)["config"]
+    config: dict[str, Any] = yaml.safe_load(APART.apply("dev", text, CUSTOMARY).text)["config"]
     return {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
 
 
@@ -65,7 +65,7 @@ def test_port_below_1024_is_mapped_only_for_those_who_may_have_it(
     ["", "[]", "config:", "config: []", "a: b: c", "config: {talos-registry-cache:caches: 3}"],
 )
 def test_what_is_no_stack_file_does_not_stop_it(text: str) -> None:
-    apart = APART.apply(text, CUSTOMARY)
+    apart = APART.apply("dev", text, CUSTOMARY)
     assert yaml.safe_load(apart.text) == yaml.safe_load(text) if text != "a: b: c" else text
     assert list(isolation.ports_in(text, CUSTOMARY)) == []
     assert isolation.mirrors_from(text) is None
@@ -76,7 +76,7 @@ def test_what_is_no_stack_file_does_not_stop_it(text: str) -> None:
 def test_secret_is_replaced_by_a_stand_in_that_differs_where_its_ciphertext_does() -> None:
     def stand_ins(ciphertext: str) -> dict[str, str]:
         text = _stack_file(passwords={"docker.io": {"secure": ciphertext}})
-        apart = APART.apply(text, CUSTOMARY)
+        apart = APART.apply("dev", text, CUSTOMARY)
         assert ciphertext not in apart.text
         return dict(apart.secrets)
 
@@ -88,7 +88,8 @@ def test_secret_is_replaced_by_a_stand_in_that_differs_where_its_ciphertext_does
 
 def test_who_encrypted_the_file_and_the_engine_that_it_names_are_left_out() -> None:
     text = "encryptionsalt: v1:x\nconfig: {'docker:host': 'ssh://elsewhere', 'docker:x': 1}\n"
-    assert yaml.safe_load(APART.apply(text, CUSTOMARY).text) == {"config": {"docker:x": 1}}
+    apart = APART.apply("dev", text, CUSTOMARY)
+    assert yaml.safe_load(apart.text) == {"config": {"docker:x": 1}}
 
 
 def test_what_pulumi_says_is_put_back() -> None:
@@ -102,18 +103,18 @@ def test_what_pulumi_says_is_put_back() -> None:
 def test_any_text_with_ports_of_the_stack_files_comes_back_as_it_was(
     ports: set[int], text: str
 ) -> None:
-    chosen = isolation.choose_ports([text], ports, is_free=lambda _: True)
+    chosen = isolation.choose_ports([text], {"a": ports, "b": ports}, is_free=lambda _: True)
     apart = Isolation("pr-0badcafe-", chosen)
-    assert len(set(chosen.values())) == len(ports)
-    said = json.dumps({"name": f"{apart.prefix}x", "ports": [chosen[port] for port in ports]})
+    assert len({*chosen["a"].values(), *chosen["b"].values()}) == 2 * len(ports)
+    said = json.dumps({"name": f"{apart.prefix}x", "ports": [chosen["b"][port] for port in ports]})
     assert json.loads(apart.restore(said)) == {"name": "x", "ports": list(ports)}
     assert apart.restore(text) == text
 
 
 def test_port_that_something_has_is_not_chosen() -> None:
     free = {12345, 12346}
-    chosen = isolation.choose_ports([], [5000, 5001], is_free=lambda port: port in free)
-    assert set(chosen.values()) == free
+    chosen = isolation.choose_ports([], {"a": [5000, 5001]}, is_free=lambda port: port in free)
+    assert set(chosen["a"].values()) == free
 
 
 def test_what_a_stack_file_reads_beside_itself_is_found() -> None:

@@ -1,4 +1,5 @@
 STACK ?= dev
+BASE ?= main
 ARGS ?=
 
 TOOLCHAIN := python3 -m toolchain
@@ -7,7 +8,7 @@ PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  STACK=guide make up   another stack (Pulumi.guide.yaml); the default is dev"
 	@echo "  ARGS='--refresh'      more arguments, for pulumi or pytest"
@@ -36,6 +37,9 @@ check: ## Lint, check types and formatting
 demo: ## Show what the caches save, without network: four nodes cold and warm; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
+pr-preview: ## Show what this checkout would do to stacks that run BASE, as a pull request's report
+	@$(TOOLCHAIN) run -- python -m review --base $(BASE) $(ARGS)
+
 bench: ## Measure against the guide, an empty Pulumi program and nginx; writes docs/benchmarks.md
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
 	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
@@ -56,4 +60,4 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 clean: ## Remove what was installed and built; the state of the stacks stays
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test check demo bench docs lock clean
+.PHONY: help up preview output down test check pr-preview demo bench docs lock clean

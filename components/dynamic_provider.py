@@ -10,12 +10,24 @@ from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
 
+SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
+"""The environment variable that says, by `1`, that clusters and image sets are simulated."""
+
 _FORMAT_EXC = traceback.format_exc
 _plain: set[type[Exception]] = set()
 
 
 class EngineError(Exception):
     """The container engine does not answer."""
+
+
+def is_simulated() -> bool:
+    """Whether clusters and image sets are only said to be there: no node boots, nothing is pulled.
+
+    So that the preview of a pull request has a state to compare with, on a machine that has neither
+    the time nor the means to make it.
+    """
+    return os.environ.get(SIMULATE) == "1"
 
 
 def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pulumi
 
 from components.cached_images import CachedImages
+from components.local_cluster import find_talosctl
 from components.registry_cache import RegistryCache
 from components.settings import Caches
 from components.settings.images import Images
 from components.settings.mistakes import Mistake
 from registry import reference
 from registry.errors import InvalidReferenceError
-from talos import command_line, versions
+from talos import command_line
 from talos import images as talos_images
 from talos.cluster_spec import ClusterSpec
 from talos.errors import TalosError
@@ -86,7 +87,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     images = dict.fromkeys(text for text in found if isinstance(text, str))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     mistakes += _without_cache(images, caches)
-    if not found:
+    if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no image at all; allowed: {allowed}"))
     return Resolved(dict.fromkeys(images, _platform(settings)), mistakes)
@@ -119,7 +120,9 @@ def _of_talos(settings: Images) -> Iterator[str | Mistake]:
     if wanted is None:
         return
     try:
-        talosctl = versions.find(wanted.talosctl)
+        talosctl = find_talosctl(wanted.talosctl)
+        if talosctl is None:
+            return
         spec = ClusterSpec(name="images", talos_version=wanted.talos_version)
         texts = [
             *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),

@@ -12,13 +12,14 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
+from components import dynamic_provider
 from components.engine import EngineFacts
-from components.local_cluster import LocalCluster, spec_arguments
+from components.local_cluster import LocalCluster, find_talosctl, spec_arguments
 from components.mirrors import Mirrors, Urls
 from components.settings import Cluster
 from components.settings.mistakes import Mistake
 from components.settings.values import mebibytes, seconds
-from talos import command_line, versions
+from talos import command_line
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import TalosError
 from talos.places import Places
@@ -81,8 +82,7 @@ class TalosCluster(pulumi.ComponentResource):
         self.mirrors = pulumi.Output.from_input(args.offered.mirrors).apply(
             lambda offered: used_mirrors(settings, offered)
         )
-        is_docker = settings.provisioner == "docker"
-        image = [self._node_image(name, args)] if is_docker else []
+        image = [self._node_image(name, args)] if _pulls_image(settings) else []
         made = LocalCluster(
             name,
             folder=args.folder,
@@ -150,20 +150,27 @@ def mistakes(
     """
     for name, settings in clusters.items():
         try:
-            talosctl = _talosctl(settings.talosctl)
+            found = _talosctl(settings.talosctl)
         except TalosError as error:
             yield Mistake(("clusters", name, "talosctl"), str(error))
             continue
         try:
             arguments = spec_arguments(spec_inputs(settings))
             spec = ClusterSpec(name=name, timeout_s=seconds(settings.timeout), **arguments)
-            command_line.create(spec, talosctl, Places(folder, name))
+            if found:
+                command_line.create(spec, found, Places(folder, name))
         except TalosError as error:
             yield Mistake(("clusters", name), str(error))
-        yield from _overlaps(name, settings, facts)
-        if name in facts.networks and not Places(folder, name).folder.exists():
-            text = "a network of this name is on the engine, and not from here; allowed: another"
-            yield Mistake(("clusters", name), text)
+        # The networks of an engine on which a cluster is never made do not concern it.
+        if not dynamic_provider.is_simulated():
+            yield from _on_engine(name, settings, facts, folder)
+
+
+def _on_engine(name: str, settings: Cluster, facts: EngineFacts, folder: Path) -> Iterator[Mistake]:
+    yield from _overlaps(name, settings, facts)
+    if name in facts.networks and not Places(folder, name).folder.exists():
+        text = "a network of this name is on the engine, and not from here; allowed: another"
+        yield Mistake(("clusters", name), text)
 
 
 def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mistake]:
@@ -181,11 +188,17 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
 def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
     """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
     spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
-    return command_line.create(spec, _talosctl(settings.talosctl), places).guide_line()
+    talosctl = _talosctl(settings.talosctl)
+    return command_line.create(spec, talosctl, places).guide_line() if talosctl else ""
 
 
 # Asked once, however many clusters there are.
-_talosctl = functools.cache(versions.find)
+_talosctl = functools.cache(find_talosctl)
+
+
+def _pulls_image(settings: Cluster) -> bool:
+    """Whether there are nodes that are containers; simulated ones have no image."""
+    return settings.provisioner == "docker" and not dynamic_provider.is_simulated()
 
 
 def used_mirrors(settings: Cluster, offered: Urls) -> Urls:
@@ -207,6 +220,7 @@ def node_image(name: str, settings: Cluster) -> str:
         return settings.image
     spec = ClusterSpec(name=name, talos_version=settings.talos_version)
     talosctl = _talosctl(settings.talosctl)
+    assert talosctl is not None  # noqa: S101 - only simulated clusters do without
     return command_line.node_image(command_line.target_version(spec, talosctl.version))
 
 

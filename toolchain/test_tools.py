@@ -1,11 +1,12 @@
-"""What the tests use beside the stack's own needs: real clients and talosctl of two generations."""
+"""What the tests use beside the stack's own needs: clients, talosctls, a linter of workflows."""
 
 import os
 import shutil
 
-from toolchain import golang, talosctl
+from toolchain import golang, registry_image, talosctl
 from toolchain.report import SetupError, run, step
 
+ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
@@ -22,5 +23,6 @@ def ensure() -> None:
         with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
-    for program in (talosctl.CURRENT, talosctl.CLASSIC):
+    programs = (registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT)
+    for program in programs:
         golang.ensure(program)

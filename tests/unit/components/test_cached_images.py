@@ -11,8 +11,9 @@ import pytest
 from docker import DockerClient
 from pulumi.dynamic import Config, ConfigureRequest
 
-from components import cached_images, dynamic_provider
-from components.cached_images import CachedImagesProvider, NotAllCachedError
+from components import dynamic_provider, warming
+from components.cached_images import CachedImagesProvider
+from components.warming import NotAllCachedError
 from registry import throwaway
 from registry import warm as warm_module
 from registry.throwaway import ThrowawayError
@@ -49,7 +50,7 @@ class Caches:
             host: {"endpoint": cache.url, "volume": f"volume-of-{host}", "image": "registry:3.1.2"}
             for host, cache in self.by_host.items()
         }
-        return {"images": references, "caches": caches, **more}
+        return {"stack": "unit-test", "images": references, "caches": caches, **more}
 
     @contextmanager
     def serving(
@@ -271,7 +272,7 @@ def test_progress_is_said_now_and_then(
 ) -> None:
     seconds = itertools.count(100.0)
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
-    report = cached_images._Reporter(3)
+    report = warming._Reporter(3)
 
     for done in (1, 2, 3, 4):
         report(Progress(done * 10_000_000, 50_000_000, done * 10_000_000))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toolchain.fakes import Commands, programs
-from toolchain import golang, pulumi, registry_image, talosctl
+from toolchain import golang, pulumi, registry_image, talosctl, test_tools
 from toolchain.golang import Program
 from toolchain.places import GO_MODULES
 from toolchain.report import SetupError
@@ -17,6 +17,7 @@ PROGRAMS = [
     registry_image.OLDER,
     talosctl.CURRENT,
     talosctl.CLASSIC,
+    test_tools.ACTIONLINT,
 ]
 WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")

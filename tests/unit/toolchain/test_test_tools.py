@@ -19,14 +19,14 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_talosctl_of_each_generation_is_built(
+def test_programs_that_only_the_tests_run_are_built(
     monkeypatch: pytest.MonkeyPatch, commands: Commands, built: list[str]
 ) -> None:
     monkeypatch.setattr("shutil.which", programs("ctr", "ip"))
 
     test_tools.ensure()
 
-    assert built == ["talosctl-1.13", "talosctl-1.11"]
+    assert built == ["registry", "talosctl-1.13", "talosctl-1.11", "actionlint"]
     assert commands.lines == []
 
 

@@ -1,0 +1,219 @@
+"""A pull request's preview tells what would change on machines that run the base branch."""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from tests.integration.support.belongings import STACK_LABEL
+from tests.integration.support.polling import eventually
+from tests.integration.support.repository import Report, Repository, Settings
+
+REACHED_WITHIN_S = 90
+CLEAN_WITHIN_S = 60
+REPORT_WITHIN_S = 60
+DELETE, KEEP = {"onDestroy": "delete"}, {"onDestroy": "keep"}
+ONE = {"docker.io": {"port": 5000}}
+TWO = {**ONE, "quay.io": {"port": 5002}}
+WITH_USER = {"docker.io": {"port": 5000, "username": "me"}}
+
+# What each stack has before and after the change.
+BEFORE: dict[str, Settings] = {
+    "port": {"caches": {"upstreams": TWO}},
+    "lost": {"caches": {"upstreams": TWO, "storage": DELETE}},
+    "kept": {"caches": {"upstreams": TWO, "storage": KEEP}},
+    "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "blobs"}}},
+    "policy": {"caches": {"upstreams": ONE, "storage": KEEP}},
+    "secret": {
+        "caches": {"upstreams": WITH_USER},
+        "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-one"}},
+    },
+    "cluster": {"mirrorsFrom": "port", "clusters": {"demo": {"cidr": "10.5.0.0/24"}}},
+    "same": {"caches": {"upstreams": {"docker.io": None}}},
+    "removed": {"caches": {"upstreams": ONE}},
+}
+AFTER: dict[str, Settings] = {
+    "port": {"caches": {"upstreams": {**TWO, "docker.io": {"port": 5055}, "ghcr.io": None}}},
+    "lost": {"caches": {"upstreams": ONE, "storage": DELETE}},
+    "kept": {"caches": {"upstreams": ONE, "storage": KEEP}},
+    "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "layers"}}},
+    "policy": {"caches": {"upstreams": ONE, "storage": DELETE}},
+    "secret": {
+        "caches": {"upstreams": WITH_USER},
+        "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-two"}},
+    },
+    "cluster": {"mirrorsFrom": "port", "clusters": {"demo": {"cidr": "10.6.0.0/24"}}},
+    "same": {"caches": {"upstreams": {"docker.io": None}}},
+    "fresh": {"caches": {"upstreams": ONE}},
+}
+WRONG: Settings = {"caches": {"upstreams": {"docker.io": {"port": "5000"}}, "ttl": "soon"}}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    made = Repository(tmp_path_factory.mktemp("review") / "repository")
+    for stack, settings in BEFORE.items():
+        made.write(stack, settings)
+    made.write("mended", WRONG)
+    made.commit()
+    made.branch()
+    (made.root / "Pulumi.removed.yaml").unlink()
+    for stack, settings in AFTER.items():
+        made.write(stack, settings, comment="changed")
+    made.write("wrong", WRONG)
+    made.write("mended", BEFORE["same"])
+    made.commit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def report(repository: Repository, engine: DockerClient) -> Report:
+    """The report on all stacks that can be compared."""
+    stacks = sorted({*BEFORE, *AFTER})
+    made = repository.preview(*(f"--stack={stack}" for stack in stacks))
+    assert not list(repository.previews.iterdir())
+    # Its names were not told, and another run's may be there.
+    assert not [name for name in _stacks(engine) if name.endswith("-renamed")]
+    return made
+
+
+def test_verdict_tells_of_the_data_loss_and_so_does_the_exit_code(report: Report) -> None:
+    assert report.code == 3, report.said
+    assert report.text.splitlines()[3].startswith("**Data would be lost**; ")
+    assert "pr-" not in report.text.replace("make pr-preview", "")
+    assert str(Path.cwd()) not in report.text
+
+
+def test_changed_port_replaces_the_container_and_an_added_upstream_is_made(report: Report) -> None:
+    section = report.of("port")
+    assert "### `port`: 3 to create, 1 to replace" in section
+    assert (
+        "| Container `docker.io-container` | replace | `ports[0].external`: `5000` → `5055`"
+        in section
+    )
+    assert "| Volume `ghcr.io-storage` | create |" in section
+
+
+def test_removed_upstream_whose_volume_is_deleted_loses_data(report: Report) -> None:
+    section = report.of("lost")
+    assert "| Volume `quay.io-storage` | ⚠️ delete | **data loss** |" in section
+    assert "> - `lost`: Volume `quay.io-storage` is deleted" in report.text
+
+
+def test_removed_upstream_whose_volume_is_kept_loses_none(report: Report) -> None:
+    section = report.of("kept")
+    assert "`registry-kept-quay.io` stays on the engine, and is no longer used" in section
+    assert "data loss" not in section
+
+
+def test_renamed_volume_that_is_not_kept_loses_data(report: Report) -> None:
+    section = report.of("renamed")
+    assert "| Volume `docker.io-storage` | ⚠️ replace | **data loss**<br>" in section
+    assert "`name`: `blobs-docker.io` → `layers-docker.io` (replaces)" in section
+
+
+def test_volume_that_is_to_be_kept_no_longer_is_told(report: Report) -> None:
+    assert "`(kept when deleted)`: `true` → `false`" in report.of("policy")
+
+
+def test_changed_password_is_seen_and_not_shown(report: Report) -> None:
+    assert "`uploads`: [secret] → [secret] (replaces)" in report.of("secret")
+    assert "ciphertext" not in report.text
+    assert "stand-in" not in report.text
+
+
+def test_cluster_is_replaced_by_another_network_without_ever_booting(report: Report) -> None:
+    section = report.of("cluster")
+    assert "| LocalCluster `demo` | ⚠️ replace | **data loss**<br>`spec.cidr`" in section
+    assert "`10.5.0.0/24` → `10.6.0.0/24`" in section
+
+
+def test_comment_changes_nothing(report: Report) -> None:
+    assert report.of("same").strip() == "### `same`: nothing changes"
+
+
+def test_stack_that_the_base_does_not_have_is_told_as_its_first_up(report: Report) -> None:
+    section = report.of("fresh")
+    assert "this is its first `up`" in section
+    assert "| Volume `docker.io-storage` | create |" in section
+
+
+def test_removed_stack_file_is_told_to_destroy_nothing(report: Report) -> None:
+    assert "`STACK=removed make down`" in report.of("removed")
+
+
+def test_what_cannot_be_compared_fails_with_what_pulumi_says(repository: Repository) -> None:
+    report = repository.preview("--stack=wrong", "--stack=mended")
+    assert report.code == 1, report.said
+    for message in (
+        "Pulumi.wrong.yaml has mistakes, nothing was changed:",
+        "caches.upstreams[\"docker.io\"].port: found '5000'; allowed: a whole number",
+        "caches.ttl: found 'soon'; allowed:",
+    ):
+        assert message in report.of("wrong")
+    assert "The base does not come up, to compare with:" in report.of("mended")
+    assert "Traceback" not in report.text
+
+
+def test_program_that_does_not_import_fails_with_its_error(tmp_path: Path) -> None:
+    broken = Repository(tmp_path / "broken")
+    broken.write("same", BEFORE["same"])
+    broken.commit()
+    broken.branch()
+    (broken.root / "components" / "upstreams.py").write_text("import nothing_of_the_kind\n")
+    report = broken.preview()
+    assert report.code == 1
+    assert "ModuleNotFoundError: No module named 'nothing_of_the_kind'" in report.of("same")
+
+
+def test_two_previews_at_once_are_made_in_time(repository: Repository) -> None:
+    def timed(_: int) -> tuple[Report, float]:
+        started = time.monotonic()
+        return repository.preview("--stack=same"), time.monotonic() - started
+
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(timed, range(2)))
+    print("seconds from the call to the report, two at once:", [f"{took:.0f}" for _, took in both])  # noqa: T201
+    for report, took in both:
+        assert report.code == 0, report.said
+        assert "Nothing changes (compared: `same`)." in report.text
+        assert took < 2 * REPORT_WITHIN_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_preview_that_is_stopped_leaves_nothing_behind(
+    repository: Repository, engine: DockerClient, number: signal.Signals
+) -> None:
+    with repository.running_preview("--stack=lost") as process:
+        (folder,) = eventually(
+            lambda: list(repository.previews.glob("pr-*")),
+            within_s=REACHED_WITHIN_S,
+            what="the preview's folder",
+        )
+        prefix = f"{folder.name}-"
+        eventually(
+            lambda: _named(engine, prefix),
+            within_s=REACHED_WITHIN_S,
+            what="something on the engine",
+        )
+        process.send_signal(number)
+        process.wait(CLEAN_WITHIN_S)
+    eventually(lambda: not folder.exists(), within_s=CLEAN_WITHIN_S, what="the janitor's end")
+    assert not _named(engine, prefix)
+
+
+def _named(engine: DockerClient, prefix: str) -> set[str]:
+    return {stack for stack in _stacks(engine) if stack.startswith(prefix)}
+
+
+def _stacks(engine: DockerClient) -> set[str]:
+    """The stacks of all that is on the engine."""
+    found = [
+        *(one.labels for one in engine.containers.list(all=True, ignore_removed=True)),
+        *(one.attrs["Labels"] for one in engine.networks.list()),
+        *(one.attrs["Labels"] for one in engine.volumes.list()),
+    ]
+    return {labels[STACK_LABEL] for labels in found if labels and STACK_LABEL in labels}

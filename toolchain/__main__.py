@@ -52,7 +52,8 @@ def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
-    env = _ready(virtualenv.DEVELOPMENT, stack.file("guide").read_text())
+    files = (stack.file(name).read_text() for name in ("guide", "talos"))
+    env = _ready(virtualenv.DEVELOPMENT, "".join(files))
     test_tools.ensure()
     # The tests wait for other processes most of the time.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)

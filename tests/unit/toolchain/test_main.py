@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.toolchain.fakes import Processes
 from toolchain import __main__ as command_line
-from toolchain import engine, pulumi, registry_image, stack, test_tools, virtualenv
+from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
 from toolchain.places import ROOT
 from toolchain.report import SetupError
 
@@ -27,6 +27,7 @@ class Machine:
         monkeypatch.setattr(pulumi, "ensure", lambda: self.note("pulumi"))
         monkeypatch.setattr(pulumi, "environment", lambda host: ENV | {"DOCKER_HOST": host})
         monkeypatch.setattr(registry_image, "ensure", self.image)
+        monkeypatch.setattr(talosctl, "ensure", lambda _: None)
         monkeypatch.setattr(test_tools, "ensure", lambda: self.note("test tools"))
         monkeypatch.setattr("subprocess.run", self.processes)
 
@@ -66,7 +67,8 @@ def test_a_command_on_a_stack_makes_the_machine_ready_and_runs_it(
     assert command_line.main([command, "guide", "--", "--refresh", "--", "-v"]) == 3
     assert called == [("guide", ENV, ["--refresh", "--", "-v"])]
     assert machine.done == ["requirements.txt", *READY]
-    assert machine.stack_files == [(ROOT / "Pulumi.guide.yaml").read_text()]
+    guide, talos = ((ROOT / f"Pulumi.{name}.yaml").read_text() for name in ("guide", "talos"))
+    assert machine.stack_files == [guide + talos]
 
 
 def test_an_unknown_stack_is_refused_before_anything_is_done(
@@ -86,7 +88,7 @@ def test_any_command_can_be_run_where_all_is_at_hand(machine: Machine) -> None:
     assert machine.done == ["requirements-dev.txt", *READY]
 
 
-def test_tests_have_their_tools_and_the_images_of_the_guide(machine: Machine) -> None:
+def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> None:
     machine.processes.code = 1
 
     assert command_line.main(["test", "--", "-k", "settings"]) == 1

@@ -52,19 +52,26 @@ class CachedImagesProvider(dynamic.ResourceProvider):
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """What has changed: nothing replaces, since forgetting an image drops nothing."""
         is_changed = any(olds.get(key) != news.get(key) for key in ("images", "caches"))
-        return dynamic.DiffResult(changes=is_changed or bool(olds.get("missing")), replaces=[])
+        return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
         """Bring the images into the caches."""
         return dynamic.CreateResult("images", _warming().warmed(props))
 
-    def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Bring in what was added, or what was lost."""
-        return dynamic.UpdateResult(_warming().warmed(news))
+    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Bring in what was added, and what was lost or damaged."""
+        warming = _warming()
+        if lost := {text: node for text, node in news["images"].items() if text in _lost(olds)}:
+            warming.remove_damaged(news, lost)
+        return dynamic.UpdateResult(warming.warmed(news))
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Look in the storage of the caches whether all images are still there, and whole."""
         return dynamic.ReadResult(id_, {**props, "missing": _warming().missing(props)})
+
+
+def _lost(props: Properties) -> Mapping[str, str]:
+    return props.get("missing") or {}
 
 
 def _warming() -> ModuleType:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from components import dynamic_provider
-from registry import lock, platforms, reference, throwaway
+from registry import lock, platforms, reference, storage, throwaway, volume
 from registry.errors import RegistryError
 from registry.throwaway import ThrowawayError
 from registry.verify import verify
@@ -60,6 +60,25 @@ def warmed(props: Properties) -> dict[str, Any]:
 def _made_up(images: Iterable[str]) -> Mapping[str, str]:
     """A digest of each image that no registry has, and that is the same every time."""
     return {text: f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" for text in images}
+
+
+def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
+    """Remove what is damaged in the storages of images; a registry never writes over a blob.
+
+    Args:
+        props: the properties of the resource.
+        images: those that `missing` has found.
+    """
+    with dynamic_provider.engine() as engine, _alone(props):
+        for host in _by_registry(images):
+            cache = props["caches"][host]
+            with volume.mounted(engine, cache["volume"], cache["image"]) as mounted:
+                with mounted.tar() as tar:
+                    damages = list(storage.damages(storage.read(tar)))
+                if damages:
+                    mounted.remove([folder for damage in damages for folder in damage.folders])
+                    # It remembers what it had.
+                    engine.containers.get(cache["container"]).restart()
 
 
 def missing(props: Properties) -> Mapping[str, str]:

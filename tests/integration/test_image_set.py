@@ -157,6 +157,25 @@ def test_a_storage_that_was_removed_is_found_by_refresh_and_filled_by_up(
         assert docker_cli.pull(_endpoint(stack), image) == image.digest
 
 
+def test_what_is_damaged_on_disk_is_found_by_refresh_and_healed_by_up(
+    new_stack: NewStack, front: Front, upstream: Upstream, engine: DockerClient
+) -> None:
+    image = upstream.push_index()
+    stack = _with_images(new_stack, front, _references(image))
+    stack.up()
+    cache = engine.containers.get(stack.outputs()["caches"][REGISTRY]["container"])
+    large = "busybox find /var/lib/registry/docker/registry/v2/blobs -name data -size +1000k"
+    damage = "busybox dd if=/dev/zero of=$file bs=1k count=1 conv=notrunc"
+    code, printed = cache.exec_run(["sh", "-c", f"for file in $({large}); do {damage}; done"])
+    assert code == 0, printed
+
+    assert "update" in stack.refresh()
+    assert stack.up().get("update") == 1
+
+    with upstream.away():
+        assert docker_cli.pull(_endpoint(stack), image) == image.digest
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -308,8 +308,11 @@ def test_read_finds_all_that_is_there_and_writes_nothing(
 
 
 def test_read_names_what_was_lost_and_update_heals_it(
-    caches: Caches, warmed: dict[str, Any]
+    caches: Caches, warmed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked_at: list[dict[str, str]] = []
+    # It reads a volume, which only an engine has.
+    monkeypatch.setattr(warming, "remove_damaged", lambda _, images: looked_at.append(images))
     caches.by_host[HUB].kept.remove(("team/app", BASE.digest))
 
     read = dict(PROVIDER.read("images", warmed).outs or {})
@@ -320,6 +323,7 @@ def test_read_names_what_was_lost_and_update_heals_it(
     healed = dict(PROVIDER.update("images", read, warmed).outs or {})
     assert healed == warmed
     assert PROVIDER.read("images", healed).outs == warmed
+    assert [list(images) for images in looked_at] == [["docker.io/team/app:1"]]
 
 
 def test_images_of_a_storage_that_is_gone_are_lost_and_the_others_are_looked_at(

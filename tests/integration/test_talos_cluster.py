@@ -22,6 +22,7 @@ OLD, NEW = "talosctl-1.11", "talosctl-1.13"
 TAGS = ("v1.11.5", "v1.13.0")
 REGISTRIES = ("ghcr.io", "docker.io")
 STARTED_WITHIN_S = 60
+ENGINE_GONE_WITHIN_S = 120
 
 # talosctl 1.11 does not wait for the nodes, which never answer, if it is told so.
 QUICK = {
@@ -47,6 +48,12 @@ class Site:
     def upstream_url(self) -> str:
         """Where containers reach the upstream."""
         return f"http://{host.bridge_gateway(self.client)}:{self.upstream_port}"
+
+    def start_upstream(self) -> None:
+        """Start the upstream after the engine was killed, which restarts caches alone."""
+        filters: dict[str, str | list[str] | bool] = {"publish": str(self.upstream_port)}
+        (upstream,) = self.client.containers.list(all=True, filters=filters)
+        upstream.start()
 
     @contextmanager
     def upstream_away(self) -> Iterator[None]:
@@ -327,3 +334,34 @@ def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(
     assert message in _failed_up(made)
 
     assert made.belongings().containers == set()
+
+
+# An engine that goes in the middle; the last one, since all others share it
+
+
+def test_an_engine_that_goes_in_the_middle_is_told_and_the_next_up_makes_it_good(
+    new_stack: NewStack, site: Site, tmp_path: Path
+) -> None:
+    made = new_stack({"orphan": {**ENDLESS, "timeout": "3m", "cidr": "10.81.0.0/24"}})
+    output = tmp_path / "up.log"
+    up = made.start_up(output)
+    try:
+        eventually(
+            lambda: bool(nodes.of_cluster(site.client, "orphan")),
+            within_s=STARTED_WITHIN_S,
+            what="the first node",
+        )
+        site.engine.kill()
+        assert up.wait(ENGINE_GONE_WITHIN_S) != 0
+    finally:
+        sessions.kill_rest(up.pid)
+        site.engine.start()
+        site.start_upstream()
+    assert "Traceback" not in output.read_text()
+    made.cancel()
+    made.configure({"orphan": {**QUICK, "cidr": "10.81.0.0/24"}}, "clusters")
+
+    made.up()
+
+    found = nodes.of_cluster(site.client, "orphan").values()
+    assert {node.status for node in found} == {"running"}

@@ -1,0 +1,49 @@
+"""A cluster whose files find no room."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from talos import cluster
+from talos.cluster_spec import ClusterSpec
+from talos.errors import TalosError
+from talos.places import Places
+from talos.process import Runner
+from talos.versions import Version
+from tests.unit.talos.fake_docker import serving
+from tests.unit.talos.fake_talosctl import FakeTalosctl
+
+ROOM = "16k"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of the test's own that is full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk)]
+    subprocess.run(mount, check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(bytes(100_000))
+    places = Places(small_disk / "stack", "demo")
+    with serving(tmp_path) as (engine, client):
+        talosctl = FakeTalosctl(tmp_path, "demo", engine.folder).talosctl(Version(1, 13))
+
+        with pytest.raises(TalosError, match="No space left on device"):
+            cluster.create(
+                ClusterSpec(name="demo"), talosctl, places, engine=client, runner=Runner(print)
+            )
+
+    assert not places.folder.exists()

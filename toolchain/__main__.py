@@ -11,7 +11,7 @@ from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tool
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
-LEAST_WORKERS = 4
+LEAST_WORKERS = 3
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 

@@ -15,8 +15,11 @@ from cachectl.stack import Cache
 from registry.client import RateLimit
 
 FOLDER = "/var/lib/registry"
-# The metrics are on a port that is published nowhere. Kibibytes, in the first line.
+TRIES = 3
+HEAD = "storage\n"
+# Kibibytes, in the first line. The metrics are on a port that is published nowhere.
 PROBE = (
+    f"printf '{HEAD}'; "
     "busybox du -sk .; busybox find . -path '*/_manifests/tags/*/current/link'; "
     "echo; wget -q -O - http://127.0.0.1:5001/metrics || true"
 )
@@ -82,7 +85,7 @@ def status(
 
 
 def inside(printed: str) -> Inside:
-    """Read what the probe has printed."""
+    """Read what the probe has printed behind its head."""
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
     tags = caches.tags_in(files)
@@ -98,8 +101,13 @@ def _inside(client: DockerClient, cache: Cache) -> Inside | None:
     if not cache.is_running:
         return None
     container = client.containers.get(cache.container)
-    code, printed = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
-    return inside(printed.decode()) if code == 0 and isinstance(printed, bytes) else None
+    # An engine that is busy may pass on the end of an output alone (seen with 20.10).
+    for _ in range(TRIES):
+        code, raw = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
+        printed = raw.decode() if isinstance(raw, bytes) else ""
+        if code == 0 and printed.startswith(HEAD):
+            return inside(printed.removeprefix(HEAD))
+    return None
 
 
 def _show(

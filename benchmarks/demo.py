@@ -20,9 +20,9 @@ from benchmarks.support import caches, nodes, session, table, upstream
 from benchmarks.support.caches import Caches
 from benchmarks.support.picture import Bar, Panel, draw
 from benchmarks.support.pulumi_stack import ROOT
-from benchmarks.support.session import say, step
 from benchmarks.support.site import Site, open_site
 from benchmarks.support.upstream import Upstream
+from toolchain.report import say, step
 
 NODES = 4
 WARM_BOOTS = 3

@@ -23,12 +23,11 @@ from benchmarks.support.caches import Caches
 from benchmarks.support.findings import Findings, Transfers
 from benchmarks.support.image_set import REFERENCES
 from benchmarks.support.pulumi_stack import ROOT
-from benchmarks.support.session import say, step
 from benchmarks.support.site import Site, open_site
 from benchmarks.support.upstream import Upstream
 from registry import manifests, reference
 from toolchain import debian
-from toolchain.report import SetupError
+from toolchain.report import SetupError, say, step
 
 OURS = "this project"
 GUIDE = "the guide's way, distribution 3.1"

@@ -4,11 +4,10 @@ import os
 import platform
 import shutil
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import FrameType
+
+from toolchain.report import say
 
 INTERRUPTED = 130
 
@@ -63,20 +62,6 @@ def need(tools: Sequence[str]) -> None:
         missing.append("root, since the link of a container is shaped")
     if missing:
         raise CannotRunError(f"this machine lacks: {'; '.join(missing)}")
-
-
-def say(line: str) -> None:
-    """Print one line for the person at the terminal, apart from the results."""
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    """Announce a step, and say at its end how long it took."""
-    say(f"==> {title}")
-    started = time.monotonic()
-    yield
-    say(f"    done in {time.monotonic() - started:.1f} s")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -13,9 +13,11 @@ from docker import DockerClient
 
 from tests.integration.support import containerd as containerd_process
 from tests.integration.support import upstream as upstream_registry
+from tests.integration.support import warming as warming_support
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.stack import CacheStack, Settings, stack
 from tests.integration.support.upstream import Upstream
+from tests.integration.support.warming import Warming
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 240
@@ -69,3 +71,19 @@ def new_stack(tmp_path: Path, engine: DockerClient) -> Iterator[NewStack]:
     """Makes stacks that are removed with the test."""
     with ExitStack() as made:
         yield lambda caches: made.enter_context(stack(tmp_path, engine, caches))
+
+
+@pytest.fixture(scope="module")
+def warming_stack(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Warming]:
+    """A stack whose images are warmed through faults, of which each file of tests has one."""
+    with warming_support.running(tmp_path_factory.mktemp("warming"), engine, upstream) as made:
+        yield made
+
+
+@pytest.fixture
+def warming(warming_stack: Warming) -> Iterator[Warming]:
+    """That stack, whose upstream is well again after each."""
+    yield warming_stack
+    warming_stack.front.recover()

@@ -1,10 +1,8 @@
 """Warming that fails names each image that is not cached, and the next `up` goes on from there."""
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import requests
 from docker import DockerClient
 
@@ -18,28 +16,12 @@ from tests.integration.support.warming import (
     Warming,
     push,
     reference,
-    running,
     warm,
     warm_in_vain,
 )
 
 TINY = (1_000,)
 MOMENT_WITHIN_S = 30
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
-) -> Iterator[Warming]:
-    with running(tmp_path_factory.mktemp("warming"), engine, upstream) as made:
-        yield made
-
-
-@pytest.fixture
-def warming(shared: Warming) -> Iterator[Warming]:
-    """The stack of all these tests, whose upstream is well again after each."""
-    yield shared
-    shared.front.recover()
 
 
 def test_every_image_that_cannot_be_had_is_named(warming: Warming, upstream: Upstream) -> None:

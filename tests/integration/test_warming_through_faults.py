@@ -1,40 +1,23 @@
 """Warming goes on through faults of the upstream that pass, and with many images at once."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import pytest
 import requests
-from docker import DockerClient
 
 from tests.integration.conftest import NewStack
 from tests.integration.support import docker_cli, front
 from tests.integration.support.front import Fault
 from tests.integration.support.stack import upstreams
 from tests.integration.support.upstream import Upstream
-from tests.integration.support.warming import REGISTRY, Warming, push, reference, running, warm
+from tests.integration.support.warming import REGISTRY, Warming, push, reference, warm
 
 TINY = (1_000,)
 MANY = 60
 
 TOO_MANY = front.status(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
 FAILING = front.status(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-@pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
-) -> Iterator[Warming]:
-    with running(tmp_path_factory.mktemp("warming"), engine, upstream) as made:
-        yield made
-
-
-@pytest.fixture
-def warming(shared: Warming) -> Iterator[Warming]:
-    """The stack of all these tests, whose upstream is well again after each."""
-    yield shared
-    shared.front.recover()
 
 
 @pytest.mark.parametrize("fault", [TOO_MANY, FAILING, front.cut], ids=["429", "500", "cut"])

@@ -1,5 +1,6 @@
 """LocalCluster: the dynamic resource behind `TalosCluster`, over the room talos/."""
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,8 +159,11 @@ class LocalClusterProvider(dynamic.ResourceProvider):
             _destroy(props, engine)
 
 
+@functools.cache
 def find_talosctl(program: str) -> versions.Talosctl | None:
     """Find talosctl, as `versions.find` does; None where a simulated cluster does without.
+
+    It is asked once, however many clusters and image sets there are.
 
     Raises:
         VersionError: there is none, or none that can be used.

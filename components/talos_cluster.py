@@ -1,6 +1,5 @@
 """TalosCluster: one local Talos cluster, whose nodes pull through the caches."""
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -150,7 +149,7 @@ def mistakes(
     """
     for name, settings in clusters.items():
         try:
-            found = _talosctl(settings.talosctl)
+            found = find_talosctl(settings.talosctl)
         except TalosError as error:
             yield Mistake(("clusters", name, "talosctl"), str(error))
             continue
@@ -188,12 +187,8 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
 def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
     """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
     spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
-    talosctl = _talosctl(settings.talosctl)
+    talosctl = find_talosctl(settings.talosctl)
     return command_line.create(spec, talosctl, places).guide_line() if talosctl else ""
-
-
-# Asked once, however many clusters there are.
-_talosctl = functools.cache(find_talosctl)
 
 
 def _pulls_image(settings: Cluster) -> bool:
@@ -219,7 +214,7 @@ def node_image(name: str, settings: Cluster) -> str:
     if settings.image is not None:
         return settings.image
     spec = ClusterSpec(name=name, talos_version=settings.talos_version)
-    talosctl = _talosctl(settings.talosctl)
+    talosctl = find_talosctl(settings.talosctl)
     assert talosctl is not None  # noqa: S101 - only simulated clusters do without
     return command_line.node_image(command_line.target_version(spec, talosctl.version))
 

@@ -20,7 +20,7 @@ TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", None, ["10.5.0
 @pytest.fixture(autouse=True)
 def nothing_known_of_talosctl() -> None:
     """A program asks once, and is simulated or not; the tests are both."""
-    talos_cluster._talosctl.cache_clear()
+    local_cluster.find_talosctl.cache_clear()
 
 
 @pytest.fixture

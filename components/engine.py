@@ -71,7 +71,7 @@ def discover(stack: str) -> EngineFacts:
         EngineError: it does not answer.
     """
     try:
-        api = _client().api
+        api = client().api
         networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(filters={"label": f"{labels.STACK}={stack}"})
     except DockerException as error:
@@ -115,7 +115,7 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
         EngineError: the network did not appear.
     """
     inputs = arguments.new_inputs or {}
-    await _in_thread(_remove_leftover_container, inputs)
+    await in_thread(_remove_leftover_container, inputs)
     for port in inputs.get("ports") or []:
         _check_port(port["ip"], int(port["external"]), arguments.name)
     for network in inputs.get("networksAdvanced") or []:
@@ -129,11 +129,11 @@ async def before_network(arguments: pulumi.ResourceHookArgs) -> None:
         TakenError: it is somebody else's.
     """
     inputs = arguments.new_inputs or {}
-    for network in await _in_thread(_networks, inputs["name"]):
-        _check_owner("network", inputs, network.attrs["Labels"])
+    for network in await in_thread(_networks, inputs["name"]):
+        check_owner("network", inputs, network.attrs["Labels"])
 
 
-async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
     """Call the engine without holding up the program.
 
     In threads of its own: those of the event loop are all taken while as many resources are being
@@ -160,26 +160,36 @@ def _host_behind(bridge: Sequence[Mapping[str, str]]) -> str:
 
 
 def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
-    named = _client().containers.list(all=True, filters={"name": f"^/{re.escape(inputs['name'])}$"})
+    named = client().containers.list(all=True, filters={"name": f"^/{re.escape(inputs['name'])}$"})
     for container in named:
-        _check_owner("container", inputs, container.labels)
+        check_owner("container", inputs, container.labels)
         container.remove(force=True, v=True)
 
 
 def _networks(name: str) -> Sequence[Any]:
-    return _client().networks.list(names=[f"^{re.escape(name)}$"])
+    return client().networks.list(names=[f"^{re.escape(name)}$"])
 
 
 async def _network_appears(name: str) -> None:
     try:
         async with asyncio.timeout(NETWORK_WITHIN_S):
-            while not await _in_thread(_networks, name):  # noqa: ASYNC110
+            while not await in_thread(_networks, name):  # noqa: ASYNC110
                 await asyncio.sleep(NETWORK_POLL_S)
     except TimeoutError:
         raise EngineError(f"the network {name} was not made within {NETWORK_WITHIN_S} s") from None
 
 
-def _check_owner(kind: str, inputs: Mapping[str, Any], found: Mapping[str, str] | None) -> None:
+def check_owner(kind: str, inputs: Mapping[str, Any], found: Mapping[str, str] | None) -> None:
+    """Make sure that what has the name of a resource is its stack's.
+
+    Args:
+        kind: what it is, in the engine's words.
+        inputs: the resource's properties.
+        found: the labels of what has its name.
+
+    Raises:
+        TakenError: it is not.
+    """
     wanted = {label["label"]: label["value"] for label in inputs["labels"]}
     if (found or {}).get(labels.STACK) != wanted[labels.STACK]:
         raise TakenError(
@@ -197,7 +207,7 @@ def _check_port(address: str, port: int, resource: str) -> None:
 
 
 def _user_of(port: int) -> str:
-    for container in _client().containers.list(filters={"publish": str(port)}):
+    for container in client().containers.list(filters={"publish": str(port)}):
         return f"the container {container.name}"
     return "a process of this machine"
 
@@ -214,7 +224,7 @@ def _can_bind(address: str, port: int) -> bool:
 
 
 @cache
-def _client() -> DockerClient:
+def client() -> DockerClient:
     """The engine that pulumi-docker talks to as well."""
     host = pulumi.Config("docker").get("host")
     return DockerClient(base_url=host) if host else DockerClient.from_env()

@@ -5,14 +5,20 @@ all mistakes at once, each with its path in the YAML, what was found and what is
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from components.settings.caches import Caches, across_upstreams, upstreams_as_written
+from components.settings import secrets as secrets_
+from components.settings.caches import (
+    Caches,
+    across_upstreams,
+    upstreams_as_written,
+    within_caches,
+)
 from components.settings.clusters import (
     Cluster,
     across_clusters,
@@ -21,9 +27,19 @@ from components.settings.clusters import (
 )
 from components.settings.images import Images
 from components.settings.mistakes import Mistake, SettingsError, from_pydantic
+from components.settings.secrets import Secrets
 from components.settings.values import ClusterName, Model, Name
 
-__all__ = ["Caches", "Cluster", "SettingsError", "StackSettings", "load", "parse", "refuse"]
+__all__ = [
+    "Caches",
+    "Cluster",
+    "Secrets",
+    "SettingsError",
+    "StackSettings",
+    "load",
+    "parse",
+    "refuse",
+]
 
 
 class StackFile(Model):
@@ -60,7 +76,7 @@ class StackSettings:
         clusters: its local clusters, by name.
         images: the images that are in its caches ahead of any node, or None.
         mirrors_from: the stack whose caches the clusters use, where it has none of its own.
-        passwords: the password of each upstream that has a user name, by registry host.
+        secrets: its secrets.
     """
 
     stack: str
@@ -68,7 +84,7 @@ class StackSettings:
     clusters: Mapping[str, Cluster]
     images: Images | None
     mirrors_from: str | None
-    passwords: Mapping[str, SecretStr]
+    secrets: Secrets
 
 
 def load() -> StackSettings:
@@ -85,8 +101,12 @@ def load() -> StackSettings:
         images=_object(config, "images"),
         mirrors_from=config.get("mirrorsFrom"),
         # Not get_secret_object: an Output cannot be checked before anything is declared.
-        passwords=_object(config, "passwords"),
-        passwords_are_secret=pulumi.runtime.is_config_secret(config.full_key("passwords")),
+        secrets={key: _object(config, key) for key in secrets_.KEYS},
+        plain={
+            key
+            for key in secrets_.KEYS
+            if not pulumi.runtime.is_config_secret(config.full_key(key))
+        },
         is_root=os.name == "posix" and os.geteuid() == 0,
     )
 
@@ -98,8 +118,8 @@ def parse(
     clusters: Any = None,
     images: Any = None,
     mirrors_from: Any = None,
-    passwords: Any = None,
-    passwords_are_secret: bool = True,
+    secrets: Mapping[str, Any] | None = None,
+    plain: Collection[str] = (),
     is_root: bool = False,
 ) -> StackSettings:
     """Check the values of the configuration keys of a stack.
@@ -110,8 +130,8 @@ def parse(
         clusters: the value of the key `clusters`.
         images: the value of the key `images`.
         mirrors_from: the value of the key `mirrorsFrom`.
-        passwords: the value of the key `passwords`.
-        passwords_are_secret: whether that value is encrypted in the stack file.
+        secrets: the values of the keys that are secret, by key.
+        plain: those of these keys that are not encrypted in the stack file.
         is_root: whether ports below 1024 may be used.
 
     Raises:
@@ -131,12 +151,23 @@ def parse(
     mistakes += _in_combination(written)
     if "caches" in written:
         mistakes += in_mirrors(named, upstreams)
-    mistakes += _in_passwords(passwords, upstreams, are_secret=passwords_are_secret)
+    # What is left out comes as nothing of its type: see Pulumi.yaml.
+    nothing = {key: {} if key in secrets_.MAPPINGS else "" for key in secrets_.KEYS}
+    found = {
+        key: value for key, value in (secrets or {}).items() if value not in (None, nothing[key])
+    }
+    mistakes += secrets_.mistakes(found, plain, caches)
+    if parsed and parsed.caches:
+        mistakes += within_caches(parsed.caches)
     refuse(stack, mistakes)
     assert parsed is not None  # noqa: S101 - else there were mistakes
-    secrets = {host: SecretStr(password) for host, password in (passwords or {}).items()}
     return StackSettings(
-        stack, parsed.caches, parsed.clusters, parsed.images, parsed.mirrors_from, secrets
+        stack,
+        parsed.caches,
+        parsed.clusters,
+        parsed.images,
+        parsed.mirrors_from,
+        secrets_.parsed(found),
     )
 
 
@@ -178,28 +209,3 @@ def _in_combination(written: Mapping[str, Any]) -> Iterator[Mistake]:
     if "mirrorsFrom" in written and written.get("caches"):
         text = "found beside caches; allowed: one of both, mirrors of its own or another stack's"
         yield Mistake(("mirrorsFrom",), text)
-
-
-def _in_passwords(
-    passwords: Any, upstreams: Mapping[str, Mapping[str, Any]], *, are_secret: bool
-) -> Iterator[Mistake]:
-    if passwords is not None and not isinstance(passwords, Mapping):
-        yield Mistake(("passwords",), "found no mapping; allowed: registry host to password")
-        return
-    with_user = {
-        host for host, upstream in upstreams.items() if upstream.get("username") is not None
-    }
-    for host, password in (passwords or {}).items():
-        path = ("passwords", host)
-        if not are_secret:
-            yield Mistake(path, f"found in plain text; allowed: encrypted, set with {_set(host)}")
-        if host not in with_user:
-            yield Mistake(path, f"found, but caches.upstreams has no username for {host}")
-        if not isinstance(password, str) or not password:
-            yield Mistake(path, "found no text; allowed: a password")
-    for host in sorted(with_user - set(passwords or {})):
-        yield Mistake(("passwords", host), f"missing, for its username; set it with {_set(host)}")
-
-
-def _set(host: str) -> str:
-    return f"pulumi config set --secret --path 'passwords[\"{host}\"]'"

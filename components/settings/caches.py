@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from components.settings.access import Tls, Via
 from components.settings.mistakes import Mistake
+from components.settings.placement import EnginePlacement, Placement, SwarmPlacement
+from components.settings.storage import Storage, VolumeStorage
 from components.settings.values import (
     Address,
     Image,
@@ -21,6 +24,7 @@ from components.settings.values import (
 )
 from components.upstreams import CATALOGUE
 
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what a Swarm publishes on
 DEFAULT_IMAGE = "registry:3.1.2"
 
 
@@ -38,18 +42,6 @@ class Upstream(Model):
     )
     username: Username | None = Field(
         default=None, description="User name at the upstream; its password is in `passwords`"
-    )
-
-
-class Storage(Model):
-    """Where a stack keeps what it has cached: one volume for each upstream."""
-
-    volume_prefix: Name | None = Field(
-        default=None,
-        description="Volumes are named `<volumePrefix>-<upstream>`; the default is namePrefix",
-    )
-    on_destroy: Literal["keep", "delete"] = Field(
-        default="keep", description="Whether `pulumi destroy` keeps the volumes or deletes them"
     )
 
 
@@ -78,7 +70,17 @@ class Caches(Model):
             "Containers are named `<namePrefix>-<upstream>`; the default is `registry-<stack>`"
         ),
     )
-    storage: Storage = Field(default=Storage(), description="Where the cached images are kept")
+    storage: Storage = Field(
+        default=VolumeStorage(), description="Where the cached images are kept"
+    )
+    placement: Placement = Field(default=EnginePlacement(), description="Where the caches run")
+    tls: Tls | None = Field(
+        default=None, description="The certificate of the caches; without, they speak plain HTTP"
+    )
+    via: Via | None = Field(
+        default=None,
+        description="The caches of a team, which these ask instead of the upstreams themselves",
+    )
     offline: Annotated[bool, Field(strict=True)] = Field(
         default=False,
         description=(
@@ -129,6 +131,54 @@ def across_upstreams(upstreams: Mapping[str, Mapping[str, Any]]) -> Iterator[Mis
         if isinstance(port, int) and users.setdefault(port, host) != host:
             path = ("caches", "upstreams", host, "port")
             yield Mistake(path, f"found {port}, which {users[port]} has; allowed: a free one")
+
+
+def within_caches(caches: Caches) -> Iterator[Mistake]:
+    """What is wrong with settings of caches that are each right, and do not go together."""
+    if isinstance(caches.placement, SwarmPlacement):
+        yield from _on_swarm(caches, caches.placement)
+    if caches.via is None:
+        return
+    for host in sorted(caches.via.mirrors.keys() - caches.upstreams.keys()):
+        text = f"found, but caches.upstreams has no {host}; allowed: {', '.join(caches.upstreams)}"
+        yield Mistake(("caches", "via", "mirrors", host), text)
+    for host, upstream in caches.upstreams.items():
+        if host in caches.via.mirrors and upstream.username is not None:
+            text = "found beside caches.via, which is asked instead; allowed: one of both"
+            yield Mistake(("caches", "upstreams", host, "username"), text)
+
+
+def _on_swarm(caches: Caches, placement: SwarmPlacement) -> Iterator[Mistake]:
+    """What a Swarm cannot do."""
+    at = ("caches",)
+    on_several = placement.replicas != 1
+    how_many = (
+        placement.replicas or "one on every node, where caches.placement.replicas is left out"
+    )
+    if isinstance(caches.storage, VolumeStorage):
+        if on_several:
+            text = (
+                f"found a volume, which only one node has, for {how_many} of each cache; "
+                "allowed: s3, or 1 for caches.placement.replicas"
+            )
+            yield Mistake((*at, "storage", "kind"), text)
+        if caches.storage.on_destroy == "delete":
+            text = "found delete, but the volumes are other hosts' to delete; allowed: keep"
+            yield Mistake((*at, "storage", "onDestroy"), text)
+    if on_several and caches.ttl != "never":
+        text = f"found {caches.ttl}, but several caches over one store would each delete"
+        yield Mistake((*at, "ttl"), f"{text}; allowed: never")
+    if caches.mirror_host == "auto":
+        text = (
+            "found auto, but this machine is not the Swarm; allowed: a name or address of its nodes"
+        )
+        yield Mistake((*at, "mirrorHost"), text)
+    if caches.publish_on != [ANY_ADDRESS]:
+        text = (
+            f"found {caches.publish_on or 'none'}, but a Swarm opens ports on all addresses of its "
+            f"nodes; allowed: [{ANY_ADDRESS}], to say that this is meant"
+        )
+        yield Mistake((*at, "publishOn"), text)
 
 
 def _with_catalogue(upstreams: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from components.upstreams import CATALOGUE
 
 Path = tuple[str | int, ...]
 
+# Settings of several kinds: pydantic puts the kind into the path.
+WITH_KINDS = ("storage", "placement", "tls")
+
 # What pydantic allows, in the words of YAML.
 _ALLOWED = {
     "bool_parsing": "true or false",
@@ -51,22 +54,39 @@ def refused(found: object, allowed: str) -> PydanticCustomError:
 
 def from_pydantic(error: ErrorDetails, settings: type[BaseModel]) -> Mistake:
     """What pydantic found wrong with settings of a model."""
-    path = tuple(part for part in error["loc"] if part != "[key]")
+    path = _path(error["loc"])
     match error["type"]:
         case "refused":
             text = error["msg"]
         case "extra_forbidden":
             text = _unknown_key(str(path[-1]), _keys(settings, path[:-1]))
+        case "union_tag_invalid":
+            found, allowed = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+            return Mistake(
+                (*path, "kind"), f"found {found!r}; allowed: {allowed.replace(chr(39), '')}"
+            )
         case "missing" | "too_short" if path[-1] == "upstreams":
             text = "found none; allowed: one upstream or more, such as docker.io: {port: 5000}"
         case "missing" if path[-1] == "remoteUrl":
             text = f"missing; only the catalogue's registries have one: {', '.join(CATALOGUE)}"
+        case "missing" if path[-1] != "port":
+            text = "missing"
         case "missing":
             text = "missing; this registry has no customary one"
         case kind:
             rule = _ALLOWED.get(kind) or error["msg"].removeprefix("Input should be ")
             text = f"found {_shown(error['input'])}; allowed: {rule}"
     return Mistake(path, text)
+
+
+def _path(loc: Path) -> Path:
+    """Where a mistake is in the YAML, without what pydantic puts between for its own ends."""
+    before = ("", *loc)
+    return tuple(
+        part
+        for part, parent in zip(loc, before, strict=False)
+        if part != "[key]" and parent not in WITH_KINDS
+    )
 
 
 def in_yaml(path: Path) -> str:

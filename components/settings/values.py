@@ -1,6 +1,7 @@
 """The kinds of values that settings have, each with its rule."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -38,6 +40,20 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_default=False
     )
+
+
+def by_kind(default: str) -> Discriminator:
+    """What tells settings of several kinds apart: their key `kind`.
+
+    Args:
+        default: the kind of those that do not say.
+    """
+
+    def kind(value: Any) -> Any:
+        named = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+        return default if named is None else str(named)
+
+    return Discriminator(kind)
 
 
 def is_ipv4(value: str) -> bool:
@@ -102,6 +118,12 @@ def _remote_url(value: str) -> str:
     return f"{url['scheme']}://{url['host']}"
 
 
+def _pem(value: str) -> str:
+    if not re.match(r"-----BEGIN CERTIFICATE-----\s", value):
+        raise refused(value[:40], "certificates in PEM, from -----BEGIN CERTIFICATE----- on")
+    return value
+
+
 def _address(value: object) -> object:
     if isinstance(value, str) and is_ipv4(value):
         return value
@@ -153,6 +175,9 @@ ClusterName = Annotated[
         "up to 40 small letters, digits and dashes, at neither end a dash",
     ),
 ]
+Bucket = Annotated[
+    str, _Matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name, such as registry-caches")
+]
 Duration = Annotated[str, _Matching(_DURATION, "a duration such as 20m")]
 MirrorHost = Annotated[str, AfterValidator(_mirror_host)]
 Image = Annotated[
@@ -166,6 +191,7 @@ Name = Annotated[
     str, _Matching(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", "letters, digits, dots, dashes and underscores")
 ]
 Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
+Pem = Annotated[str, AfterValidator(_pem)]
 Port = Annotated[
     int,
     Field(strict=True, json_schema_extra={"minimum": 1, "maximum": HIGHEST_PORT}),
@@ -179,6 +205,10 @@ RegistryHost = Annotated[
     ),
 ]
 RemoteUrl = Annotated[str, AfterValidator(_remote_url)]
+ServerName = Annotated[
+    str,
+    _Matching(rf"{_HOST}|localhost|(\d{{1,3}}\.){{3}}\d{{1,3}}", "a host name or an IPv4 address"),
+]
 Size = Annotated[str, _Matching(r"[1-9]\d*[kmg]", "a number with k, m or g, such as 10m")]
 Ttl = Annotated[str, _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h")]
 Text = Annotated[str, Field(min_length=1)]

@@ -45,9 +45,9 @@ def declare(
     preview: bool = False,
 ) -> Graph:
     """The caches that some settings ask for, as the program declares them."""
-    parsed = settings.parse(stack, caches=caches, passwords=passwords)
+    parsed = settings.parse(stack, caches=caches, secrets={"passwords": passwords or {}})
     found = facts or EngineFacts(GATEWAY, {})
-    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.passwords, found)
+    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.secrets, found)
     return stack_graph.run(lambda: RegistryCache("caches", args), stack=stack, preview=preview)
 
 

@@ -100,9 +100,9 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_a_password_is_not_shown_with_the_settings() -> None:
-    parsed = parse(upstream(username="me"), passwords={"registry.test": "hunter2"})
+    parsed = parse(upstream(username="me"), secrets={"passwords": {"registry.test": "hunter2"}})
 
-    assert parsed.passwords["registry.test"].get_secret_value() == "hunter2"
+    assert parsed.secrets.passwords["registry.test"].get_secret_value() == "hunter2"
     assert "hunter2" not in repr(parsed)
 
 
@@ -292,7 +292,7 @@ def test_credentials_in_a_url_are_not_repeated_wherever_it_stands(caches: Any) -
 
 
 def test_an_upstream_with_a_user_name_and_a_password_is_allowed() -> None:
-    parsed = parse(upstream(username="me"), passwords={"registry.test": "hunter2"})
+    parsed = parse(upstream(username="me"), secrets={"passwords": {"registry.test": "hunter2"}})
 
     assert caches_of(parsed).upstreams["registry.test"].username == "me"
 
@@ -305,7 +305,7 @@ def test_a_user_name_needs_a_password() -> None:
 
 
 def test_a_password_needs_a_user_name() -> None:
-    assert mistake(upstream(), passwords={"registry.test": "hunter2"}) == (
+    assert mistake(upstream(), secrets={"passwords": {"registry.test": "hunter2"}}) == (
         'passwords["registry.test"]: found, but caches.upstreams has no username for registry.test'
     )
 
@@ -313,7 +313,7 @@ def test_a_password_needs_a_user_name() -> None:
 def test_a_user_name_of_null_is_none() -> None:
     assert caches_of(parse(upstream(username=None))).upstreams["registry.test"].username is None
 
-    line = mistake(upstream(username=None), passwords={"registry.test": "hunter2"})
+    line = mistake(upstream(username=None), secrets={"passwords": {"registry.test": "hunter2"}})
 
     assert "has no username for registry.test" in line
 
@@ -321,8 +321,8 @@ def test_a_user_name_of_null_is_none() -> None:
 def test_a_password_in_plain_text_is_refused_and_not_repeated() -> None:
     line = mistake(
         upstream(username="me"),
-        passwords={"registry.test": "hunter2"},
-        passwords_are_secret=False,
+        secrets={"passwords": {"registry.test": "hunter2"}},
+        plain=["passwords"],
     )
 
     assert line == (
@@ -333,14 +333,14 @@ def test_a_password_in_plain_text_is_refused_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("password", ["", None, 5, ["hunter2"], {"a": "hunter2"}])
 def test_a_password_is_a_text(password: Any) -> None:
-    line = mistake(upstream(username="me"), passwords={"registry.test": password})
+    line = mistake(upstream(username="me"), secrets={"passwords": {"registry.test": password}})
 
     assert line == 'passwords["registry.test"]: found no text; allowed: a password'
 
 
 @pytest.mark.parametrize("passwords", ["hunter2", ["hunter2"], 5, True, "", []])
 def test_passwords_are_by_registry_host(passwords: Any) -> None:
-    line = mistake(upstream(), passwords=passwords)
+    line = mistake(upstream(), secrets={"passwords": passwords})
 
     assert line == "passwords: found no mapping; allowed: registry host to password"
 
@@ -348,7 +348,12 @@ def test_passwords_are_by_registry_host(passwords: Any) -> None:
 def test_no_passwords_is_fine_however_it_is_written() -> None:
     none: list[Any] = [None, {}]
     for passwords in none:
-        assert parse(upstream(), passwords=passwords, passwords_are_secret=False).passwords == {}
+        assert (
+            parse(
+                upstream(), secrets={"passwords": passwords}, plain=["passwords"]
+            ).secrets.passwords
+            == {}
+        )
 
 
 # The other settings
@@ -447,7 +452,7 @@ def test_storage_is_kept_or_deleted() -> None:
             {"upstreams": ONE, "storage": {"onDestory": "keep"}},
             "caches.storage.onDestory",
             "onDestroy",
-            "volumePrefix, onDestroy",
+            "kind, volumePrefix, onDestroy",
         ),
         (
             {"upstreams": ONE, "logs": {"maxsize": "10m"}},
@@ -523,7 +528,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         "storge": {},
     }
 
-    lines = mistakes(caches, passwords={"gcr.io": "hunter2"})
+    lines = mistakes(caches, secrets={"passwords": {"gcr.io": "hunter2"}})
 
     assert sorted(line.partition(":")[0] for line in lines) == [
         "caches.mirrorHost",
@@ -613,6 +618,9 @@ ALMOST_RIGHT = st.fixed_dictionaries(
         "logs": ANYTHING,
         "ttl": ANYTHING,
         "publishOn": ANYTHING,
+        "placement": ANYTHING,
+        "tls": ANYTHING,
+        "via": ANYTHING,
         "surprise": ANYTHING,
     },
 )
@@ -621,15 +629,18 @@ ALMOST_RIGHT = st.fixed_dictionaries(
 @given(
     caches=ALMOST_RIGHT | ANYTHING,
     passwords=st.dictionaries(KEYS, st.text()) | ANYTHING,
-    passwords_are_secret=st.booleans(),
+    plain=st.lists(st.just("passwords"), max_size=1),
     is_root=st.booleans(),
 )
 def test_whatever_is_written_there_are_settings_or_a_settings_error(
-    caches: Any, passwords: Any, *, passwords_are_secret: bool, is_root: bool
+    caches: Any, passwords: Any, plain: list[str], *, is_root: bool
 ) -> None:
     try:
         parsed = parse(
-            caches, passwords=passwords, passwords_are_secret=passwords_are_secret, is_root=is_root
+            caches,
+            secrets={"passwords": passwords},
+            plain=plain,
+            is_root=is_root,
         )
     except SettingsError as error:
         refused = str(error)
@@ -701,10 +712,10 @@ def test_every_right_combination_parses_and_survives_being_written_out(
 ) -> None:
     caches, passwords = written
 
-    parsed = parse(caches, passwords=passwords)
+    parsed = parse(caches, secrets={"passwords": passwords})
 
     dumped = caches_of(parsed).model_dump(mode="json", by_alias=True)
-    again = parse(json.loads(json.dumps(dumped)), passwords=passwords)
+    again = parse(json.loads(json.dumps(dumped)), secrets={"passwords": passwords})
     assert again == parsed
     for key, value in caches.items():
         if not isinstance(value, dict):
@@ -734,7 +745,7 @@ def test_the_settings_are_those_of_the_running_stack() -> None:
 def test_encrypted_passwords_are_read_and_others_refused() -> None:
     config = {"caches": json.dumps(upstream(username="me")), "passwords": '{"registry.test": "p"}'}
 
-    assert load(config, secret_keys=("passwords",)).passwords["registry.test"] == (
+    assert load(config, secret_keys=("passwords",)).secrets.passwords["registry.test"] == (
         pydantic.SecretStr("p")
     )
     with pytest.raises(SettingsError, match="found in plain text"):
@@ -844,6 +855,9 @@ def test_the_project_declares_the_keys_that_are_read() -> None:
         "images": "object",
         "mirrorsFrom": "string",
         "passwords": "object",
+        "readers": "object",
+        "s3Keys": "object",
+        "tlsKey": "string",
     }
 
 

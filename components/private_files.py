@@ -1,0 +1,130 @@
+"""The files of a cache that only it may read: credentials, keys, and whom it trusts.
+
+No environment variable, label, command line, log or inspection shows what is in them, and the state
+has it encrypted. On an engine they are in a volume, on a Swarm they are its secrets.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_docker as docker
+
+from components import engine
+from components import labels as label
+
+FOLDER = "/credentials"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFile:
+    """A file.
+
+    Attributes:
+        content: what is in it.
+        mode: its permissions. A cache has one user, and which one is its image's affair.
+    """
+
+    content: pulumi.Input[str]
+    mode: int = 0o444
+
+
+@dataclass(frozen=True, slots=True)
+class FilesInVolumeArgs:
+    """What private files on an engine are made from.
+
+    Attributes:
+        volume: name of the volume that holds them, and of the container that fills it.
+        image: ID of the image of that container, which never runs.
+        labels: the labels of both.
+        files: the files, by name.
+    """
+
+    volume: str
+    image: pulumi.Input[str]
+    labels: Mapping[str, str]
+    files: Mapping[str, PrivateFile]
+
+
+class FilesInVolume(pulumi.ComponentResource):
+    """A volume with private files, for caches to mount read-only."""
+
+    volume: pulumi.Output[str]
+    """Name of the volume."""
+
+    def __init__(
+        self, name: str, args: FilesInVolumeArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("talos-registry-cache:caches:CredentialHelper", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        labels = label.inputs(args.labels)
+        volume = docker.Volume(f"{name}-volume", name=args.volume, labels=labels, opts=child)
+        # A file can be uploaded into a volume only, since the cache's own root is read-only, and
+        # only through a container that mounts it: this one, which is never started.
+        docker.Container(
+            f"{name}-writer",
+            name=args.volume,
+            image=args.image,
+            labels=labels,
+            start=False,
+            must_run=False,
+            network_mode="none",
+            log_driver="none",
+            volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=FOLDER)],
+            uploads=[
+                docker.ContainerUploadArgs(
+                    file=f"{FOLDER}/{file}", content=one.content, permissions=f"{one.mode:04o}"
+                )
+                for file, one in args.files.items()
+            ],
+            opts=pulumi.ResourceOptions.merge(
+                child,
+                pulumi.ResourceOptions(
+                    delete_before_replace=True,
+                    hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
+                ),
+            ),
+        )
+        self.volume = volume.name
+        self.register_outputs({"volume": self.volume})
+
+
+class FilesInSwarm(pulumi.ComponentResource):
+    """Secrets of a Swarm with private files, for services to mount."""
+
+    secrets: Sequence[docker.ServiceTaskSpecContainerSpecSecretArgs]
+    """How a service mounts them."""
+
+    def __init__(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        files: Mapping[str, PrivateFile],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("talos-registry-cache:caches:SwarmFiles", name, {}, opts)
+        self.secrets = [self._secret(name, labels, file, one) for file, one in files.items()]
+        self.register_outputs({})
+
+    def _secret(
+        self, name: str, labels: Mapping[str, str], file: str, one: PrivateFile
+    ) -> docker.ServiceTaskSpecContainerSpecSecretArgs:
+        # A secret cannot be changed, so its name is left to Pulumi: another one takes its place,
+        # and it is there for as long as a service uses it.
+        secret = docker.Secret(
+            f"{name}-{file}",
+            data=pulumi.Output.secret(one.content).apply(_in_base64),
+            labels=label.inputs(labels),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return docker.ServiceTaskSpecContainerSpecSecretArgs(
+            secret_id=secret.id,
+            secret_name=secret.name,
+            file_name=f"{FOLDER}/{file}",
+            file_mode=one.mode,
+        )
+
+
+def _in_base64(content: str) -> str:
+    return base64.b64encode(content.encode()).decode()

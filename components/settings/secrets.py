@@ -1,0 +1,170 @@
+"""The secrets of a stack: the keys of its file that are encrypted.
+
+Each is a key of its own (docs/decisions/0002-passwords-are-a-key-of-their-own.md).
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from components.settings.caches import upstreams_as_written
+from components.settings.mistakes import Mistake, Path, in_yaml
+
+VIA = "via"
+# Each key that is a mapping, and what it maps.
+MAPPINGS = {
+    "passwords": "registry host to password",
+    "readers": "user name to password",
+    "s3Keys": "accessKey and secretKey",
+}
+KEYS = (*MAPPINGS, "tlsKey")
+S3_KEYS = ("accessKey", "secretKey")
+
+Wanted = Mapping[Path, str]
+"""Where a secret has to be, and what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Keys:
+    """The keys of an object store.
+
+    Attributes:
+        access: the access key.
+        secret: the secret key.
+    """
+
+    access: SecretStr
+    secret: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The secrets of a stack.
+
+    Attributes:
+        passwords: the password of each upstream that has a user name, by registry host, and under
+            `via` that for a team's caches.
+        readers: the password of each user who may read the caches; empty where everyone may.
+        s3_keys: the keys of the object store, or None where there is none.
+        tls_key: the key of the given certificate, or None where none is given.
+    """
+
+    passwords: Mapping[str, SecretStr] = field(default_factory=dict)
+    readers: Mapping[str, SecretStr] = field(default_factory=dict)
+    s3_keys: S3Keys | None = None
+    tls_key: SecretStr | None = None
+
+
+def parsed(written: Mapping[str, Any]) -> Secrets:
+    """Secrets in which there are no mistakes.
+
+    Args:
+        written: the value of each key of `KEYS` that is set.
+    """
+    keys = written.get("s3Keys")
+    tls_key = written.get("tlsKey")
+    return Secrets(
+        passwords=_secret(written.get("passwords")),
+        readers=_secret(written.get("readers")),
+        s3_keys=S3Keys(*(SecretStr(keys[key]) for key in S3_KEYS)) if keys else None,
+        tls_key=SecretStr(tls_key) if tls_key else None,
+    )
+
+
+def mistakes(written: Mapping[str, Any], plain: Collection[str], caches: Any) -> Iterator[Mistake]:
+    """What is wrong with the secrets of a stack.
+
+    Args:
+        written: the value of each key of `KEYS` that is set.
+        plain: the keys that are not encrypted.
+        caches: the settings of the caches as written, which say what secrets there have to be.
+    """
+    no_mappings = {key for key in MAPPINGS if not isinstance(written.get(key, {}), Mapping)}
+    for key in sorted(no_mappings):
+        yield Mistake((key,), f"found no mapping; allowed: {MAPPINGS[key]}")
+    found = _found({key: value for key, value in written.items() if key not in no_mappings})
+    wanted = {path: why for path, why in _wanted(caches).items() if path[0] not in no_mappings}
+    for path, value in found.items():
+        yield from _in_one(path, value, wanted, is_plain=path[0] in plain)
+    for path in sorted(wanted.keys() - found.keys(), key=str):
+        yield Mistake(path, f"missing, for {wanted[path]}; set it with {_set(path)}")
+    if written.get("readers") and not _kind(caches, "tls"):
+        text = "found without caches.tls; allowed: with it, since passwords would go in the clear"
+        yield Mistake(("readers",), text)
+
+
+def _secret(values: Mapping[str, str] | None) -> Mapping[str, SecretStr]:
+    return {name: SecretStr(value) for name, value in (values or {}).items()}
+
+
+def _found(written: Mapping[str, Any]) -> Mapping[Path, Any]:
+    found: dict[Path, Any] = {}
+    for key, value in written.items():
+        if key in MAPPINGS:
+            found |= {(key, name): secret for name, secret in value.items()}
+        else:
+            found[key,] = value
+    return found
+
+
+def _wanted(caches: Any) -> Wanted:
+    upstreams = upstreams_as_written(caches).items()
+    wanted: dict[Path, str] = {
+        ("passwords", host): "its username"
+        for host, upstream in upstreams
+        if upstream.get("username") is not None
+    }
+    if _part(caches, VIA).get("username") is not None:
+        wanted["passwords", VIA] = "its username"
+    if _kind(caches, "storage") == "s3":
+        wanted |= {("s3Keys", key): "caches.storage" for key in S3_KEYS}
+    if _kind(caches, "tls") == "given":
+        wanted["tlsKey",] = "caches.tls.certificate"
+    return wanted
+
+
+def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterator[Mistake]:
+    if is_plain:
+        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {_set(path)}")
+    if path not in wanted and path[0] != "readers":
+        yield Mistake(path, f"found, but {_no_use_for(path)}")
+    if not isinstance(value, str) or not value:
+        what = "a password" if path[0] in {"passwords", "readers"} else "a key"
+        yield Mistake(path, f"found no text; allowed: {what}")
+    if path[0] == "readers" and not re.fullmatch(r"[^\s:]+", str(path[-1])):
+        yield Mistake(path, "found a colon or a space in a user name; allowed: a name without")
+
+
+def _no_use_for(path: Path) -> str:
+    match path:
+        case ("passwords", "via"):
+            return "caches.via has no username"
+        case ("passwords", host):
+            return f"caches.upstreams has no username for {host}"
+        case ("s3Keys", name) if name not in S3_KEYS:
+            return f"there are only {' and '.join(S3_KEYS)}"
+        case ("s3Keys", _):
+            return "caches.storage is no s3"
+        case _:
+            return "caches.tls has no certificate"
+
+
+def _part(caches: Any, key: str) -> Mapping[str, Any]:
+    part = caches.get(key) if isinstance(caches, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def _kind(caches: Any, key: str) -> str | None:
+    """The kind of settings as written; TLS that does not say is the stack's own."""
+    if not isinstance(caches, Mapping) or not isinstance(caches.get(key), Mapping):
+        return None
+    return str(caches[key].get("kind", "own" if key == "tls" else ""))
+
+
+def _set(path: Path) -> str:
+    option = "--path " if len(path) > 1 else ""
+    name = f"'{in_yaml(path)}'" if len(path) > 1 else in_yaml(path)
+    return f"pulumi config set --secret {option}{name}"

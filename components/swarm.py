@@ -1,0 +1,107 @@
+"""What the components ask of a Docker Swarm, beside the services that they declare."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+from components import engine
+
+POLL_S = 0.5
+# Each node in its turn drains for up to a minute and starts anew.
+CONVERGED_WITHIN_S = 600
+TOLD_AFTER_S = 2
+FAILED = ("paused", "rollback_started", "rollback_completed", "rollback_paused")
+
+
+class SwarmError(Exception):
+    """A service does not run as it is declared."""
+
+
+async def before_service(arguments: pulumi.ResourceHookArgs) -> None:
+    """Make way for a service: one that a run that was killed has left is removed.
+
+    Raises:
+        TakenError: the name is somebody else's.
+        SwarmError: the engine is no manager of a Swarm.
+    """
+    inputs = arguments.new_inputs or {}
+    await engine.in_thread(_remove_leftover, inputs)
+
+
+async def converged(service: Sequence[str]) -> str:
+    """Wait until each node that a service is for runs it as it is declared now.
+
+    Args:
+        service: its ID and its name.
+
+    Returns:
+        its name.
+
+    Raises:
+        SwarmError: it does not come to that; the message has what the tasks said.
+    """
+    ident, name = service
+    if pulumi.runtime.is_dry_run():
+        return name
+    started = time.monotonic()
+    told = ""
+    while (missing := await engine.in_thread(_missing, ident)) is not None:
+        waited = time.monotonic() - started
+        if waited > CONVERGED_WITHIN_S:
+            raise SwarmError(f"the service {name} is not up after {waited:.0f} s: {missing}")
+        if waited > TOLD_AFTER_S and missing != told:
+            pulumi.log.info(f"{name}: {missing}")
+            told = missing
+        await asyncio.sleep(POLL_S)
+    return name
+
+
+def _remove_leftover(inputs: Mapping[str, Any]) -> None:
+    client = engine.client()
+    if not client.info()["Swarm"].get("ControlAvailable"):
+        raise SwarmError(
+            "caches.placement is a Swarm, and this engine manages none; "
+            "make one (docker swarm init), or let DOCKER_HOST name a manager"
+        )
+    for service in client.services.list(filters={"name": inputs["name"]}):
+        if service.name == inputs["name"]:
+            engine.check_owner("service", inputs, service.attrs["Spec"]["Labels"])
+            service.remove()
+
+
+def _missing(ident: str) -> str | None:
+    """What a service lacks before it runs as it is declared, or None.
+
+    Raises:
+        SwarmError: it will not come to that.
+    """
+    api = engine.client().api
+    (service,) = api.services(filters={"id": ident}, status=True)
+    update = service.get("UpdateStatus") or {}
+    tasks = api.tasks(filters={"service": ident})
+    if update.get("State") in FAILED:
+        said = "; ".join(sorted(_said(tasks))) or update.get("Message", "")
+        raise SwarmError(
+            f"the service {service['Spec']['Name']} was not updated and is as before: {said}; "
+            "see: docker service ps --no-trunc, and then `up --refresh`"
+        )
+    wanted = service["Spec"]["TaskTemplate"]["ContainerSpec"]
+    current = [task for task in tasks if task["Spec"]["ContainerSpec"] == wanted]
+    running = [
+        task
+        for task in current
+        if task["DesiredState"] == "running" and task["Status"]["State"] == "running"
+    ]
+    status = service["ServiceStatus"]
+    if status["DesiredTasks"] == len(running) == status["RunningTasks"] != 0:
+        return None if update.get("State") != "updating" else "its last node is watched"
+    said = "; ".join(sorted(_said(current)))
+    return f"{len(running)} of {status['DesiredTasks']} nodes run it{f' ({said})' if said else ''}"
+
+
+def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:
+    """What tasks said that could not run."""
+    return {error for task in tasks if (error := task["Status"].get("Err"))}

@@ -38,7 +38,7 @@ demo: ## Show what the caches save, without network: four nodes cold and warm; r
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Show what this checkout would do to stacks that run BASE, as a pull request's report
-	@$(TOOLCHAIN) run -- python -m review --base $(BASE) $(ARGS)
+	@$(TOOLCHAIN) run --all-images -- python -m review --base $(BASE) $(ARGS)
 
 bench: ## Measure against the guide, an empty Pulumi program and nginx; writes docs/benchmarks.md
 	@$(TOOLCHAIN) run -- python -m benchmarks.up

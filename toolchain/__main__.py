@@ -46,8 +46,10 @@ def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return commands[options.command](options.stack, env, rest)
 
 
-def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
+def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
+    if options.all_images:
+        registry_image.ensure_all(env["DOCKER_HOST"])
     return run_in_foreground(command, env=env)
 
 
@@ -104,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if run is _on_stack:
             command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
+        if run is _run:
+            all_images = "with the images of all stacks, and not the default one alone"
+            command.add_argument("--all-images", action="store_true", help=all_images)
     return parser
 
 

@@ -27,6 +27,7 @@ class Machine:
         monkeypatch.setattr(pulumi, "ensure", lambda: self.note("pulumi"))
         monkeypatch.setattr(pulumi, "environment", lambda host: ENV | {"DOCKER_HOST": host})
         monkeypatch.setattr(registry_image, "ensure", self.image)
+        monkeypatch.setattr(registry_image, "ensure_all", self.all_images)
         monkeypatch.setattr(talosctl, "ensure", lambda _: None)
         monkeypatch.setattr(test_tools, "ensure", lambda: self.note("test tools"))
         monkeypatch.setattr("subprocess.run", self.processes)
@@ -42,6 +43,11 @@ class Machine:
         assert host == HOST
         self.done.append("image")
         self.stack_files.append(stack_file)
+
+    def all_images(self, host: str) -> None:
+        assert host == HOST
+        assert not self.processes.lines, "they are there before the command runs"
+        self.done.append("all images")
 
 
 @pytest.fixture
@@ -85,6 +91,20 @@ def test_any_command_can_be_run_where_all_is_at_hand(machine: Machine) -> None:
     assert machine.processes.lines == ["pulumi stack ls"]
     assert machine.processes.environments == [ENV]
     assert machine.done == ["requirements-dev.txt", *READY]
+
+
+def test_a_command_on_all_stacks_has_the_images_of_all(machine: Machine) -> None:
+    assert command_line.main(["run", "--all-images", "--", "python", "-m", "review"]) == 0
+    assert machine.done == ["requirements-dev.txt", *READY, "all images"]
+    assert machine.processes.lines == ["python -m review"]
+
+
+def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks() -> None:
+    printed = subprocess.run(
+        ["make", "--dry-run", "pr-preview"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert "toolchain run --all-images -- python -m review --base main" in printed.stdout
 
 
 def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> None:

@@ -7,7 +7,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
+from toolchain import (
+    engine,
+    pulumi,
+    registry_image,
+    release,
+    stack,
+    talosctl,
+    test_tools,
+    virtualenv,
+)
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
@@ -68,6 +77,18 @@ def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:
     return 0
 
 
+def _release_check(_: argparse.Namespace, __: Sequence[str]) -> int:
+    """Print all that stands against a release, as it is found."""
+    is_ready = True
+    for finding in release.findings(ROOT):
+        say(f"error: {finding}")
+        is_ready = False
+    if is_ready:
+        wanted = release.version(ROOT)
+        say(f"{wanted} can be released, once `make test` is green: git tag {release.tag(wanted)}")
+    return 0 if is_ready else 1
+
+
 def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
     """Remove what was installed and built; the state stays, since it says what is deployed."""
     for folder in BUILD_OUTPUT:
@@ -100,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "run a command, such as pulumi, where all of that is at hand"),
         ("test", _test, "run the tests; what follows are pytest's arguments"),
         ("packages", _packages, "install the locked Python packages only"),
+        ("release-check", _release_check, "say what stands against a release of this checkout"),
         ("clean", _clean, "remove what was installed and built, not the state"),
     ):
         command = commands.add_parser(name, help=text)

@@ -7,7 +7,16 @@ import pytest
 
 from tests.unit.toolchain.fakes import Processes
 from toolchain import __main__ as command_line
-from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
+from toolchain import (
+    engine,
+    pulumi,
+    registry_image,
+    release,
+    stack,
+    talosctl,
+    test_tools,
+    virtualenv,
+)
 from toolchain.places import ROOT
 from toolchain.report import SetupError
 
@@ -123,6 +132,26 @@ def test_packages_alone_need_no_engine(machine: Machine) -> None:
     assert machine.done == ["requirements-dev.txt"]
 
 
+def test_a_release_is_refused_with_all_that_stands_against_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "findings", lambda _: iter(["not committed: x", "no section"]))
+
+    assert command_line.main(["release-check"]) == 1
+    assert capsys.readouterr().err == "error: not committed: x\nerror: no section\n"
+    assert machine.done == []
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_release_that_can_be_made_is_told_with_its_tag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "findings", lambda _: iter([]))
+
+    assert command_line.main(["release-check"]) == 0
+    assert f"git tag v{release.version(ROOT)}\n" in capsys.readouterr().err
+
+
 def test_clean_removes_what_was_made_and_no_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,5 +233,6 @@ def test_help_lists_the_commands_of_a_bare_python() -> None:
         check=True,
     )
 
-    for command in ("up", "preview", "output", "down", "run", "test", "packages", "clean"):
+    commands = ("up", "preview", "output", "down", "run", "test", "packages", "release-check")
+    for command in (*commands, "clean"):
         assert f"\n    {command} " in shown.stdout

@@ -8,7 +8,7 @@ PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  STACK=guide make up   another stack (Pulumi.guide.yaml); the default is dev"
 	@echo "  ARGS='--refresh'      more arguments, for pulumi or pytest"
@@ -38,7 +38,7 @@ demo: ## Show what the caches save, without network: four nodes cold and warm; r
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Show what this checkout would do to stacks that run BASE, as a pull request's report
-	@$(TOOLCHAIN) run -- python -m review --base $(BASE) $(ARGS)
+	@$(TOOLCHAIN) run --all-images -- python -m review --base $(BASE) $(ARGS)
 
 bench: ## Measure against the guide, an empty Pulumi program and nginx; writes docs/benchmarks.md
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
@@ -57,7 +57,10 @@ lock: ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock'
 
+release-check: ## Say what stands against a release of this checkout; renews docs and locks
+	@$(TOOLCHAIN) release-check
+
 clean: ## Remove what was installed and built; the state of the stacks stays
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test check pr-preview demo bench docs lock clean
+.PHONY: help up preview output down test check pr-preview demo bench docs lock release-check clean

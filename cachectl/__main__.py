@@ -2,7 +2,10 @@
 
 import signal
 import sys
+import tomllib
+from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import typer
 from docker.errors import DockerException
@@ -22,6 +25,8 @@ from registry.errors import RegistryError
 from registry.storage import StorageError
 from talos.errors import TalosError
 
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+
 app = typer.Typer(
     name="cachectl",
     help="Work with the registry caches of a stack: see them, fill them, prove them, carry them.",
@@ -34,6 +39,25 @@ app = typer.Typer(
 COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs)
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
+
+
+def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if is_wanted:
+        project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+        typer.echo(f"cachectl {project['version']}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[  # noqa: FBT002 - a flag
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """What goes before a command."""
 
 
 def main() -> None:

@@ -302,9 +302,9 @@ def _of_talosctl(spec: ClusterSpec) -> list[_Need]:
 
 def _of_talos(spec: ClusterSpec) -> list[_Need]:
     """What talosctl and the nodes both have to know."""
-    skips = spec.skip_fallback and bool(spec.mirrors)
     return [
-        _Need(skips, "skip_fallback", machine_config.SKIP_FALLBACK_SINCE),
+        # Without mirrors too: a stack's settings are checked before it is known which it has.
+        _Need(spec.skip_fallback, "skip_fallback", machine_config.SKIP_FALLBACK_SINCE),
         # From 1.12 on a machine configuration has several documents, and these work on one.
         _Need(
             any(map(_is_operations, _texts(spec))),

@@ -7,7 +7,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
+from toolchain import (
+    engine,
+    pulumi,
+    registry_image,
+    release,
+    stack,
+    talosctl,
+    test_tools,
+    virtualenv,
+)
 from toolchain.places import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
@@ -46,8 +55,10 @@ def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return commands[options.command](options.stack, env, rest)
 
 
-def _run(_: argparse.Namespace, command: Sequence[str]) -> int:
+def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
+    if options.all_images:
+        registry_image.ensure_all(env["DOCKER_HOST"])
     return run_in_foreground(command, env=env)
 
 
@@ -64,6 +75,18 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
 def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:
     virtualenv.ensure(virtualenv.DEVELOPMENT)
     return 0
+
+
+def _release_check(_: argparse.Namespace, __: Sequence[str]) -> int:
+    """Print all that stands against a release, as it is found."""
+    is_ready = True
+    for finding in release.findings(ROOT):
+        say(f"error: {finding}")
+        is_ready = False
+    if is_ready:
+        wanted = release.version(ROOT)
+        say(f"{wanted} can be released, once `make test` is green: git tag {release.tag(wanted)}")
+    return 0 if is_ready else 1
 
 
 def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
@@ -98,12 +121,16 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "run a command, such as pulumi, where all of that is at hand"),
         ("test", _test, "run the tests; what follows are pytest's arguments"),
         ("packages", _packages, "install the locked Python packages only"),
+        ("release-check", _release_check, "say what stands against a release of this checkout"),
         ("clean", _clean, "remove what was installed and built, not the state"),
     ):
         command = commands.add_parser(name, help=text)
         command.set_defaults(run=run)
         if run is _on_stack:
             command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
+        if run is _run:
+            all_images = "with the images of all stacks, and not the default one alone"
+            command.add_argument("--all-images", action="store_true", help=all_images)
     return parser
 
 

@@ -72,6 +72,12 @@ def ensure(host: str, stack_file: str = "") -> None:
         _ensure(host, OLDER)
 
 
+def ensure_all(host: str) -> None:
+    """Make sure that the engine holds every image that can be built here."""
+    for registry in (DEFAULT, OLDER):
+        _ensure(host, registry)
+
+
 def _ensure(host: str, registry: golang.Program) -> None:
     image, tag = reference(registry), _tag(registry)
     if engine.has_image(host, image):

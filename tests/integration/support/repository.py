@@ -91,16 +91,18 @@ class Repository:
 
     def preview(self, *arguments: str) -> Report:
         """Preview the change, to the end."""
-        done = processes.finish(
-            self._line(*arguments), within_s=PREVIEW_WITHIN_S, cwd=self.root, env=os.environ
-        )
-        return Report(done.returncode, done.stdout, done.stderr)
+        return _preview(self.root, _line("main", *arguments))
+
+    def preview_in_clone(self, folder: Path, *arguments: str) -> Report:
+        """Clone it into a new folder, as a runner does, and preview the change there."""
+        processes.run("git", "clone", "--quiet", self.root, folder)
+        return _preview(folder, _line("origin/main", *arguments))
 
     @contextmanager
     def running_preview(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Begin a preview of the change."""
         with subprocess.Popen(
-            self._line(*arguments),
+            _line("main", *arguments),
             cwd=self.root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -111,9 +113,15 @@ class Repository:
             finally:
                 process.terminate()
 
-    def _line(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "review", "--base", "main", *arguments]
-
     def _git(self, *arguments: str) -> None:
         who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
         processes.run("git", *who, *arguments, cwd=self.root)
+
+
+def _line(base: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "review", "--base", base, *arguments]
+
+
+def _preview(root: Path, line: list[str]) -> Report:
+    done = processes.finish(line, within_s=PREVIEW_WITHIN_S, cwd=root, env=os.environ)
+    return Report(done.returncode, done.stdout, done.stderr)

@@ -402,6 +402,19 @@ def test_a_talosctl_that_cannot_do_what_is_wanted(talosctl: Path) -> None:
     )
 
 
+def test_a_talosctl_that_knows_no_fallback_to_skip_whatever_the_mirrors_will_be(
+    talosctl: Path,
+) -> None:
+    is_version(talosctl, "v1.8.4")
+
+    (line,) = mistakes({"demo": {"skipFallback": True}})
+
+    assert line == (
+        "clusters.demo: cluster demo: Talos v1.8.4 has no skip_fallback; "
+        "versions that do: 1.9 or later"
+    )
+
+
 def test_what_no_talosctl_could_make_sense_of() -> None:
     (line,) = mistakes({"demo": {"cpus": 0.001, "timeout": "500ms"}})
 

@@ -394,6 +394,7 @@ MIRRORS = {"mirrors": GUIDE_DOCKER}
         ("1.1", {"patches_workers": ("a: 1",)}, "not a list of JSON patch .*: 1.2 or later"),
         ("1.12", {"patches": ("[]",)}, "are a list of JSON patch operations; .*: 1.0 to 1.11"),
         ("1.8", {**MIRRORS, "skip_fallback": True}, "has no skip_fallback; .*: 1.9 or later"),
+        ("1.8", {"skip_fallback": True}, "has no skip_fallback; .*: 1.9 or later"),
         (
             "1.13",
             {**MIRRORS, "skip_fallback": True, "talos_version": "v1.8.0"},

@@ -7,7 +7,16 @@ import pytest
 
 from tests.unit.toolchain.fakes import Processes
 from toolchain import __main__ as command_line
-from toolchain import engine, pulumi, registry_image, stack, talosctl, test_tools, virtualenv
+from toolchain import (
+    engine,
+    pulumi,
+    registry_image,
+    release,
+    stack,
+    talosctl,
+    test_tools,
+    virtualenv,
+)
 from toolchain.places import ROOT
 from toolchain.report import SetupError
 
@@ -27,6 +36,7 @@ class Machine:
         monkeypatch.setattr(pulumi, "ensure", lambda: self.note("pulumi"))
         monkeypatch.setattr(pulumi, "environment", lambda host: ENV | {"DOCKER_HOST": host})
         monkeypatch.setattr(registry_image, "ensure", self.image)
+        monkeypatch.setattr(registry_image, "ensure_all", self.all_images)
         monkeypatch.setattr(talosctl, "ensure", lambda _: None)
         monkeypatch.setattr(test_tools, "ensure", lambda: self.note("test tools"))
         monkeypatch.setattr("subprocess.run", self.processes)
@@ -42,6 +52,11 @@ class Machine:
         assert host == HOST
         self.done.append("image")
         self.stack_files.append(stack_file)
+
+    def all_images(self, host: str) -> None:
+        assert host == HOST
+        assert not self.processes.lines, "they are there before the command runs"
+        self.done.append("all images")
 
 
 @pytest.fixture
@@ -87,6 +102,20 @@ def test_any_command_can_be_run_where_all_is_at_hand(machine: Machine) -> None:
     assert machine.done == ["requirements-dev.txt", *READY]
 
 
+def test_a_command_on_all_stacks_has_the_images_of_all(machine: Machine) -> None:
+    assert command_line.main(["run", "--all-images", "--", "python", "-m", "review"]) == 0
+    assert machine.done == ["requirements-dev.txt", *READY, "all images"]
+    assert machine.processes.lines == ["python -m review"]
+
+
+def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks() -> None:
+    printed = subprocess.run(
+        ["make", "--dry-run", "pr-preview"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert "toolchain run --all-images -- python -m review --base main" in printed.stdout
+
+
 def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> None:
     machine.processes.code = 1
 
@@ -101,6 +130,26 @@ def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> No
 def test_packages_alone_need_no_engine(machine: Machine) -> None:
     assert command_line.main(["packages"]) == 0
     assert machine.done == ["requirements-dev.txt"]
+
+
+def test_a_release_is_refused_with_all_that_stands_against_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "findings", lambda _: iter(["not committed: x", "no section"]))
+
+    assert command_line.main(["release-check"]) == 1
+    assert capsys.readouterr().err == "error: not committed: x\nerror: no section\n"
+    assert machine.done == []
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_release_that_can_be_made_is_told_with_its_tag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "findings", lambda _: iter([]))
+
+    assert command_line.main(["release-check"]) == 0
+    assert f"git tag v{release.version(ROOT)}\n" in capsys.readouterr().err
 
 
 def test_clean_removes_what_was_made_and_no_more(
@@ -184,5 +233,6 @@ def test_help_lists_the_commands_of_a_bare_python() -> None:
         check=True,
     )
 
-    for command in ("up", "preview", "output", "down", "run", "test", "packages", "clean"):
+    commands = ("up", "preview", "output", "down", "run", "test", "packages", "release-check")
+    for command in (*commands, "clean"):
         assert f"\n    {command} " in shown.stdout

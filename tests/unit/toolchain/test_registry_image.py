@@ -209,6 +209,15 @@ def test_a_stack_has_the_images_that_it_names(
     assert fake.pulled == images
 
 
+def test_all_images_are_those_that_all_stack_files_name(fake: FakeEngine) -> None:
+    fake.images = {DEFAULT}
+    fake.reaches_a_registry = False
+
+    registry_image.ensure_all(HOST)
+
+    assert fake.imported == [OLDER]
+
+
 # Busybox
 
 

@@ -54,6 +54,7 @@ class Declared:
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
     ignore_changes: tuple[str, ...]
+    secret_outputs: tuple[str, ...]
     before_create: tuple[ResourceHookFunction, ...]
 
 
@@ -205,6 +206,7 @@ class _Monitor(mocks.MockMonitor):
                 delete_before_replace=request.deleteBeforeReplace,
                 replace_on_changes=tuple(request.replaceOnChanges),
                 ignore_changes=tuple(request.ignoreChanges),
+                secret_outputs=tuple(request.additionalSecretOutputs),
                 before_create=tuple(hooks[name] for name in request.hooks.before_create),
             )
 

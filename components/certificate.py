@@ -1,0 +1,183 @@
+"""What closes caches to strangers: a certificate of the stack's own authority, a password file.
+
+Both are dynamic resources, since what they make is random: it is made once, and kept in the state.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import Any
+
+import pulumi
+from pulumi import dynamic
+
+from components import dynamic_provider
+
+# So many days before its end a certificate is made anew, by whichever `up` comes.
+RENEWED_BEFORE = timedelta(days=30)
+
+Properties = Mapping[str, Any]
+
+
+class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
+    """A server's certificate, signed by an authority that signs for this stack alone.
+
+    When names change or the end is near, `up` makes a new one in place. The authority stays, and
+    with it what clients trust, until its own end is near or its name changes.
+    """
+
+    ca: pulumi.Output[str]
+    """The authority's certificate, PEM: what clients trust."""
+
+    caKey: pulumi.Output[str]  # noqa: N815 - the name of the property
+    """The authority's private key, PEM; a secret."""
+
+    certificate: pulumi.Output[str]
+    """The server's certificate, PEM."""
+
+    key: pulumi.Output[str]
+    """The server's private key, PEM; a secret."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        names: pulumi.Input[Sequence[str]],
+        common_name: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare a certificate.
+
+        Args:
+            name: name of the resource.
+            names: DNS names and IPv4 addresses by which clients reach the server.
+            common_name: the authority's name, up to 64 characters.
+            opts: options of the resource.
+        """
+        inputs = {"names": names, "commonName": common_name}
+        outputs = dict.fromkeys(("ca", "caKey", "certificate", "key"))
+        super().__init__(
+            OwnCertificateProvider(),
+            name,
+            {**inputs, **outputs},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["caKey", "key"])
+            ),
+        )
+
+
+class OwnCertificateProvider(dynamic.ResourceProvider):
+    """Makes certificates; nothing is asked for them, so that they are never simulated."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: dynamic.ConfigureRequest) -> None:
+        """Prepare the provider's process."""
+        dynamic_provider.prepare(req, _authority().CertificateError)
+
+    def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
+        """Refuse what is no name, before anything is touched."""
+        authority, failures = _authority(), []
+        if pulumi.runtime.rpc.UNKNOWN not in (news["names"], *news["names"]):
+            try:
+                authority.check_names(news["names"])
+            except authority.CertificateError as error:
+                failures = [dynamic.CheckFailure("names", str(error))]
+        return dynamic.CheckResult(dict(news), failures)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
+        """What has changed; a new name of the authority makes everything anew."""
+        is_renamed = olds["commonName"] != news["commonName"]
+        is_due = _is_due(olds["ca"]) or _is_due(olds["certificate"])
+        return dynamic.DiffResult(
+            changes=is_renamed or is_due or olds["names"] != news["names"],
+            replaces=["commonName"] if is_renamed else [],
+        )
+
+    def create(self, props: Properties) -> dynamic.CreateResult:
+        """Make an authority, and the certificate of the server."""
+        return dynamic.CreateResult("certificate", _made(props, None))
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Make the certificate of the server anew, by the same authority while that lasts."""
+        kept = None if _is_due(olds["ca"]) else _authority().Issued(olds["ca"], olds["caKey"])
+        return dynamic.UpdateResult(_made(news, kept))
+
+
+class PasswordFile(dynamic.Resource, module="caches", name="PasswordFile"):
+    """The password file of registries, which changes only when readers do."""
+
+    content: pulumi.Output[str]
+    """The file, a line for each reader; a secret."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        readers: pulumi.Input[Mapping[str, pulumi.Input[str]]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare a password file.
+
+        Args:
+            name: name of the resource.
+            readers: the password of each, by user name; made a secret here.
+            opts: options of the resource.
+        """
+        super().__init__(
+            PasswordFileProvider(),
+            name,
+            {"readers": pulumi.Output.secret(readers), "content": None},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["content"])
+            ),
+        )
+
+
+class PasswordFileProvider(dynamic.ResourceProvider):
+    """Makes password files."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: dynamic.ConfigureRequest) -> None:
+        """Prepare the provider's process."""
+        dynamic_provider.prepare(req, _authority().CertificateError)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
+        """What has changed."""
+        return dynamic.DiffResult(changes=olds["readers"] != news["readers"], replaces=[])
+
+    def create(self, props: Properties) -> dynamic.CreateResult:
+        """Make a file."""
+        content = _authority().htpasswd(props["readers"])
+        return dynamic.CreateResult("passwords", {**props, "content": content})
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Make the lines of readers that are new or have another password."""
+        content = _authority().htpasswd(news["readers"], olds["content"])
+        return dynamic.UpdateResult({**news, "content": content})
+
+
+def _made(props: Properties, authority: Any) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    authority = authority or _authority().issue_authority(props["commonName"], now)
+    server = _authority().issue_server(authority, props["names"], now)
+    return {
+        **props,
+        "ca": authority.certificate,
+        "caKey": authority.key,
+        "certificate": server.certificate,
+        "key": server.key,
+    }
+
+
+def _is_due(certificate: str) -> bool:
+    ends: datetime = _authority().expires(certificate)
+    return ends - datetime.now(UTC) < RENEWED_BEFORE
+
+
+def _authority() -> ModuleType:
+    """What only the provider's own process needs: the program's start-up is not to wait for it."""
+    from components import certificate_authority  # noqa: PLC0415 - see above
+
+    return certificate_authority

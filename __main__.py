@@ -30,12 +30,14 @@ guard_rails.put_up(stack.caches.publish_on if stack.caches else None)
 offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.NONE
 if stack.caches:
     cache = RegistryCache(
-        "caches", RegistryCacheArgs(stack.stack, stack.caches, stack.passwords, facts)
+        "caches", RegistryCacheArgs(stack.stack, stack.caches, stack.secrets, facts)
     )
     offered = mirrors.of_cache(cache)
     pulumi.export("mirrors", cache.mirrors)
     pulumi.export("caches", cache.caches)
     pulumi.export("talosctlFlags", cache.talosctl_flags)
+    if cache.ca:
+        pulumi.export("ca", cache.ca)
     if images.by_platform:
         cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
         offered = offered.once(cached)

@@ -14,9 +14,7 @@ from components.storage import Storage
 # `up` waits for the first answer, so the first probes come fast; once the cache is up, a probe
 # takes its time, since each one costs the engine a process start. Engines before 25 know only one
 # interval for both.
-PROBE = (
-    "wget -q -O /dev/null {url} || exit 1; [ ! -e /dev/shm/up ] || sleep 25; : > /dev/shm/up"
-)
+PROBE = "wget -q -O /dev/null {url} || exit 1; [ ! -e /dev/shm/up ] || sleep 25; : > /dev/shm/up"
 PLAIN_URL = "http://127.0.0.1:5000/v2/"
 # Where the registry itself is closed: it has no certificate for this address, and asks who comes.
 CLOSED_URL = f"http://127.0.0.1:{METRICS_PORT}/debug/health"
@@ -96,7 +94,7 @@ class CachingProxy(pulumi.ComponentResource):
             name=args.name,
             image=args.image,
             image_reference=args.image_reference,
-            environment=_environment(args) | stored.environment,
+            environment={**_environment(args), **stored.environment},
             stored=stored,
             port=args.port,
             probe=PROBE.format(url=CLOSED_URL if args.access else PLAIN_URL),

@@ -11,6 +11,9 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
+from components.private_files import FOLDER
+from components.settings.caches import ANY_ADDRESS
+
 SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY", re.IGNORECASE)
 URL_WITH_CREDENTIALS = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 MOVING_TAGS = ("latest", "")
@@ -57,6 +60,8 @@ def broken_rules(
             yield from _hardening(props)
         case docker.Container():
             yield from _environment(props.get("envs") or ())
+        case docker.Service():
+            yield from _service(props, publish_on)
 
 
 def _image(name: object) -> Iterator[str]:
@@ -68,23 +73,50 @@ def _image(name: object) -> Iterator[str]:
 
 def _ports(ports: Sequence[docker.ContainerPortArgs], publish_on: Sequence[str]) -> Iterator[str]:
     for port in ports:
-        address = port.ip or "0.0.0.0"  # noqa: S104 - what an engine makes of nothing
-        if address == "0.0.0.0" and address not in publish_on:  # noqa: S104
+        address = port.ip or ANY_ADDRESS
+        if address == ANY_ADDRESS and address not in publish_on:
             yield f"port {port.external} is open on 0.0.0.0, which caches.publishOn does not name"
 
 
 def _environment(variables: Sequence[object]) -> Iterator[str]:
     for variable in variables:
         name, _, value = str(variable).partition("=")
-        if (SECRET_NAME.search(name) and value) or URL_WITH_CREDENTIALS.search(value):
+        is_file = value.startswith(f"{FOLDER}/")
+        if (SECRET_NAME.search(name) and value and not is_file) or URL_WITH_CREDENTIALS.search(
+            value
+        ):
             yield f"{name} has a credential, which everyone who may inspect the container sees"
+
+
+def _service(props: Mapping[str, Any], publish_on: Sequence[str]) -> Iterator[str]:
+    """The rules that hold for what runs on a Swarm, which opens ports on all addresses."""
+    task = props["task_spec"]
+    container = task.container_spec
+    yield from _image(container.image)
+    variables = (container.env or {}).items()
+    yield from _environment([f"{name}={value}" for name, value in variables])
+    for port in props["endpoint_spec"].ports or ():
+        if ANY_ADDRESS not in publish_on:
+            text = (
+                "is open on 0.0.0.0, as all of a Swarm's are, which caches.publishOn does not name"
+            )
+            yield f"port {port.published_port} {text}"
+    if task.restart_policy is None or task.restart_policy.condition != "any":
+        yield "it is not restarted whatever ended it (condition: any)"
+    if not container.read_only:
+        yield "its root file system is not read-only"
+    yield from _log(task.log_driver.options if task.log_driver else None)
+
+
+def _log(options: Mapping[str, str] | None) -> Iterator[str]:
+    if not {"max-size", "max-file"} <= set(options or {}):
+        yield "its log is not bounded (max-size and max-file)"
 
 
 def _hardening(props: Mapping[str, Any]) -> Iterator[str]:
     if props.get("restart") != "always":
         yield "it is not restarted with the engine (restart: always)"
-    if not {"max-size", "max-file"} <= set(props.get("log_opts") or {}):
-        yield "its log is not bounded (max-size and max-file)"
+    yield from _log(props.get("log_opts"))
     if not props.get("read_only") or props.get("privileged"):
         yield "its root file system is not read-only"
     if "no-new-privileges" not in (props.get("security_opts") or ()):

@@ -6,6 +6,7 @@ from typing import Any
 PROJECT = "talos-registry-cache"
 STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
+CA = f"{PROJECT}.ca"
 
 
 def of_stack(stack: str) -> Mapping[str, str]:
@@ -18,6 +19,6 @@ def of_upstream(stack: str, host: str) -> Mapping[str, str]:
     return {STACK: stack, UPSTREAM: host}
 
 
-def inputs(labels: Mapping[str, str]) -> list[Any]:
+def inputs(labels: Mapping[str, Any]) -> list[Any]:
     """Labels in the form in which every resource of pulumi-docker takes its own type of them."""
     return [{"label": label, "value": value} for label, value in labels.items()]

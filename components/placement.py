@@ -148,7 +148,9 @@ class OnEngine:
         parent: pulumi.Resource,
     ) -> MountedFiles:
         """Declare a volume that holds them."""
-        args = FilesInVolumeArgs(f"{self.prefix}-{in_names(name)}", self.writer_image, labels, files)
+        args = FilesInVolumeArgs(
+            f"{self.prefix}-{in_names(name)}", self.writer_image, labels, files
+        )
         made = FilesInVolume(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(volume=made.volume)
 
@@ -264,9 +266,7 @@ class OnSwarm:
                         memory_bytes=process.memory_limit_mib * MIB
                     )
                 ),
-                restart_policy=docker.ServiceTaskSpecRestartPolicyArgs(
-                    condition="any", delay="1s"
-                ),
+                restart_policy=docker.ServiceTaskSpecRestartPolicyArgs(condition="any", delay="1s"),
             ),
             mode=self._mode(),
             endpoint_spec=self._published(process.port),

@@ -2,19 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 import pulumi
 import pulumi_docker as docker
 from pydantic import SecretStr
 
-from components import engine
+from components import access, credential_helper, engine
 from components import labels as label
 from components.caching_proxy import CachingProxy, CachingProxyArgs
-from components.credential_helper import CredentialHelper, CredentialHelperArgs
 from components.engine import EngineFacts
-from components.settings import Caches
-from components.settings.caches import Upstream
-from components.settings.values import is_ipv4, mebibytes
+from components.placement import MountedFiles, OnEngine, OnSwarm, Placement, in_names
+from components.private_files import PrivateFile
+from components.settings import Caches, Secrets
+from components.settings.caches import ANY_ADDRESS, Upstream
+from components.settings.placement import SwarmPlacement
+from components.settings.secrets import VIA
+from components.settings.storage import S3Storage, VolumeStorage
+from components.settings.values import is_ipv4
+from components.storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,13 +32,13 @@ class RegistryCacheArgs:
     Attributes:
         stack: the stack's name.
         caches: their settings.
-        passwords: the password of each upstream that has a user name, by registry host.
+        secrets: the stack's secrets.
         facts: what the program has learnt of the engine.
     """
 
     stack: str
     caches: Caches
-    passwords: Mapping[str, SecretStr]
+    secrets: Secrets
     facts: EngineFacts
 
 
@@ -46,7 +52,10 @@ class RegistryCache(pulumi.ComponentResource):
     """The URL of each as nodes reach it, by registry host."""
 
     caches: Mapping[str, Mapping[str, pulumi.Input[str]]]
-    """Endpoint, container, volume and image of each, by registry host."""
+    """Endpoint, name, storage and image of each, by registry host."""
+
+    ca: pulumi.Output[str] | None
+    """The certificate of the authority that clients have to trust, or None."""
 
     talosctl_flags: str
     """The same as flags of `talosctl cluster create`."""
@@ -56,30 +65,24 @@ class RegistryCache(pulumi.ComponentResource):
     ) -> None:
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
         self._args = args
-        self._prefix = args.caches.name_prefix or f"registry-{args.stack}"
-        self._mirror_host = _mirror_host(args.caches, args.facts)
+        caches = args.caches
+        self._prefix = caches.name_prefix or f"registry-{args.stack}"
+        self._mirror_host = _mirror_host(caches, args.facts)
+        self._publish_on = _publish_on(caches, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
-        left_behind = args.facts.networks.get(self._prefix)
-        is_ours = left_behind is not None and left_behind.stack == args.stack
-        docker.Network(
-            "network",
-            name=self._prefix,
-            driver="bridge",
-            labels=label.inputs(label.of_stack(args.stack)),
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network]),
-                # One that a killed run has left, which caches may be on, is taken over.
-                import_=left_behind.id if left_behind and is_ours else None,
-            ),
+        self._placement = self._place(self._network())
+        self._to_caches = access.to_caches(
+            args.stack, caches, args.secrets, self._addresses(), self
         )
-        self._anonymous: CredentialHelper | None = None
+        self._of_caches = access.of_caches(caches, args.secrets)
+        self._shared_files: MountedFiles | None = None
         self.proxies = {
             host: CachingProxy(
                 host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
             )
-            for host, upstream in args.caches.upstreams.items()
+            for host, upstream in caches.upstreams.items()
         }
+        self.ca = self._to_caches.ca
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(
@@ -93,61 +96,119 @@ class RegistryCache(pulumi.ComponentResource):
             }
         )
 
+    def _network(self) -> docker.Network:
+        args = self._args
+        left_behind = args.facts.networks.get(self._prefix)
+        is_ours = left_behind is not None and left_behind.stack == args.stack
+        on_swarm = isinstance(args.caches.placement, SwarmPlacement)
+        return docker.Network(
+            "network",
+            name=self._prefix,
+            driver="overlay" if on_swarm else "bridge",
+            # For what collects metrics, which are open to this network only.
+            attachable=True if on_swarm else None,
+            labels=label.inputs(label.of_stack(args.stack)),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network]),
+                # One that a killed run has left, which caches may be on, is taken over.
+                import_=left_behind.id if left_behind and is_ours else None,
+            ),
+        )
+
+    def _place(self, network: docker.Network) -> Placement:
+        caches = self._args.caches
+        if isinstance(caches.placement, SwarmPlacement):
+            return OnSwarm(caches.placement, network.id)
+        return OnEngine(
+            prefix=self._prefix,
+            network=self._prefix,
+            publish_on=self._publish_on,
+            published=self._args.facts.published,
+            writer_image=self._image(caches.image),
+        )
+
+    def _addresses(self) -> Sequence[str]:
+        """The names and addresses at which clients reach the caches."""
+        addresses = {self._mirror_host, *self._publish_on} - {ANY_ADDRESS}
+        return sorted(addresses)
+
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
         caches = self._args.caches
-        container = self._named(host)
         image = upstream.image or caches.image
+        scheme = "https" if caches.tls else "http"
         return CachingProxyArgs(
-            container=container,
-            volume=f"{caches.storage.volume_prefix or self._prefix}-{_in_names(host)}",
-            on_destroy=caches.storage.on_destroy,
+            name=self._named(host),
+            storage=self._storage(host),
+            placement=self._placement,
             image=self._image(image),
             image_reference=image,
-            remote_url=None if caches.offline else upstream.remote_url,
+            remote_url=None if caches.offline else self._remote_url(host, upstream),
+            mirror=f"{scheme}://{self._mirror_host}:{upstream.port}",
+            endpoint=f"{scheme}://{self._endpoint_host()}:{upstream.port}",
             port=upstream.port,
-            publish_on=_in_engine_order(
-                _publish_on(caches, self._mirror_host),
-                self._args.facts.published.get(container, []),
-            ),
-            mirror_host=self._mirror_host,
-            network=self._prefix,
-            credentials=self._credentials(host, upstream).volume,
+            files=self._files(host, upstream),
+            access=self._to_caches.environment,
+            trust=self._of_caches.environment,
             ttl=None if caches.ttl == "never" else caches.ttl,
-            log_level=caches.logs.level,
-            log_max_size=caches.logs.max_size,
-            log_max_files=caches.logs.max_files,
-            memory_limit_mib=mebibytes(caches.memory_limit),
+            logs=caches.logs,
+            memory_limit=caches.memory_limit,
             labels=label.of_upstream(self._args.stack, host),
+            marks={label.CA: self._to_caches.ca} if self._to_caches.ca else {},
         )
 
-    def _credentials(self, host: str, upstream: Upstream) -> CredentialHelper:
-        """The upstream's own credential helper, or the one that all anonymous ones share."""
-        if upstream.username is None:
-            if self._anonymous is None:
-                self._anonymous = self._helper("anonymous", label.of_stack(self._args.stack))
-            return self._anonymous
-        return self._helper(
+    def _storage(self, host: str) -> Storage:
+        caches = self._args.caches
+        match caches.storage:
+            case S3Storage() as settings:
+                parts = [settings.prefix, in_names(host)] if settings.prefix else [in_names(host)]
+                return ObjectStore(settings, "/".join(parts))
+            case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
+                volume = f"{prefix or self._prefix}-{in_names(host)}"
+                if isinstance(caches.placement, SwarmPlacement):
+                    return VolumeOfNode(volume)
+                return VolumeOfEngine(volume, on_destroy)
+
+    def _endpoint_host(self) -> str:
+        """The host by which this machine reaches the caches: where they are not its own, as all."""
+        if isinstance(self._args.caches.placement, SwarmPlacement):
+            return self._mirror_host
+        return min(self._publish_on, key=_nearness)
+
+    def _remote_url(self, host: str, upstream: Upstream) -> str:
+        via = self._args.caches.via
+        return via.mirrors.get(host, upstream.remote_url) if via else upstream.remote_url
+
+    def _files(self, host: str, upstream: Upstream) -> MountedFiles:
+        """A cache's own private files, or those that all share who are nobody at their upstream."""
+        via, passwords = self._args.caches.via, self._args.secrets.passwords
+        if via and via.username and host in via.mirrors:
+            return self._own_files(host, via.username, passwords[VIA])
+        if upstream.username is not None:
+            return self._own_files(host, upstream.username, passwords[host])
+        if self._shared_files is None:
+            self._shared_files = self._placement.files(
+                "anonymous",
+                label.of_stack(self._args.stack),
+                self._all_files(credential_helper.file()),
+                self,
+            )
+        return self._shared_files
+
+    def _own_files(self, host: str, username: str, password: SecretStr) -> MountedFiles:
+        return self._placement.files(
             f"{host}-credentials",
             label.of_upstream(self._args.stack, host),
-            username=upstream.username,
-            password=self._args.passwords[host],
+            self._all_files(credential_helper.file(username, password)),
+            self,
         )
 
-    def _helper(
-        self,
-        name: str,
-        labels: Mapping[str, str],
-        username: str | None = None,
-        password: SecretStr | None = None,
-    ) -> CredentialHelper:
-        args = CredentialHelperArgs(
-            volume=self._named(name),
-            image=self._image(self._args.caches.image),
-            labels=labels,
-            username=username,
-            password=password,
-        )
-        return CredentialHelper(name, args, pulumi.ResourceOptions(parent=self))
+    def _all_files(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
+        return {
+            credential_helper.FILE: helper,
+            **self._to_caches.files,
+            **self._of_caches.files,
+        }
 
     def _image(self, reference: str) -> pulumi.Output[str]:
         """The ID of an image, pulled once however many caches run it, and kept on destroy."""
@@ -161,12 +222,7 @@ class RegistryCache(pulumi.ComponentResource):
         return self._images[reference].image_id
 
     def _named(self, host: str) -> str:
-        return f"{self._prefix}-{_in_names(host)}"
-
-
-def _in_names(host: str) -> str:
-    """A registry host in a container's or volume's name, where a colon is not allowed."""
-    return host.replace(":", "_")
+        return f"{self._prefix}-{in_names(host)}"
 
 
 def _mirror_host(caches: Caches, facts: EngineFacts) -> str:
@@ -181,11 +237,6 @@ def _publish_on(caches: Caches, mirror_host: str) -> Sequence[str]:
     return list(dict.fromkeys(addresses))
 
 
-def _in_engine_order(wanted: Sequence[str], published: Sequence[str]) -> Sequence[str]:
-    """The wanted addresses, in the engine's order if it has just these.
-
-    The provider compares them one by one with what the engine said, and engines differ: 20.10
-    turns the order in which it was asked around, later ones sort. Any other order than the
-    engine's would replace the container at every `up`.
-    """
-    return published if sorted(published) == sorted(wanted) else sorted(wanted)
+def _nearness(address: str) -> tuple[bool, str]:
+    """Orders addresses by how directly this machine reaches them: loopback first."""
+    return not IPv4Address(address).is_loopback, address

@@ -60,7 +60,7 @@ async def converged(service: Sequence[str]) -> str:
 
 
 def _remove_leftover(inputs: Mapping[str, Any]) -> None:
-    client = engine.client()
+    client, api = engine.client(), _api()
     if not client.info()["Swarm"].get("ControlAvailable"):
         raise SwarmError(
             "caches.placement is a Swarm, and this engine manages none; "
@@ -69,7 +69,7 @@ def _remove_leftover(inputs: Mapping[str, Any]) -> None:
     for service in client.services.list(filters={"name": inputs["name"]}):
         if service.name == inputs["name"]:
             engine.check_owner("service", inputs, service.attrs["Spec"]["Labels"])
-            service.remove()
+            api.remove_service(service.id)
 
 
 def _missing(ident: str) -> str | None:
@@ -78,7 +78,7 @@ def _missing(ident: str) -> str | None:
     Raises:
         SwarmError: it will not come to that.
     """
-    api = engine.client().api
+    api = _api()
     (service,) = api.services(filters={"id": ident}, status=True)
     update = service.get("UpdateStatus") or {}
     tasks = api.tasks(filters={"service": ident})
@@ -105,3 +105,8 @@ def _missing(ident: str) -> str | None:
 def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:
     """What tasks said that could not run."""
     return {error for task in tasks if (error := task["Status"].get("Err"))}
+
+
+def _api() -> Any:
+    """The engine's API, whose methods for a Swarm have no types."""
+    return engine.client().api

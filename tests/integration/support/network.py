@@ -4,7 +4,6 @@ The switch has a namespace of its own, so no firewall rule of the machine's own 
 way. `nsenter` and not `ip netns exec`, which hides the mounts of the control groups.
 """
 
-import json
 import os
 import secrets
 from collections import defaultdict
@@ -123,11 +122,11 @@ class Switch:
         processes.run(*ip, "link", "set", "eth0", "up")
         return link
 
-    def join_this_machine(self, device: str) -> None:
-        """Join the namespace of this process, whose device is taken away by its name."""
-        self._plug(f"port{ROOTS_NUMBER}", device, str(os.getpid()))
-        processes.run("ip", "address", "add", f"{self.address}/{PREFIX}", "dev", device)
-        processes.run("ip", "link", "set", device, "up")
+    def join_this_machine(self) -> None:
+        """Join the namespace of this process."""
+        self._plug(f"port{ROOTS_NUMBER}", self.name, str(os.getpid()))
+        processes.run("ip", "address", "add", f"{self.address}/{PREFIX}", "dev", self.name)
+        processes.run("ip", "link", "set", self.name, "up")
 
     def _plug(self, port: str, device: str, namespace: str) -> None:
         ip = ("ip", "-netns", self.name, "link")
@@ -144,20 +143,19 @@ def switch(name: str) -> Iterator[Switch]:
     """Make a switch that joins this machine to it, and remove it with all of its links.
 
     Args:
-        name: its namespace, which is made.
+        name: its namespace, and this machine's device of the link with it; both are made.
     """
-    device = f"itr{secrets.token_hex(4)}"
     with namespace(name):
         made = Switch(name, _free_subnet())
         ip = ("ip", "-netns", name, "link")
         processes.run(*ip, "add", BRIDGE, "type", "bridge")
         processes.run(*ip, "set", BRIDGE, "up")
         try:
-            made.join_this_machine(device)
+            made.join_this_machine()
             yield made
         finally:
             # At once: with the namespace, it would go some time later.
-            processes.finish(["ip", "link", "delete", device], within_s=10)
+            processes.finish(["ip", "link", "delete", name], within_s=10)
 
 
 def _free_subnet() -> str:
@@ -180,8 +178,3 @@ def why_impossible() -> str:
     except processes.CommandFailedError as error:
         return f"a bed of hosts needs network namespaces with bridge, veth and vxlan: {error}"
     return ""
-
-
-def links() -> list[str]:
-    """The names of this machine's own devices."""
-    return [link["ifname"] for link in json.loads(processes.run("ip", "-json", "link", "show"))]

@@ -102,8 +102,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def checkout(machine: Machine, tmp_path: Path) -> Iterator[Path]:
     """This repository as it stands, on that machine."""
     folder = tmp_path / "checkout"
-    listed = processes.run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listed.split("\0")):
+    for name in _files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for file in folder.glob("Pulumi.*.yaml"):
@@ -117,8 +116,8 @@ def checkout(machine: Machine, tmp_path: Path) -> Iterator[Path]:
 def test_commands_do_what_they_are_printed_for(
     document: Document, machine: Machine, checkout: Path
 ) -> None:
-    given = Block(0, GIVEN.get(document.name, ""), None)
-    for block in (given, *document.blocks()):
+    given = [Block(0, GIVEN[document.name], None)] if document.name in GIVEN else []
+    for block in (*given, *document.blocks()):
         if block.mark is None:
             code, said = machine.run(block.script, checkout)
             assert code == 0, f"{document.name}:{block.line}: {code}\n{said}"
@@ -127,6 +126,13 @@ def test_commands_do_what_they_are_printed_for(
 
 def test_only_documents_that_are_run_take_something_for_granted() -> None:
     assert set(GIVEN) <= {document.name for document in RUNNABLE}
+
+
+def _files() -> list[str]:
+    """What Git would have in a clone, with what is not committed yet."""
+    line = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = processes.run(*line, cwd=ROOT).split("\0")
+    return [name for name in listed if (ROOT / name).is_file()]
 
 
 def _adapt(file: Path, upstream_url: str) -> None:

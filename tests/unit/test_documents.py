@@ -1,4 +1,4 @@
-"""The documents keep what they promise: commands that a test runs, and links that lead somewhere."""
+"""The documents keep what they promise: a test runs their commands, and their links lead on."""
 
 from pathlib import Path
 from textwrap import dedent

@@ -18,11 +18,15 @@ import yaml
 from talos import cluster, command_line, images, machine_config, versions
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.machine_config import MirrorForm
+from talos.mirror import Mirror
 from talos.places import Places, write_private
 from talos.versions import Talosctl, Version
 
 WITHIN_S = 60
-MIRRORS = {"docker.io": "http://172.17.0.1:5000", "localhost:5005": "https://10.5.0.1:5001/path"}
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("https://10.5.0.1:5001/path"),
+}
 NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"
@@ -319,7 +323,7 @@ def test_the_legacy_form_gets_into_the_machine_configuration(
 
     mirrors = machine["machine"]["registries"]["mirrors"]
     assert {host: mirror["endpoints"] for host, mirror in mirrors.items()} == {
-        host: [url] for host, url in MIRRORS.items()
+        host: [mirror.url] for host, mirror in MIRRORS.items()
     }
     assert all(mirror.get("skipFallback", False) is skip for mirror in mirrors.values())
 
@@ -331,7 +335,7 @@ def test_documents_get_into_the_machine_configuration(tmp_path: Path, skip: bool
 
     mirrors = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
     assert {each["name"]: each["endpoints"] for each in mirrors} == {
-        host: [{"url": url}] for host, url in MIRRORS.items()
+        host: [{"url": mirror.url}] for host, mirror in MIRRORS.items()
     }
     assert all(each.get("skipFallback", False) is skip for each in mirrors)
 
@@ -343,7 +347,11 @@ def test_documents_get_into_the_machine_configuration(tmp_path: Path, skip: bool
 def test_a_patch_says_what_the_flag_says(tmp_path: Path, program: str, form: MirrorForm) -> None:
     """That `--registry-mirror` and our patch come to the same."""
     patch = machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=form)
-    flags = [word for item in MIRRORS.items() for word in ("--registry-mirror", "=".join(item))]
+    flags = [
+        word
+        for host, mirror in MIRRORS.items()
+        for word in ("--registry-mirror", f"{host}={mirror.url}")
+    ]
     for name in ("patched", "flagged"):
         (tmp_path / name).mkdir()
     patched = configured(tmp_path / "patched", program, patch)

@@ -13,7 +13,7 @@ import yaml
 
 from components import dynamic_provider
 from components.engine import EngineFacts
-from components.local_cluster import LocalCluster, find_talosctl, spec_arguments
+from components.local_cluster import LocalCluster, find_talosctl, mirrors_with, spec_arguments
 from components.mirrors import Mirrors, Urls
 from components.settings import Cluster
 from components.settings.mistakes import Mistake
@@ -21,6 +21,7 @@ from components.settings.values import mebibytes, seconds
 from talos import command_line
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import TalosError
+from talos.mirror import Mirror
 from talos.places import Places
 
 
@@ -87,6 +88,7 @@ class TalosCluster(pulumi.ComponentResource):
             folder=args.folder,
             spec=spec_inputs(settings),
             mirrors=self.mirrors,
+            trust=args.offered.trust,
             talosctl=settings.talosctl,
             timeout_s=seconds(settings.timeout),
             merge_kubeconfig=settings.merge_kubeconfig,
@@ -99,7 +101,13 @@ class TalosCluster(pulumi.ComponentResource):
         self.talosconfig = str(places.talosconfig)
         self.kubeconfig = str(places.kubeconfig)
         self.command = made.command
-        self.guide_line = self.mirrors.apply(lambda used: guide_line(name, settings, places, used))
+        trust = args.offered.trust
+        # It names the file that has the password, so that it is no secret itself.
+        self.guide_line = pulumi.Output.unsecret(
+            pulumi.Output.all(self.mirrors, trust.ca, trust.reader).apply(
+                lambda known: guide_line(name, settings, places, mirrors_with(*known))
+            )
+        )
         self.register_outputs(dict(self.described()))
 
     def described(self) -> Mapping[str, pulumi.Input[Any]]:
@@ -184,7 +192,7 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
             yield Mistake(("clusters", name, "cidr"), text)
 
 
-def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
+def guide_line(name: str, settings: Cluster, places: Places, mirrors: Mapping[str, Mirror]) -> str:
     """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
     spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
     talosctl = find_talosctl(settings.talosctl)
@@ -201,8 +209,10 @@ def used_mirrors(settings: Cluster, offered: Urls) -> Urls:
     used = {host: url for host, url in offered.items() if settings.mirrors.get(host, True)}
     if settings.mirror_host == "auto":
         return used
-    ports = {host: urlsplit(url).port for host, url in used.items()}
-    return {host: f"http://{settings.mirror_host}:{port}" for host, port in ports.items()}
+    found = {host: urlsplit(url) for host, url in used.items()}
+    return {
+        host: f"{url.scheme}://{settings.mirror_host}:{url.port}" for host, url in found.items()
+    }
 
 
 def node_image(name: str, settings: Cluster) -> str:

@@ -18,6 +18,7 @@ from components.mirrors import Mirrors, Urls
 from components.settings import Cluster
 from components.settings.mistakes import Mistake
 from components.settings.values import mebibytes, seconds
+from components.trust import Reader
 from talos import command_line
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import TalosError
@@ -130,12 +131,13 @@ class TalosCluster(pulumi.ComponentResource):
         image = node_image(name, args.settings)
         child = pulumi.ResourceOptions(parent=self)
         endpoints = pulumi.Output.from_input(args.offered.endpoints)
+        provider = None if args.offered.trust.reader is None else _puller(name, args, child)
         pulled = docker.RemoteImage(
             f"{name}-node-image",
             name=endpoints.apply(lambda found: through(image, found)),
             keep_locally=True,
             opts=pulumi.ResourceOptions.merge(
-                child, pulumi.ResourceOptions(depends_on=args.offered.after)
+                child, pulumi.ResourceOptions(depends_on=args.offered.after, provider=provider)
             ),
         )
         if _is_pinned(image):
@@ -143,6 +145,26 @@ class TalosCluster(pulumi.ComponentResource):
         return docker.Tag(
             f"{name}-node-image-tag", source_image=pulled.name, target_image=image, opts=child
         )
+
+
+def _puller(name: str, args: TalosClusterArgs, child: pulumi.ResourceOptions) -> docker.Provider:
+    """The engine, with the password for the caches; TLS it does not check on loopback."""
+    reader = args.offered.trust.inputs()["reader"]
+    auths: pulumi.Output[Any] = pulumi.Output.all(args.offered.endpoints, reader).apply(
+        lambda known: registry_auths(*known)
+    )
+    return docker.Provider(
+        f"{name}-node-image-puller",
+        host=pulumi.Config("docker").get("host"),
+        registry_auth=auths,
+        opts=child,
+    )
+
+
+def registry_auths(endpoints: Urls, reader: Reader | None) -> list[Mapping[str, str]]:
+    """What the Docker provider needs to be let in by the caches; nothing where everybody is."""
+    addresses = {urlsplit(url).netloc for url in endpoints.values()} if reader else ()
+    return [{"address": address, **(reader or {})} for address in sorted(addresses)]
 
 
 def mistakes(

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,7 @@ def test_the_password_of_mirrors_is_a_secret_and_the_line_that_a_person_types_is
     reader = {"username": "adam", "password": "s3cret"}
     offered = Mirrors(
         mirrors={"docker.io": "https://172.17.0.1:5000"},
+        endpoints={"ghcr.io": "https://127.0.0.1:5004"},
         trust=Trust("PEM", reader),
     )
 
@@ -297,6 +299,10 @@ def test_the_password_of_mirrors_is_a_secret_and_the_line_that_a_person_types_is
 
     graph = stack_graph.run(program)
 
+    puller = graph.one("pulumi:providers:docker", "demo-node-image-puller")
+    auths = puller.inputs["registryAuth"]
+    assert isinstance(auths, Secret)
+    assert json.loads(auths.value) == [{"address": "127.0.0.1:5004", **reader}]
     assert local(graph).inputs["reader"] == Secret(reader)
     assert local(graph).inputs["ca"] == "PEM"
     assert graph.outputs["isSecret"] is False

@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,8 +16,12 @@ from registry.platforms import Platform
 from registry.retry import Retry
 from registry.verify import verify
 from registry.warm import NotWarmed, Warmed, warm
+from talos.machine_config import hosts_toml
+from talos.mirror import Mirror
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import Distribution
+from tests.integration.support import containerd
+from tests.integration.support.processes import CommandFailedError
 from tests.unit.registry.support import images
 from tests.unit.registry.support.images import Blob, Built
 
@@ -100,6 +105,23 @@ def test_a_second_tier_written_in_go_trusts_the_first_and_is_known_there(
         assert second.pulled_bytes() == sum(len(blob.content) for blob in built.blobs)
     with distribution.caching(tmp_path / "stranger", closed) as stranger:
         assert isinstance(warmed(Endpoint(stranger.url)), NotWarmed)
+
+
+@pytest.mark.skipif(shutil.which("containerd") is None, reason="there is no containerd")
+def test_containerd_is_let_in_by_the_files_that_we_write(
+    tmp_path: Path, closed: Distribution
+) -> None:
+    mirror = Mirror(closed.url, AUTHORITY.certificate, *READER)
+    stranger = Mirror(closed.url, AUTHORITY.certificate)
+    with containerd.running(tmp_path) as runtime:
+        for name, one in {"reader": mirror, "stranger": stranger}.items():
+            hosts = tmp_path / name
+            for path, content in hosts_toml({"registry.test": one}, skip_fallback=False).items():
+                (hosts / path).parent.mkdir(parents=True, exist_ok=True)
+                (hosts / path).write_text(content)
+        with pytest.raises(CommandFailedError):
+            runtime.fetch("registry.test/team/app:1", tmp_path / "stranger")
+        runtime.fetch("registry.test/team/app:1", tmp_path / "reader")
 
 
 def test_curl_is_let_in(tmp_path: Path, closed: Distribution) -> None:

@@ -59,6 +59,14 @@ class Containerd:
         finally:
             self._forget(reference)
 
+    def fetch(self, reference: str, hosts: Path) -> None:
+        """Fetch the content of an image, whatever its platform, and unpack nothing.
+
+        Raises:
+            CommandFailedError: it could not be fetched.
+        """
+        self._ctr("content", "fetch", "--all-platforms", "--hosts-dir", str(hosts), reference)
+
     def answers(self) -> bool:
         """Whether it takes commands."""
         try:

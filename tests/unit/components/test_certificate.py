@@ -11,7 +11,6 @@ from cryptography import x509
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 
-from components import certificate_authority
 from components.certificate import (
     OwnCertificate,
     OwnCertificateProvider,
@@ -143,7 +142,7 @@ def test_private_keys_and_passwords_are_secrets() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few rounds as bcrypt allows."""
     salt = bcrypt.gensalt
-    monkeypatch.setattr(certificate_authority.bcrypt, "gensalt", lambda: salt(4))
+    monkeypatch.setattr(bcrypt, "gensalt", lambda: salt(4))
 
 
 def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> None:

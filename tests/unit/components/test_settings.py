@@ -16,7 +16,7 @@ from components.settings.caches import DEFAULT_IMAGE
 from components.settings.mistakes import in_yaml
 from components.upstreams import CATALOGUE
 from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.parsed_settings import caches_of, volume_storage_of
 
 ROOT = Path(__file__).resolve().parents[3]
 STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
@@ -73,10 +73,11 @@ def test_what_is_written_wins_over_the_catalogue() -> None:
 
 
 def test_defaults_keep_everything_for_ever() -> None:
-    caches = caches_of(parse({"upstreams": ONE}))
+    parsed = parse({"upstreams": ONE})
+    caches = caches_of(parsed)
 
     assert caches.image == DEFAULT_IMAGE
-    assert caches.storage.on_destroy == "keep"
+    assert volume_storage_of(parsed).on_destroy == "keep"
     assert caches.ttl == "never"
     assert caches.mirror_host == "auto"
     assert caches.publish_on is None
@@ -433,7 +434,7 @@ def test_logs_are_bounded(logs: dict[str, Any], line: str) -> None:
 def test_storage_is_kept_or_deleted() -> None:
     for choice in ("keep", "delete"):
         caches = {"upstreams": ONE, "storage": {"onDestroy": choice}}
-        assert caches_of(parse(caches)).storage.on_destroy == choice
+        assert volume_storage_of(parse(caches)).on_destroy == choice
 
     assert mistake({"upstreams": ONE, "storage": {"onDestroy": "maybe"}}) == (
         "caches.storage.onDestroy: found 'maybe'; allowed: 'keep' or 'delete'"
@@ -648,7 +649,7 @@ def test_whatever_is_written_there_are_settings_or_a_settings_error(
         upstreams = caches_of(parsed).upstreams
         assert upstreams
         with_user = {host for host, one in upstreams.items() if one.username is not None}
-        assert parsed.passwords.keys() == with_user
+        assert parsed.secrets.passwords.keys() == with_user
         return
     assert re.search(r"^  (caches|passwords)\b.*: ", refused, re.MULTILINE)
 
@@ -820,10 +821,10 @@ def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> Non
 def test_a_stack_has_the_upstreams_and_ports_that_people_know(
     stack: str, ports: dict[str, int]
 ) -> None:
-    caches = caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
+    parsed = parse(of_stack(ROOT / f"Pulumi.{stack}.yaml"))
 
-    assert {host: one.port for host, one in caches.upstreams.items()} == ports
-    assert caches.storage.on_destroy == "keep"
+    assert {host: one.port for host, one in caches_of(parsed).upstreams.items()} == ports
+    assert volume_storage_of(parsed).on_destroy == "keep"
 
 
 def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
@@ -836,13 +837,12 @@ def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
 
 def test_the_ci_stack_keeps_nothing_and_shares_no_port_with_the_others() -> None:
     ci, *others = (
-        caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
-        for stack in ("ci", "dev", "guide")
+        parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")) for stack in ("ci", "dev", "guide")
     )
 
-    assert ci.storage.on_destroy == "delete"
-    taken = {one.port for caches in others for one in caches.upstreams.values()}
-    assert not taken & {one.port for one in ci.upstreams.values()}
+    assert volume_storage_of(ci).on_destroy == "delete"
+    taken = {one.port for other in others for one in caches_of(other).upstreams.values()}
+    assert not taken & {one.port for one in caches_of(ci).upstreams.values()}
 
 
 def test_the_project_declares_the_keys_that_are_read() -> None:

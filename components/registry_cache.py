@@ -119,7 +119,7 @@ class RegistryCache(pulumi.ComponentResource):
     def _place(self, network: docker.Network) -> Placement:
         caches = self._args.caches
         if isinstance(caches.placement, SwarmPlacement):
-            return OnSwarm(caches.placement, network.id)
+            return OnSwarm(self._prefix, caches.placement, network.id)
         return OnEngine(
             prefix=self._prefix,
             network=self._prefix,

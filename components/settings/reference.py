@@ -29,11 +29,17 @@ reported before anything is touched, with its place, what was found and what is 
 
 Editors check and complete a stack file by its first line:
 
-    # yaml-language-server: $schema=docs/stack-file.schema.json
+```yaml
+# yaml-language-server: $schema=docs/stack-file.schema.json
+```
 
 Passwords of upstreams are encrypted, and set by a command:
 
-    pulumi config set --secret --path 'passwords["docker.io"]'
+<!-- run by: README.md: pulumi config set -s dev --secret --path 'passwords["docker.io"]' -->
+
+```sh
+python3 -m toolchain run -- pulumi config set -s dev --secret --path 'passwords["docker.io"]'
+```
 """
 
 

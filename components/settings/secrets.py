@@ -90,10 +90,22 @@ def mistakes(written: Mapping[str, Any], plain: Collection[str], caches: Any) ->
     for path, value in found.items():
         yield from _in_one(path, value, wanted, is_plain=path[0] in plain)
     for path in sorted(wanted.keys() - found.keys(), key=str):
-        yield Mistake(path, f"missing, for {wanted[path]}; set it with {_set(path)}")
+        yield Mistake(path, f"missing, for {wanted[path]}; set it with {command(path)}")
     if written.get("readers") and not _kind(caches, "tls"):
         text = "found without caches.tls; allowed: with it, since passwords would go in the clear"
         yield Mistake(("readers",), text)
+
+
+def command(path: Path) -> str:
+    """The command that sets a secret: it asks for the value, or has it from a file.
+
+    Args:
+        path: where it is.
+    """
+    if len(path) == 1:
+        # It has several lines, and a terminal is read up to the first one's end.
+        return f"pulumi config set --secret {in_yaml(path)} < {in_yaml(path)}.pem"
+    return f"pulumi config set --secret --path '{in_yaml(path)}'"
 
 
 def _secret(values: Mapping[str, str] | None) -> Mapping[str, SecretStr]:
@@ -128,7 +140,7 @@ def _wanted(caches: Any) -> Wanted:
 
 def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterator[Mistake]:
     if is_plain:
-        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {_set(path)}")
+        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {command(path)}")
     if path not in wanted and path[0] != "readers":
         yield Mistake(path, f"found, but {_no_use_for(path)}")
     if not isinstance(value, str) or not value:
@@ -162,9 +174,3 @@ def _kind(caches: Any, key: str) -> str | None:
     if not isinstance(caches, Mapping) or not isinstance(caches.get(key), Mapping):
         return None
     return str(caches[key].get("kind", "own" if key == "tls" else ""))
-
-
-def _set(path: Path) -> str:
-    option = "--path " if len(path) > 1 else ""
-    name = f"'{in_yaml(path)}'" if len(path) > 1 else in_yaml(path)
-    return f"pulumi config set --secret {option}{name}"

@@ -6,12 +6,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from docker import DockerClient
 
-from tests.integration.support import front, http_pull, images, network, processes, team_bed
+from tests.integration.support import (
+    docker_cli,
+    front,
+    http_pull,
+    images,
+    network,
+    processes,
+    team_bed,
+)
+from tests.integration.support.containerd import Containerd
 from tests.integration.support.front import Front
 from tests.integration.support.polling import eventually
 from tests.integration.support.swarm import Host
@@ -113,6 +123,20 @@ def test_what_one_node_has_fetched_costs_the_upstream_nothing_through_the_other(
     # The tag is asked for again, the blobs are not.
     assert bed.upstream.sent() - before - once < OVERHEAD
     assert bed.store.size() > _blobs_size(bed)
+
+
+@pytest.mark.usefixtures("proxy")
+def test_an_engine_beside_the_swarm_and_a_containerd_of_this_machine_pull_from_it(
+    bed: Bed, containerd: Containerd
+) -> None:
+    image = bed.upstream.push_index()
+    endpoint = _endpoint(bed.hosts[1])
+
+    with bed.more_host("--insecure-registry", urlsplit(endpoint).netloc) as host:
+        by_docker = docker_cli.pull(endpoint, image, engine_host=host.engine.host)
+    by_containerd = containerd.pull("registry.example", image, {"registry.example": endpoint})
+
+    assert by_docker == by_containerd == image.digest
 
 
 @pytest.mark.usefixtures("proxy")

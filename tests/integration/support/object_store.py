@@ -112,8 +112,9 @@ class ObjectStore:
 
     def size(self) -> int:
         """How many bytes it has on its drive, for the bucket's objects and unfinished uploads."""
-        listed = processes.run("du", "--summarize", "--block-size=1", self._data)
-        return int(listed.split()[0])
+        du: list[str | Path] = ["du", "--summarize", "--block-size=1", self._data]
+        # Whatever its code: a file may go away as it is counted.
+        return int(processes.finish(du, within_s=STOP_WITHIN_S).stdout.split()[0])
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """The size of each object in the bucket, by its key."""

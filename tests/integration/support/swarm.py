@@ -44,18 +44,19 @@ class Host:
 
 
 @contextmanager
-def host(folder: Path, switch: Switch, name: str) -> Iterator[Host]:
+def host(folder: Path, switch: Switch, name: str, options: Sequence[str] = ()) -> Iterator[Host]:
     """Prepare a host, whose engine is not started, and remove all of it at the end.
 
     Args:
         folder: where its engine keeps its files; it is made.
         switch: what it is joined to.
         name: its name, and that of its network namespace.
+        options: more options of dockerd.
     """
     folder.mkdir()
     with (
         network.namespace(name),
-        private_engine.installed(folder, name) as engine,
+        private_engine.installed(folder, name, options) as engine,
     ):
         yield Host(name, engine, switch.join(name))
 

@@ -57,10 +57,14 @@ class Bed:
         return self.hosts[0]
 
     @contextmanager
-    def more_host(self) -> Iterator[Host]:
-        """One more host for a while, which is not in the swarm: a workstation, or a new node."""
+    def more_host(self, *options: str) -> Iterator[Host]:
+        """One more host for a while, which is not in the swarm: a workstation, or a new node.
+
+        Args:
+            options: more options of its dockerd.
+        """
         name = f"{self.switch.name}-{secrets.token_hex(2)}"
-        with swarm.host(self._folder / name, self.switch, name) as host:
+        with swarm.host(self._folder / name, self.switch, name, options) as host:
             host.engine.start()
             host.engine.load(self._image)
             yield host

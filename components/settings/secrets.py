@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from components import readers
 from components.settings.caches import upstreams_as_written
 from components.settings.mistakes import Mistake, Path, in_yaml
 
@@ -143,11 +144,16 @@ def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterat
         yield Mistake(path, f"found in plain text; allowed: encrypted, set with {command(path)}")
     if path not in wanted and path[0] != "readers":
         yield Mistake(path, f"found, but {_no_use_for(path)}")
+    is_reader = path[0] == "readers"
+    if is_reader and not readers.is_name(str(path[-1])):
+        yield Mistake(path, f"found no user name; allowed: {readers.ALLOWED_NAMES}")
     if not isinstance(value, str) or not value:
         what = "a password" if path[0] in {"passwords", "readers"} else "a key"
         yield Mistake(path, f"found no text; allowed: {what}")
-    if path[0] == "readers" and not re.fullmatch(r"[^\s:]+", str(path[-1])):
-        yield Mistake(path, "found a colon or a space in a user name; allowed: a name without")
+    elif is_reader and not readers.is_password(value):
+        yield Mistake(path, f"found another text; allowed: {readers.ALLOWED_PASSWORDS}")
+    elif path[0] == "s3Keys" and not re.fullmatch(r"[!-~]+", value):
+        yield Mistake(path, "found another text; allowed: a key, of ASCII without spaces")
 
 
 def _no_use_for(path: Path) -> str:

@@ -35,16 +35,6 @@ SLOW_S = 0.4
 OVERHEAD = 20_000
 """Bytes that manifests and errors may have, beside blobs."""
 
-pytestmark = pytest.mark.skipif(
-    bool(team_bed.why_impossible()), reason=team_bed.why_impossible() or "possible"
-)
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    with team_bed.running(tmp_path_factory.mktemp("bed")) as running:
-        yield running
-
 
 @pytest.fixture(scope="module")
 def proxy(bed: Bed) -> Iterator[Front]:
@@ -231,6 +221,7 @@ def test_containers_of_two_hosts_see_each_other_on_an_overlay_network(bed: Bed) 
         )
 
 
+@pytest.mark.usefixtures("beds_are_possible")
 def test_a_bed_goes_away_without_leftovers_also_after_a_failure(
     tmp_path: Path, engine: DockerClient
 ) -> None:

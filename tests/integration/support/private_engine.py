@@ -90,10 +90,7 @@ class PrivateEngine:
         """Kill it with all that runs on it, as a host that loses its power."""
         assert self._process is not None
         # Again, for what one has started before it was killed.
-        while running := network.pids(self._namespace):
-            for pid in running:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        eventually(self._kill_all, within_s=STOP_WITHIN_S, what="nothing runs on the engine")
         self._ended()
 
     @contextmanager
@@ -154,6 +151,13 @@ class PrivateEngine:
             shutil.rmtree(left)
         for container in containers:
             _remove_control_groups(container)
+
+    def _kill_all(self) -> bool:
+        running = network.pids(self._namespace)
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not running
 
     def _ended(self) -> None:
         assert self._process is not None

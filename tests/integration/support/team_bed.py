@@ -83,6 +83,7 @@ def running(folder: Path, hosts: int = 2, managers: int | None = None) -> Iterat
     name = f"it-{secrets.token_hex(3)}"
     image = folder / "image.tar"
     with ExitStack() as made:
+        made.callback(image.unlink, missing_ok=True)
         switch = made.enter_context(network.switch(name))
         names = [f"{name}-{number}" for number in range(1, hosts + 1)]
         nodes = [made.enter_context(swarm.host(folder / one, switch, one)) for one in names]
@@ -93,7 +94,6 @@ def running(folder: Path, hosts: int = 2, managers: int | None = None) -> Iterat
             store.start,
             functools.partial(private_engine.save, IMAGE, image),
         )
-        made.callback(image.unlink)
         if managers is None:
             managers = hosts if hosts >= QUORUM_FROM else 1
         _at_once(

@@ -264,7 +264,9 @@ def declare(*, preview: bool = False, caches: Mapping[str, Any] = CACHES) -> Gra
 
     def program() -> None:
         facts = EngineFacts("172.17.0.1", {})
-        cache = RegistryCache("caches", RegistryCacheArgs("dev", caches_of(parsed), {}, facts))
+        cache = RegistryCache(
+            "caches", RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, facts)
+        )
         cached = ImageSet("images", ImageSetArgs(IMAGES, cache))
         pulumi.export("images", cached.digests)
 
@@ -291,8 +293,8 @@ def test_the_resource_knows_where_each_cache_and_its_storage_is(*, preview: bool
     assert caches.keys() == CACHES["upstreams"].keys()
     assert caches["quay.io"] == {
         "endpoint": "http://127.0.0.1:5002",
-        "container": "registry-dev-quay.io",
-        "volume": "registry-dev-quay.io",
+        "name": "registry-dev-quay.io",
+        "storage": "registry-dev-quay.io",
         "image": "registry:3.1.2",
     }
 

@@ -49,7 +49,7 @@ def test_a_stacks_own_caches_are_on_offer_once_they_are_there(*, preview: bool) 
     caches: list[RegistryCache] = []
 
     def offer() -> Mirrors:
-        args = RegistryCacheArgs("dev", caches_of(parsed), {}, EngineFacts(GATEWAY, {}))
+        args = RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {}))
         caches.append(RegistryCache("caches", args))
         return mirrors.of_cache(caches[0])
 

@@ -146,7 +146,7 @@ def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: boo
     def program() -> None:
         cache = RegistryCache(
             "caches",
-            RegistryCacheArgs("dev", caches_of(parsed), {}, EngineFacts(GATEWAY, {})),
+            RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {})),
         )
         TalosCluster("demo", TalosClusterArgs(cluster(), mirrors.of_cache(cache), FOLDER))
 

@@ -307,7 +307,7 @@ class OnSwarm:
         return docker.ServiceTaskSpecContainerSpecArgs(
             # By name: an ID is one engine's own.
             image=process.image_reference,
-            labels=label.inputs(process.labels),
+            # No labels: the provider would replace the service when one changes.
             env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
             secrets=files.secrets,
             mounts=[

@@ -10,13 +10,14 @@ import pulumi
 from components import engine
 
 POLL_S = 0.5
-# Each node in its turn drains for up to a minute and starts anew.
-CONVERGED_WITHIN_S = 600
+# A node that is stopping drains for up to a minute before its next cache starts.
+STUCK_AFTER_S = 90
 TOLD_AFTER_S = 2
+PULLING = "a node gets the image"
 FAILED = ("paused", "rollback_started", "rollback_completed", "rollback_paused")
 
 
-class SwarmError(Exception):
+class SwarmError(pulumi.RunError):
     """A service does not run as it is declared."""
 
 
@@ -46,15 +47,20 @@ async def converged(service: Sequence[str]) -> str:
     ident, name = service
     if pulumi.runtime.is_dry_run():
         return name
-    started = time.monotonic()
-    told = ""
+    started = changed = time.monotonic()
+    last = ""
     while (missing := await engine.in_thread(_missing, ident)) is not None:
-        waited = time.monotonic() - started
-        if waited > CONVERGED_WITHIN_S:
-            raise SwarmError(f"the service {name} is not up after {waited:.0f} s: {missing}")
-        if waited > TOLD_AFTER_S and missing != told:
-            pulumi.log.info(f"{name}: {missing}")
-            told = missing
+        now = time.monotonic()
+        if missing != last:
+            last, changed = missing, now
+            if now - started > TOLD_AFTER_S:
+                pulumi.log.info(f"{name}: {missing}")
+        # How long a node takes to pull the image depends on its link.
+        if now - changed > STUCK_AFTER_S and PULLING not in missing:
+            raise SwarmError(
+                f"the service {name} is not up, and nothing has changed for {STUCK_AFTER_S} s: "
+                f"{missing}; see: docker service ps --no-trunc {name}"
+            )
         await asyncio.sleep(POLL_S)
     return name
 
@@ -98,8 +104,10 @@ def _missing(ident: str) -> str | None:
     status = service["ServiceStatus"]
     if status["DesiredTasks"] == len(running) == status["RunningTasks"] != 0:
         return None if update.get("State") != "updating" else "its last node is watched"
-    said = "; ".join(sorted(_said(current)))
-    return f"{len(running)} of {status['DesiredTasks']} nodes run it{f' ({said})' if said else ''}"
+    states = {task["Status"]["State"] for task in current}
+    said = sorted(_said(current)) + ([PULLING] if "preparing" in states else [])
+    details = f" ({'; '.join(said)})" if said else ""
+    return f"{len(running)} of {status['DesiredTasks']} nodes run it{details}"
 
 
 def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:

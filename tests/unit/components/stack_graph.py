@@ -20,10 +20,15 @@ STACK = "pulumi:pulumi:Stack"
 CONTAINER = "docker:index/container:Container"
 IMAGE = "docker:index/remoteImage:RemoteImage"
 NETWORK = "docker:index/network:Network"
+SECRET = "docker:index/secret:Secret"  # noqa: S105 - a type
+SERVICE = "docker:index/service:Service"
 VOLUME = "docker:index/volume:Volume"
 REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
 CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
+FILES_IN_SWARM = "talos-registry-cache:caches:FilesInSwarm"
+OWN_CERTIFICATE = "pulumi-python:dynamic/caches:OwnCertificate"
+PASSWORD_FILE = "pulumi-python:dynamic/caches:PasswordFile"  # noqa: S105 - a type
 IMAGE_SET = "talos-registry-cache:images:ImageSet"
 CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
 TALOS_CLUSTER = "talos-registry-cache:clusters:TalosCluster"
@@ -142,6 +147,34 @@ def cluster_made(name: str) -> dict[str, Any]:
     }
 
 
+def service_id(name: str) -> str:
+    """The ID that a service has once it is made."""
+    return f"{name}-id"
+
+
+CERTIFICATE_MADE = {
+    "ca": "the authority's certificate",
+    "caKey": "the authority's key",
+    "certificate": "the server's certificate",
+    "key": "the server's key",
+}
+"""What is known of a certificate once it is made."""
+
+
+# What is known of a resource once it is made, beside its inputs, by its type.
+_MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
+    IMAGE: lambda _, inputs: {"imageId": image_id(inputs["name"])},
+    CACHED_IMAGES: lambda _, inputs: {
+        "digests": {reference: digest(reference) for reference in inputs["images"]}
+    },
+    LOCAL_CLUSTER: lambda name, _: cluster_made(name),
+    # Pulumi ends a name that a program leaves to it by random letters.
+    SECRET: lambda name, _: {"name": f"{name}-1234567"},
+    OWN_CERTIFICATE: lambda *_: CERTIFICATE_MADE,
+    PASSWORD_FILE: lambda *_: {"content": "the password file"},
+}
+
+
 class _NoProvider(mocks.Mocks):
     """Nothing comes here: the monitor answers by itself, and the program asks no provider."""
 
@@ -173,12 +206,11 @@ class _Monitor(mocks.MockMonitor):
             return resource_pb2.RegisterResourceResponse(urn=urn, object=request.object)
         made = struct_pb2.Struct()
         made.CopyFrom(request.object)
-        if request.type == IMAGE:
-            made["imageId"] = image_id(made["name"])
-        if request.type == CACHED_IMAGES:
-            made["digests"] = {reference: digest(reference) for reference in made["images"]}
-        if request.type == LOCAL_CLUSTER:
-            made.update(cluster_made(request.name))
+        if answer := _MADE.get(request.type):
+            made.update(answer(request.name, made))
+        for name in request.additionalSecretOutputs:
+            if name in made.fields:
+                made[name] = _encrypted(made[name])
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
@@ -219,6 +251,10 @@ class _Hooks:
 
     def register_resource_hook(self, hook: ResourceHook) -> None:
         self.by_name[hook.name] = hook.callback
+
+
+def _encrypted(value: Any) -> dict[str, Any]:
+    return {rpc._special_sig_key: rpc._special_secret_sig, "value": value}
 
 
 def _values(sent: Any) -> Any:

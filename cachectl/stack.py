@@ -14,12 +14,16 @@ from docker.models.containers import Container
 
 from cachectl.errors import CachectlError, UsageError
 from components import labels
+from registry.endpoints import Endpoint, Endpoints
 from registry.throwaway import PORT, STORAGE_FOLDER
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.
 ENGINE_WITHIN_S = 600
 HEALTHY_WITHIN_S = 60.0
 POLL_S = 0.1
+
+Reader = tuple[str, str]
+"""User name and password of somebody who may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Cache:
         remote_url: the registry API of its upstream, or None for one that serves only.
         volume: the volume that holds what is cached.
         image: the ID of its image.
+        ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
     """
 
     registry: str
@@ -47,6 +52,7 @@ class Cache:
     remote_url: str | None
     volume: str
     image: str
+    ca: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,16 @@ class Stack:
     name: str
     caches: Mapping[str, Cache]
 
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """The URL of each cache on this machine, by registry host."""
+    def endpoints(self, reader: Reader | None = None) -> Endpoints:
+        """Each cache as this machine reaches it, by registry host.
+
+        Args:
+            reader: who asks; nobody where it is left out.
+        """
         return {
-            registry: cache.endpoint for registry, cache in self.caches.items() if cache.endpoint
+            registry: Endpoint(cache.endpoint, cache.ca, *(reader or ()))
+            for registry, cache in self.caches.items()
+            if cache.endpoint
         }
 
     def only(self, registries: Iterable[str]) -> Mapping[str, Cache]:
@@ -172,6 +183,7 @@ def _cache(container: Container) -> Cache | None:
     environment = dict(
         variable.partition("=")[::2] for variable in attributes["Config"]["Env"] or []
     )
+    ca = container.labels.get(labels.CA)
     # Loopback first; an address that is left empty is any.
     addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
     return Cache(
@@ -179,11 +191,12 @@ def _cache(container: Container) -> Cache | None:
         container=str(container.name),
         is_running=container.status == "running",
         health=_health(container),
-        endpoint=_url(addresses[0]),
-        mirror=_url(addresses[-1]),
+        endpoint=_url(addresses[0], ca),
+        mirror=_url(addresses[-1], ca),
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         volume=volume,
         image=attributes["Image"],
+        ca=ca,
     )
 
 
@@ -198,6 +211,7 @@ def _is_loopback(address: str) -> bool:
     return bool(address) and ip_address(address).is_loopback
 
 
-def _url(bound: Mapping[str, str]) -> str:
+def _url(bound: Mapping[str, str], ca: str | None) -> str:
+    scheme = "http" if ca is None else "https"
     host = bound["HostIp"] if bound["HostIp"] not in {"", "0.0.0.0"} else "127.0.0.1"  # noqa: S104
-    return f"http://{host}:{bound['HostPort']}"
+    return f"{scheme}://{host}:{bound['HostPort']}"

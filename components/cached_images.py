@@ -8,9 +8,13 @@ import pulumi
 from pulumi import dynamic
 
 from components import dynamic_provider
+from components.trust import Trust
 from registry.errors import RegistryError
 
 Properties = Mapping[str, Any]
+
+# A changed password is tried at once, and not when a node needs it.
+WARMED_BY = ("images", "caches", "ca", "reader")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -25,6 +29,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
+        trust: Trust,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -33,9 +38,15 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             name: name of the resource.
             images: the platform of each, by its reference.
             caches: endpoint, volume and image of each cache, by registry host.
+            trust: what lets this machine in there.
             opts: options of the resource.
         """
-        inputs = {"stack": pulumi.get_stack(), "images": images, "caches": caches}
+        inputs = {
+            "stack": pulumi.get_stack(),
+            "images": images,
+            "caches": caches,
+            **trust.inputs(),
+        }
         outputs = dict.fromkeys(("digests", "missing"))
         super().__init__(CachedImagesProvider(), name, {**inputs, **outputs}, opts)
 
@@ -51,7 +62,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """What has changed: nothing replaces, since forgetting an image drops nothing."""
-        is_changed = any(olds.get(key) != news.get(key) for key in ("images", "caches"))
+        is_changed = any(olds.get(key) != news.get(key) for key in WARMED_BY)
         return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:

@@ -7,6 +7,7 @@ PROJECT = "talos-registry-cache"
 STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
 CA = f"{PROJECT}.ca"
+"""The certificate of the authority that clients trust, PEM; a cache without TLS has none."""
 
 
 def of_stack(stack: str) -> Mapping[str, str]:

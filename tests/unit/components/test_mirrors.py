@@ -82,6 +82,24 @@ def test_the_caches_of_another_stack_are_on_offer_and_nothing_is_waited_for(
     assert offered.after == ()
 
 
+def test_what_lets_clients_in_comes_from_the_other_stack_as_well() -> None:
+    reader = {"username": "adam", "password": "s3cret"}
+
+    def offer() -> Mirrors:
+        found = mirrors.of_stack("dev")
+        pulumi.export("ca", found.trust.ca)
+        pulumi.export("reader", found.trust.reader)
+        return found
+
+    closed, _ = told(
+        offer, stack="qemu", other_stacks={OTHER: {**OUTPUTS, "ca": "PEM", "reader": reader}}
+    )
+    is_open, _ = told(offer, stack="qemu", other_stacks={OTHER: OUTPUTS})
+
+    assert (closed["ca"], closed["reader"]) == ("PEM", reader)
+    assert (is_open.get("ca"), is_open.get("reader")) == (None, None)
+
+
 @pytest.mark.parametrize("outputs", [{}, {"clusters": {}}])
 def test_another_stack_that_has_no_caches_ends_the_program_without_a_traceback(
     outputs: dict[str, Any],

@@ -208,9 +208,8 @@ class _Monitor(mocks.MockMonitor):
         made.CopyFrom(request.object)
         if answer := _MADE.get(request.type):
             made.update(answer(request.name, made))
-        for name in request.additionalSecretOutputs:
-            if name in made.fields:
-                made[name] = _encrypted(made[name])
+        for name in set(request.additionalSecretOutputs) - _encrypted(request.object):
+            made[name] = {rpc._special_sig_key: rpc._special_secret_sig, "value": made[name]}
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
@@ -253,8 +252,10 @@ class _Hooks:
         self.by_name[hook.name] = hook.callback
 
 
-def _encrypted(value: Any) -> dict[str, Any]:
-    return {rpc._special_sig_key: rpc._special_secret_sig, "value": value}
+def _encrypted(sent: Any) -> set[str]:
+    """The properties that were sent as secrets."""
+    values = _values(json_format.MessageToDict(sent))
+    return {name for name, value in values.items() if isinstance(value, Secret)}
 
 
 def _values(sent: Any) -> Any:

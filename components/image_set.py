@@ -13,7 +13,6 @@ from components.registry_cache import RegistryCache
 from components.settings import Caches
 from components.settings.images import Images
 from components.settings.mistakes import Mistake
-from components.trust import OPEN, Trust
 from registry import reference
 from registry.errors import InvalidReferenceError
 from talos import command_line
@@ -31,12 +30,10 @@ class ImageSetArgs:
     Attributes:
         images: the platform of each, by its canonical reference.
         cache: the caches that are to have them.
-        trust: what lets this machine in there.
     """
 
     images: Mapping[str, str]
     cache: RegistryCache
-    trust: Trust = OPEN
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -57,7 +54,7 @@ class ImageSet(pulumi.ComponentResource):
             name,
             images=args.images,
             caches=args.cache.caches,
-            trust=args.trust,
+            trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests

@@ -36,10 +36,10 @@ class Mirrors:
 NONE = Mirrors()
 
 
-def of_cache(cache: RegistryCache, trust: Trust = OPEN) -> Mirrors:
+def of_cache(cache: RegistryCache) -> Mirrors:
     """The mirrors of the stack's own caches."""
     endpoints = {host: proxy.endpoint for host, proxy in cache.proxies.items()}
-    return Mirrors(cache.mirrors, endpoints, [cache], trust)
+    return Mirrors(cache.mirrors, endpoints, [cache], cache.trust)
 
 
 def of_stack(stack: str) -> Mirrors:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pulumi
 import pulumi_docker as docker
@@ -62,7 +62,7 @@ class Process:
     log_max_size: str
     log_max_files: int
     memory_limit_mib: int
-    labels: Mapping[str, pulumi.Input[str]]
+    labels: Mapping[str, pulumi.Input[Any]]
 
     @property
     def variables(self) -> list[str]:

@@ -19,7 +19,7 @@ class Trust:
         reader: who asks, made a secret here; None where everybody may.
     """
 
-    ca: pulumi.Input[str | None] = None
+    ca: pulumi.Input[str] | pulumi.Output[str | None] | None = None
     reader: pulumi.Input[Reader | None] = field(default=None, repr=False)
 
     def inputs(self) -> dict[str, Any]:

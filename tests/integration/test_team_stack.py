@@ -1,13 +1,15 @@
 """The stack of a team: the same caches on the nodes of a Swarm, over one object store."""
 
+import functools
 import json
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from tests.integration.support import front, images, swarm_belongings, team, team_bed
+from tests.integration.support import images, swarm_belongings, team, team_bed
 from tests.integration.support.polling import eventually
+from tests.integration.support.swarm import Host
 from tests.integration.support.team import READER, Team
 
 BLOBS = 1 + len(images.LAYER_SIZES)
@@ -91,14 +93,18 @@ def test_destroy_leaves_nothing_on_the_swarm_and_keeps_what_is_stored(up: Team) 
 
     assert swarm_belongings.of_stack(up.bed.manager.engine.host, up.stack.name) == {}
     for host in up.bed.hosts:
-        with host.engine.client() as engine:
-            eventually(
-                lambda engine=engine: not engine.containers.list(all=True),
-                within_s=30,
-                what=f"{host.name} has no container",
-            )
+        eventually(
+            functools.partial(_has_no_container, host),
+            within_s=30,
+            what=f"{host.name} has no container",
+        )
     assert up.bed.store.objects() == kept
     up.stack.up()
     asked = len(up.front.blobs_served())
     assert up.pull(up.bed.hosts[-1], image).digest == image.digest
     assert len(up.front.blobs_served()) == asked
+
+
+def _has_no_container(host: Host) -> bool:
+    with host.engine.client() as engine:
+        return not engine.containers.list(all=True)

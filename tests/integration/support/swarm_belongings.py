@@ -1,5 +1,7 @@
 """What a stack has on a Swarm, found by its label."""
 
+import functools
+
 from tests.integration.support import processes
 from tests.integration.support.belongings import STACK_LABEL
 from tests.integration.support.polling import eventually
@@ -18,7 +20,7 @@ def remove(host: str, stack: str) -> None:
     """Remove all that a stack has, whatever state it is in."""
     for kind in KINDS:
         eventually(
-            lambda kind=kind: _removed(host, kind, stack),
+            functools.partial(_removed, host, kind, stack),
             within_s=GONE_WITHIN_S,
             what=f"each {kind} is gone",
         )

@@ -72,10 +72,13 @@ class Team:
 
         return eventually(settled, within_s=TIMEOUT_S, what="the store is at rest")
 
-    def hosts_folder(self) -> Path:
+    def hosts_folder(self, then: str = "") -> Path:
         """What a containerd that trusts it, and may read, takes for its `--hosts-dir`.
 
         It names all nodes, and a pull goes on to the next one where one does not answer.
+
+        Args:
+            then: URL of the registry itself, which comes after them.
         """
         folder = self.folder / f"hosts-{secrets.token_hex(4)}"
         authority = folder / "ca.crt"
@@ -83,8 +86,10 @@ class Team:
         file.parent.mkdir(parents=True)
         authority.write_text(self.stack.outputs()["ca"])
         credentials = base64.b64encode(f"{READER}:{self.password}".encode()).decode()
+        server = f'server = "{then}"\n' if then else ""
         file.write_text(
-            "".join(
+            server
+            + "".join(
                 f'[host."{endpoint(host)}"]\n'
                 'capabilities = ["pull", "resolve"]\n'
                 f'ca = "{authority}"\n'

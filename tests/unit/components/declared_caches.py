@@ -43,7 +43,8 @@ def declare(
     def program() -> None:
         cache = RegistryCache("caches", args)
         pulumi.export("caches", cache.caches)
-        pulumi.export("ca", cache.ca)
+        for name, value in cache.trust.inputs().items():
+            pulumi.export(name, value)
 
     with pytest.MonkeyPatch.context() as patched:
         engine = FakeEngine().serve(patched)

@@ -27,6 +27,7 @@ REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
 CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
 FILES_IN_SWARM = "talos-registry-cache:caches:FilesInSwarm"
+OWN_AUTHORITY = "pulumi-python:dynamic/caches:OwnAuthority"
 OWN_CERTIFICATE = "pulumi-python:dynamic/caches:OwnCertificate"
 PASSWORD_FILE = "pulumi-python:dynamic/caches:PasswordFile"  # noqa: S105 - a type
 IMAGE_SET = "talos-registry-cache:images:ImageSet"
@@ -118,10 +119,17 @@ def run(
         await run_pulumi_func(lambda: _returning_none(program))
         root = get_root_resource()
         assert isinstance(root, Stack)
-        outputs = await pulumi.Output.from_input(root.outputs).future(with_unknowns=True)
-        return Graph(tuple(monitor.declared(hooks.by_name)), outputs or {})
+        outputs = {name: await _told(value) for name, value in root.outputs.items()}
+        return Graph(tuple(monitor.declared(hooks.by_name)), outputs)
 
     return asyncio.run(main())
+
+
+async def _told(value: Any) -> Any:
+    """An output of a stack, marked where it is a secret."""
+    output = pulumi.Output.from_input(value)
+    known = await output.future(with_unknowns=True)
+    return Secret(known) if await output.is_secret() else known
 
 
 def _returning_none(program: Callable[[], object]) -> None:
@@ -152,14 +160,11 @@ def service_id(name: str) -> str:
     return f"{name}-id"
 
 
-CERTIFICATE_MADE = {
-    "ca": "the authority's certificate",
-    "caKey": "the authority's key",
-    "certificate": "the server's certificate",
-    "key": "the server's key",
-}
-"""What is known of a certificate once it is made."""
+AUTHORITY_MADE = {"ca": "the authority's certificate", "caKey": "the authority's key"}
+"""What is known of an authority once it is made."""
 
+CERTIFICATE_MADE = {"certificate": "the server's certificate", "key": "the server's key"}
+"""What is known of a certificate once it is made."""
 
 # What is known of a resource once it is made, beside its inputs, by its type.
 _MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
@@ -170,6 +175,7 @@ _MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
     LOCAL_CLUSTER: lambda name, _: cluster_made(name),
     # Pulumi ends a name that a program leaves to it by random letters.
     SECRET: lambda name, _: {"name": f"{name}-1234567"},
+    OWN_AUTHORITY: lambda *_: AUTHORITY_MADE,
     OWN_CERTIFICATE: lambda *_: CERTIFICATE_MADE,
     PASSWORD_FILE: lambda *_: {"content": "the password file"},
 }

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from tests.unit.components.declared_caches import GATEWAY, ON_SWARM, PEM, S3_KEYS, declare
 from tests.unit.components.stack_graph import (
+    AUTHORITY_MADE,
     CERTIFICATE_MADE,
     CONTAINER,
+    OWN_AUTHORITY,
     OWN_CERTIFICATE,
     PASSWORD_FILE,
     SECRET,
@@ -54,7 +56,7 @@ def test_caches_are_open_and_speak_plain_http_unless_settings_say_otherwise() ->
     assert files(graph).keys() == {"helper"}
     assert graph.outputs["ca"] is None
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "http://127.0.0.1:5002"
-    for kind in (OWN_CERTIFICATE, PASSWORD_FILE):
+    for kind in (OWN_AUTHORITY, OWN_CERTIFICATE, PASSWORD_FILE):
         assert graph.all(kind) == []
 
 
@@ -67,8 +69,10 @@ def test_the_certificate_of_the_stack_s_own_authority_is_that_of_every_cache(
 ) -> None:
     graph = declare({**UPSTREAMS, **caches})
 
+    (authority,) = graph.all(OWN_AUTHORITY)
     (certificate,) = graph.all(OWN_CERTIFICATE)
-    assert certificate.parent == "caches"
+    assert (authority.parent, certificate.parent) == ("caches", "caches")
+    assert certificate.inputs["caKey"] == Secret(AUTHORITY_MADE["caKey"])
     for host in ("docker.io", "quay.io"):
         assert environment(graph, host).items() >= TLS_VARIABLES.items()
     assert files(graph)["server.crt"] == CERTIFICATE_MADE["certificate"]
@@ -79,10 +83,10 @@ def test_the_certificate_of_the_stack_s_own_authority_is_that_of_every_cache(
 def test_what_clients_have_to_trust_is_an_output_and_a_label_of_each_cache() -> None:
     graph = declare({**UPSTREAMS, "tls": {}})
 
-    assert graph.outputs["ca"] == CERTIFICATE_MADE["ca"]
+    assert graph.outputs["ca"] == AUTHORITY_MADE["ca"]
     for host in ("docker.io", "quay.io"):
         cache = graph.one(CONTAINER, f"{host}-container").inputs
-        assert labels_of(cache)[CA_LABEL] == CERTIFICATE_MADE["ca"]
+        assert labels_of(cache)[CA_LABEL] == AUTHORITY_MADE["ca"]
         assert CA_LABEL not in labels_of(graph.one(VOLUME, f"{host}-storage").inputs)
 
 
@@ -109,8 +113,8 @@ def test_the_certificate_has_each_name_by_which_clients_come(
 
 def test_the_authority_has_a_name_that_people_know_and_certificates_take() -> None:
     def named(stack: str) -> Any:
-        (certificate,) = declare({**UPSTREAMS, "tls": {}}, stack=stack).all(OWN_CERTIFICATE)
-        return certificate.inputs["commonName"]
+        (authority,) = declare({**UPSTREAMS, "tls": {}}, stack=stack).all(OWN_AUTHORITY)
+        return authority.inputs["commonName"]
 
     assert named("team") == "Registry caches of team"
     assert len(named("t" * 100)) == 64
@@ -128,7 +132,7 @@ def test_a_given_certificate_is_that_of_every_cache_and_its_authority_is_told(
     assert graph.outputs["ca"] == ca
     cache = graph.one(CONTAINER, "quay.io-container").inputs
     assert labels_of(cache).get(CA_LABEL) == ca
-    assert graph.all(OWN_CERTIFICATE) == []
+    assert graph.all(OWN_AUTHORITY) == graph.all(OWN_CERTIFICATE) == []
 
 
 # Readers
@@ -148,6 +152,19 @@ def test_readers_are_asked_for_their_password() -> None:
         }.items()
     )
     assert files(graph)["readers"] == Secret("the password file")
+
+
+@pytest.mark.parametrize(
+    ("names", "reader"), [(["eve", "adam"], "adam"), (["adam", "nodes", "eve"], "nodes")]
+)
+def test_nodes_come_as_the_reader_of_that_name_or_the_first_and_that_is_a_secret(
+    names: list[str], reader: str
+) -> None:
+    readers = {name: f"password of {name}" for name in names}
+    graph = declare({**UPSTREAMS, "tls": {}}, secrets={"readers": readers})
+
+    assert graph.outputs["reader"] == Secret({"username": reader, "password": readers[reader]})
+    assert declare({**UPSTREAMS, "tls": {}}).outputs["reader"] is None
 
 
 def test_every_cache_has_the_files_that_close_it_be_its_credentials_its_own_or_not() -> None:
@@ -224,7 +241,7 @@ def test_a_closed_swarm_is_told_the_same_and_has_the_same_files() -> None:
     assert {one["fileMode"] for one in spec["secrets"] if "helper" not in one["fileName"]} == {
         0o444
     }
-    assert labels_of(spec)[CA_LABEL] == CERTIFICATE_MADE["ca"]
+    assert labels_of(spec)[CA_LABEL] == AUTHORITY_MADE["ca"]
     (certificate,) = graph.all(OWN_CERTIFICATE)
     assert certificate.inputs["names"] == ["caches.test"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.components.declared_caches import GATEWAY, ON_SWARM, PEM, S3_KEYS, declare
@@ -290,7 +290,8 @@ PLACES: list[Callable[[], Mapping[str, Any]]] = [
 ]
 
 
-@settings(max_examples=25, deadline=None)
+# Not made small when one fails, which takes minutes and makes nothing clearer.
+@settings(max_examples=25, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(
     texts=st.lists(A_SECRET, min_size=6, max_size=6, unique=True),
     place=st.sampled_from(PLACES),

@@ -94,8 +94,8 @@ def _missing(ident: str) -> str | None:
             f"the service {service['Spec']['Name']} was not updated and is as before: {said}; "
             "see: docker service ps --no-trunc, and then `up --refresh`"
         )
-    wanted = service["Spec"]["TaskTemplate"]["ContainerSpec"]
-    current = [task for task in tasks if task["Spec"]["ContainerSpec"] == wanted]
+    template = service["Spec"]["TaskTemplate"].items()
+    current = [task for task in tasks if task["Spec"].items() <= template]
     running = [
         task
         for task in current

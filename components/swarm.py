@@ -14,7 +14,8 @@ POLL_S = 0.5
 STUCK_AFTER_S = 90
 TOLD_AFTER_S = 2
 PULLING = "a node gets the image"
-FAILED = ("paused", "rollback_started", "rollback_completed", "rollback_paused")
+ENDING = {"updating": "its last node is watched", "rollback_started": "it is taken back"}
+FAILED = ("paused", "rollback_completed", "rollback_paused")
 
 
 class SwarmError(pulumi.RunError):
@@ -85,10 +86,13 @@ def _missing(ident: str) -> str | None:
         SwarmError: it will not come to that.
     """
     api = _api()
-    (service,) = api.services(filters={"id": ident}, status=True)
+    found = api.services(filters={"id": ident}, status=True)
+    if not found:
+        raise SwarmError("a service is gone that was just declared; see `up --refresh`")
+    service, tasks = found[0], api.tasks(filters={"service": ident})
     update = service.get("UpdateStatus") or {}
-    tasks = api.tasks(filters={"service": ident})
-    if update.get("State") in FAILED:
+    state = update.get("State", "completed")
+    if state in FAILED:
         said = "; ".join(sorted(_said(tasks))) or update.get("Message", "")
         raise SwarmError(
             f"the service {service['Spec']['Name']} was not updated and is as before: {said}; "
@@ -103,11 +107,12 @@ def _missing(ident: str) -> str | None:
     ]
     status = service["ServiceStatus"]
     if status["DesiredTasks"] == len(running) == status["RunningTasks"] != 0:
-        return None if update.get("State") != "updating" else "its last node is watched"
+        return None if state == "completed" else ENDING.get(state, state)
+    if status["DesiredTasks"] == 0:
+        return "no node may run it; see caches.placement.nodeLabels"
     states = {task["Status"]["State"] for task in current}
-    said = sorted(_said(current)) + ([PULLING] if "preparing" in states else [])
-    details = f" ({'; '.join(said)})" if said else ""
-    return f"{len(running)} of {status['DesiredTasks']} nodes run it{details}"
+    said = "; ".join([*sorted(_said(current)), *([PULLING] if "preparing" in states else [])])
+    return f"{len(running)} of {status['DesiredTasks']} nodes run it{said and f' ({said})'}"
 
 
 def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:

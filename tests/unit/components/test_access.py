@@ -234,14 +234,15 @@ def test_a_closed_swarm_is_told_the_same_and_has_the_same_files() -> None:
     graph = declare({**ON_SWARM, **closed}, secrets=secrets)
     on_engine = declare({**UPSTREAMS, **closed, "storage": ON_SWARM["storage"]}, secrets=secrets)
 
-    spec = graph.one(SERVICE, "quay.io-service").inputs["taskSpec"]["containerSpec"]
+    service = graph.one(SERVICE, "quay.io-service").inputs
+    spec = service["taskSpec"]["containerSpec"]
     assert environment(on_engine).items() <= spec["env"].items()
     names = {one["fileName"].removeprefix("/credentials/") for one in spec["secrets"]}
     assert names == files(on_engine).keys()
     assert {one["fileMode"] for one in spec["secrets"] if "helper" not in one["fileName"]} == {
         0o444
     }
-    assert labels_of(spec)[CA_LABEL] == AUTHORITY_MADE["ca"]
+    assert labels_of(service)[CA_LABEL] == AUTHORITY_MADE["ca"]
     (certificate,) = graph.all(OWN_CERTIFICATE)
     assert certificate.inputs["names"] == ["caches.test"]
 

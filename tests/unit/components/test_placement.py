@@ -157,7 +157,7 @@ def test_it_is_probed_as_a_container_is() -> None:
     } | {"startPeriod": "0s"}
 
 
-def test_service_and_container_have_the_labels() -> None:
+def test_a_service_has_the_labels_and_its_containers_none_that_would_replace_it() -> None:
     graph = on_swarm()
 
     labels = [
@@ -165,7 +165,7 @@ def test_service_and_container_have_the_labels() -> None:
         {"label": "talos-registry-cache.upstream", "value": "quay.io"},
     ]
     assert service(graph).inputs["labels"] == labels
-    assert container(graph)["labels"] == labels
+    assert "labels" not in container(graph)
 
 
 def test_it_does_what_a_container_does() -> None:

@@ -71,7 +71,12 @@ def test_a_service_that_was_just_made_has_no_tasks_and_is_not_up(service: FakeSe
 
     service.desired = 0
 
-    assert missing(service) == "0 of 0 nodes run it"
+    assert missing(service) == "no node may run it; see caches.placement.nodeLabels"
+
+
+def test_a_service_that_is_gone_is_told(service: FakeService) -> None:
+    with pytest.raises(SwarmError, match="a service is gone"):
+        swarm._missing(f"not-{service.id}")
 
 
 @pytest.mark.parametrize("state", ["new", "pending", "preparing", "starting", "rejected"])
@@ -79,7 +84,8 @@ def test_a_node_that_does_not_run_it_yet_is_missing(service: FakeService, state:
     service.add_task()
     service.add_task(state)
 
-    assert missing(service) == "1 of 2 nodes run it"
+    pulls = " (a node gets the image)" if state == "preparing" else ""
+    assert missing(service) == f"1 of 2 nodes run it{pulls}"
 
 
 def test_what_tasks_say_that_cannot_run_is_told_once(service: FakeService) -> None:
@@ -121,9 +127,7 @@ def test_a_service_is_not_there_before_its_last_node_has_been_watched(service: F
     assert missing(service) == "its last node is watched"
 
 
-@pytest.mark.parametrize(
-    "state", ["paused", "rollback_started", "rollback_completed", "rollback_paused"]
-)
+@pytest.mark.parametrize("state", ["paused", "rollback_completed", "rollback_paused"])
 def test_an_update_that_failed_is_told_with_what_the_tasks_said(
     service: FakeService, state: str
 ) -> None:
@@ -201,17 +205,18 @@ def test_a_preview_waits_for_nothing(service: FakeService) -> None:
     assert stack_graph.run(program, preview=True).outputs == {"name": NAME}
 
 
-def test_a_service_that_is_not_up_in_time_is_told_with_what_it_lacks(
+def test_a_service_that_is_stuck_is_told_with_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, service: FakeService
 ) -> None:
-    monkeypatch.setattr(swarm, "CONVERGED_WITHIN_S", 0)
+    monkeypatch.setattr(swarm, "STUCK_AFTER_S", 0)
     service.add_task("pending", error="no suitable node")
 
     with pytest.raises(SwarmError) as failed:
         asyncio.run(swarm.converged([service.id, service.name]))
 
     assert str(failed.value) == (
-        f"the service {NAME} is not up after 0 s: 0 of 2 nodes run it (no suitable node)"
+        f"the service {NAME} is not up, and nothing has changed for 0 s: "
+        f"0 of 2 nodes run it (no suitable node); see: docker service ps --no-trunc {NAME}"
     )
 
 

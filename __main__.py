@@ -39,7 +39,10 @@ if stack.caches:
     if cache.ca:
         pulumi.export("ca", cache.ca)
     if images.by_platform:
-        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        cached = ImageSet(
+            "images",
+            ImageSetArgs(images.by_platform, cache, stack.caches.storage, stack.secrets.s3_keys),
+        )
         offered = offered.once(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cachectl.errors import CachectlError
 from registry.object_store import Keys
 
-ACCESS, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - their names
+ACCESS, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 FILE, PROFILE, CA = "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_CA_BUNDLE"
 DEFAULT_FILE, DEFAULT_PROFILE = Path(".aws") / "credentials", "default"
 

@@ -25,6 +25,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
+        store: Mapping[str, Any] | None,
+        s3_keys: pulumi.Input[Mapping[str, str]] | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -32,10 +34,18 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         Args:
             name: name of the resource.
             images: the platform of each, by its reference.
-            caches: endpoint, volume and image of each cache, by registry host.
+            caches: endpoint, name, storage and image of each cache, by registry host.
+            store: the object store that they are in, or None; region, endpoint, pathStyle and ca.
+            s3_keys: its keys, which Pulumi encrypts.
             opts: options of the resource.
         """
-        inputs = {"stack": pulumi.get_stack(), "images": images, "caches": caches}
+        inputs = {
+            "stack": pulumi.get_stack(),
+            "images": images,
+            "caches": caches,
+            "store": store,
+            "s3Keys": s3_keys,
+        }
         outputs = dict.fromkeys(("digests", "missing"))
         super().__init__(CachedImagesProvider(), name, {**inputs, **outputs}, opts)
 
@@ -51,7 +61,9 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """What has changed: nothing replaces, since forgetting an image drops nothing."""
-        is_changed = any(olds.get(key) != news.get(key) for key in ("images", "caches"))
+        # A key of the store that was changed has to be in the state, for the next refresh.
+        keys = ("images", "caches", "store", "s3Keys")
+        is_changed = any(olds.get(key) != news.get(key) for key in keys)
         return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:

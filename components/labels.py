@@ -7,6 +7,7 @@ PROJECT = "talos-registry-cache"
 STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
 CA = f"{PROJECT}.ca"
+MIRROR = f"{PROJECT}.mirror"
 
 
 def of_stack(stack: str) -> Mapping[str, str]:

@@ -94,6 +94,7 @@ def _stopped(container: Container) -> Iterator[None]:
         yield
     finally:
         container.start()
+    container.reload()
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     while health(container) not in HEALTHY:
         if time.monotonic() > deadline:
@@ -113,7 +114,7 @@ def _roll(engine: DockerClient, one: Service) -> None:
         one.id, one.version, task_template={"ForceUpdate": forced}, fetch_current_spec=True
     )
     deadline = time.monotonic() + ROLLED_WITHIN_S
-    while not _has_rolled(one, forced):
+    while not _has_rolled(engine, one, forced):
         if time.monotonic() > deadline:
             raise ProcessError(
                 f"the nodes of {one.name} did not start anew within {ROLLED_WITHIN_S:.0f} s; "
@@ -122,7 +123,7 @@ def _roll(engine: DockerClient, one: Service) -> None:
         time.sleep(POLL_S)
 
 
-def _has_rolled(one: Service, forced: int) -> bool:
+def _has_rolled(engine: DockerClient, one: Service, forced: int) -> bool:
     one.reload()
     update = one.attrs.get("UpdateStatus") or {}
     if update.get("State") in FAILED:
@@ -130,7 +131,8 @@ def _has_rolled(one: Service, forced: int) -> bool:
             f"a node of {one.name} did not start anew: {update.get('Message')}; "
             f"see: docker service ps {one.name}"
         )
-    tasks = [task for task in one.tasks() if task["DesiredState"] == "running"]
+    api: Any = engine.api
+    tasks = api.tasks(filters={"service": one.id, "desired-state": "running"})
     return update.get("State") != "updating" and all(
         task["Spec"].get("ForceUpdate", 0) == forced and task["Status"]["State"] == "running"
         for task in tasks

@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_no_container_behind(
     caches: Caches, upstream: Upstream, engine: DockerClient, command: str
 ) -> None:
     image = upstream.push_index().name
-    volume = caches.stack.outputs()["caches"][HUB]["volume"]
+    volume = caches.stack.outputs()["caches"][HUB]["storage"]
     filters: dict[str, str | list[str] | bool] = {
         "label": f"talos-registry-cache.throwaway={volume}"
     }

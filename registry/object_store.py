@@ -3,6 +3,7 @@
 The layout is that of a volume, below the folder of the cache; see `registry.storage`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -197,7 +198,7 @@ def read(
         _explained("read"),
         ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE) as pool,
     ):
-        for _ in pool.map(take, (_entry(store, found) for found in _listed(store))):
+        for _ in pool.map(take, _entries(store)):
             pass
     return reading.storage(unfinished)
 
@@ -245,9 +246,16 @@ def _listed(store: "ObjectStore") -> Iterator["ObjectMeta"]:
         yield from page
 
 
-def _entry(store: "ObjectStore", found: "ObjectMeta") -> Entry:
-    modified = int(found["last_modified"].timestamp())
-    return Entry(found["path"], found["size"], modified, _content(store, found["path"]))
+def _entries(store: "ObjectStore") -> Iterator[Entry]:
+    """The objects, and once each the folders that they stand for."""
+    seen: set[str] = set()
+    for found in _listed(store):
+        path, modified = found["path"], int(found["last_modified"].timestamp())
+        for folder in _above(path):
+            if folder not in seen:
+                seen.add(folder)
+                yield Entry(folder, 0, modified, None)
+        yield Entry(path, found["size"], modified, _content(store, path))
 
 
 def _content(store: "ObjectStore", path: str) -> Callable[[], Iterator[bytes]]:
@@ -269,8 +277,11 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise StoreError(f"cannot {what} the object store: {said}") from error
+        said = str(error).partition("<?xml")[0].partition("\n")[0].rstrip(": ")
+        # What the store itself calls it, in the document that it answers with.
+        code = re.search(r"<Code>(\w+)</Code>", str(error))
+        why = f"{code[1]}: {said}" if code else said
+        raise StoreError(f"cannot {what} the object store: {why}") from error
 
 
 def _yaml(value: bool) -> str:  # noqa: FBT001 - it is what is written

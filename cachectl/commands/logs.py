@@ -64,12 +64,14 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
         thread.join()
 
 
-def _said(client: DockerClient, cache: Cache, **options: Any) -> Iterator[bytes]:
+def _said(
+    client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
+) -> Iterator[bytes]:
     """What a cache prints, piece by piece; of a service, on all of its nodes."""
     process: Any = processes.find(client, cache.name)
     if cache.is_service:
-        return iter(process.logs(stdout=True, stderr=True, **options))
-    return iter(process.logs(stream=True, **options))
+        return iter(process.logs(stdout=True, stderr=True, follow=follow, tail=tail))
+    return iter(process.logs(stream=True, follow=follow, tail=tail))
 
 
 def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:

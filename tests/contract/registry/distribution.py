@@ -36,12 +36,14 @@ class Distribution:
     Attributes:
         url: where it answers.
         metrics_url: where it says what it has done.
-        root: its storage.
+        root: its storage, where it is in a folder.
+        process: what runs it, where that is known.
     """
 
     url: str
     metrics_url: str
     root: Path
+    process: "subprocess.Popen[bytes] | None" = None
 
     def push(self, repository: str, tag: str, built: Built) -> None:
         """Take an image."""
@@ -55,6 +57,12 @@ class Distribution:
                 content=manifest.content,
                 headers={"Content-Type": manifest.media_type},
             ).raise_for_status()
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
 
     def pulled_bytes(self) -> int:
         """How many bytes of blobs it has fetched from its upstream, as it counts itself."""
@@ -95,21 +103,23 @@ def running(root: Path, environment: Mapping[str, str] | None = None) -> Iterato
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, log)
-        yield Distribution(url, f"http://127.0.0.1:{debug_port}/metrics", root)
+        yield Distribution(url, f"http://127.0.0.1:{debug_port}/metrics", root, process)
     finally:
         process.terminate()
         process.wait()
 
 
 @contextmanager
-def caching(root: Path, upstream: Distribution) -> Iterator[Distribution]:
+def caching(
+    root: Path, upstream: Distribution, environment: Mapping[str, str] | None = None
+) -> Iterator[Distribution]:
     """Run a cache, set up as the stack's caches are."""
-    environment = {
+    proxying = {
         "REGISTRY_PROXY_REMOTEURL": upstream.url,
         "REGISTRY_PROXY_EXEC_COMMAND": "/bin/true",
         "REGISTRY_PROXY_TTL": "0",
     }
-    with running(root, environment) as cache:
+    with running(root, {**proxying, **(environment or {})}) as cache:
         yield cache
 
 

@@ -36,8 +36,9 @@ if stack.caches:
     pulumi.export("mirrors", cache.mirrors)
     pulumi.export("caches", cache.caches)
     pulumi.export("talosctlFlags", cache.talosctl_flags)
-    if cache.ca:
-        pulumi.export("ca", cache.ca)
+    for name, value in cache.trust.inputs().items():
+        if value is not None:
+            pulumi.export(name, value)
     if images.by_platform:
         cached = ImageSet(
             "images",

@@ -1,9 +1,15 @@
 """The options that commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cachectl.errors import UsageError
+from cachectl.stack import Reader
+
+PASSWORD = "CACHECTL_PASSWORD"  # noqa: S105 - the variable's name
 
 StackName = Annotated[
     str | None,
@@ -49,4 +55,28 @@ PlatformName = Annotated[
         help="The platform of the nodes; the engine's own where it is left out.",
     ),
 ]
+Username = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Who asks caches that let only readers in; the password is that of {PASSWORD}, "
+        "or asked for.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; otherwise it is only shown.")]
+
+
+def reader(username: str | None) -> Reader | None:
+    """Who asks, with the password of the environment or of the person at the terminal.
+
+    Raises:
+        UsageError: there is no password.
+    """
+    if username is None:
+        return None
+    password = os.environ.get(PASSWORD) or typer.prompt(
+        f"Password of {username}", hide_input=True, err=True, default="", show_default=False
+    )
+    if not password:
+        raise UsageError(f"there is no password of {username}: set {PASSWORD}, or type it")
+    return username, password

@@ -66,6 +66,11 @@ def as_mapping(variables: Iterable[str] | None) -> Mapping[str, str]:
     return dict(variable.partition("=")[::2] for variable in variables or [])
 
 
+def scheme(environment: Mapping[str, str]) -> str:
+    """The scheme of the URL of a registry with an environment."""
+    return "https" if "REGISTRY_HTTP_TLS_CERTIFICATE" in environment else "http"
+
+
 def _service(
     service: Mapping[str, Any],
     running: list[Mapping[str, Any]],
@@ -74,7 +79,6 @@ def _service(
     spec = service["Spec"]
     container = spec["TaskTemplate"]["ContainerSpec"]
     environment = as_mapping(container.get("Env"))
-    scheme = "https" if "REGISTRY_HTTP_TLS_CERTIFICATE" in environment else "http"
     ports = [
         port["PublishedPort"]
         for port in spec.get("EndpointSpec", {}).get("Ports", [])
@@ -84,7 +88,7 @@ def _service(
     # The name that all of its nodes share; without one, any of them.
     url = spec["Labels"].get(labels.MIRROR)
     if url is None and ports and hosts:
-        url = f"{scheme}://{hosts[0]}:{ports[0]}"
+        url = f"{scheme(environment)}://{hosts[0]}:{ports[0]}"
     return Service(
         name=spec["Name"],
         labels=spec["Labels"],

@@ -17,6 +17,7 @@ from cachectl.errors import CachectlError, UsageError
 from cachectl.services import Service
 from components import labels
 from registry import processes
+from registry.endpoints import Endpoint, Endpoints
 from registry.object_store import Place, place_in
 from registry.throwaway import PORT, STORAGE_FOLDER
 
@@ -24,6 +25,9 @@ from registry.throwaway import PORT, STORAGE_FOLDER
 ENGINE_WITHIN_S = 600
 # What the tasks of a service carry; they are not caches of their own.
 OF_SERVICE = "com.docker.swarm.service.name"
+
+Reader = tuple[str, str]
+"""User name and password of somebody who may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Cache:
         remote_url: the registry API of its upstream, or None for one that serves only.
         storage: what holds what is cached: the name of a volume, or a place in an object store.
         image: the ID of its image, or its name.
+        ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
     """
 
     registry: str
@@ -54,6 +59,7 @@ class Cache:
     remote_url: str | None
     storage: str | Place
     image: str
+    ca: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,16 @@ class Stack:
     name: str
     caches: Mapping[str, Cache]
 
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """The URL of each cache on this machine, by registry host."""
+    def endpoints(self, reader: Reader | None = None) -> Endpoints:
+        """Each cache as this machine reaches it, by registry host.
+
+        Args:
+            reader: who asks; nobody where it is left out.
+        """
         return {
-            registry: cache.endpoint for registry, cache in self.caches.items() if cache.endpoint
+            registry: Endpoint(cache.endpoint, cache.ca, *(reader or ()))
+            for registry, cache in self.caches.items()
+            if cache.endpoint
         }
 
     def only(self, registries: Iterable[str]) -> Mapping[str, Cache]:
@@ -151,6 +162,7 @@ def _cache(container: Container) -> Cache | None:
     storage = _storage(environment, volumes)
     if not bindings or storage is None or OF_SERVICE in container.labels:
         return None
+    scheme = services.scheme(environment)
     # Loopback first; an address that is left empty is any.
     addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
     return Cache(
@@ -159,11 +171,12 @@ def _cache(container: Container) -> Cache | None:
         is_service=False,
         is_running=container.status == "running",
         health=processes.health(container),
-        endpoint=_url(addresses[0]),
-        mirror=_url(addresses[-1]),
+        endpoint=_url(scheme, addresses[0]),
+        mirror=_url(scheme, addresses[-1]),
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
         image=attributes["Image"],
+        ca=container.labels.get(labels.CA),
     )
 
 
@@ -183,6 +196,7 @@ def _cache_of(service: Service) -> Cache | None:
         remote_url=service.environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
         image=service.image,
+        ca=service.labels.get(labels.CA),
     )
 
 
@@ -195,6 +209,6 @@ def _is_loopback(address: str) -> bool:
     return bool(address) and ip_address(address).is_loopback
 
 
-def _url(bound: Mapping[str, str]) -> str:
+def _url(scheme: str, bound: Mapping[str, str]) -> str:
     host = bound["HostIp"] if bound["HostIp"] not in {"", "0.0.0.0"} else "127.0.0.1"  # noqa: S104
-    return f"http://{host}:{bound['HostPort']}"
+    return f"{scheme}://{host}:{bound['HostPort']}"

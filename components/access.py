@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 
 import pulumi
 
-from components.certificate import OwnCertificate, PasswordFile
+from components.certificate import OwnAuthority, OwnCertificate, PasswordFile
 from components.private_files import FOLDER, PrivateFile
 from components.settings import Caches, Secrets
 from components.settings.access import GivenTls, OwnTls
 from components.settings.storage import S3Storage
 from components.storage import KEYS_FILE, keys_file
+from components.trust import OPEN, Trust
 
 CERTIFICATE_FILE = "server.crt"
 KEY_FILE = "server.key"
 PASSWORD_FILE = "readers"  # noqa: S105 - its name
 AUTHORITIES_FILE = "authorities.crt"
 REALM = "Registry caches"
+NODES = "nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,12 @@ class Access:
     Attributes:
         files: the private files that each has.
         environment: what each registry has to be told of them.
-        ca: the certificate of the authority that clients have to trust, or None.
+        trust: what lets clients in.
     """
 
     files: Mapping[str, PrivateFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    ca: pulumi.Output[str] | None = None
+    trust: Trust = OPEN
 
 
 def to_caches(
@@ -52,14 +54,17 @@ def to_caches(
     ca: pulumi.Output[str] | None = None
     match caches.tls:
         case OwnTls(names=names):
-            made = OwnCertificate(
+            authority = OwnAuthority(
+                "authority", common_name=f"Registry caches of {stack}"[:64], opts=child
+            )
+            server = OwnCertificate(
                 "certificate",
                 names=sorted({*addresses, *names}),
-                common_name=f"Registry caches of {stack}"[:64],
+                authority=authority,
                 opts=child,
             )
-            files |= _server_files(made.certificate, made.key)
-            ca = made.ca
+            files |= _server_files(server.certificate, server.key)
+            ca = authority.ca
         case GivenTls(certificate=certificate, ca=given):
             assert secrets.tls_key is not None  # noqa: S101 - else there were mistakes
             key = pulumi.Output.secret(secrets.tls_key.get_secret_value())
@@ -79,7 +84,7 @@ def to_caches(
             "REGISTRY_AUTH_HTPASSWD_REALM": REALM,
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
-    return Access(files, environment, ca)
+    return Access(files, environment, Trust(ca, _reader(secrets)))
 
 
 def of_caches(caches: Caches, secrets: Secrets) -> Access:
@@ -102,6 +107,14 @@ def of_caches(caches: Caches, secrets: Secrets) -> Access:
     files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities))
     # Beside those of the image, which are in a file: Go reads both.
     return Access(files, {"SSL_CERT_DIR": FOLDER})
+
+
+def _reader(secrets: Secrets) -> Mapping[str, str] | None:
+    """Who nodes come as: a reader of this name, else the first one."""
+    name = NODES if NODES in secrets.readers else min(secrets.readers, default=None)
+    if name is None:
+        return None
+    return {"username": name, "password": secrets.readers[name].get_secret_value()}
 
 
 def _server_files(

@@ -8,9 +8,13 @@ import pulumi
 from pulumi import dynamic
 
 from components import dynamic_provider
+from components.trust import Trust
 from registry.errors import RegistryError
 
 Properties = Mapping[str, Any]
+
+# A changed password is tried at once, and not when a node needs it.
+WARMED_BY = ("images", "caches", "ca", "reader", "store", "s3Keys")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -27,6 +31,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
         store: Mapping[str, Any] | None,
         s3_keys: pulumi.Input[Mapping[str, str]] | None,
+        trust: Trust,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -37,6 +42,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             caches: endpoint, name, storage and image of each cache, by registry host.
             store: the object store that they are in, or None; region, endpoint, pathStyle and ca.
             s3_keys: its keys, which Pulumi encrypts.
+            trust: what lets this machine in there.
             opts: options of the resource.
         """
         inputs = {
@@ -45,6 +51,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             "caches": caches,
             "store": store,
             "s3Keys": s3_keys,
+            **trust.inputs(),
         }
         outputs = dict.fromkeys(("digests", "missing"))
         super().__init__(CachedImagesProvider(), name, {**inputs, **outputs}, opts)
@@ -61,9 +68,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """What has changed: nothing replaces, since forgetting an image drops nothing."""
-        # A key of the store that was changed has to be in the state, for the next refresh.
-        keys = ("images", "caches", "store", "s3Keys")
-        is_changed = any(olds.get(key) != news.get(key) for key in keys)
+        is_changed = any(olds.get(key) != news.get(key) for key in WARMED_BY)
         return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -60,7 +61,7 @@ class CachingProxyArgs:
     logs: Logs
     memory_limit: str
     labels: Mapping[str, str]
-    marks: Mapping[str, pulumi.Input[str]]
+    marks: Mapping[str, pulumi.Input[Any]]
 
 
 class CachingProxy(pulumi.ComponentResource):

@@ -19,18 +19,71 @@ RENEWED_BEFORE = timedelta(days=30)
 Properties = Mapping[str, Any]
 
 
-class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
-    """A server's certificate, signed by an authority that signs for this stack alone.
-
-    When names change or the end is near, `up` makes a new one in place. The authority stays, and
-    with it what clients trust, until its own end is near or its name changes.
-    """
+class OwnAuthority(dynamic.Resource, module="caches", name="OwnAuthority"):
+    """An authority that signs for this stack alone: what clients trust, until its end is near."""
 
     ca: pulumi.Output[str]
-    """The authority's certificate, PEM: what clients trust."""
+    """Its certificate, PEM."""
 
     caKey: pulumi.Output[str]  # noqa: N815 - the name of the property
-    """The authority's private key, PEM; a secret."""
+    """Its private key, PEM; a secret."""
+
+    def __init__(
+        self, name: str, *, common_name: str, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        """Declare an authority.
+
+        Args:
+            name: name of the resource.
+            common_name: the authority's name, up to 64 characters.
+            opts: options of the resource.
+        """
+        super().__init__(
+            OwnAuthorityProvider(),
+            name,
+            {"commonName": common_name, "ca": None, "caKey": None},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["caKey"])
+            ),
+        )
+
+
+class OwnAuthorityProvider(dynamic.ResourceProvider):
+    """Makes authorities; nothing is asked for them, so that they are never simulated."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: dynamic.ConfigureRequest) -> None:
+        """Prepare the provider's process."""
+        dynamic_provider.prepare(req, _authority().CertificateError)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
+        """What has changed; one of another name is another one."""
+        is_renamed = olds["commonName"] != news["commonName"]
+        return dynamic.DiffResult(
+            changes=is_renamed or _is_due(olds["ca"]),
+            replaces=["commonName"] if is_renamed else [],
+        )
+
+    def create(self, props: Properties) -> dynamic.CreateResult:
+        """Make an authority."""
+        return dynamic.CreateResult("authority", self._made(props))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Make it anew."""
+        return dynamic.UpdateResult(self._made(news))
+
+    def _made(self, props: Properties) -> dict[str, Any]:
+        made = _authority().issue_authority(props["commonName"], datetime.now(UTC))
+        return {**props, "ca": made.certificate, "caKey": made.key}
+
+
+class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
+    """A server's certificate, signed by the stack's own authority.
+
+    When names change or the end is near, `up` makes a new one in place. The authority is a resource
+    of its own, so that a preview knows that clients go on trusting the same one.
+    """
 
     certificate: pulumi.Output[str]
     """The server's certificate, PEM."""
@@ -43,7 +96,7 @@ class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
         name: str,
         *,
         names: pulumi.Input[Sequence[str]],
-        common_name: str,
+        authority: OwnAuthority,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare a certificate.
@@ -51,15 +104,14 @@ class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
         Args:
             name: name of the resource.
             names: DNS names and IPv4 addresses by which clients reach the server.
-            common_name: the authority's name, up to 64 characters.
+            authority: who signs it.
             opts: options of the resource.
         """
-        inputs = {"names": names, "commonName": common_name}
-        outputs = dict.fromkeys(("ca", "caKey", "certificate", "key"))
+        inputs = {"names": names, "ca": authority.ca, "caKey": authority.caKey}
         super().__init__(
             OwnCertificateProvider(),
             name,
-            {**inputs, **outputs},
+            {**inputs, "certificate": None, "key": None},
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(additional_secret_outputs=["caKey", "key"])
             ),
@@ -86,22 +138,22 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         return dynamic.CheckResult(dict(news), failures)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed; a new name of the authority makes everything anew."""
-        is_renamed = olds["commonName"] != news["commonName"]
-        is_due = _is_due(olds["ca"]) or _is_due(olds["certificate"])
-        return dynamic.DiffResult(
-            changes=is_renamed or is_due or olds["names"] != news["names"],
-            replaces=["commonName"] if is_renamed else [],
-        )
+        """What has changed."""
+        is_changed = any(olds[key] != news[key] for key in ("names", "ca"))
+        return dynamic.DiffResult(changes=is_changed or _is_due(olds["certificate"]), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Make an authority, and the certificate of the server."""
-        return dynamic.CreateResult("certificate", _made(props, None))
+        """Make a certificate."""
+        return dynamic.CreateResult("certificate", self._made(props))
 
-    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Make the certificate of the server anew, by the same authority while that lasts."""
-        kept = None if _is_due(olds["ca"]) else _authority().Issued(olds["ca"], olds["caKey"])
-        return dynamic.UpdateResult(_made(news, kept))
+    def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Make it anew."""
+        return dynamic.UpdateResult(self._made(news))
+
+    def _made(self, props: Properties) -> dict[str, Any]:
+        authority = _authority().Issued(props["ca"], props["caKey"])
+        server = _authority().issue_server(authority, props["names"], datetime.now(UTC))
+        return {**props, "certificate": server.certificate, "key": server.key}
 
 
 class PasswordFile(dynamic.Resource, module="caches", name="PasswordFile"):
@@ -156,19 +208,6 @@ class PasswordFileProvider(dynamic.ResourceProvider):
         """Make the lines of readers that are new or have another password."""
         content = _authority().htpasswd(news["readers"], olds["content"])
         return dynamic.UpdateResult({**news, "content": content})
-
-
-def _made(props: Properties, authority: Any) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    authority = authority or _authority().issue_authority(props["commonName"], now)
-    server = _authority().issue_server(authority, props["names"], now)
-    return {
-        **props,
-        "ca": authority.certificate,
-        "caKey": authority.key,
-        "certificate": server.certificate,
-        "key": server.key,
-    }
 
 
 def _is_due(certificate: str) -> bool:

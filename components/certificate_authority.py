@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from components import readers
+
 AUTHORITY_LASTS = timedelta(days=3650)
 SERVER_LASTS = timedelta(days=365)
 # Clocks of other machines may be slow.
@@ -29,11 +31,8 @@ BACKDATED = timedelta(hours=1)
 # A name's field in a certificate takes no more (RFC 5280, ub-common-name).
 LONGEST_COMMON_NAME = 64
 LONGEST_DNS_NAME = 253
-# bcrypt reads no further.
-LONGEST_PASSWORD = 72
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_READER = re.compile(r"[A-Za-z0-9][\w.@-]*", re.ASCII)
 
 
 class CertificateError(Exception):
@@ -128,14 +127,14 @@ def check_names(names: Sequence[str]) -> None:
         _alternative(name)
 
 
-def htpasswd(readers: Mapping[str, str], before: str = "") -> str:
+def htpasswd(passwords: Mapping[str, str], before: str = "") -> str:
     """The password file of a registry: `auth.htpasswd` of distribution, which takes bcrypt alone.
 
     Salts are random. One that is derived from the password would give it away to whoever has the
     file, by a faster way than bcrypt; one that is derived from names would be the same everywhere.
 
     Args:
-        readers: the password of each, by user name.
+        passwords: the password of each reader, by user name.
         before: the file as it was: lines that still hold are kept.
 
     Raises:
@@ -144,21 +143,19 @@ def htpasswd(readers: Mapping[str, str], before: str = "") -> str:
     lines = dict(line.split(":", 1) for line in before.splitlines())
     return "".join(
         f"{name}:{_hashed(name, password, lines.get(name))}\n"
-        for name, password in sorted(readers.items())
+        for name, password in sorted(passwords.items())
     )
 
 
 def _hashed(name: str, password: str, before: str | None) -> str:
-    if not _READER.fullmatch(name):
-        raise CertificateError(
-            f"found the reader {name!r}; allowed: letters, digits, dots, dashes, underscores and @"
-        )
-    secret = password.encode()
-    if not 0 < len(secret) <= LONGEST_PASSWORD or not password.isprintable():
+    if not readers.is_name(name):
+        raise CertificateError(f"found the reader {name!r}; allowed: {readers.ALLOWED_NAMES}")
+    if not readers.is_password(password):
         raise CertificateError(
             f"the password of the reader {name} cannot be used; "
-            f"allowed: 1 to {LONGEST_PASSWORD} bytes, of printable characters"
+            f"allowed: {readers.ALLOWED_PASSWORDS}"
         )
+    secret = password.encode()
     if before is not None and bcrypt.checkpw(secret, before.encode()):
         return before
     return bcrypt.hashpw(secret, bcrypt.gensalt()).decode()

@@ -14,7 +14,7 @@ import pulumi_docker as docker
 from components.private_files import FOLDER
 from components.settings.caches import ANY_ADDRESS
 
-SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY", re.IGNORECASE)
+SECRET_NAME = re.compile(r"(?<!HT)PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY", re.IGNORECASE)
 URL_WITH_CREDENTIALS = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 MOVING_TAGS = ("latest", "")
 

@@ -63,6 +63,7 @@ class ImageSet(pulumi.ComponentResource):
             caches=args.cache.caches,
             store=_store(args.storage),
             s3_keys=_s3_keys(args.s3_keys),
+            trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests

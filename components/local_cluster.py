@@ -11,16 +11,18 @@ from docker import DockerClient
 from pulumi import dynamic
 
 from components import dynamic_provider
+from components.trust import Trust
 from talos import cluster, command_line, kubeconfig, versions
 from talos.cluster import Observed
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import TalosError
+from talos.mirror import Mirror
 from talos.places import Places
 from talos.process import Runner
 
 # Changes of these reach no node: they count from the next creation on, or are made in place.
 HARMLESS = frozenset({"talosctl", "timeoutS", "mergeKubeconfig"})
-REPLACING = frozenset({"name", "folder", "spec", "mirrors"})
+REPLACING = frozenset({"name", "folder", "spec", "mirrors", "ca", "reader"})
 
 # Pulumi hands all numbers over as floating point.
 _WHOLE_NUMBERS = frozenset({"controlplanes", "workers", "memory_mib"})
@@ -35,7 +37,8 @@ Properties = Mapping[str, Any]
 class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
     """A cluster that talosctl makes and unmakes, as it is in Pulumi's state.
 
-    No secret is: talosconfig and kubeconfig are files, of which only the paths are known here.
+    No secret is but the password for its mirrors: talosconfig and kubeconfig are files, of which
+    only the paths are known here.
     """
 
     nodes: pulumi.Output[list[Mapping[str, Any]]]
@@ -54,6 +57,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
         folder: Path,
         spec: Properties,
         mirrors: pulumi.Input[Mapping[str, str]],
+        trust: Trust,
         talosctl: str,
         timeout_s: float,
         merge_kubeconfig: bool,
@@ -66,6 +70,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
             folder: the folder of the stack's clusters, an absolute path.
             spec: what is wanted of it: the fields of `ClusterSpec` that are set.
             mirrors: the URL of each mirror, by registry host.
+            trust: what lets its nodes in there.
             talosctl: the program, by its path or its name on PATH.
             timeout_s: seconds that its creation may take.
             merge_kubeconfig: whether its context is to be in the user's own kubeconfig as well.
@@ -76,6 +81,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
             "folder": str(folder),
             "spec": spec,
             "mirrors": mirrors,
+            **trust.inputs(),
             "talosctl": talosctl,
             "timeoutS": timeout_s,
             "mergeKubeconfig": merge_kubeconfig,
@@ -185,9 +191,16 @@ def spec_of(props: Properties) -> ClusterSpec:
     return ClusterSpec(
         **spec_arguments(props["spec"]),
         name=props["name"],
-        mirrors=dict(props["mirrors"]),
+        mirrors=mirrors_with(props["mirrors"], props.get("ca"), props.get("reader")),
         timeout_s=props["timeoutS"],
     )
+
+
+def mirrors_with(
+    urls: Mapping[str, str], ca: str | None, reader: Mapping[str, str] | None
+) -> Mapping[str, Mirror]:
+    """Mirrors by registry host, each with what lets nodes in there."""
+    return {host: Mirror(url, ca, **(reader or {})) for host, url in urls.items()}
 
 
 def spec_arguments(spec: Properties) -> dict[str, Any]:

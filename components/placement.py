@@ -1,8 +1,9 @@
 """Where the process of a cache runs: in a container of an engine, or as a service of a Swarm."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pulumi
 import pulumi_docker as docker
@@ -12,6 +13,7 @@ from components import labels as label
 from components.private_files import (
     FOLDER,
     FilesInSwarm,
+    FilesInSwarmArgs,
     FilesInVolume,
     FilesInVolumeArgs,
     PrivateFile,
@@ -27,7 +29,8 @@ PROBE_TIMEOUT = "30s"
 PROBE_RETRIES = 3
 MIB = 1 << 20
 # What is being pulled when a node's cache is replaced has this long to end.
-DRAIN_S = 60
+DRAINS_WITHIN = "55s"
+STOPS_WITHIN = "1m"
 # How long a new task is watched for failing before the next node's turn.
 MONITORED_FOR = "2s"
 
@@ -59,7 +62,7 @@ class Process:
     log_max_size: str
     log_max_files: int
     memory_limit_mib: int
-    labels: Mapping[str, pulumi.Input[str]]
+    labels: Mapping[str, pulumi.Input[Any]]
 
     @property
     def variables(self) -> list[str]:
@@ -222,10 +225,12 @@ class OnSwarm:
     """Services of a Docker Swarm.
 
     Attributes:
+        prefix: what the names of secrets begin with.
         settings: which nodes run them, and how they are published.
         network: ID of the network of the stack's caches.
     """
 
+    prefix: str
     settings: SwarmPlacement
     network: pulumi.Input[str]
 
@@ -237,7 +242,8 @@ class OnSwarm:
         parent: pulumi.Resource,
     ) -> MountedFiles:
         """Declare secrets that hold them."""
-        made = FilesInSwarm(name, labels, files, pulumi.ResourceOptions(parent=parent))
+        args = FilesInSwarmArgs(f"{self.prefix}-{in_names(name)}", labels, files)
+        made = FilesInSwarm(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(secrets=made.secrets)
 
     def run(
@@ -246,14 +252,14 @@ class OnSwarm:
         """Declare a service, and wait until all of its nodes run it as it is now."""
         service = docker.Service(
             f"{name}-service",
-            name=process.name,
+            name=service_name(process.name),
             labels=label.inputs(process.labels),
             task_spec=docker.ServiceTaskSpecArgs(
                 container_spec=self._container(process, files),
                 log_driver=docker.ServiceTaskSpecLogDriverArgs(
                     name="json-file", options=process.log_options
                 ),
-                networks_advanceds=[docker.ServiceTaskSpecNetworksAdvancedArgs(name=self.network)],
+                networks_advanceds=[docker.ServiceTaskSpecNetworksAdvancedArgs(id=self.network)],
                 placement=docker.ServiceTaskSpecPlacementArgs(
                     constraints=[
                         f"node.labels.{key}=={value}"
@@ -266,7 +272,12 @@ class OnSwarm:
                         memory_bytes=process.memory_limit_mib * MIB
                     )
                 ),
-                restart_policy=docker.ServiceTaskSpecRestartPolicyArgs(condition="any", delay="1s"),
+                restart_policy=docker.ServiceTaskSpecRestartPolicyArgs(
+                    condition="any",
+                    delay="1s",
+                    # Left out, the engine's own value would show as a change at every `up`.
+                    window="0s",
+                ),
             ),
             mode=self._mode(),
             endpoint_spec=self._published(process.port),
@@ -297,7 +308,7 @@ class OnSwarm:
             # By name: an ID is one engine's own.
             image=process.image_reference,
             labels=label.inputs(process.labels),
-            env=dict(process.environment),
+            env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
             secrets=files.secrets,
             mounts=[
                 docker.ServiceTaskSpecContainerSpecMountArgs(
@@ -307,7 +318,7 @@ class OnSwarm:
             ],
             read_only=True,
             cap_drops=["ALL"],
-            stop_grace_period=f"{DRAIN_S}s",
+            stop_grace_period=STOPS_WITHIN,
             healthcheck=docker.ServiceTaskSpecContainerSpecHealthcheckArgs(
                 tests=["CMD-SHELL", process.probe],
                 interval=PROBE_INTERVAL,
@@ -337,6 +348,11 @@ class OnSwarm:
                 )
             ],
         )
+
+
+def service_name(container: str) -> str:
+    """The name that a container would have, as one label of a DNS name: what a Swarm allows."""
+    return re.sub(r"[._]", "-", container)
 
 
 def in_names(host: str) -> str:

@@ -56,6 +56,8 @@ class FilesInVolume(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: FilesInVolumeArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        # The type's first name, which the states of stacks have: by another, their volumes would be
+        # made anew while caches use them.
         super().__init__("talos-registry-cache:caches:CredentialHelper", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         labels = label.inputs(args.labels)
@@ -90,6 +92,21 @@ class FilesInVolume(pulumi.ComponentResource):
         self.register_outputs({"volume": self.volume})
 
 
+@dataclass(frozen=True, slots=True)
+class FilesInSwarmArgs:
+    """What private files on a Swarm are made from.
+
+    Attributes:
+        prefix: what the names of the secrets begin with.
+        labels: their labels.
+        files: the files, by name.
+    """
+
+    prefix: str
+    labels: Mapping[str, str]
+    files: Mapping[str, PrivateFile]
+
+
 class FilesInSwarm(pulumi.ComponentResource):
     """Secrets of a Swarm with private files, for services to mount."""
 
@@ -97,25 +114,21 @@ class FilesInSwarm(pulumi.ComponentResource):
     """How a service mounts them."""
 
     def __init__(
-        self,
-        name: str,
-        labels: Mapping[str, str],
-        files: Mapping[str, PrivateFile],
-        opts: pulumi.ResourceOptions | None = None,
+        self, name: str, args: FilesInSwarmArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        super().__init__("talos-registry-cache:caches:SwarmFiles", name, {}, opts)
-        self.secrets = [self._secret(name, labels, file, one) for file, one in files.items()]
+        super().__init__("talos-registry-cache:caches:FilesInSwarm", name, {}, opts)
+        self.secrets = [self._secret(args, file, one) for file, one in args.files.items()]
         self.register_outputs({})
 
     def _secret(
-        self, name: str, labels: Mapping[str, str], file: str, one: PrivateFile
+        self, args: FilesInSwarmArgs, file: str, one: PrivateFile
     ) -> docker.ServiceTaskSpecContainerSpecSecretArgs:
-        # A secret cannot be changed, so its name is left to Pulumi: another one takes its place,
-        # and it is there for as long as a service uses it.
+        # A secret cannot be changed, so the end of its name is left to Pulumi: another one takes
+        # its place, and it is there for as long as a service uses it.
         secret = docker.Secret(
-            f"{name}-{file}",
+            f"{args.prefix}-{file}",
             data=pulumi.Output.secret(one.content).apply(_in_base64),
-            labels=label.inputs(labels),
+            labels=label.inputs(args.labels),
             opts=pulumi.ResourceOptions(parent=self),
         )
         return docker.ServiceTaskSpecContainerSpecSecretArgs(

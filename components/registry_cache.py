@@ -21,6 +21,7 @@ from components.settings.secrets import VIA
 from components.settings.storage import S3Storage, VolumeStorage
 from components.settings.values import is_ipv4
 from components.storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
+from components.trust import Trust
 
 LOOPBACK = "127.0.0.1"
 
@@ -54,8 +55,8 @@ class RegistryCache(pulumi.ComponentResource):
     caches: Mapping[str, Mapping[str, pulumi.Input[str]]]
     """Endpoint, name, storage and image of each, by registry host."""
 
-    ca: pulumi.Output[str] | None
-    """The certificate of the authority that clients have to trust, or None."""
+    trust: Trust
+    """What lets clients in."""
 
     talosctl_flags: str
     """The same as flags of `talosctl cluster create`."""
@@ -82,7 +83,7 @@ class RegistryCache(pulumi.ComponentResource):
             )
             for host, upstream in caches.upstreams.items()
         }
-        self.ca = self._to_caches.ca
+        self.trust = self._to_caches.trust
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(
@@ -119,7 +120,7 @@ class RegistryCache(pulumi.ComponentResource):
     def _place(self, network: docker.Network) -> Placement:
         caches = self._args.caches
         if isinstance(caches.placement, SwarmPlacement):
-            return OnSwarm(caches.placement, network.id)
+            return OnSwarm(self._prefix, caches.placement, network.id)
         return OnEngine(
             prefix=self._prefix,
             network=self._prefix,
@@ -137,6 +138,7 @@ class RegistryCache(pulumi.ComponentResource):
         caches = self._args.caches
         image = upstream.image or caches.image
         scheme = "https" if caches.tls else "http"
+        ca = self._to_caches.trust.ca
         return CachingProxyArgs(
             name=self._named(host),
             storage=self._storage(host),
@@ -154,7 +156,7 @@ class RegistryCache(pulumi.ComponentResource):
             logs=caches.logs,
             memory_limit=caches.memory_limit,
             labels=label.of_upstream(self._args.stack, host),
-            marks={label.CA: self._to_caches.ca} if self._to_caches.ca else {},
+            marks={} if ca is None else {label.CA: ca},
         )
 
     def _storage(self, host: str) -> Storage:

@@ -13,14 +13,16 @@ import yaml
 
 from components import dynamic_provider
 from components.engine import EngineFacts
-from components.local_cluster import LocalCluster, find_talosctl, spec_arguments
+from components.local_cluster import LocalCluster, find_talosctl, mirrors_with, spec_arguments
 from components.mirrors import Mirrors, Urls
 from components.settings import Cluster
 from components.settings.mistakes import Mistake
 from components.settings.values import mebibytes, seconds
+from components.trust import Reader
 from talos import command_line
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import TalosError
+from talos.mirror import Mirror
 from talos.places import Places
 
 
@@ -87,6 +89,7 @@ class TalosCluster(pulumi.ComponentResource):
             folder=args.folder,
             spec=spec_inputs(settings),
             mirrors=self.mirrors,
+            trust=args.offered.trust,
             talosctl=settings.talosctl,
             timeout_s=seconds(settings.timeout),
             merge_kubeconfig=settings.merge_kubeconfig,
@@ -99,7 +102,13 @@ class TalosCluster(pulumi.ComponentResource):
         self.talosconfig = str(places.talosconfig)
         self.kubeconfig = str(places.kubeconfig)
         self.command = made.command
-        self.guide_line = self.mirrors.apply(lambda used: guide_line(name, settings, places, used))
+        trust = args.offered.trust
+        # It names the file that has the password, so that it is no secret itself.
+        self.guide_line = pulumi.Output.unsecret(
+            pulumi.Output.all(self.mirrors, trust.ca, trust.reader).apply(
+                lambda known: guide_line(name, settings, places, mirrors_with(*known))
+            )
+        )
         self.register_outputs(dict(self.described()))
 
     def described(self) -> Mapping[str, pulumi.Input[Any]]:
@@ -122,12 +131,13 @@ class TalosCluster(pulumi.ComponentResource):
         image = node_image(name, args.settings)
         child = pulumi.ResourceOptions(parent=self)
         endpoints = pulumi.Output.from_input(args.offered.endpoints)
+        provider = None if args.offered.trust.reader is None else _puller(name, args, child)
         pulled = docker.RemoteImage(
             f"{name}-node-image",
             name=endpoints.apply(lambda found: through(image, found)),
             keep_locally=True,
             opts=pulumi.ResourceOptions.merge(
-                child, pulumi.ResourceOptions(depends_on=args.offered.after)
+                child, pulumi.ResourceOptions(depends_on=args.offered.after, provider=provider)
             ),
         )
         if _is_pinned(image):
@@ -135,6 +145,26 @@ class TalosCluster(pulumi.ComponentResource):
         return docker.Tag(
             f"{name}-node-image-tag", source_image=pulled.name, target_image=image, opts=child
         )
+
+
+def _puller(name: str, args: TalosClusterArgs, child: pulumi.ResourceOptions) -> docker.Provider:
+    """The engine, with the password for the caches; TLS it does not check on loopback."""
+    reader = args.offered.trust.inputs()["reader"]
+    auths: pulumi.Output[Any] = pulumi.Output.all(args.offered.endpoints, reader).apply(
+        lambda known: registry_auths(*known)
+    )
+    return docker.Provider(
+        f"{name}-node-image-puller",
+        host=pulumi.Config("docker").get("host"),
+        registry_auth=auths,
+        opts=child,
+    )
+
+
+def registry_auths(endpoints: Urls, reader: Reader | None) -> list[Mapping[str, str]]:
+    """What the Docker provider needs to be let in by the caches; nothing where everybody is."""
+    addresses = {urlsplit(url).netloc for url in endpoints.values()} if reader else ()
+    return [{"address": address, **(reader or {})} for address in sorted(addresses)]
 
 
 def mistakes(
@@ -184,7 +214,7 @@ def _overlaps(name: str, settings: Cluster, facts: EngineFacts) -> Iterator[Mist
             yield Mistake(("clusters", name, "cidr"), text)
 
 
-def guide_line(name: str, settings: Cluster, places: Places, mirrors: Urls) -> str:
+def guide_line(name: str, settings: Cluster, places: Places, mirrors: Mapping[str, Mirror]) -> str:
     """The command line that makes a cluster with these mirrors, as the Talos guide writes it."""
     spec = ClusterSpec(name=name, mirrors=mirrors, **spec_arguments(spec_inputs(settings)))
     talosctl = find_talosctl(settings.talosctl)
@@ -201,8 +231,10 @@ def used_mirrors(settings: Cluster, offered: Urls) -> Urls:
     used = {host: url for host, url in offered.items() if settings.mirrors.get(host, True)}
     if settings.mirror_host == "auto":
         return used
-    ports = {host: urlsplit(url).port for host, url in used.items()}
-    return {host: f"http://{settings.mirror_host}:{port}" for host, port in ports.items()}
+    found = {host: urlsplit(url) for host, url in used.items()}
+    return {
+        host: f"{url.scheme}://{settings.mirror_host}:{url.port}" for host, url in found.items()
+    }
 
 
 def node_image(name: str, settings: Cluster) -> str:

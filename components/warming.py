@@ -12,6 +12,7 @@ from docker import DockerClient
 
 from components import dynamic_provider
 from registry import lock, platforms, processes, reference, storage
+from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
 from registry.object_store import SCHEME, Keys, Place
 from registry.storages import CacheStorage, InStore, InVolume
@@ -138,8 +139,11 @@ def _alone(props: Properties) -> AbstractContextManager[None]:
     return lock.held(props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
 
 
-def _endpoints(props: Properties) -> Mapping[str, str]:
-    return {host: cache["endpoint"] for host, cache in props["caches"].items()}
+def _endpoints(props: Properties) -> Endpoints:
+    ca, reader = props.get("ca"), props.get("reader") or {}
+    return {
+        host: Endpoint(cache["endpoint"], ca, **reader) for host, cache in props["caches"].items()
+    }
 
 
 def _by_platform(images: Mapping[str, str]) -> Mapping[str, list[str]]:

@@ -1,7 +1,7 @@
 """A client of one registry, or of a cache of one: reads manifests and blobs, and checks them.
 
-The protocol is the OCI distribution specification 1.1. No credentials are sent but those in the
-endpoint's URL: a cache needs none, it has its own.
+The protocol is the OCI distribution specification 1.1. No credentials are sent but those of the
+endpoint: a cache has its own for its upstream.
 """
 
 import functools
@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx2
 
 from registry import manifests
+from registry.endpoints import Endpoint
 from registry.errors import AnswerError, ContentError, EndpointError, UnreachableError
 from registry.manifests import Descriptor
 from registry.reference import is_digest
@@ -77,23 +78,25 @@ class RegistryClient:
     endpoint: str
     """Its URL, without credentials."""
 
-    def __init__(self, endpoint: str, retry: Retry | None = None) -> None:
+    def __init__(self, endpoint: Endpoint | str, retry: Retry | None = None) -> None:
         """Prepare to read from a registry.
 
         Args:
-            endpoint: its URL, http or https, without /v2.
+            endpoint: the registry; of one that is open to all, its URL.
             retry: how to try again; a few times within two minutes where left out.
 
         Raises:
-            EndpointError: the endpoint is no such URL.
+            EndpointError: its URL is none, its authority's certificate is none, or it would be
+                sent a password without TLS.
         """
-        base = _base_url(endpoint)
-        self._base = base.copy_with(userinfo=b"")
+        if isinstance(endpoint, str):
+            endpoint = Endpoint(endpoint)
+        self._base = _base_url(endpoint)
         self.endpoint = str(self._base)
         self._retry = retry or Retry()
         self._http = httpx2.AsyncClient(
-            auth=(base.username, base.password) if base.userinfo else None,
-            verify=_trust(),
+            auth=(endpoint.username, endpoint.password or "") if endpoint.username else None,
+            verify=_trust(endpoint.ca),
             trust_env=False,
             follow_redirects=True,
             max_redirects=5,
@@ -324,20 +327,30 @@ class _Transfer:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
-    """The certificates that this machine trusts, read once."""
-    return httpx2.create_ssl_context(trust_env=False)
+def _trust(ca: str | None) -> ssl.SSLContext:
+    """The authority that is trusted alone, or those that this machine trusts; read once."""
+    if ca is None:
+        return httpx2.create_ssl_context(trust_env=False)
+    try:
+        return ssl.create_default_context(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise EndpointError(f"a CA is no certificate; allowed: PEM ({error})") from error
 
 
-def _base_url(endpoint: str) -> httpx2.URL:
+def _base_url(endpoint: Endpoint) -> httpx2.URL:
     allowed = "allowed: http://HOST:PORT or https://HOST"
     try:
-        url = httpx2.URL(endpoint)
+        url = httpx2.URL(endpoint.url)
     except httpx2.InvalidURL:
         # What cannot be read is not shown: it may hold a password.
         raise EndpointError(f"an endpoint is no URL; {allowed}") from None
+    shown = str(url.copy_with(userinfo=b""))
     if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
-        raise EndpointError(f"{str(url.copy_with(userinfo=b''))!r} is no endpoint; {allowed}")
+        raise EndpointError(f"{shown!r} is no endpoint; {allowed}")
+    if url.userinfo:
+        raise EndpointError(f"{shown!r} has a user name or password in its URL; {allowed}")
+    if endpoint.username and url.scheme != "https":
+        raise EndpointError(f"{shown!r} would get a password without TLS; allowed: https://")
     return url
 
 

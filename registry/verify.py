@@ -6,14 +6,14 @@ would fetch what is missing, and so prove nothing.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from registry import image as images
 from registry import reference as references
 from registry.client import RegistryClient
-from registry.endpoints import endpoint_of
+from registry.endpoints import Endpoint, Endpoints, endpoint_of
 from registry.errors import AnswerError, RegistryError
 from registry.image import Image
 from registry.manifests import Descriptor
@@ -41,7 +41,7 @@ class Verified:
 
 async def verify(
     texts: Iterable[str],
-    endpoints: Mapping[str, str],
+    endpoints: Endpoints,
     node: Platform,
     *,
     concurrency: int = 4,
@@ -52,7 +52,7 @@ async def verify(
 
     Args:
         texts: image references.
-        endpoints: from a registry's host, such as docker.io, to the URL of what serves its storage.
+        endpoints: from a registry's host, such as docker.io, to what serves its storage.
         node: the platform of the nodes.
         concurrency: how many requests are under way at once.
         retry: how a request is tried again.
@@ -67,12 +67,16 @@ async def verify(
     return tuple(task.result() for task in tasks)
 
 
+_Key = tuple[Endpoint | str, str]
+"""What serves a blob, and its digest."""
+
+
 class _Verification:
     """One run of `verify`, and what it has proved."""
 
     def __init__(
         self,
-        endpoints: Mapping[str, str],
+        endpoints: Endpoints,
         node: Platform,
         concurrency: int,
         retry: Retry,
@@ -83,8 +87,8 @@ class _Verification:
         self._retry = retry
         self._on_bytes = on_bytes
         self._slots = asyncio.Semaphore(concurrency)
-        self._one_at_a_time: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._sound: set[tuple[str, str]] = set()
+        self._one_at_a_time: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._sound: set[_Key] = set()
 
     async def image(self, text: str) -> Verified:
         """Verify one image."""
@@ -103,7 +107,9 @@ class _Verification:
         problems = tuple(problem for task in tasks if (problem := task.result()))
         return Verified(text, image, problems)
 
-    async def _blob(self, endpoint: str, repository: str, blob: Descriptor) -> RegistryError | None:
+    async def _blob(
+        self, endpoint: Endpoint | str, repository: str, blob: Descriptor
+    ) -> RegistryError | None:
         """What is wrong with a blob.
 
         It is stored once for all repositories, so it is read once, and the others are asked only

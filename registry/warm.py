@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from registry import image as images
 from registry import reference as references
 from registry.client import RegistryClient
-from registry.endpoints import endpoint_of
+from registry.endpoints import Endpoint, Endpoints, endpoint_of
 from registry.errors import AnswerError, NotKeptError, RegistryError
 from registry.image import Image
 from registry.manifests import Descriptor
@@ -87,7 +87,7 @@ class NotWarmed:
 
 async def warm(
     texts: Iterable[str],
-    endpoints: Mapping[str, str],
+    endpoints: Endpoints,
     node: Platform,
     *,
     storages: Mapping[str, str] | None = None,
@@ -102,7 +102,7 @@ async def warm(
 
     Args:
         texts: image references.
-        endpoints: from a registry's host, such as docker.io, to the URL of its cache.
+        endpoints: from a registry's host, such as docker.io, to its cache.
         node: the platform of the nodes.
         storages: likewise to the URL of a registry that writes to the same storage as the cache,
             and has no upstream. A blob that repositories share is linked through it; without it,
@@ -143,7 +143,7 @@ class _Warming:
 
     def __init__(
         self,
-        endpoints: Mapping[str, str],
+        endpoints: Endpoints,
         storages: Mapping[str, str],
         concurrency: int,
         retry: Retry | None,
@@ -235,7 +235,7 @@ class _Warming:
             "it passed it on each time and did not keep it; is its disk full?"
         )
 
-    async def _client(self, stack: AsyncExitStack, endpoint: str) -> RegistryClient:
+    async def _client(self, stack: AsyncExitStack, endpoint: Endpoint | str) -> RegistryClient:
         return await stack.enter_async_context(RegistryClient(endpoint, self._retry))
 
     def _report(self) -> None:

@@ -135,6 +135,13 @@ def mirrors_from(text: str) -> str | None:
     return named if isinstance(named, str) and named else None
 
 
+def runs_on_swarm(text: str) -> bool:
+    """Whether a stack file has its caches on a Swarm."""
+    caches = (_config(text) or {}).get(f"{PROJECT}:caches")
+    placement = caches.get("placement") if isinstance(caches, dict) else None
+    return isinstance(placement, dict) and placement.get("kind") == "swarm"
+
+
 def image_file(text: str) -> str | None:
     """The file with image references that a stack file names."""
     images = (_config(text) or {}).get(f"{PROJECT}:images")

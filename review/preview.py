@@ -27,6 +27,11 @@ T = TypeVar("T")
 AT_ONCE = 2
 LAST_LINES = 40
 PROGRAM_ANSWERS_WITHIN_S = 60
+# An engine that is no Swarm would have to become one, and that is not undone by a clean-up.
+ON_SWARM = (
+    "Not compared: its caches run on a Swarm, and this engine is left as it is. "
+    "`pulumi preview` by one of the Swarm's managers shows what would change."
+)
 
 _CUSTOMARY_PORTS = """
 import json
@@ -142,7 +147,11 @@ class _Run:
 
     def bring_up(self, base: _Version, stacks: Iterable[str]) -> Mapping[str, str]:
         """Bring up the stacks of the base; why not, by name, for those that did not come up."""
-        there = [stack for stack in stacks if stack in base.files]
+        there = [
+            stack
+            for stack in stacks
+            if stack in base.files and not isolation.runs_on_swarm(base.files[stack])
+        ]
         # Those that others take their mirrors from come first.
         first = [stack for stack in there if not isolation.mirrors_from(base.files[stack])]
         tried = [
@@ -160,6 +169,8 @@ class _Run:
         def one(stack: str) -> StackPreview:
             if stack not in head.files:
                 return StackPreview(stack, notes=[_removed(stack)])
+            if any(isolation.runs_on_swarm(one.files.get(stack, "")) for one in (base, head)):
+                return StackPreview(stack, notes=[ON_SWARM])
             found = self._compare(stack, head, is_new=stack not in base.files)
             if stack not in failures:
                 return found

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network
 
 from talos.errors import SpecError
+from talos.mirror import Mirror
 from talos.versions import parse
 
 # Node names are NAME-controlplane-N, and hostnames have 63 characters at most.
@@ -57,7 +58,7 @@ class ClusterSpec:
         kubernetes_version: version of Kubernetes, such as `1.34.0`.
         image: image of the nodes (docker only).
         disks: disks of the virtual machines, such as `virtio:10GiB`.
-        mirrors: the URL of the mirror of each registry host.
+        mirrors: the mirror of each registry host.
         skip_fallback: whether nodes leave a registry alone when its mirror fails.
         patches: patches of the machine configuration of all nodes, as their text.
         patches_controlplanes: those of control plane nodes only.
@@ -80,7 +81,7 @@ class ClusterSpec:
     kubernetes_version: str | None = None
     image: str | None = None
     disks: tuple[str, ...] = ()
-    mirrors: Mapping[str, str] = field(default_factory=dict)
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
     skip_fallback: bool = False
     patches: tuple[str, ...] = ()
     patches_controlplanes: tuple[str, ...] = ()
@@ -146,7 +147,8 @@ def _in_cidr(spec: ClusterSpec, cidr: str) -> Iterator[str]:
 
 
 def _in_mirrors(spec: ClusterSpec) -> Iterator[str]:
-    for host, url in spec.mirrors.items():
+    for host, mirror in spec.mirrors.items():
+        url = mirror.url
         if not re.fullmatch(r"\*|[A-Za-z0-9.-]+(:\d{1,5})?", host, re.ASCII):
             yield f"found the registry {host!r}; allowed: a host such as quay.io"
         if "@" in url:
@@ -154,6 +156,9 @@ def _in_mirrors(spec: ClusterSpec) -> Iterator[str]:
         # talosctl splits what it is given for mirrors at commas.
         elif not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[\w./~-]*)?", url, re.ASCII):
             yield f"found the mirror {url!r} of {host}; allowed: a URL, http:// or https://"
+        elif mirror.is_closed and not url.startswith("https:"):
+            # A password would be sent in the clear, and Talos's own resolver fails on a CA.
+            yield f"the mirror {url} of {host} has a CA or a password and no TLS; allowed: https://"
 
 
 def _in_words(spec: ClusterSpec) -> Iterator[str]:
@@ -163,6 +168,8 @@ def _in_words(spec: ClusterSpec) -> Iterator[str]:
         flag = word.partition("=")[0]
         if flag in OWN_FLAGS:
             yield f"found the argument {flag}, which is set for you; allowed: any other"
-        if flag == INSECURE and any(url.startswith("http:") for url in spec.mirrors.values()):
+        if flag == INSECURE and any(
+            mirror.url.startswith("http:") for mirror in spec.mirrors.values()
+        ):
             # Talos's own resolver fails on TLS settings of an endpoint that has no TLS.
             yield f"found the argument {INSECURE} with a mirror that has no TLS; allowed: https://"

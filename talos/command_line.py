@@ -158,8 +158,8 @@ Flags = Iterator[tuple[str, str | int | None]]
 
 def _mirror_flags(spec: ClusterSpec, version: Version) -> Flags:
     if not _mirrors_by_patch(spec, version):
-        for host, url in spec.mirrors.items():
-            yield "--registry-mirror", f"{host}={url}"
+        for host, mirror in spec.mirrors.items():
+            yield "--registry-mirror", f"{host}={mirror.url}"
 
 
 def _node_flags(spec: ClusterSpec, version: Version) -> Flags:
@@ -202,7 +202,12 @@ def _version_flags(spec: ClusterSpec, version: Version) -> Flags:
 
 
 def _mirrors_by_patch(spec: ClusterSpec, version: Version) -> bool:
-    return version.generation is Generation.SUBCOMMANDS or spec.skip_fallback
+    is_more = spec.skip_fallback or _is_closed(spec)
+    return version.generation is Generation.SUBCOMMANDS or is_more
+
+
+def _is_closed(spec: ClusterSpec) -> bool:
+    return any(mirror.is_closed for mirror in spec.mirrors.values())
 
 
 def _patch_files(spec: ClusterSpec, version: Version) -> Iterator[tuple[str, str]]:
@@ -297,6 +302,8 @@ def _of_talosctl(spec: ClusterSpec) -> list[_Need]:
             f"patches that are not {_OPERATIONS}",
             Version(1, 2),
         ),
+        # No flag has them, and a patch in the command line would show the password.
+        _Need(_is_closed(spec), "CA or password of mirrors", Version(1, 2)),
     ]
 
 

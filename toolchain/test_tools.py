@@ -1,4 +1,4 @@
-"""What the tests use beside the stack's own needs: clients, talosctls, a linter of workflows."""
+"""What the tests use beside the stack's own needs: clients, an object store, a linter, and more."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from toolchain import golang, registry_image, talosctl
 from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
+MINIO = golang.Program(name="minio", package="github.com/minio/minio")
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
@@ -23,6 +24,6 @@ def ensure() -> None:
         with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
-    programs = (registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT)
+    programs = (registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, MINIO)
     for program in programs:
         golang.ensure(program)

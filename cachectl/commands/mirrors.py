@@ -11,6 +11,8 @@ from cachectl import mirrors as formats
 from cachectl.errors import CachectlError, UsageError
 from cachectl.mirrors import Format
 from talos import machine_config, versions
+from talos.mirror import Mirror
+from talos.places import write_private
 
 
 def mirrors(
@@ -30,6 +32,7 @@ def mirrors(
             metavar="VERSION", help="For nodes of this version of Talos; newest if left out."
         ),
     ] = None,
+    username: options.Username = None,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
 ) -> None:
@@ -40,16 +43,25 @@ def mirrors(
     k3d: a file for `k3d cluster create --registry-config`. kind: a file for `kind create cluster
     --config` and a folder that it mounts, so it needs `--output`.
 
+    Caches with TLS are trusted by the certificate of their authority, which is written too. With
+    `--username`, what is written has the password, and only its owner can read it. Docker sends no
+    password to a mirror: log in and pull by the cache's own address.
+
     Addresses are those that nodes in containers reach, and this machine as well.
 
     Exit codes: 0 printed or written, 1 it could not be written, 2 wrong usage.
     """
+    reader = options.reader(username)
     with stack.engine() as client:
         caches = stack.find(client, stack_name).only(upstreams or [])
-    offered = {registry: cache.mirror for registry, cache in caches.items() if cache.mirror}
+    offered = {
+        registry: Mirror(cache.mirror, cache.ca, *(reader or ()))
+        for registry, cache in caches.items()
+        if cache.mirror
+    }
     files = _files(form, offered, output, talos_version)
     if output is not None:
-        _write(output, files)
+        _write(output, files, is_private=reader is not None)
         return
     for name, content in files.items():
         if len(files) > 1:
@@ -58,7 +70,7 @@ def mirrors(
 
 
 def _files(
-    form: Format, offered: Mapping[str, str], output: Path | None, talos_version: str | None
+    form: Format, offered: Mapping[str, Mirror], output: Path | None, talos_version: str | None
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
@@ -84,12 +96,15 @@ def _is_legacy(talos_version: str | None) -> bool:
     return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY
 
 
-def _write(folder: Path, files: Mapping[str, str]) -> None:
+def _write(folder: Path, files: Mapping[str, str], *, is_private: bool) -> None:
     for name, content in files.items():
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            if is_private:
+                write_private(path, content)
+            else:
+                path.write_text(content)
         except OSError as error:
             raise CachectlError(f"{path} cannot be written: {error}") from error
         console.say(f"wrote {path}")

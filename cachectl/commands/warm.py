@@ -17,6 +17,7 @@ def warm(
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
     platform: options.PlatformName = None,
+    username: options.Username = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -31,6 +32,7 @@ def warm(
     texts = selection.gather(images or [], image_files or [], talos_version, kubernetes_version)
     if not texts:
         raise UsageError("no image to warm: name some, or --images FILE, or --talos-version")
+    reader = options.reader(username)
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
@@ -43,7 +45,7 @@ def warm(
             outcomes = asyncio.run(
                 warm_images(
                     texts,
-                    found.endpoints,
+                    found.endpoints(reader),
                     node,
                     storages=storages,
                     on_progress=lambda progress: meter.show(progress.done, progress.total),

@@ -152,13 +152,11 @@ def _on_swarm(caches: Caches, placement: SwarmPlacement) -> Iterator[Mistake]:
     """What a Swarm cannot do."""
     at = ("caches",)
     on_several = placement.replicas != 1
-    how_many = (
-        placement.replicas or "one on every node, where caches.placement.replicas is left out"
-    )
+    where = f"{placement.replicas} nodes" if placement.replicas else "every node"
     if isinstance(caches.storage, VolumeStorage):
         if on_several:
             text = (
-                f"found a volume, which only one node has, for {how_many} of each cache; "
+                f"found volume, which is one node's own, for caches that run on {where}; "
                 "allowed: s3, or 1 for caches.placement.replicas"
             )
             yield Mistake((*at, "storage", "kind"), text)

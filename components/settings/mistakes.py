@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -59,7 +60,7 @@ def from_pydantic(error: ErrorDetails, settings: type[BaseModel]) -> Mistake:
         case "refused":
             text = error["msg"]
         case "extra_forbidden":
-            text = _unknown_key(str(path[-1]), _keys(settings, path[:-1]))
+            text = _unknown_key(str(path[-1]), _keys(settings, error["loc"][:-1]))
         case "union_tag_invalid":
             found, allowed = error["ctx"]["tag"], error["ctx"]["expected_tags"]
             return Mistake(
@@ -113,17 +114,25 @@ def _unknown_key(key: str, known: list[str]) -> str:
     return f"unknown key{meant}; allowed: {', '.join(known)}"
 
 
-def _keys(settings: type[BaseModel], path: Path) -> list[str]:
-    """The keys that the model at a path within the settings has."""
+def _keys(settings: type[BaseModel], loc: Path) -> list[str]:
+    """The keys that the model has which pydantic found at a place within the settings."""
     model = settings
-    for part in path:
+    for part, kind in zip(loc, (*loc[1:], ""), strict=True):
         fields = {field.alias: field for field in model.model_fields.values()}
         if part in fields:
-            model = _model_within(fields[str(part)].annotation) or model
+            models = list(_models_within(fields[str(part)].annotation))
+            model = next((one for one in models if _kind(one) == kind), next(iter(models), model))
     return [str(field.alias) for field in model.model_fields.values()]
 
 
-def _model_within(annotation: Any) -> type[BaseModel] | None:
+def _models_within(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_within, get_args(annotation))), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_within(part)
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    """The kind of settings that a model is of, where there are several."""
+    named = model.model_fields.get("kind")
+    return get_args(named.annotation)[0] if named else None

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.settings import StackFile
+from components.settings import StackFile, secrets
+from components.settings.mistakes import in_yaml
 
 PROJECT = "talos-registry-cache"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -29,12 +30,43 @@ reported before anything is touched, with its place, what was found and what is 
 
 Editors check and complete a stack file by its first line:
 
-    # yaml-language-server: $schema=docs/stack-file.schema.json
-
-Passwords of upstreams are encrypted, and set by a command:
-
-    pulumi config set --secret --path 'passwords["docker.io"]'
+```yaml
+# yaml-language-server: $schema=docs/stack-file.schema.json
+```
 """
+
+SECRETS_HEAD = """\
+## Secrets
+
+These keys are encrypted in the stack file, and set by a command that asks for the value:
+
+<!-- run by: README.md: pulumi config set -s dev --secret --path 'passwords["docker.io"]' -->
+
+```sh
+python3 -m toolchain run -- pulumi config set -s dev --secret --path 'passwords["docker.io"]'
+```
+
+| secret | meaning | command |
+| - | - | - |
+"""
+
+SECRETS: Mapping[tuple[str, ...], str] = {
+    ("passwords", "<upstream>"): "The password of an upstream that has a `username`",
+    ("passwords", secrets.VIA): "The password of `caches.via.username`",
+    ("readers", "<user>"): "The password of one who may read the caches; without any, everyone may",
+    ("s3Keys", "accessKey"): "The access key of the object store, for `caches.storage`",
+    ("s3Keys", "secretKey"): "Its secret key",
+    ("tlsKey",): "The key of `caches.tls.certificate`, in PEM",
+}
+
+# How Pulumi writes what it has encrypted.
+ENCRYPTED = {
+    "description": "What `pulumi config set --secret` has encrypted",
+    "type": "object",
+    "properties": {"secure": {"type": "string"}},
+    "required": ["secure"],
+    "additionalProperties": False,
+}
 
 
 def schema() -> dict[str, Any]:
@@ -43,7 +75,9 @@ def schema() -> dict[str, Any]:
     definitions = settings["$defs"]
     for name in NULLABLE:
         definitions[name] = {"anyOf": [definitions[name], {"type": "null"}]}
-    keys = {f"{PROJECT}:{key}": value for key, value in settings["properties"].items()}
+    definitions["Encrypted"] = ENCRYPTED
+    properties = {**settings["properties"], **_secrets()}
+    keys = {f"{PROJECT}:{key}": value for key, value in properties.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Stack file of {PROJECT}",
@@ -60,6 +94,7 @@ def page() -> str:
     for key, value in settings["properties"].items():
         sections.append(f"## {key}\n\n{value['description']}.\n")
         sections.extend(_tables(key, value, settings["$defs"]))
+    sections.append(SECRETS_HEAD + "".join(map(_row_of_secret, SECRETS)))
     return "\n".join(sections)
 
 
@@ -91,35 +126,63 @@ def _closed(value: Any) -> Any:
     return closed | ({"additionalProperties": False} if is_map else {})
 
 
+def _secrets() -> dict[str, Schema]:
+    """The schema of each key that is encrypted: each value of a mapping, or all of it."""
+    encrypted = {"$ref": "#/$defs/Encrypted"}
+    by_name = {"type": "object", "additionalProperties": encrypted}
+    s3_keys = {
+        "type": "object",
+        "properties": dict.fromkeys(secrets.S3_KEYS, encrypted),
+        "additionalProperties": False,
+    }
+    return {
+        "passwords": {"anyOf": [encrypted, by_name]},
+        "readers": {"anyOf": [encrypted, by_name]},
+        "s3Keys": {"anyOf": [encrypted, s3_keys]},
+        "tlsKey": encrypted,
+    }
+
+
+def _row_of_secret(path: tuple[str, ...]) -> str:
+    return f"| `{in_yaml(path)}` | {SECRETS[path]} | `{secrets.command(path)}` |\n"
+
+
 def _tables(path: str, value: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
-    """The table of the model at a path, and after it those of the models within."""
-    found = _model(value, definitions)
-    if found is None:
-        return
-    name, model = found
-    path = f"{path}.{name}" if name else path
-    rows = [
-        f"### `{path}`\n\n{model['description']}\n",
-        "| key | default | meaning |",
-        "| - | - | - |",
-    ]
-    for key, field in model["properties"].items():
-        rows.append(f"| `{key}` | {_default(key, field, model)} | {field['description']} |")
-    yield "\n".join(rows) + "\n"
-    for key, field in model["properties"].items():
-        yield from _tables(f"{path}.{key}", field, definitions)
+    """The tables of the models at a path, each with those of the models within after it."""
+    models = list(_models(value, definitions))
+    for name, model in models:
+        at = f"{path}.{name}" if name else path
+        kind = f" with `kind: {_kind(model)}`" if len(models) > 1 else ""
+        rows = [
+            f"### `{at}`{kind}\n\n{model['description']}\n",
+            "| key | default | meaning |",
+            "| - | - | - |",
+        ]
+        for key, field in model["properties"].items():
+            rows.append(f"| `{key}` | {_default(key, field, model)} | {field['description']} |")
+        yield "\n".join(rows) + "\n"
+        for key, field in model["properties"].items():
+            yield from _tables(f"{at}.{key}", field, definitions)
 
 
-def _model(value: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema] | None:
-    """The model that a value is, or has at each key, with the name that such keys have."""
-    for one in (value, *value.get("anyOf", ())):
-        if "$ref" in one:
-            return "", definitions[one["$ref"].rpartition("/")[2]]
-        for inner in one.get("patternProperties", {}).values():
-            if "$ref" in inner:
-                name = inner["$ref"].rpartition("/")[2]
-                return f"<{name.lower()}>", definitions[name]
-    return None
+def _models(value: Schema, definitions: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
+    """The models that a value may be, or has at each key, with the name that such keys have."""
+    if "$ref" in value:
+        yield "", definitions[_referred(value)]
+    for inner in value.get("patternProperties", {}).values():
+        if "$ref" in inner:
+            name = _referred(inner)
+            yield f"<{name.lower()}>", definitions[name]
+    for one in (*value.get("anyOf", ()), *value.get("oneOf", ())):
+        yield from _models(one, definitions)
+
+
+def _referred(value: Schema) -> str:
+    return str(value["$ref"]).rpartition("/")[2]
+
+
+def _kind(model: Schema) -> str:
+    return str(model["properties"]["kind"]["const"])
 
 
 def _default(key: str, field: Schema, model: Schema) -> str:
@@ -127,6 +190,8 @@ def _default(key: str, field: Schema, model: Schema) -> str:
         return "required"
     if "$ref" in field or field.get("default") in (None, [], {}):
         return ""
+    if "oneOf" in field:
+        return f"`kind: {field['default']['kind']}`"
     return f"`{json.dumps(field['default'])}`".replace('"', "")
 
 

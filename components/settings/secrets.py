@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from components import readers
 from components.settings.caches import upstreams_as_written
 from components.settings.mistakes import Mistake, Path, in_yaml
 
@@ -90,10 +91,22 @@ def mistakes(written: Mapping[str, Any], plain: Collection[str], caches: Any) ->
     for path, value in found.items():
         yield from _in_one(path, value, wanted, is_plain=path[0] in plain)
     for path in sorted(wanted.keys() - found.keys(), key=str):
-        yield Mistake(path, f"missing, for {wanted[path]}; set it with {_set(path)}")
+        yield Mistake(path, f"missing, for {wanted[path]}; set it with {command(path)}")
     if written.get("readers") and not _kind(caches, "tls"):
         text = "found without caches.tls; allowed: with it, since passwords would go in the clear"
         yield Mistake(("readers",), text)
+
+
+def command(path: Path) -> str:
+    """The command that sets a secret: it asks for the value, or has it from a file.
+
+    Args:
+        path: where it is.
+    """
+    if len(path) == 1:
+        # It has several lines, and a terminal is read up to the first one's end.
+        return f"pulumi config set --secret {in_yaml(path)} < {in_yaml(path)}.pem"
+    return f"pulumi config set --secret --path '{in_yaml(path)}'"
 
 
 def _secret(values: Mapping[str, str] | None) -> Mapping[str, SecretStr]:
@@ -128,14 +141,19 @@ def _wanted(caches: Any) -> Wanted:
 
 def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterator[Mistake]:
     if is_plain:
-        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {_set(path)}")
+        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {command(path)}")
     if path not in wanted and path[0] != "readers":
         yield Mistake(path, f"found, but {_no_use_for(path)}")
+    is_reader = path[0] == "readers"
+    if is_reader and not readers.is_name(str(path[-1])):
+        yield Mistake(path, f"found no user name; allowed: {readers.ALLOWED_NAMES}")
     if not isinstance(value, str) or not value:
         what = "a password" if path[0] in {"passwords", "readers"} else "a key"
         yield Mistake(path, f"found no text; allowed: {what}")
-    if path[0] == "readers" and not re.fullmatch(r"[^\s:]+", str(path[-1])):
-        yield Mistake(path, "found a colon or a space in a user name; allowed: a name without")
+    elif is_reader and not readers.is_password(value):
+        yield Mistake(path, f"found another text; allowed: {readers.ALLOWED_PASSWORDS}")
+    elif path[0] == "s3Keys" and not re.fullmatch(r"[!-~]+", value):
+        yield Mistake(path, "found another text; allowed: a key, of ASCII without spaces")
 
 
 def _no_use_for(path: Path) -> str:
@@ -162,9 +180,3 @@ def _kind(caches: Any, key: str) -> str | None:
     if not isinstance(caches, Mapping) or not isinstance(caches.get(key), Mapping):
         return None
     return str(caches[key].get("kind", "own" if key == "tls" else ""))
-
-
-def _set(path: Path) -> str:
-    option = "--path " if len(path) > 1 else ""
-    name = f"'{in_yaml(path)}'" if len(path) > 1 else in_yaml(path)
-    return f"pulumi config set --secret {option}{name}"

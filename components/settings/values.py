@@ -50,8 +50,8 @@ def by_kind(default: str) -> Discriminator:
     """
 
     def kind(value: Any) -> Any:
-        named = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-        return default if named is None else str(named)
+        is_written = isinstance(value, Mapping)
+        return str(value.get("kind", default) if is_written else getattr(value, "kind", default))
 
     return Discriminator(kind)
 

@@ -7,22 +7,31 @@ read all flags. So no cluster is ever made here.
 
 import shutil
 import subprocess
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from components.certificate_authority import issue_authority
 from talos import cluster, command_line, images, machine_config, versions
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.machine_config import MirrorForm
+from talos.mirror import Mirror
 from talos.places import Places, write_private
 from talos.versions import Talosctl, Version
 
 WITHIN_S = 60
-MIRRORS = {"docker.io": "http://172.17.0.1:5000", "localhost:5005": "https://10.5.0.1:5001/path"}
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("https://10.5.0.1:5001/path"),
+}
+CA = issue_authority("tests", datetime.now(UTC)).certificate
+CLOSED = {"docker.io": Mirror("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
 NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"
@@ -95,6 +104,8 @@ DOCKER: Mapping[str, Mapping[str, Any]] = {
     "kubernetes": {"kubernetes_version": "v1.32.0"},
     "mirrors": {"mirrors": MIRRORS},
     "mirrors of an older talos": {"mirrors": MIRRORS, "talos_version": "v1.10.0"},
+    "mirrors that are closed": {"mirrors": CLOSED},
+    "mirrors that are closed, of an older talos": {"mirrors": CLOSED, "talos_version": "v1.10.0"},
     "mirrors without fallback": {"mirrors": MIRRORS, "skip_fallback": True},
     "patches": {
         "patches": ("machine: {sysctls: {vm.swappiness: '1'}}",),
@@ -319,7 +330,7 @@ def test_the_legacy_form_gets_into_the_machine_configuration(
 
     mirrors = machine["machine"]["registries"]["mirrors"]
     assert {host: mirror["endpoints"] for host, mirror in mirrors.items()} == {
-        host: [url] for host, url in MIRRORS.items()
+        host: [mirror.url] for host, mirror in MIRRORS.items()
     }
     assert all(mirror.get("skipFallback", False) is skip for mirror in mirrors.values())
 
@@ -331,9 +342,42 @@ def test_documents_get_into_the_machine_configuration(tmp_path: Path, skip: bool
 
     mirrors = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
     assert {each["name"]: each["endpoints"] for each in mirrors} == {
-        host: [{"url": url}] for host, url in MIRRORS.items()
+        host: [{"url": mirror.url}] for host, mirror in MIRRORS.items()
     }
     assert all(each.get("skipFallback", False) is skip for each in mirrors)
+
+
+@pytest.mark.parametrize(
+    ("program", "target"), [(CLASSIC, "v1.11.0"), (CLASSIC, "v1.9.0"), (SUBCOMMANDS, "v1.11.0")]
+)
+def test_the_legacy_form_has_the_ca_and_the_password(
+    tmp_path: Path, program: str, target: str
+) -> None:
+    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.LEGACY)
+    machine, *_ = configured(tmp_path, program, patch, "--talos-version", target)
+
+    config = machine["machine"]["registries"]["config"]["172.17.0.1:5000"]
+    assert b64decode(config["tls"]["ca"]).decode() == CA
+    assert config["auth"] == {"username": "adam", "password": "s3cret: #1"}
+
+
+def test_documents_have_the_ca_and_the_password(tmp_path: Path) -> None:
+    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.DOCUMENT)
+    documents = configured(tmp_path, SUBCOMMANDS, patch)
+
+    found = {each["kind"]: each for each in documents if each.get("name") == "172.17.0.1:5000"}
+    assert found["RegistryTLSConfig"]["ca"] == CA
+    assert found["RegistryAuthConfig"]["username"] == "adam"
+    assert found["RegistryAuthConfig"]["password"] == "s3cret: #1"  # noqa: S105
+
+
+def test_talosctl_refuses_a_ca_that_is_none(tmp_path: Path) -> None:
+    """That the checks above can fail."""
+    wrong = {"docker.io": Mirror("https://172.17.0.1:5000", "no certificate")}
+    patch = machine_config.mirror_patch(wrong, skip_fallback=False, form=MirrorForm.DOCUMENT)
+
+    with pytest.raises(AssertionError, match="ca must be a valid PEM-encoded certificate"):
+        configured(tmp_path, SUBCOMMANDS, patch)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +387,11 @@ def test_documents_get_into_the_machine_configuration(tmp_path: Path, skip: bool
 def test_a_patch_says_what_the_flag_says(tmp_path: Path, program: str, form: MirrorForm) -> None:
     """That `--registry-mirror` and our patch come to the same."""
     patch = machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=form)
-    flags = [word for item in MIRRORS.items() for word in ("--registry-mirror", "=".join(item))]
+    flags = [
+        word
+        for host, mirror in MIRRORS.items()
+        for word in ("--registry-mirror", f"{host}={mirror.url}")
+    ]
     for name in ("patched", "flagged"):
         (tmp_path / name).mkdir()
     patched = configured(tmp_path / "patched", program, patch)

@@ -12,10 +12,12 @@ import pytest
 from docker import DockerClient
 
 from tests.integration.support import containerd as containerd_process
+from tests.integration.support import team_bed
 from tests.integration.support import upstream as upstream_registry
 from tests.integration.support import warming as warming_support
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.stack import CacheStack, Settings, stack
+from tests.integration.support.team_bed import Bed
 from tests.integration.support.upstream import Upstream
 from tests.integration.support.warming import Warming
 
@@ -71,6 +73,20 @@ def new_stack(tmp_path: Path, engine: DockerClient) -> Iterator[NewStack]:
     """Makes stacks that are removed with the test."""
     with ExitStack() as made:
         yield lambda caches: made.enter_context(stack(tmp_path, engine, caches))
+
+
+@pytest.fixture(scope="session")
+def beds_are_possible() -> None:
+    """Skip where no bed of hosts can run."""
+    if reason := team_bed.why_impossible():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def bed(beds_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:  # noqa: ARG001 - it skips
+    """Two hosts in a swarm, an object store and an upstream, of each file of tests its own."""
+    with team_bed.running(tmp_path_factory.mktemp("bed")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

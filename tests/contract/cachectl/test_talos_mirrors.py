@@ -2,13 +2,20 @@
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cachectl import mirrors
+from components.certificate_authority import issue_authority
+from talos.mirror import Mirror
 
-MIRRORS = {"docker.io": "http://172.17.0.1:5000", "localhost:5005": "http://172.17.0.1:5001"}
+CA = issue_authority("tests", datetime.now(UTC)).certificate
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("https://172.17.0.1:5001", CA, "adam", "s3cret"),
+}
 WITHIN_S = 60
 
 
@@ -29,7 +36,8 @@ def test_talosctl_takes_the_patch_and_finds_the_machine_configuration_valid(
     _run(tmp_path, program, "validate", "--mode", "container", "--config", "made/worker.yaml")
 
     made = (tmp_path / "made" / "worker.yaml").read_text()
-    assert all(url in made for url in MIRRORS.values())
+    assert all(mirror.url in made for mirror in MIRRORS.values())
+    assert "password: s3cret" in made
 
 
 def _run(folder: Path, *command: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 
+from components.certificate_authority import Issued
 from tests.unit.registry.support.images import Blob, Built
 from toolchain.places import BIN
 
@@ -84,7 +85,9 @@ def program() -> Path | None:
 
 
 @contextmanager
-def running(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[Distribution]:
+def running(
+    root: Path, environment: Mapping[str, str] | None = None, *, scheme: str = "http"
+) -> Iterator[Distribution]:
     """Run a registry on a storage."""
     binary = program()
     assert binary
@@ -101,37 +104,69 @@ def running(root: Path, environment: Mapping[str, str] | None = None) -> Iterato
             stderr=subprocess.STDOUT,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(url, process, log)
-        yield Distribution(url, f"http://127.0.0.1:{debug_port}/metrics", root, process)
+        _wait(port, process, log)
+        yield Distribution(
+            f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{debug_port}/metrics", root, process
+        )
     finally:
         process.terminate()
         process.wait()
 
 
 @contextmanager
-def caching(
-    root: Path, upstream: Distribution, environment: Mapping[str, str] | None = None
+def closed(
+    root: Path, certificate: Issued, passwords: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Distribution]:
-    """Run a cache, set up as the stack's caches are."""
-    proxying = {
-        "REGISTRY_PROXY_REMOTEURL": upstream.url,
-        "REGISTRY_PROXY_EXEC_COMMAND": "/bin/true",
+    """Run a registry that is closed to strangers: TLS, and a password file."""
+    root.mkdir(parents=True)
+    files = {
+        name: root.with_name(f"{root.name}-{name}") for name in ("certificate", "key", "passwords")
+    }
+    contents = (certificate.certificate, certificate.key, passwords)
+    for path, content in zip(files.values(), contents, strict=True):
+        path.write_text(content)
+    closing = {
+        "REGISTRY_HTTP_TLS_CERTIFICATE": str(files["certificate"]),
+        "REGISTRY_HTTP_TLS_KEY": str(files["key"]),
+        "REGISTRY_AUTH": "htpasswd",
+        "REGISTRY_AUTH_HTPASSWD_REALM": "caches",
+        "REGISTRY_AUTH_HTPASSWD_PATH": str(files["passwords"]),
+    }
+    with running(root, closing | dict(environment or {}), scheme="https") as server:
+        yield server
+
+
+def proxy_of(url: str, helper: str = "/bin/true") -> Mapping[str, str]:
+    """The environment of a cache, set up as the stack's caches are."""
+    return {
+        "REGISTRY_PROXY_REMOTEURL": url,
+        "REGISTRY_PROXY_EXEC_COMMAND": helper,
         "REGISTRY_PROXY_TTL": "0",
     }
-    with running(root, {**proxying, **(environment or {})}) as cache:
+
+
+@contextmanager
+def caching(
+    root: Path,
+    upstream: Distribution,
+    environment: Mapping[str, str] | None = None,
+    helper: str = "/bin/true",
+) -> Iterator[Distribution]:
+    """Run a cache."""
+    with running(root, {**(environment or {}), **proxy_of(upstream.url, helper)}) as cache:
         yield cache
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while process.poll() is None and time.monotonic() < until:
         try:
-            if httpx2.get(f"{url}/v2/").is_success:
+            # It listens once it can answer.
+            with socket.create_connection(("127.0.0.1", port)):
                 return
-        except httpx2.TransportError:
+        except ConnectionError:
             time.sleep(0.02)
-    raise AssertionError(f"the registry does not answer at {url}:\n{log.read_text()}")
+    raise AssertionError(f"the registry does not answer at port {port}:\n{log.read_text()}")
 
 
 def _free_port() -> int:

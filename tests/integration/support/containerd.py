@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from talos.machine_config import hosts_toml
+from talos.mirror import Mirror
 from tests.integration.support import host, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
@@ -58,6 +59,14 @@ class Containerd:
         finally:
             self._forget(reference)
 
+    def fetch(self, reference: str, hosts: Path) -> None:
+        """Fetch the content of an image, whatever its platform, and unpack nothing.
+
+        Raises:
+            CommandFailedError: it could not be fetched.
+        """
+        self._ctr("content", "fetch", "--all-platforms", "--hosts-dir", str(hosts), reference)
+
     def answers(self) -> bool:
         """Whether it takes commands."""
         try:
@@ -78,9 +87,10 @@ class Containerd:
 
     def _hosts(self, mirrors: Mapping[str, str]) -> Path:
         hosts = self._folder / f"hosts-{secrets.token_hex(4)}"
-        for name, content in hosts_toml(mirrors, skip_fallback=False).items():
-            (hosts / name).mkdir(parents=True)
-            (hosts / name / "hosts.toml").write_text(content)
+        found = {host: Mirror(url) for host, url in mirrors.items()}
+        for name, content in hosts_toml(found, skip_fallback=False).items():
+            (hosts / name).parent.mkdir(parents=True)
+            (hosts / name).write_text(content)
         return hosts
 
     def _ctr(self, *arguments: str) -> str:

@@ -1,22 +1,23 @@
 """A container engine of the tests' own, which can be restarted without disturbing anybody.
 
 It has a network namespace to itself, or it would take the machine's own engine's addresses and
-firewall rules. `nsenter` and not `ip netns exec`, which hides the mounts of the control groups.
+firewall rules, and a host name.
 """
 
 import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
 from docker import DockerClient
 
-from tests.integration.support import host, images, privileged_runtime, processes
+from tests.integration.support import host, images, network, privileged_runtime, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.upstream import IMAGE, Pushed
@@ -24,6 +25,12 @@ from tests.integration.support.upstream import IMAGE, Pushed
 START_WITHIN_S = 60
 STOP_WITHIN_S = 60
 LAYER_SIZE = 300_000
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+# With a host name of its own, it is a node of its own in a swarm.
+AS_HOST = (
+    "unshare", "--uts", "sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"',
+)  # fmt: skip
 
 
 class PrivateEngine:
@@ -41,7 +48,8 @@ class PrivateEngine:
         self._folder = folder
         self._run_folder = run_folder
         self._options = options
-        self.enter = ("nsenter", f"--net=/run/netns/{namespace}")
+        self.enter = network.enter(namespace)
+        self._namespace = namespace
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -50,6 +58,7 @@ class PrivateEngine:
             self._process = subprocess.Popen(
                 [
                     *self.enter,
+                    *AS_HOST, self._namespace,
                     "dockerd",
                     "--host", self.host,
                     "--data-root", self._folder / "data",
@@ -75,10 +84,14 @@ class PrivateEngine:
         """Kill it, as a crash does."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(STOP_WITHIN_S)
-        # Its containerd dies with it. Where process 1 does not reap, as in some containers, the
-        # dead one is taken for a living one by the next start.
-        (self._run_folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+        self._ended()
+
+    def crash(self) -> None:
+        """Kill it with all that runs on it, as a host that loses its power."""
+        assert self._process is not None
+        # Again, for what one has started before it was killed.
+        eventually(self._kill_all, within_s=STOP_WITHIN_S, what="nothing runs on the engine")
+        self._ended()
 
     @contextmanager
     def client(self) -> Iterator[DockerClient]:
@@ -124,25 +137,34 @@ class PrivateEngine:
         except CommandFailedError:
             return ""
 
-    def load(self, image: str, source_host: str) -> None:
-        """Copy an image from another engine."""
-        archive = self._folder / "image.tar"
-        processes.run("docker", "--host", source_host, "save", "--output", archive, image)
+    def load(self, archive: Path) -> None:
+        """Take over an image that another engine has saved."""
         processes.run("docker", "--host", self.host, "load", "--input", archive)
-        archive.unlink()
 
     def close(self) -> None:
-        """Remove all of its containers and stop it, whatever state it is in."""
-        if self._process is None:
-            return
-        if self._process.poll() is not None:
-            self.start()
-        try:
-            with self.client() as client:
-                for container in client.containers.list(all=True, ignore_removed=True):
-                    container.remove(force=True)
-        finally:
-            self.stop()
+        """Take away all that it has, whatever state it is in."""
+        if self._process is not None:
+            self.crash()
+        containers = [path.name for path in self._folder.glob("data/containers/*")]
+        for left in (self._folder, self._run_folder):
+            _unmount(left)
+            shutil.rmtree(left)
+        for container in containers:
+            _remove_control_groups(container)
+
+    def _kill_all(self) -> bool:
+        running = network.pids(self._namespace)
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not running
+
+    def _ended(self) -> None:
+        assert self._process is not None
+        self._process.wait(STOP_WITHIN_S)
+        # Its containerd dies with it. Where process 1 does not reap, as in some containers, the
+        # dead one is taken for a living one by the next start.
+        (self._run_folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -158,16 +180,16 @@ def why_impossible() -> str:
     """Why no such engine can run here, or nothing."""
     if os.geteuid() != 0:
         return "a private engine needs root"
-    missing = [tool for tool in ("dockerd", "nsenter", "ip") if shutil.which(tool) is None]
+    missing = [
+        tool for tool in ("dockerd", "nsenter", "unshare", "ip") if shutil.which(tool) is None
+    ]
     if missing:
         return f"a private engine needs {', '.join(missing)}"
-    namespace = f"it-{secrets.token_hex(4)}"
     try:
-        processes.run("ip", "netns", "add", namespace)
-        processes.run("ip", "netns", "delete", namespace)
+        with network.namespace(f"it-{secrets.token_hex(4)}"):
+            return ""
     except CommandFailedError as error:
         return f"a private engine needs a network namespace: {error}"
-    return ""
 
 
 @contextmanager
@@ -178,25 +200,43 @@ def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[Privat
         folder: where it keeps its files.
         options: more options of dockerd.
     """
-    # Paths of sockets are short by law, and a test's temporary folder is not.
-    name = f"it-{secrets.token_hex(4)}"
-    run_folder = Path("/run") / name
-    run_folder.mkdir(mode=0o700)
-    processes.run("ip", "netns", "add", name)
-    engine = PrivateEngine(folder, run_folder, name, options)
-    try:
-        processes.run("ip", "-netns", name, "link", "set", "lo", "up")
+    with (
+        network.namespace(f"it-{secrets.token_hex(4)}") as namespace,
+        installed(folder, namespace, options) as engine,
+    ):
+        archive = folder / "image.tar"
+        save(IMAGE, archive)
         engine.start()
-        engine.load(IMAGE, os.environ["DOCKER_HOST"])
+        engine.load(archive)
+        archive.unlink()
+        yield engine
+
+
+@contextmanager
+def installed(
+    folder: Path, namespace: str, options: Sequence[str | Path] = ()
+) -> Iterator[PrivateEngine]:
+    """Prepare a private engine, which is not started, and remove all of it at the end.
+
+    Args:
+        folder: where it keeps its files.
+        namespace: its network namespace, which becomes its host name.
+        options: more options of dockerd.
+    """
+    # Paths of sockets are short by law, and a test's temporary folder is not.
+    run_folder = Path("/run") / namespace
+    run_folder.mkdir(mode=0o700)
+    engine = PrivateEngine(folder, run_folder, namespace, options)
+    try:
         yield engine
     finally:
-        try:
-            engine.close()
-        finally:
-            processes.run("ip", "netns", "delete", name)
-            for left in (folder, run_folder):
-                _unmount(left)
-                shutil.rmtree(left)
+        engine.close()
+
+
+def save(image: str, archive: Path) -> None:
+    """Write an image of the machine's own engine to a file."""
+    engine = os.environ["DOCKER_HOST"]
+    processes.run("docker", "--host", engine, "save", "--output", archive, image)
 
 
 def _unmount(folder: Path) -> None:
@@ -205,3 +245,11 @@ def _unmount(folder: Path) -> None:
     for mount in sorted(mounts, reverse=True):
         if folder in Path(mount).parents:
             processes.run("umount", "--lazy", mount)
+
+
+def _remove_control_groups(container: str) -> None:
+    """Take away the control groups of a container that was killed, in either version of them."""
+    for pattern in (f"docker/{container}", f"*/docker/{container}"):
+        for group in CONTROL_GROUPS.glob(pattern):
+            for folder, _, _ in os.walk(group, topdown=False):
+                Path(folder).rmdir()

@@ -87,10 +87,13 @@ class CacheStack:
         content["config"] = yaml.safe_load(file.read_text())["config"]
         self._file.write_text(yaml.safe_dump(content, sort_keys=False))
 
+    def set_secret(self, path: str, secret: str) -> None:
+        """Put a secret into its stack file, encrypted, at a path as the Pulumi CLI takes it."""
+        self._stack.set_config(path, automation.ConfigValue(secret, secret=True), path=True)
+
     def set_password(self, registry: str, password: str) -> None:
-        """Put a password into its stack file, encrypted."""
-        value = automation.ConfigValue(password, secret=True)
-        self._stack.set_config(f'passwords["{registry}"]', value, path=True)
+        """Put the password of an upstream into its stack file, encrypted."""
+        self.set_secret(f'passwords["{registry}"]', password)
 
     def up(self) -> Mapping[str, int]:
         """Converge it; how many resources had which operation.

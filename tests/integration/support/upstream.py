@@ -1,6 +1,7 @@
 """A real upstream registry: a container on the engine, which the tests fill and take away."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from tests.integration.support import host, images
+from tests.integration.support import host, images, network, processes
 from tests.integration.support.polling import eventually
 
 IMAGE = "registry:3.1.2"
 TIMEOUT_S = 30
+METRICS_PORT = 5001
+SENT = "registry_http_response_size_bytes_sum"
+SETTLED_AFTER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Pushed:
 
 
 class Upstream:
-    """A registry that is no cache. Containers reach it at the bridge's gateway."""
+    """A registry that is no cache."""
 
     def __init__(self, container: Container, address: str, port: int) -> None:
         self._container = container
@@ -78,6 +82,29 @@ class Upstream:
             self._container.start()
             self.wait()
 
+    def limit(self, mbit: int) -> None:
+        """Limit what it sends, in megabits a second, until it is away."""
+        self._container.reload()
+        pid = self._container.attrs["State"]["Pid"]
+        processes.run("nsenter", f"--net=/proc/{pid}/ns/net", *network.limit_command(mbit))
+
+    def sent(self) -> int:
+        """How many bytes it has sent since it was started, by its own count, once it is idle."""
+        before, now = -1, self._sent()
+        while now != before:
+            time.sleep(SETTLED_AFTER_S)
+            before, now = now, self._sent()
+        return now
+
+    def _sent(self) -> int:
+        self._container.reload()
+        networks = self._container.attrs["NetworkSettings"]["Networks"]
+        url = f"http://{networks['bridge']['IPAddress']}:{METRICS_PORT}/metrics"
+        text = requests.get(url, timeout=TIMEOUT_S).text
+        return sum(
+            int(float(line.split()[-1])) for line in text.splitlines() if line.startswith(SENT)
+        )
+
     def wait(self) -> None:
         """Wait until it answers."""
         eventually(self._answers, within_s=TIMEOUT_S, what=f"the upstream {self.url} answers")
@@ -110,10 +137,16 @@ class Upstream:
 
 
 @contextmanager
-def running(engine: DockerClient) -> Iterator[Upstream]:
-    """Run an upstream, and remove it with all that it holds at the end."""
+def running(engine: DockerClient, address: str = "") -> Iterator[Upstream]:
+    """Run an upstream, and remove it with all that it holds at the end.
+
+    Args:
+        engine: the engine that runs it.
+        address: the address of this machine that it is published on; where left out, that of the
+            engine's bridge, at which containers reach it.
+    """
     name = f"it-upstream-{secrets.token_hex(4)}"
-    address, port = host.bridge_gateway(engine), host.free_port()
+    address, port = address or host.bridge_gateway(engine), host.free_port()
     try:
         container = engine.containers.run(
             IMAGE,

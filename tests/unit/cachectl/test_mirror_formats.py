@@ -1,4 +1,5 @@
 import json
+import tomllib
 from pathlib import PurePosixPath
 
 import pytest
@@ -6,15 +7,23 @@ import yaml
 
 from cachectl import mirrors
 from cachectl.errors import UsageError
+from talos.mirror import Mirror
 
-MIRRORS = {"docker.io": "http://172.17.0.1:5000", "localhost:5005": "http://172.17.0.1:5001"}
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("http://172.17.0.1:5001"),
+}
+CLOSED = {
+    "docker.io": Mirror("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
+    "quay.io": Mirror("https://172.17.0.1:5001", "PEM"),
+}
 
 
 def test_k3d_gets_an_endpoint_for_each_registry() -> None:
     files = mirrors.k3d(MIRRORS)
 
     assert yaml.safe_load(files["registries.yaml"]) == {
-        "mirrors": {host: {"endpoint": [url]} for host, url in MIRRORS.items()}
+        "mirrors": {host: {"endpoint": [mirror.url]} for host, mirror in MIRRORS.items()}
     }
 
 
@@ -27,7 +36,7 @@ def test_docker_gets_the_cache_of_docker_hub_and_leave_to_ask_it_without_tls() -
 
 def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
     with pytest.raises(UsageError, match=r"there are those of: quay\.io"):
-        mirrors.docker({"quay.io": "http://172.17.0.1:5002"})
+        mirrors.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
 
 
 def test_kind_mounts_the_files_of_containerd() -> None:
@@ -50,3 +59,50 @@ def test_talos_gets_documents_or_what_it_read_up_to_1_11() -> None:
 
     assert [one["name"] for one in yaml.safe_load_all(documents)] == list(MIRRORS)
     assert list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"]) == list(MIRRORS)
+
+
+# Closed to strangers
+
+
+def test_k3d_gets_the_certificates_as_files_that_nodes_mount_and_the_password() -> None:
+    files = mirrors.k3d(CLOSED)
+
+    configs = yaml.safe_load(files["registries.yaml"])["configs"]
+    assert configs == {
+        "172.17.0.1:5000": {
+            "auth": {"username": "adam", "password": "s3cret"},
+            "tls": {"ca_file": "/etc/rancher/k3s/caches/1.crt"},
+        },
+        "172.17.0.1:5001": {"tls": {"ca_file": "/etc/rancher/k3s/caches/2.crt"}},
+    }
+    assert (files["ca/1.crt"], files["ca/2.crt"]) == ("PEM", "PEM")
+    assert "--volume $PWD/ca:/etc/rancher/k3s/caches@all" in files["registries.yaml"]
+
+
+def test_docker_trusts_the_authority_and_asks_nothing_without_tls() -> None:
+    files = mirrors.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
+
+    assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
+    assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
+
+
+def test_docker_is_refused_with_a_password_that_it_would_not_send() -> None:
+    with pytest.raises(UsageError, match=r"docker login 172\.17\.0\.1:5000") as refused:
+        mirrors.docker(CLOSED)
+
+    assert "s3cret" not in str(refused.value)
+
+
+def test_containerd_and_kind_find_the_certificate_beside_the_file_that_names_it() -> None:
+    for files in (mirrors.containerd(CLOSED), mirrors.kind(CLOSED, PurePosixPath("/some/where"))):
+        hosts = tomllib.loads(files["certs.d/docker.io/hosts.toml"])["host"]
+        mirror = hosts["https://172.17.0.1:5000"]
+        assert files[f"certs.d/docker.io/{mirror['ca']}"] == "PEM"
+        assert mirror["header"]["Authorization"].startswith("Basic ")
+
+
+def test_talos_gets_the_certificate_and_the_password() -> None:
+    [documents] = mirrors.talos(CLOSED).values()
+
+    kinds = [one["kind"] for one in yaml.safe_load_all(documents)]
+    assert kinds[2:] == ["RegistryTLSConfig", "RegistryAuthConfig", "RegistryTLSConfig"]

@@ -79,7 +79,7 @@ class FakeEngine:
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> "FakeEngine":
         """Be the engine that the components talk to."""
-        monkeypatch.setattr(engine, "_client", lambda: self)
+        monkeypatch.setattr(engine, "client", lambda: self)
         return self
 
 

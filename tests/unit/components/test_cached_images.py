@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pulumi.dynamic import Config, ConfigureRequest
 
 from components import dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
+from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
 from registry import throwaway
 from registry import warm as warm_module
@@ -47,7 +49,7 @@ class Caches:
     def props(self, references: dict[str, str], **more: Any) -> dict[str, Any]:
         """What the resource is declared with."""
         caches = {
-            host: {"endpoint": cache.url, "volume": f"volume-of-{host}", "image": "registry:3.1.2"}
+            host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
             for host, cache in self.by_host.items()
         }
         return {"stack": "unit-test", "images": references, "caches": caches, **more}
@@ -112,9 +114,19 @@ OLD: dict[str, dict[str, Any]] = {
         ({}, {"images": {}}),
         ({}, {"images": {"docker.io/team/app:1": ARM}}),
         ({}, {"caches": {HUB: {"endpoint": "http://b"}}}),
+        ({}, {"ca": "PEM"}),
+        ({}, {"reader": {"username": "adam", "password": "s3cret"}}),
         ({"missing": {"docker.io/team/app:1": "404"}}, {}),
     ],
-    ids=["added image", "removed image", "platform", "cache", "lost image"],
+    ids=[
+        "added image",
+        "removed image",
+        "platform",
+        "cache",
+        "authority",
+        "password",
+        "lost image",
+    ],
 )
 def test_what_changes_updates_and_never_replaces(
     olds: dict[str, Any], news: dict[str, Any]
@@ -155,6 +167,27 @@ def test_create_brings_every_image_into_the_cache_of_its_registry(caches: Caches
     assert {digest for _, digest in caches.by_host[QUAY].kept} == {
         blob.digest for blob in second.blobs
     }
+
+
+def test_a_cache_that_is_closed_to_strangers_is_warmed_by_its_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = datetime.now(UTC)
+    authority = issue_authority("tests", now)
+    registry = TinyRegistry(caches=True)
+    registry.reader = "adam", "s3cret"
+    monkeypatch.setattr(dynamic_provider, "engine", nullcontext)
+    with serving(registry, issue_server(authority, ["127.0.0.1"], now)):
+        built = hold(registry, "library/app", BASE)
+        props = Caches({HUB: registry}).props(
+            {"docker.io/library/app:1": AMD},
+            ca=authority.certificate,
+            reader={"username": "adam", "password": "s3cret"},
+        )
+        outs = PROVIDER.create(props).outs
+
+    assert outs is not None
+    assert outs["digests"] == {"docker.io/library/app:1": built.digest}
 
 
 def test_each_platform_has_its_own_blobs(caches: Caches) -> None:

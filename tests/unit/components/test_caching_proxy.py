@@ -1,36 +1,48 @@
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
+import pulumi
 import pytest
 
 from components import credential_helper, engine
 from components.caching_proxy import CachingProxy, CachingProxyArgs
+from components.placement import MountedFiles, OnEngine
+from components.settings.caches import Logs
+from components.storage import VolumeOfEngine
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
-ARGS: Mapping[str, Any] = {
-    "container": "registry-dev-quay.io",
-    "volume": "cached-quay.io",
-    "on_destroy": "keep",
-    "image": "sha256:0123",
-    "image_reference": "registry:3.1.2",
-    "remote_url": "https://quay.io",
-    "port": 5002,
-    "publish_on": ["172.17.0.1", "127.0.0.1"],
-    "mirror_host": "172.17.0.1",
-    "network": "registry-dev",
-    "credentials": "registry-dev-anonymous",
-    "ttl": None,
-    "log_level": "info",
-    "log_max_size": "10m",
-    "log_max_files": 3,
-    "memory_limit_mib": 512,
-    "labels": {"stack": "dev", "upstream": "quay.io"},
-}
+QUAY = {"stack": "dev", "upstream": "quay.io"}
+ON_ENGINE = OnEngine(
+    prefix="registry-dev",
+    network="registry-dev",
+    publish_on=["172.17.0.1", "127.0.0.1"],
+    published={},
+    writer_image="sha256:0123",
+)
+ARGS = CachingProxyArgs(
+    name="registry-dev-quay.io",
+    storage=VolumeOfEngine("cached-quay.io", "keep"),
+    placement=ON_ENGINE,
+    image="sha256:0123",
+    image_reference="registry:3.1.2",
+    remote_url="https://quay.io",
+    mirror="http://172.17.0.1:5002",
+    endpoint="http://127.0.0.1:5002",
+    port=5002,
+    files=MountedFiles(volume="registry-dev-anonymous"),
+    access={},
+    trust={},
+    ttl=None,
+    logs=Logs(),
+    memory_limit="512m",
+    labels=QUAY,
+    marks={},
+)
 
 
 def declare(**changed: Any) -> Graph:
-    args = CachingProxyArgs(**{**ARGS, **changed})
+    args = replace(ARGS, **changed)
     return stack_graph.run(lambda: CachingProxy("quay.io", args))
 
 
@@ -73,9 +85,9 @@ def test_the_credential_command_is_mounted_read_only() -> None:
 
 @pytest.mark.parametrize(("on_destroy", "outlives"), [("keep", True), ("delete", False)])
 def test_the_volume_outlives_the_stack_if_it_is_to_be_kept(
-    on_destroy: str, *, outlives: bool
+    on_destroy: Literal["keep", "delete"], *, outlives: bool
 ) -> None:
-    graph = declare(on_destroy=on_destroy)
+    graph = declare(storage=VolumeOfEngine("cached-quay.io", on_destroy))
 
     assert graph.one(VOLUME, "quay.io-storage").retain_on_delete is outlives
     assert not graph.one(CONTAINER, "quay.io-container").retain_on_delete
@@ -119,18 +131,18 @@ def test_what_it_holds_is_in_the_same_volume_with_an_upstream_and_without() -> N
 
 
 def test_the_log_has_its_level_and_is_bounded() -> None:
-    changed = {"log_level": "debug", "log_max_size": "1m", "log_max_files": 9}
-    inputs = container(**changed).inputs
+    logs = Logs.model_validate({"level": "debug", "maxSize": "1m", "maxFiles": 9})
+    inputs = container(logs=logs).inputs
 
-    assert environment(**changed)["REGISTRY_LOG_LEVEL"] == "debug"
+    assert environment(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
     assert inputs["logDriver"] == "json-file"
     assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
 
 
-def test_the_ports_are_published_on_the_given_addresses_in_their_order() -> None:
+def test_the_ports_are_published_on_the_given_addresses() -> None:
     assert container(port=5999).inputs["ports"] == [
-        {"internal": 5000, "external": 5999, "ip": "172.17.0.1"},
         {"internal": 5000, "external": 5999, "ip": "127.0.0.1"},
+        {"internal": 5000, "external": 5999, "ip": "172.17.0.1"},
     ]
 
 
@@ -165,7 +177,7 @@ def test_the_slow_probe_of_a_healthy_cache_ends_before_its_timeout() -> None:
 
 
 def test_memory_and_swap_are_both_bounded() -> None:
-    inputs = container(memory_limit_mib=64).inputs
+    inputs = container(memory_limit="64m").inputs
 
     assert (inputs["memory"], inputs["memorySwap"]) == (64, 128)
 
@@ -193,19 +205,45 @@ def test_a_container_is_deleted_before_its_port_and_name_are_used_again() -> Non
 
 def test_a_proxy_tells_where_nodes_and_where_this_machine_reach_it() -> None:
     told: list[CachingProxy] = []
-    args = CachingProxyArgs(**{**ARGS, "mirror_host": "host.docker.internal"})
 
-    stack_graph.run(lambda: told.append(CachingProxy("quay.io", args)))
+    def program() -> None:
+        told.append(CachingProxy("quay.io", ARGS))
+        pulumi.export("described", told[0].described())
 
-    assert told[0].mirror == "http://host.docker.internal:5002"
-    assert told[0].endpoint == "http://127.0.0.1:5002"
-    assert told[0].image == "registry:3.1.2"
+    outputs = stack_graph.run(program).outputs
+
+    assert told[0].mirror == "http://172.17.0.1:5002"
+    assert outputs["described"] == {
+        "endpoint": "http://127.0.0.1:5002",
+        "name": "registry-dev-quay.io",
+        "storage": "cached-quay.io",
+        "image": "registry:3.1.2",
+    }
 
 
-def test_this_machine_reaches_a_cache_without_loopback_where_it_is_published() -> None:
-    told: list[CachingProxy] = []
-    args = CachingProxyArgs(**{**ARGS, "publish_on": ["172.17.0.1"]})
+# Closed to strangers
 
-    stack_graph.run(lambda: told.append(CachingProxy("quay.io", args)))
 
-    assert told[0].endpoint == "http://172.17.0.1:5002"
+def test_who_may_use_it_and_whom_it_trusts_is_told_to_the_registry() -> None:
+    variables = environment(
+        access={"REGISTRY_AUTH": "htpasswd"}, trust={"SSL_CERT_DIR": "/credentials"}
+    )
+
+    assert variables["REGISTRY_AUTH"] == "htpasswd"
+    assert variables["SSL_CERT_DIR"] == "/credentials"
+
+
+def test_a_cache_that_is_closed_is_probed_where_it_asks_nobody_who_he_is() -> None:
+    open_to_all = container(trust={"SSL_CERT_DIR": "/credentials"}).inputs["healthcheck"]
+    closed = container(access={"REGISTRY_AUTH": "htpasswd"}).inputs["healthcheck"]
+
+    assert "http://127.0.0.1:5000/v2/" in open_to_all["tests"][1]
+    assert "http://127.0.0.1:5001/debug/health" in closed["tests"][1]
+
+
+def test_marks_are_on_the_container_and_not_on_the_volume() -> None:
+    graph = declare(marks={"ca": "PEM"})
+
+    mark = {"label": "ca", "value": "PEM"}
+    assert mark in graph.one(CONTAINER, "quay.io-container").inputs["labels"]
+    assert mark not in graph.one(VOLUME, "quay.io-storage").inputs["labels"]

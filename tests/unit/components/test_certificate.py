@@ -11,8 +11,9 @@ from cryptography import x509
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 
-from components import certificate_authority
 from components.certificate import (
+    OwnAuthority,
+    OwnAuthorityProvider,
     OwnCertificate,
     OwnCertificateProvider,
     PasswordFile,
@@ -23,9 +24,20 @@ from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import Secret
 
 NAMES = ["cache.example", "172.17.0.1"]
-PROPS = {"names": NAMES, "commonName": "talos-registry-cache team"}
+NAMED = {"commonName": "talos-registry-cache team"}
+AUTHORITIES = OwnAuthorityProvider()
 CERTIFICATES = OwnCertificateProvider()
 PASSWORDS = PasswordFileProvider()
+
+
+def authority(**changed: Any) -> dict[str, Any]:
+    outs = AUTHORITIES.create({**NAMED, **changed}).outs
+    assert outs is not None
+    return outs
+
+
+AUTHORITY = authority()
+PROPS = {"names": NAMES, "ca": AUTHORITY["ca"], "caKey": AUTHORITY["caKey"]}
 
 
 def made(**changed: Any) -> dict[str, Any]:
@@ -42,9 +54,8 @@ def updated(olds: dict[str, Any], **changed: Any) -> dict[str, Any]:
 
 def aged(state: dict[str, Any], *, days: int) -> dict[str, Any]:
     """The same, with a server's certificate that was made so long ago."""
-    authority = Issued(state["ca"], state["caKey"])
     then = datetime.now(UTC) - timedelta(days=days)
-    server = issue_server(authority, state["names"], then)
+    server = issue_server(Issued(state["ca"], state["caKey"]), state["names"], then)
     return {**state, "certificate": server.certificate, "key": server.key}
 
 
@@ -60,13 +71,26 @@ def is_signed(state: dict[str, Any]) -> bool:
     return True
 
 
-def test_a_certificate_is_made_with_its_authority() -> None:
+def test_a_certificate_is_signed_by_its_authority() -> None:
     state = made()
 
     assert names_in(state) == NAMES
     assert is_signed(state)
     assert "BEGIN PRIVATE KEY" in state["key"]
     assert state["caKey"] not in (state["key"], state["ca"])
+
+
+def test_an_authority_lasts_and_is_made_anew_near_its_end() -> None:
+    old = issue_authority("old", datetime.now(UTC) - timedelta(days=3650 - 29))
+    state = {**NAMED, "ca": old.certificate, "caKey": old.key}
+
+    assert AUTHORITIES.diff("authority", AUTHORITY, NAMED).changes is False
+    diff = AUTHORITIES.diff("authority", state, NAMED)
+    assert (diff.changes, diff.replaces) == (True, [])
+    after = AUTHORITIES.update("authority", state, NAMED).outs
+    assert after is not None
+    assert after["ca"] != state["ca"]
+    assert AUTHORITIES.diff("authority", after, NAMED).changes is False
 
 
 def test_nothing_changes_while_it_lasts() -> None:
@@ -96,19 +120,19 @@ def test_a_certificate_near_its_end_is_made_anew_by_the_same_authority() -> None
     assert CERTIFICATES.diff("certificate", after, PROPS).changes is False
 
 
-def test_an_authority_near_its_end_is_made_anew_with_all() -> None:
-    old = issue_authority("old", datetime.now(UTC) - timedelta(days=3650 - 29))
-    state = aged({**PROPS, "ca": old.certificate, "caKey": old.key}, days=0)
-    assert CERTIFICATES.diff("certificate", state, PROPS).changes is True
+def test_another_authority_signs_another_certificate() -> None:
+    other = authority()
+    news = {**PROPS, "ca": other["ca"], "caKey": other["caKey"]}
+    state = made()
+    assert CERTIFICATES.diff("certificate", state, news).changes is True
 
-    after = updated(state)
-    assert after["ca"] != state["ca"]
+    after = updated(state, ca=other["ca"], caKey=other["caKey"])
     assert is_signed(after)
-    assert CERTIFICATES.diff("certificate", after, PROPS).changes is False
+    assert after["certificate"] != state["certificate"]
 
 
 def test_another_name_of_the_authority_replaces_it() -> None:
-    diff = CERTIFICATES.diff("certificate", made(), {**PROPS, "commonName": "other"})
+    diff = AUTHORITIES.diff("authority", AUTHORITY, {"commonName": "other"})
 
     assert diff.replaces == ["commonName"]
 
@@ -124,13 +148,16 @@ def test_what_is_no_name_is_refused_before_anything_is_made() -> None:
 
 def test_private_keys_and_passwords_are_secrets() -> None:
     def program() -> None:
-        OwnCertificate("closed", names=NAMES, common_name="team")
+        signs = OwnAuthority("signs", common_name="team")
+        OwnCertificate("closed", names=NAMES, authority=signs)
         PasswordFile("readers", readers={"adam": "s3cret"})
 
     graph = stack_graph.run(program)
     certificate = graph.one("pulumi-python:dynamic/caches:OwnCertificate", "closed")
+    signs = graph.one("pulumi-python:dynamic/caches:OwnAuthority", "signs")
     passwords = graph.one("pulumi-python:dynamic/caches:PasswordFile", "readers")
 
+    assert signs.secret_outputs == ("caKey",)
     assert certificate.secret_outputs == ("caKey", "key")
     assert passwords.secret_outputs == ("content",)
     assert passwords.inputs["readers"] == Secret({"adam": "s3cret"})
@@ -143,7 +170,7 @@ def test_private_keys_and_passwords_are_secrets() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few rounds as bcrypt allows."""
     salt = bcrypt.gensalt
-    monkeypatch.setattr(certificate_authority.bcrypt, "gensalt", lambda: salt(4))
+    monkeypatch.setattr(bcrypt, "gensalt", lambda: salt(4))
 
 
 def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> None:

@@ -12,7 +12,6 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import certificate_authority as authority_module
 from components.certificate_authority import (
     CertificateError,
     Issued,
@@ -150,7 +149,7 @@ def test_a_key_is_not_shown_with_its_certificate() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few rounds as bcrypt allows."""
     salt = bcrypt.gensalt
-    monkeypatch.setattr(authority_module.bcrypt, "gensalt", lambda: salt(4))
+    monkeypatch.setattr(bcrypt, "gensalt", lambda: salt(4))
 
 
 @pytest.mark.usefixtures("quick")

@@ -129,7 +129,7 @@ def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPat
     def refuse() -> None:
         raise DockerException("connection refused")
 
-    monkeypatch.setattr(engine, "_client", refuse)
+    monkeypatch.setattr(engine, "client", refuse)
 
     with pytest.raises(EngineError, match="the container engine does not answer: connection"):
         engine.discover(OWN)
@@ -151,7 +151,7 @@ def test_the_engine_is_the_one_that_the_docker_provider_uses(
     monkeypatch.setattr(engine, "DockerClient", Client)
     for config in ({"docker:host": "tcp://192.0.2.1:2375"}, {}):
         # Beneath the cache, which would keep a client of this test for the others.
-        stack_graph.run(engine._client.__wrapped__, config=config)
+        stack_graph.run(engine.client.__wrapped__, config=config)
 
     assert asked == ["tcp://192.0.2.1:2375", "from the environment"]
 

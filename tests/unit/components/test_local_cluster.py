@@ -24,6 +24,7 @@ from components.dynamic_provider import EngineError
 from components.local_cluster import LocalClusterProvider
 from talos.cluster_spec import ClusterSpec
 from talos.errors import SpecError, TakenError, TalosError
+from talos.mirror import Mirror
 from talos.places import Places
 from talos.versions import VersionError
 from tests.unit.talos import fake_docker
@@ -215,6 +216,8 @@ def test_nothing_has_changed(bench: Bench) -> None:
         ("spec", {"provisioner": "docker", "workers": 0}),
         ("mirrors", {}),
         ("mirrors", {"docker.io": "http://172.17.0.1:6000"}),
+        ("ca", "PEM"),
+        ("reader", {"username": "adam", "password": "another"}),
     ],
 )
 def test_what_reaches_the_nodes_replaces_the_cluster_after_it_is_gone(
@@ -239,7 +242,8 @@ def test_what_reaches_no_node_is_taken_over(bench: Bench, key: str, value: Any) 
 
 
 def test_every_property_that_goes_in_is_compared(bench: Bench) -> None:
-    assert bench.props().keys() == local_cluster.REPLACING | local_cluster.HARMLESS
+    closed = bench.props(ca="PEM", reader={"username": "adam", "password": "s3cret"})
+    assert closed.keys() == local_cluster.REPLACING | local_cluster.HARMLESS
 
 
 def test_all_that_replaces_it_is_told(bench: Bench) -> None:
@@ -317,12 +321,26 @@ def test_what_is_wanted_is_what_was_written(bench: Bench) -> None:
 
     assert local_cluster.spec_of(bench.props(spec)) == ClusterSpec(
         name="demo",
-        mirrors=MIRRORS,
+        mirrors={host: Mirror(url) for host, url in MIRRORS.items()},
         timeout_s=60,
         workers=0,
         disks=("virtio:10GiB",),
         skip_fallback=True,
     )
+
+
+def test_nodes_are_let_in_by_mirrors_and_the_password_is_in_one_private_file(
+    bench: Bench,
+) -> None:
+    reader = {"username": "adam", "password": "s3cret"}
+    closed = {"docker.io": "https://172.17.0.1:5000"}
+    state = bench.create(mirrors=closed, ca="PEM", reader=reader)
+
+    patch = bench.places.patch("mirrors.yaml")
+    assert "password: s3cret" in patch.read_text()
+    assert "ca: PEM" in patch.read_text()
+    assert patch.stat().st_mode & 0o777 == 0o600
+    assert "s3cret" not in str({**state, "reader": None})
 
 
 def test_nodes_are_told_of_the_mirrors(bench: Bench) -> None:

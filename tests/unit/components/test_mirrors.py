@@ -49,7 +49,7 @@ def test_a_stacks_own_caches_are_on_offer_once_they_are_there(*, preview: bool) 
     caches: list[RegistryCache] = []
 
     def offer() -> Mirrors:
-        args = RegistryCacheArgs("dev", caches_of(parsed), {}, EngineFacts(GATEWAY, {}))
+        args = RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {}))
         caches.append(RegistryCache("caches", args))
         return mirrors.of_cache(caches[0])
 
@@ -80,6 +80,24 @@ def test_the_caches_of_another_stack_are_on_offer_and_nothing_is_waited_for(
         "quay.io": "http://127.0.0.1:5002",
     }
     assert offered.after == ()
+
+
+def test_what_lets_clients_in_comes_from_the_other_stack_as_well() -> None:
+    reader = {"username": "adam", "password": "s3cret"}
+
+    def offer() -> Mirrors:
+        found = mirrors.of_stack("dev")
+        pulumi.export("ca", found.trust.ca)
+        pulumi.export("reader", found.trust.reader)
+        return found
+
+    closed, _ = told(
+        offer, stack="qemu", other_stacks={OTHER: {**OUTPUTS, "ca": "PEM", "reader": reader}}
+    )
+    is_open, _ = told(offer, stack="qemu", other_stacks={OTHER: OUTPUTS})
+
+    assert (closed["ca"], closed["reader"]) == ("PEM", reader)
+    assert (is_open.get("ca"), is_open.get("reader")) == (None, None)
 
 
 @pytest.mark.parametrize("outputs", [{}, {"clusters": {}}])

@@ -98,8 +98,8 @@ def test_the_outputs_tell_how_to_use_the_caches(*, preview: bool) -> None:
     assert outputs["caches"].keys() == outputs["mirrors"].keys()
     assert outputs["caches"]["quay.io"] == {
         "endpoint": "http://127.0.0.1:5002",
-        "container": "registry-quay.io",
-        "volume": "registry-quay.io",
+        "name": "registry-quay.io",
+        "storage": "registry-quay.io",
         "image": "registry:3.0.0",
     }
 
@@ -304,7 +304,7 @@ def test_an_engine_that_does_not_answer_ends_the_program_without_a_traceback(
     def refuse() -> None:
         raise DockerException("connection refused")
 
-    monkeypatch.setattr(engine, "_client", refuse)
+    monkeypatch.setattr(engine, "client", refuse)
 
     with pytest.raises(pulumi.RunError, match="the container engine does not answer") as ended:
         run({"upstreams": {"docker.io": None}})

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine, registry_cache, settings
+from components import engine, settings
 from components.engine import EngineFacts, EngineNetwork
+from components.placement import OnEngine
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
@@ -423,6 +424,12 @@ def test_addresses_come_in_the_order_that_the_engine_has_them_in() -> None:
     assert ports_of(graph, "docker.io") == [("127.0.0.1", 5000), (GATEWAY, 5000)]
 
 
+def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
+    """The addresses on which a container is published that is so now."""
+    placement = OnEngine("registry-dev", "registry-dev", wanted, {"one": published}, "sha256:0")
+    return placement._addresses("one")
+
+
 @pytest.mark.parametrize(
     ("wanted", "published", "order"),
     [
@@ -437,7 +444,7 @@ def test_addresses_come_in_the_order_that_the_engine_has_them_in() -> None:
 def test_the_order_of_the_engine_counts_if_it_has_just_the_wanted_addresses(
     wanted: list[str], published: list[str], order: list[str]
 ) -> None:
-    assert registry_cache._in_engine_order(wanted, published) == order
+    assert published_on(wanted, published) == order
 
 
 ADDRESSES = st.lists(st.sampled_from("abcd"), unique=True)
@@ -447,4 +454,4 @@ ADDRESSES = st.lists(st.sampled_from("abcd"), unique=True)
 def test_all_wanted_addresses_are_published_and_no_other(
     wanted: list[str], published: list[str]
 ) -> None:
-    assert sorted(registry_cache._in_engine_order(wanted, published)) == sorted(wanted)
+    assert sorted(published_on(wanted, published)) == sorted(wanted)

@@ -16,7 +16,7 @@ from components.settings.caches import DEFAULT_IMAGE
 from components.settings.mistakes import in_yaml
 from components.upstreams import CATALOGUE
 from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.parsed_settings import caches_of, volume_storage_of
 
 ROOT = Path(__file__).resolve().parents[3]
 STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
@@ -73,10 +73,11 @@ def test_what_is_written_wins_over_the_catalogue() -> None:
 
 
 def test_defaults_keep_everything_for_ever() -> None:
-    caches = caches_of(parse({"upstreams": ONE}))
+    parsed = parse({"upstreams": ONE})
+    caches = caches_of(parsed)
 
     assert caches.image == DEFAULT_IMAGE
-    assert caches.storage.on_destroy == "keep"
+    assert volume_storage_of(parsed).on_destroy == "keep"
     assert caches.ttl == "never"
     assert caches.mirror_host == "auto"
     assert caches.publish_on is None
@@ -356,6 +357,371 @@ def test_no_passwords_is_fine_however_it_is_written() -> None:
         )
 
 
+# Kinds
+
+
+S3 = {"kind": "s3", "bucket": "caches"}
+S3_KEYS = {"accessKey": "a", "secretKey": "s"}
+PEM = "-----BEGIN CERTIFICATE-----\n…"
+SWARM = {
+    "upstreams": ONE,
+    "placement": {"kind": "swarm"},
+    "storage": S3,
+    "mirrorHost": "caches.test",
+    "publishOn": ["0.0.0.0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "allowed"),
+    [
+        ("storage", "nfs", "volume, s3"),
+        ("storage", None, "volume, s3"),
+        ("storage", 5, "volume, s3"),
+        ("placement", "kubernetes", "engine, swarm"),
+        ("tls", "acme", "own, given"),
+    ],
+)
+def test_an_unknown_kind_is_refused(key: str, kind: Any, allowed: str) -> None:
+    assert mistake({"upstreams": ONE, key: {"kind": kind}}) == (
+        f"caches.{key}.kind: found '{kind}'; allowed: {allowed}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "of_kind", "known"),
+    [
+        ("storage", {"kind": "volume"}, "kind, volumePrefix, onDestroy"),
+        ("storage", {}, "kind, volumePrefix, onDestroy"),
+        ("storage", S3, "kind, bucket, endpoint, region, pathStyle, prefix, ca"),
+        ("placement", {"kind": "engine"}, "kind"),
+        ("placement", {"kind": "swarm"}, "kind, nodeLabels, replicas, publish"),
+        ("tls", {"kind": "own"}, "kind, names"),
+        ("tls", {"kind": "given", "certificate": PEM}, "kind, certificate, ca"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_those_of_its_kind(
+    key: str, of_kind: dict[str, Any], known: str
+) -> None:
+    lines = mistakes({"upstreams": ONE, key: {**of_kind, "zzz": 1}})
+
+    assert f"caches.{key}.zzz: unknown key; allowed: {known}" in lines
+
+
+def test_what_does_not_say_its_kind_is_of_the_default_one() -> None:
+    caches = caches_of(parse({"upstreams": ONE, "storage": {}, "placement": {}, "tls": {}}))
+
+    assert caches.storage.kind == "volume"
+    assert caches.placement.kind == "engine"
+    assert caches.tls
+    assert caches.tls.kind == "own"
+
+
+@pytest.mark.parametrize("bucket", ["", "ab", "Caches", "a/b", "-caches", "caches.", "a" * 64])
+def test_a_bucket_has_a_name_that_stores_take(bucket: str) -> None:
+    caches = {"upstreams": ONE, "storage": {**S3, "bucket": bucket}}
+
+    assert mistake(caches, secrets={"s3Keys": S3_KEYS}) == (
+        f"caches.storage.bucket: found {bucket!r}; "
+        "allowed: a bucket's name, such as registry-caches"
+    )
+
+
+def test_an_object_store_needs_a_bucket() -> None:
+    caches = {"upstreams": ONE, "storage": {"kind": "s3"}}
+
+    assert mistake(caches, secrets={"s3Keys": S3_KEYS}) == "caches.storage.bucket: missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "settings_of"),
+    [
+        ("storage.ca", lambda ca: {"storage": {**S3, "ca": ca}}),
+        ("tls.certificate", lambda ca: {"tls": {"kind": "given", "certificate": ca}}),
+        ("tls.ca", lambda ca: {"tls": {"kind": "given", "certificate": PEM, "ca": ca}}),
+        ("via.ca", lambda ca: {"via": {"mirrors": {"docker.io": "https://a.test"}, "ca": ca}}),
+    ],
+)
+def test_a_certificate_is_pem_and_what_is_there_instead_is_cut_short(
+    path: str, settings_of: Any
+) -> None:
+    written = {"upstreams": ONE, **settings_of("MII" + "C" * 500)}
+    needed = {"storage": {"s3Keys": S3_KEYS}, "tls": {"tlsKey": "key"}, "via": {}}
+
+    line = mistake(written, secrets=needed[path.partition(".")[0]])
+
+    assert line.startswith(f"caches.{path}: found 'MII")
+    assert line.endswith("; allowed: certificates in PEM, from -----BEGIN CERTIFICATE----- on")
+    assert len(line) < 160
+
+
+# A Swarm
+
+
+def test_caches_on_a_swarm_over_an_object_store_are_allowed() -> None:
+    caches = caches_of(parse(SWARM, secrets={"s3Keys": S3_KEYS}))
+
+    assert caches.placement.kind == "swarm"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"storage": {}},
+            (
+                "storage.kind: found volume, which is one node's own, for caches that run on every "
+                "node; allowed: s3, or 1 for caches.placement.replicas"
+            ),
+        ),
+        (
+            {"storage": {}, "placement": {"kind": "swarm", "replicas": 3}},
+            (
+                "storage.kind: found volume, which is one node's own, for caches that run on 3 "
+                "nodes; allowed: s3, or 1 for caches.placement.replicas"
+            ),
+        ),
+        (
+            {"storage": {"onDestroy": "delete"}, "placement": {"kind": "swarm", "replicas": 1}},
+            (
+                "storage.onDestroy: found delete, but the volumes are other hosts' to delete; "
+                "allowed: keep"
+            ),
+        ),
+        (
+            {"ttl": "720h"},
+            "ttl: found 720h, but several caches over one store would each delete; allowed: never",
+        ),
+        (
+            {"mirrorHost": "auto"},
+            (
+                "mirrorHost: found auto, but this machine is not the Swarm; "
+                "allowed: a name or address of its nodes"
+            ),
+        ),
+        (
+            {"publishOn": ["10.0.0.1"]},
+            (
+                "publishOn: found ['10.0.0.1'], but a Swarm opens ports on all addresses of its "
+                "nodes; allowed: [0.0.0.0], to say that this is meant"
+            ),
+        ),
+        (
+            {"publishOn": None},
+            (
+                "publishOn: found none, but a Swarm opens ports on all addresses of its nodes; "
+                "allowed: [0.0.0.0], to say that this is meant"
+            ),
+        ),
+    ],
+)
+def test_what_a_swarm_cannot_do_is_refused(changed: dict[str, Any], line: str) -> None:
+    caches = {**SWARM, **changed}
+    on_s3 = caches["storage"] == S3
+
+    assert mistake(caches, secrets={"s3Keys": S3_KEYS} if on_s3 else {}) == f"caches.{line}"
+
+
+def test_a_cache_on_one_node_can_have_a_volume_and_a_ttl() -> None:
+    one = {"kind": "swarm", "replicas": 1}
+
+    caches = caches_of(parse({**SWARM, "placement": one, "storage": {}, "ttl": "720h"}))
+
+    assert (caches.storage.kind, caches.ttl) == ("volume", "720h")
+
+
+@pytest.mark.parametrize("replicas", [0, -1, "2", 1.0, True])
+def test_a_number_of_nodes_is_one_or_more(replicas: Any) -> None:
+    line = mistake({"upstreams": ONE, "placement": {"kind": "swarm", "replicas": replicas}})
+
+    assert line.startswith(f"caches.placement.replicas: found {replicas!r}; allowed: ")
+
+
+# By way of a team's caches
+
+
+def test_a_team_s_caches_are_for_upstreams_that_there_are() -> None:
+    via = {"mirrors": {"docker.io": "https://a.test:5000", "quay.io": "https://a.test:5002"}}
+
+    assert mistake({"upstreams": ONE, "via": via}) == (
+        'caches.via.mirrors["quay.io"]: found, but caches.upstreams has no quay.io; '
+        "allowed: docker.io"
+    )
+
+
+def test_an_upstream_that_is_not_asked_itself_has_no_user_name() -> None:
+    caches = {**upstream(username="me"), "via": {"mirrors": {"registry.test": "https://a.test"}}}
+
+    assert mistake(caches, secrets={"passwords": {"registry.test": "hunter2"}}) == (
+        'caches.upstreams["registry.test"].username: found beside caches.via, which is asked '
+        "instead; allowed: one of both"
+    )
+
+
+def test_an_upstream_that_is_asked_itself_may_have_one_beside_a_team_s_caches() -> None:
+    caches = upstream(username="me")
+    caches["upstreams"]["quay.io"] = None
+    via = {"mirrors": {"quay.io": "https://a.test"}}
+
+    parsed = parse({**caches, "via": via}, secrets={"passwords": {"registry.test": "hunter2"}})
+
+    assert caches_of(parsed).upstreams["registry.test"].username == "me"
+
+
+def test_a_user_name_at_a_team_s_caches_needs_a_password_and_only_then_there_is_one() -> None:
+    via = {"mirrors": {"docker.io": "https://a.test"}}
+    named = {"upstreams": ONE, "via": {**via, "username": "me"}}
+    password = {"passwords": {"via": "hunter2"}}
+
+    assert parse(named, secrets=password).secrets.passwords["via"].get_secret_value() == "hunter2"
+    assert mistake(named) == (
+        "passwords.via: missing, for its username; set it with "
+        "pulumi config set --secret --path 'passwords.via'"
+    )
+    assert mistake({"upstreams": ONE, "via": via}, secrets=password) == (
+        "passwords.via: found, but caches.via has no username"
+    )
+
+
+def test_credentials_in_a_mirror_s_url_are_refused_and_not_repeated() -> None:
+    via = {"mirrors": {"docker.io": "https://me:hunter2@a.test"}}
+
+    line = mistake({"upstreams": ONE, "via": via})
+
+    assert line.startswith("caches.via.mirrors[\"docker.io\"]: found 'https://[hidden]@a.test'")
+
+
+# The other secrets
+
+
+OVER_S3 = {"upstreams": ONE, "storage": S3}
+CLOSED = {"upstreams": ONE, "tls": {}}
+GIVEN = {"upstreams": ONE, "tls": {"kind": "given", "certificate": PEM}}
+
+
+@pytest.mark.parametrize(
+    ("caches", "secrets", "line"),
+    [
+        (
+            OVER_S3,
+            {"s3Keys": {"accessKey": "a"}},
+            (
+                "s3Keys.secretKey: missing, for caches.storage; set it with "
+                "pulumi config set --secret --path 's3Keys.secretKey'"
+            ),
+        ),
+        (
+            OVER_S3,
+            {"s3Keys": {**S3_KEYS, "token": "t"}},
+            "s3Keys.token: found, but there are only accessKey and secretKey",
+        ),
+        (OVER_S3, {"s3Keys": "a"}, "s3Keys: found no mapping; allowed: accessKey and secretKey"),
+        (
+            OVER_S3,
+            {"s3Keys": {"accessKey": "a", "secretKey": 5}},
+            "s3Keys.secretKey: found no text; allowed: a key",
+        ),
+        *(
+            (
+                OVER_S3,
+                {"s3Keys": {"accessKey": "a", "secretKey": key}},
+                "s3Keys.secretKey: found another text; allowed: a key, of ASCII without spaces",
+            )
+            for key in ("a b", "a\nrole_arn = b", "ä")
+        ),
+        (
+            CLOSED,
+            {"s3Keys": {"accessKey": "a"}},
+            "s3Keys.accessKey: found, but caches.storage is no s3",
+        ),
+        (
+            GIVEN,
+            {},
+            (
+                "tlsKey: missing, for caches.tls.certificate; set it with "
+                "pulumi config set --secret tlsKey < tlsKey.pem"
+            ),
+        ),
+        (CLOSED, {"tlsKey": "key"}, "tlsKey: found, but caches.tls has no certificate"),
+        (GIVEN, {"tlsKey": {"a": 1}}, "tlsKey: found no text; allowed: a key"),
+        (
+            {"upstreams": ONE},
+            {"readers": {"adam": "s3cret"}},
+            (
+                "readers: found without caches.tls; allowed: with it, since passwords would go in "
+                "the clear"
+            ),
+        ),
+        (
+            CLOSED,
+            {"readers": ["adam"]},
+            "readers: found no mapping; allowed: user name to password",
+        ),
+        (CLOSED, {"readers": {"adam": ""}}, "readers.adam: found no text; allowed: a password"),
+        *(
+            (
+                CLOSED,
+                {"readers": {"adam": password}},
+                "readers.adam: found another text; allowed: 1 to 72 bytes, of printable characters",
+            )
+            for password in ("x" * 73, "two\nlines")
+        ),
+        *(
+            (
+                CLOSED,
+                {"readers": {name: "s3cret"}},
+                (
+                    f"{in_yaml(('readers', name))}: found no user name; allowed: letters, digits, "
+                    "dots, dashes, underscores and @, from a letter or digit on"
+                ),
+            )
+            for name in ("", "a:b", "a b", "-a", "ä")
+        ),
+    ],
+)
+def test_what_is_wrong_with_secrets_is_told_with_what_to_do(
+    caches: Any, secrets: dict[str, Any], line: str
+) -> None:
+    assert mistake(caches, secrets=secrets) == line
+
+
+@pytest.mark.parametrize(
+    ("caches", "secrets", "paths"),
+    [
+        (OVER_S3, {"s3Keys": S3_KEYS}, ["s3Keys.accessKey", "s3Keys.secretKey"]),
+        (GIVEN, {"tlsKey": "hunter2"}, ["tlsKey"]),
+        (CLOSED, {"readers": {"adam": "hunter2"}}, ["readers.adam"]),
+    ],
+)
+def test_every_secret_has_to_be_encrypted(
+    caches: Any, secrets: dict[str, Any], paths: list[str]
+) -> None:
+    parse(caches, secrets=secrets)
+
+    lines = mistakes(caches, secrets=secrets, plain=[*secrets])
+
+    assert [line.partition(": ")[0] for line in lines] == paths
+    assert all("found in plain text; allowed: encrypted" in line for line in lines)
+    assert "hunter2" not in "".join(lines)
+
+
+def test_secrets_are_not_shown_with_the_settings() -> None:
+    caches = {**OVER_S3, **GIVEN}
+    secrets = {
+        "s3Keys": {"accessKey": "hunter2a", "secretKey": "hunter2s"},
+        "tlsKey": "hunter2t",
+        "readers": {"adam": "hunter2r"},
+    }
+
+    parsed = parse(caches, secrets=secrets)
+
+    assert parsed.secrets.s3_keys
+    assert parsed.secrets.s3_keys.secret.get_secret_value() == "hunter2s"
+    assert parsed.secrets.tls_key
+    assert parsed.secrets.readers["adam"].get_secret_value() == "hunter2r"
+    assert "hunter2" not in repr(parsed)
+
+
 # The other settings
 
 
@@ -433,7 +799,7 @@ def test_logs_are_bounded(logs: dict[str, Any], line: str) -> None:
 def test_storage_is_kept_or_deleted() -> None:
     for choice in ("keep", "delete"):
         caches = {"upstreams": ONE, "storage": {"onDestroy": choice}}
-        assert caches_of(parse(caches)).storage.on_destroy == choice
+        assert volume_storage_of(parse(caches)).on_destroy == choice
 
     assert mistake({"upstreams": ONE, "storage": {"onDestroy": "maybe"}}) == (
         "caches.storage.onDestroy: found 'maybe'; allowed: 'keep' or 'delete'"
@@ -583,6 +949,7 @@ KEYS = st.sampled_from(
     [
         "upstreams", "storage", "logs", "ttl", "image", "publishOn", "port", "remoteUrl",
         "username", "onDestroy", "maxFiles", "level", "docker.io", "quay.io", "registry.test",
+        "kind", "bucket", "replicas", "nodeLabels", "names", "certificate", "ca", "mirrors",
     ]
 )  # fmt: skip
 SCALARS = st.one_of(
@@ -592,6 +959,7 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False),
     st.text(max_size=20),
     st.sampled_from(["never", "keep", "auto", "10m", "https://quay.io", "127.0.0.1", 5000, 5001]),
+    st.sampled_from(["volume", "s3", "engine", "swarm", "own", "given", "caches"]),
 )
 ANYTHING = st.recursive(
     SCALARS,
@@ -648,7 +1016,7 @@ def test_whatever_is_written_there_are_settings_or_a_settings_error(
         upstreams = caches_of(parsed).upstreams
         assert upstreams
         with_user = {host for host, one in upstreams.items() if one.username is not None}
-        assert parsed.passwords.keys() == with_user
+        assert parsed.secrets.passwords.keys() == with_user
         return
     assert re.search(r"^  (caches|passwords)\b.*: ", refused, re.MULTILINE)
 
@@ -785,6 +1153,10 @@ def test_a_text_where_a_mapping_belongs_is_a_mistake_like_others_and_no_secret_i
 # The stacks of the project
 
 
+# The secrets that each person who brings the stack up sets.
+NOT_IN_THE_FILE = {"Pulumi.team": {"s3Keys": {"accessKey": "a", "secretKey": "s"}}}
+
+
 @pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.stem)
 def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> None:
     keys = yaml.safe_load(path.read_text())["config"]
@@ -795,6 +1167,7 @@ def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> Non
         caches=written.pop("caches", None),
         clusters=written.pop("clusters", None),
         mirrors_from=written.pop("mirrorsFrom", None),
+        secrets=NOT_IN_THE_FILE.get(path.stem, {}),
     )
 
     assert parsed.caches or parsed.clusters
@@ -820,10 +1193,10 @@ def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> Non
 def test_a_stack_has_the_upstreams_and_ports_that_people_know(
     stack: str, ports: dict[str, int]
 ) -> None:
-    caches = caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
+    parsed = parse(of_stack(ROOT / f"Pulumi.{stack}.yaml"))
 
-    assert {host: one.port for host, one in caches.upstreams.items()} == ports
-    assert caches.storage.on_destroy == "keep"
+    assert {host: one.port for host, one in caches_of(parsed).upstreams.items()} == ports
+    assert volume_storage_of(parsed).on_destroy == "keep"
 
 
 def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
@@ -836,13 +1209,12 @@ def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
 
 def test_the_ci_stack_keeps_nothing_and_shares_no_port_with_the_others() -> None:
     ci, *others = (
-        caches_of(parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")))
-        for stack in ("ci", "dev", "guide")
+        parse(of_stack(ROOT / f"Pulumi.{stack}.yaml")) for stack in ("ci", "dev", "guide")
     )
 
-    assert ci.storage.on_destroy == "delete"
-    taken = {one.port for caches in others for one in caches.upstreams.values()}
-    assert not taken & {one.port for one in ci.upstreams.values()}
+    assert volume_storage_of(ci).on_destroy == "delete"
+    taken = {one.port for other in others for one in caches_of(other).upstreams.values()}
+    assert not taken & {one.port for one in caches_of(ci).upstreams.values()}
 
 
 def test_the_project_declares_the_keys_that_are_read() -> None:

@@ -6,10 +6,16 @@ import jsonschema
 import pytest
 import yaml
 
-from components.settings import reference
+from components.settings import reference, secrets
 
 ROOT = Path(__file__).resolve().parents[3]
 STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
+
+S3 = {"kind": "s3", "bucket": "caches"}
+SWARM = {"kind": "swarm", "nodeLabels": {"cache": "true"}, "replicas": 3, "publish": "mesh"}
+VIA = {"mirrors": {"docker.io": "https://team.test:5000"}}
+PEM = "-----BEGIN CERTIFICATE-----\n…"
+ENCRYPTED = {"secure": "v1:…"}
 
 
 def accepts(**keys: Any) -> bool:
@@ -46,6 +52,17 @@ def test_every_stack_file_names_the_schema_and_keeps_to_it(path: Path) -> None:
         {"upstreams": {"docker.io": None}},
         upstream(port=5000, image="registry:3.1.2", username="me"),
         {**upstream(), "ttl": "720h", "storage": {"onDestroy": "delete"}},
+        {**upstream(), "storage": {"kind": "volume", "volumePrefix": "cached"}},
+        {**upstream(), "storage": S3},
+        {**upstream(), "storage": {**S3, "endpoint": "https://s3.test", "pathStyle": False}},
+        {**upstream(), "placement": {"kind": "engine"}},
+        {**upstream(), "placement": {"kind": "swarm"}, "publishOn": ["0.0.0.0"]},
+        {**upstream(), "placement": SWARM},
+        {**upstream(), "tls": {}},
+        {**upstream(), "tls": {"kind": "own", "names": ["caches.test", "10.0.0.1"]}},
+        {**upstream(), "tls": {"kind": "given", "certificate": PEM, "ca": PEM}},
+        {**upstream(), "via": {"mirrors": {"docker.io": "https://team.test:5000"}}},
+        {**upstream(), "via": {**VIA, "ca": PEM, "username": "me"}},
     ],
 )
 def test_what_is_right_is_right_for_editors_too(caches: dict[str, Any]) -> None:
@@ -63,6 +80,23 @@ def test_what_is_right_is_right_for_editors_too(caches: dict[str, Any]) -> None:
         upstream(prot=5000),
         {**upstream(), "ttl": "30d"},
         {**upstream(), "storage": {"onDestroy": "forget"}},
+        {**upstream(), "storage": {"kind": "nfs"}},
+        {**upstream(), "storage": {"kind": "s3"}},
+        {**upstream(), "storage": {**S3, "onDestroy": "delete"}},
+        {**upstream(), "storage": {"bucket": "caches"}},
+        {**upstream(), "storage": {**S3, "bucket": "Caches"}},
+        {**upstream(), "placement": {"kind": "kubernetes"}},
+        {**upstream(), "placement": {"replicas": 2}},
+        {**upstream(), "placement": {**SWARM, "replicas": 0}},
+        {**upstream(), "placement": {**SWARM, "publish": "everywhere"}},
+        {**upstream(), "placement": {**SWARM, "nodeLabels": {"cache": True}}},
+        {**upstream(), "tls": {"kind": "given"}},
+        {**upstream(), "tls": {"names": "caches.test"}},
+        {**upstream(), "tls": {"names": ["a b"]}},
+        {**upstream(), "tls": {"certificate": PEM}},
+        {**upstream(), "via": {}},
+        {**upstream(), "via": {"mirrors": {}}},
+        {**upstream(), "via": {**VIA, "password": "hunter2"}},
     ],
 )
 def test_what_is_wrong_is_wrong_for_editors_too(caches: dict[str, Any]) -> None:
@@ -74,6 +108,86 @@ def test_clusters_and_images_are_checked_as_well() -> None:
     assert not accepts(clusters={"Demo": {}})
     assert not accepts(clusters={"demo": {"provisioner": "podman"}})
     assert not accepts(images={"reference": []})
+
+
+def test_no_kind_has_to_be_said_that_is_the_default() -> None:
+    kinds = {
+        name: model
+        for name, model in reference.schema()["$defs"].items()
+        if "kind" in model.get("properties", {})
+    }
+
+    said = {name for name, model in kinds.items() if "kind" in model.get("required", ())}
+    assert kinds.keys() - said == {"VolumeStorage", "EnginePlacement", "OwnTls"}
+    assert said == {"S3Storage", "SwarmPlacement", "GivenTls"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("passwords", {"docker.io": ENCRYPTED, "via": ENCRYPTED}),
+        ("readers", {"adam": ENCRYPTED}),
+        ("s3Keys", {"accessKey": ENCRYPTED, "secretKey": ENCRYPTED}),
+        ("s3Keys", ENCRYPTED),
+        ("tlsKey", ENCRYPTED),
+    ],
+)
+def test_what_pulumi_has_encrypted_is_right_for_editors(key: str, value: Any) -> None:
+    assert accepts(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("passwords", {"docker.io": "hunter2"}),
+        ("passwords", "hunter2"),
+        ("readers", ["adam"]),
+        ("s3Keys", {"accesKey": ENCRYPTED}),
+        ("s3Keys", {"accessKey": ENCRYPTED, "secretKey": "hunter2"}),
+        ("tlsKey", "-----BEGIN PRIVATE KEY-----"),
+        ("tlsKey", {"secure": 5}),
+    ],
+)
+def test_a_secret_in_plain_text_or_of_another_name_is_wrong_for_editors(
+    key: str, value: Any
+) -> None:
+    assert not accepts(**{key: value})
+
+
+def test_page_and_schema_have_every_secret_with_its_command() -> None:
+    page, keys = reference.page(), reference.schema()["properties"]["config"]["properties"]
+
+    for key in secrets.KEYS:
+        assert f"{reference.PROJECT}:{key}" in keys
+        assert key in {path[0] for path in reference.SECRETS}
+    for path in reference.SECRETS:
+        assert f"`{secrets.command(path)}` |" in page
+
+
+def test_the_page_has_a_table_for_each_kind() -> None:
+    page = reference.page()
+
+    for path, kinds in {
+        "storage": ("volume", "s3"),
+        "placement": ("engine", "swarm"),
+        "tls": ("own", "given"),
+    }.items():
+        for kind in kinds:
+            _, found, section = page.partition(f"### `caches.{path}` with `kind: {kind}`\n\n")
+            assert found
+            assert "| `kind` | " in section.partition("###")[0]
+    assert "| `storage` | `kind: volume` | " in page
+    assert "### `caches.via`\n" in page
+
+
+def test_every_table_of_the_page_stands_alone() -> None:
+    lines = reference.page().splitlines()
+
+    heads = [number for number, line in enumerate(lines) if line.startswith("| - |")]
+    assert len(heads) > 10
+    assert all(lines[number - 2] == "" for number in heads)
+    cells = {line.replace("`|`", "").count(" |") for line in lines if line.startswith("| ")}
+    assert cells == {3}
 
 
 def test_the_page_has_every_key_with_its_meaning() -> None:

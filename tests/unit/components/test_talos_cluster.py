@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from components.mirrors import Mirrors
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings import Cluster
 from components.talos_cluster import TalosCluster, TalosClusterArgs, spec_inputs
+from components.trust import Trust
 from talos.cluster_spec import ClusterSpec
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
@@ -29,6 +31,7 @@ from tests.unit.components.stack_graph import (
     TALOS_CLUSTER,
     Declared,
     Graph,
+    Secret,
 )
 from tests.unit.talos import programs
 
@@ -143,7 +146,7 @@ def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: boo
     def program() -> None:
         cache = RegistryCache(
             "caches",
-            RegistryCacheArgs("dev", caches_of(parsed), {}, EngineFacts(GATEWAY, {})),
+            RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {})),
         )
         TalosCluster("demo", TalosClusterArgs(cluster(), mirrors.of_cache(cache), FOLDER))
 
@@ -272,6 +275,38 @@ def test_nodes_may_reach_the_caches_at_another_address() -> None:
     assert used(mirrorHost="10.5.0.1", mirrors={"docker.io": False}) == {
         "ghcr.io": "http://10.5.0.1:5004"
     }
+
+
+def test_another_address_of_a_mirror_keeps_its_tls() -> None:
+    settings = cluster(mirrorHost="10.5.0.1")
+    offered = {"docker.io": "https://172.17.0.1:5000"}
+
+    assert talos_cluster.used_mirrors(settings, offered) == {"docker.io": "https://10.5.0.1:5000"}
+
+
+def test_the_password_of_mirrors_is_a_secret_and_the_line_that_a_person_types_is_none() -> None:
+    reader = {"username": "adam", "password": "s3cret"}
+    offered = Mirrors(
+        mirrors={"docker.io": "https://172.17.0.1:5000"},
+        endpoints={"ghcr.io": "https://127.0.0.1:5004"},
+        trust=Trust("PEM", reader),
+    )
+
+    def program() -> None:
+        made = TalosCluster("demo", TalosClusterArgs(cluster(), offered, FOLDER))
+        pulumi.export("line", made.guide_line)
+        pulumi.export("isSecret", pulumi.Output.from_input(made.guide_line.is_secret()))
+
+    graph = stack_graph.run(program)
+
+    puller = graph.one("pulumi:providers:docker", "demo-node-image-puller")
+    auths = puller.inputs["registryAuth"]
+    assert isinstance(auths, Secret)
+    assert json.loads(auths.value) == [{"address": "127.0.0.1:5004", **reader}]
+    assert local(graph).inputs["reader"] == Secret(reader)
+    assert local(graph).inputs["ca"] == "PEM"
+    assert graph.outputs["isSecret"] is False
+    assert "--config-patch @/stacks/dev/demo/mirrors.yaml" in graph.outputs["line"]
 
 
 def test_where_nothing_is_on_offer_there_are_no_mirrors() -> None:

@@ -1,13 +1,17 @@
 import asyncio
 import socket
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import pytest
 
+from components.certificate_authority import issue_authority, issue_server
 from registry import client as client_module
 from registry.client import RateLimit, RegistryClient
+from registry.endpoints import Endpoint
 from registry.errors import (
     AnswerError,
     ContentError,
@@ -88,6 +92,72 @@ def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
         RegistryClient(endpoint)
 
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        (Endpoint("https://u:secret@h"), "a user name or password in its URL"),
+        (Endpoint("http://h", None, "u", "secret"), "get a password without TLS"),
+        (Endpoint("https://h", ca="no certificate"), "a CA is no certificate; allowed: PEM"),
+    ],
+)
+def test_what_would_not_be_safe_is_refused(endpoint: Endpoint, words: str) -> None:
+    with pytest.raises(EndpointError, match=words) as refused:
+        RegistryClient(endpoint)
+
+    assert "secret" not in str(refused.value) + repr(replace(endpoint, url=""))
+
+
+# Closed to strangers
+
+AUTHORITY = issue_authority("tests", datetime.now(UTC))
+SERVER = issue_server(AUTHORITY, ["127.0.0.1"], datetime.now(UTC))
+READER = ("adam", "pässword")
+
+
+@pytest.fixture
+def closed() -> Iterator[TinyRegistry]:
+    """A registry with TLS that lets one reader in."""
+    registry = TinyRegistry()
+    registry.reader = READER
+    registry.hold(REPOSITORY, "1", IMAGE)
+    with tiny_registry.serving(registry, SERVER) as running:
+        yield running
+
+
+def asked_as(endpoint: Endpoint) -> bytes:
+    async def answer() -> bytes:
+        async with RegistryClient(endpoint, QUICK) as client:
+            return (await client.manifest(REPOSITORY, "1")).content
+
+    return asyncio.run(answer())
+
+
+def test_a_registry_that_is_closed_is_read_by_who_trusts_it_and_is_known_there(
+    closed: TinyRegistry,
+) -> None:
+    endpoint = Endpoint(closed.url, AUTHORITY.certificate, *READER)
+
+    assert asked_as(endpoint) == IMAGE.manifests[0].content
+
+
+@pytest.mark.parametrize("who", [(), ("adam", "wrong")])
+def test_a_stranger_gets_nothing(closed: TinyRegistry, who: tuple[str, ...]) -> None:
+    with pytest.raises(AnswerError, match="401 UNAUTHORIZED") as refused:
+        asked_as(Endpoint(closed.url, AUTHORITY.certificate, *who))
+
+    assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("ca", [None, issue_authority("tests", datetime.now(UTC)).certificate])
+def test_a_server_that_is_not_trusted_is_told_no_password(
+    closed: TinyRegistry, ca: str | None
+) -> None:
+    with pytest.raises(UnreachableError, match=r"certificate verify failed|not trusted"):
+        asked_as(Endpoint(closed.url, ca, *READER))
+
+    assert closed.requests == []
 
 
 def test_a_blob_that_is_there_is_found_without_reading_it(registry: TinyRegistry) -> None:
@@ -320,7 +390,8 @@ def test_a_registry_that_falls_silent_is_asked_again(
 def test_nobody_at_the_endpoint_is_said_without_the_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        endpoint = f"http://user:secret@127.0.0.1:{unused.getsockname()[1]}"
+        url = f"https://127.0.0.1:{unused.getsockname()[1]}"
+        endpoint = Endpoint(url, None, "user", "secret")
 
         async def ask_nobody() -> None:
             async with RegistryClient(endpoint, QUICK) as client:

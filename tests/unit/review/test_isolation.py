@@ -122,3 +122,15 @@ def test_what_a_stack_file_reads_beside_itself_is_found() -> None:
     assert isolation.image_file(text) == "images.txt"
     assert isolation.mirrors_from(text) == "dev"
     assert isolation.needs_simulation(text)
+
+
+@pytest.mark.parametrize(
+    ("placement", "on_swarm"),
+    [("", False), (", placement: {kind: engine}", False), (", placement: {kind: swarm}", True)],
+)
+def test_a_stack_on_a_swarm_is_told_from_one_on_an_engine(
+    placement: str, *, on_swarm: bool
+) -> None:
+    text = f"config: {{talos-registry-cache:caches: {{upstreams: {{}}{placement}}}}}"
+
+    assert isolation.runs_on_swarm(text) is on_swarm

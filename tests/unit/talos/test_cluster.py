@@ -15,6 +15,7 @@ from talos import cluster
 from talos.cluster import Observed
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import CommandError, TakenError, TalosError, UnsupportedError
+from talos.mirror import Mirror
 from talos.places import Places
 from talos.process import Runner
 from talos.versions import Version
@@ -23,7 +24,7 @@ from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
-SPEC = ClusterSpec(name="demo", mirrors={"docker.io": "http://172.17.0.1:5000"})
+SPEC = ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")})
 WITHIN_S = 20.0
 
 
@@ -167,7 +168,7 @@ def test_an_older_talosctl_leaves_no_notes_and_needs_none(bench: Bench) -> None:
     "changed",
     [
         {"kubernetes_version": "1.30.0"},
-        {"mirrors": {"docker.io": "http://172.17.0.1:6000"}},
+        {"mirrors": {"docker.io": Mirror("http://172.17.0.1:6000")}},
         {"patches": ("machine: {sysctls: {a: '1'}}",)},
     ],
     ids=["flag", "mirror", "patch"],
@@ -333,12 +334,13 @@ from pathlib import Path
 from docker import DockerClient
 from talos import cluster
 from talos.cluster_spec import ClusterSpec
+from talos.mirror import Mirror
 from talos.places import Places
 from talos.process import Runner
 from talos.versions import Talosctl, Version
 folder = Path(sys.argv[1])
 cluster.create(
-    ClusterSpec(name="demo", mirrors={"docker.io": "http://172.17.0.1:5000"}),
+    ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")}),
     Talosctl(str(folder / "talosctl"), Version(1, 13)),
     Places(folder / "stack", "demo"),
     engine=DockerClient(base_url=f"unix://{folder}/docker.sock", version="1.43"),

@@ -4,6 +4,7 @@ import pytest
 
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import SpecError
+from talos.mirror import Mirror
 
 
 def test_the_gateway_is_the_first_address_of_the_network() -> None:
@@ -40,10 +41,13 @@ def test_all_but_docker_nodes_are_virtual_machines() -> None:
         ({"talos_version": "latest"}, "found talos_version 'latest'; allowed: a version such as"),
         ({"kubernetes_version": "1"}, "found kubernetes_version '1'"),
         ({"image": "a b"}, "found image 'a b'"),
-        ({"mirrors": {"a b": "http://c"}}, "found the registry 'a b'"),
-        ({"mirrors": {"quay.io": "10.5.0.1:5000"}}, "found the mirror '10.5.0.1:5000' of quay.io"),
-        ({"mirrors": {"quay.io": "http://"}}, "found the mirror 'http://'"),
-        ({"mirrors": {"quay.io": "http://a,b"}}, "found the mirror 'http://a,b'"),
+        ({"mirrors": {"a b": Mirror("http://c")}}, "found the registry 'a b'"),
+        (
+            {"mirrors": {"quay.io": Mirror("10.5.0.1:5000")}},
+            "found the mirror '10.5.0.1:5000' of quay.io",
+        ),
+        ({"mirrors": {"quay.io": Mirror("http://")}}, "found the mirror 'http://'"),
+        ({"mirrors": {"quay.io": Mirror("http://a,b")}}, "found the mirror 'http://a,b'"),
         ({"extra_arguments": ("--state=/tmp",)}, "the argument --state, which is set for you"),
         ({"extra_arguments": ("",)}, "found an empty word"),
     ],
@@ -60,7 +64,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_credentials_in_a_mirror_are_refused_and_not_shown() -> None:
     with pytest.raises(SpecError, match="credentials in its URL") as error:
-        ClusterSpec(name="demo", mirrors={"quay.io": "http://me:s3cret@10.5.0.1:5000"})
+        ClusterSpec(name="demo", mirrors={"quay.io": Mirror("http://me:s3cret@10.5.0.1:5000")})
 
     assert "s3cret" not in str(error.value)
 
@@ -69,8 +73,19 @@ def test_tls_settings_are_refused_where_a_mirror_has_none() -> None:
     arguments = ("--registry-insecure-skip-verify", "quay.io")
     with pytest.raises(SpecError, match="a mirror that has no TLS"):
         ClusterSpec(
-            name="demo", mirrors={"quay.io": "http://10.5.0.1:5000"}, extra_arguments=arguments
+            name="demo",
+            mirrors={"quay.io": Mirror("http://10.5.0.1:5000")},
+            extra_arguments=arguments,
         )
     assert ClusterSpec(
-        name="demo", mirrors={"quay.io": "https://10.5.0.1:5000"}, extra_arguments=arguments
+        name="demo", mirrors={"quay.io": Mirror("https://10.5.0.1:5000")}, extra_arguments=arguments
     )
+
+
+@pytest.mark.parametrize("more", [{"ca": "PEM"}, {"username": "me", "password": "s3cret"}])
+def test_a_ca_or_a_password_is_refused_where_a_mirror_has_no_tls(more: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match="a CA or a password and no TLS") as error:
+        ClusterSpec(name="demo", mirrors={"quay.io": Mirror("http://10.5.0.1:5000", **more)})
+
+    assert "s3cret" not in str(error.value)
+    assert ClusterSpec(name="demo", mirrors={"quay.io": Mirror("https://10.5.0.1:5000", **more)})

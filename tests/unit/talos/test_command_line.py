@@ -13,16 +13,20 @@ from talos import command_line, versions
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.command_line import Invocation
 from talos.errors import UnsupportedError
+from talos.mirror import Mirror
 from talos.places import Places
 from talos.versions import Talosctl, Version
 
 PLACES = Places(Path("/stack"), "demo")
 GUIDE_DOCKER = {
-    "docker.io": "http://172.17.0.1:5000",
-    "k8s.gcr.io": "http://172.17.0.1:5001",
-    "quay.io": "http://172.17.0.1:5002",
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "k8s.gcr.io": Mirror("http://172.17.0.1:5001"),
+    "quay.io": Mirror("http://172.17.0.1:5002"),
 }
-GUIDE_VIRTUAL = {host: url.replace("172.17.0.1", "10.5.0.1") for host, url in GUIDE_DOCKER.items()}
+GUIDE_VIRTUAL = {
+    host: Mirror(mirror.url.replace("172.17.0.1", "10.5.0.1"))
+    for host, mirror in GUIDE_DOCKER.items()
+}
 
 # The guide's own lines, as it has them.
 GUIDE_DOCKER_LINE = r"""
@@ -375,6 +379,7 @@ def test_destroying(version: str, expected: str) -> None:
 FIRECRACKER = {"provisioner": Provisioner.FIRECRACKER}
 QEMU = {"provisioner": Provisioner.QEMU}
 MIRRORS = {"mirrors": GUIDE_DOCKER}
+CLOSED = {"quay.io": Mirror("https://172.17.0.1:5002", "PEM", "reader", "s3cret")}
 
 
 @pytest.mark.parametrize(
@@ -396,6 +401,11 @@ MIRRORS = {"mirrors": GUIDE_DOCKER}
         ("1.8", {**MIRRORS, "skip_fallback": True}, "has no skip_fallback; .*: 1.9 or later"),
         ("1.8", {"skip_fallback": True}, "has no skip_fallback; .*: 1.9 or later"),
         (
+            "1.1",
+            {"mirrors": CLOSED},
+            "has no CA or password of mirrors; .*: 1.2 or later",
+        ),
+        (
             "1.13",
             {**MIRRORS, "skip_fallback": True, "talos_version": "v1.8.0"},
             "Talos v1.8.0 has no skip_fallback; versions that do: 1.9 or later",
@@ -416,6 +426,14 @@ def test_all_that_a_version_does_not_have_is_told_at_once() -> None:
         created("1.11", **FIRECRACKER, disks=("virtio:1GiB",))
 
 
+def test_nodes_get_the_ca_and_the_password_of_mirrors_by_a_patch_alone() -> None:
+    invocation = created("1.11", mirrors=CLOSED)
+
+    assert "--registry-mirror" not in invocation.words
+    assert "s3cret" not in invocation.line(is_root=False)
+    assert "s3cret" in invocation.files["mirrors.yaml"]
+
+
 # What holds for every cluster
 
 FEW = settings(max_examples=40)
@@ -430,6 +448,12 @@ URLS = st.from_regex(
 WORDS = st.text(min_size=1, max_size=8).filter(lambda word: not word.startswith("-"))
 
 
+def _mirrors_at(url: str) -> st.SearchStrategy[Mirror]:
+    is_open = st.just(Mirror(url))
+    closed = st.just(Mirror(url, "PEM", "reader", "s3cret"))
+    return is_open | closed if url.startswith("https:") else is_open
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> ClusterSpec:
     return ClusterSpec(
@@ -441,7 +465,7 @@ def specs(draw: st.DrawFn) -> ClusterSpec:
         memory_mib=draw(st.none() | st.integers(1, 2**20)),
         talos_version=draw(st.none() | st.sampled_from(["v1.9.0", "1.12.0"])),
         kubernetes_version=draw(st.none() | st.just("v1.30.0")),
-        mirrors=draw(st.dictionaries(HOSTS, URLS, max_size=5)),
+        mirrors=draw(st.dictionaries(HOSTS, URLS.flatmap(_mirrors_at), max_size=5)),
         skip_fallback=draw(st.booleans()),
         patches=tuple(draw(st.lists(st.just("machine: {token: s3cret}"), max_size=2))),
         extra_arguments=tuple(draw(st.lists(WORDS, max_size=3))),
@@ -474,13 +498,13 @@ def test_every_mirror_is_there_once(made: tuple[ClusterSpec, Invocation]) -> Non
     by_flag = [words[at + 1] for at, word in enumerate(words) if word == "--registry-mirror"]
     found = [tuple(mirror.split("=", 1)) for mirror in by_flag]
     for document in yaml.safe_load_all(invocation.files.get("mirrors.yaml", "")):
-        if "name" in document:
+        if document.get("kind") == "RegistryMirrorConfig":
             found.append((document["name"], document["endpoints"][0]["url"]))
-        else:
+        elif "machine" in document:
             mirrors = document["machine"]["registries"]["mirrors"]
             found += [(host, mirror["endpoints"][0]) for host, mirror in mirrors.items()]
 
-    assert found == list(spec.mirrors.items())
+    assert found == [(host, mirror.url) for host, mirror in spec.mirrors.items()]
 
 
 @FEW

@@ -1,13 +1,23 @@
 import tomllib
+from base64 import b64encode
 
 import pytest
 import yaml
 
 from talos import machine_config
 from talos.machine_config import MirrorForm
+from talos.mirror import Mirror
 from talos.versions import Version
 
-MIRRORS = {"docker.io": "http://172.17.0.1:5000", "ghcr.io": "http://172.17.0.1:5004"}
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "ghcr.io": Mirror("http://172.17.0.1:5004"),
+}
+CA = "-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----\n"
+CLOSED = {
+    "docker.io": Mirror("https://172.17.0.1:5000", CA, "reader", "s3cret"),
+    "ghcr.io": Mirror("https://172.17.0.1:5004", CA),
+}
 
 
 @pytest.mark.parametrize(
@@ -61,14 +71,56 @@ def test_without_fallback_each_mirror_says_so(form: MirrorForm) -> None:
     assert list(yaml.safe_load_all(patch))
 
 
+# Mirrors that are closed to strangers
+
+
+def test_documents_for_the_ca_and_the_password_go_by_the_address_of_the_mirror() -> None:
+    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.DOCUMENT)
+
+    _, _, *closed = yaml.safe_load_all(patch)
+    version = {"apiVersion": "v1alpha1"}
+    assert closed == [
+        version | {"kind": "RegistryTLSConfig", "name": "172.17.0.1:5000", "ca": CA},
+        version
+        | {"kind": "RegistryAuthConfig", "name": "172.17.0.1:5000"}
+        | {"username": "reader", "password": "s3cret"},
+        version | {"kind": "RegistryTLSConfig", "name": "172.17.0.1:5004", "ca": CA},
+    ]
+
+
+def test_the_legacy_form_has_the_ca_in_base64() -> None:
+    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.LEGACY)
+
+    config = yaml.safe_load(patch)["machine"]["registries"]["config"]
+    tls = {"ca": b64encode(CA.encode()).decode()}
+    assert config == {
+        "172.17.0.1:5000": {"tls": tls, "auth": {"username": "reader", "password": "s3cret"}},
+        "172.17.0.1:5004": {"tls": tls},
+    }
+
+
+@pytest.mark.parametrize("form", MirrorForm)
+def test_what_mirrors_of_one_address_share_is_said_once(form: MirrorForm) -> None:
+    shared = {host: Mirror(f"https://team:5000/{host}", CA) for host in ("docker.io", "ghcr.io")}
+    patch = machine_config.mirror_patch(shared, skip_fallback=False, form=form)
+
+    assert patch.count(" ca: ") + patch.count("\nca: ") == 1
+
+
+def test_a_mirror_does_not_show_its_password() -> None:
+    assert "s3cret" not in repr(CLOSED)
+
+
 # What Talos writes; the expected texts are those of its own tests (hosts_test.go)
 
 
 def test_hosts_toml_of_a_mirror() -> None:
-    files = machine_config.hosts_toml({"docker.io": "https://my-registry"}, skip_fallback=False)
+    files = machine_config.hosts_toml(
+        {"docker.io": Mirror("https://my-registry")}, skip_fallback=False
+    )
 
     assert files == {
-        "docker.io": (
+        "docker.io/hosts.toml": (
             "[host]\n  [host.'https://my-registry']\n    capabilities = ['pull', 'resolve']\n"
         )
     }
@@ -77,10 +129,39 @@ def test_hosts_toml_of_a_mirror() -> None:
 def test_hosts_toml_without_fallback_names_the_mirror_as_the_server() -> None:
     files = machine_config.hosts_toml(MIRRORS, skip_fallback=True)
 
-    assert tomllib.loads(files["ghcr.io"]) == {
+    assert tomllib.loads(files["ghcr.io/hosts.toml"]) == {
         "server": "http://172.17.0.1:5004",
         "capabilities": ["pull", "resolve"],
     }
+
+
+def test_hosts_toml_has_the_ca_in_a_file_of_the_same_folder() -> None:
+    files = machine_config.hosts_toml(
+        {"some.host:123": Mirror("https://my-registry1", "allcert")},
+        skip_fallback=False,
+        base="/etc/cri/conf.d/hosts",
+    )
+
+    assert files == {
+        "some.host_123_/my-registry1-ca.crt": "allcert",
+        "some.host_123_/hosts.toml": (
+            "[host]\n  [host.'https://my-registry1']\n    capabilities = ['pull', 'resolve']\n"
+            "    ca = '/etc/cri/conf.d/hosts/some.host_123_/my-registry1-ca.crt'\n"
+        ),
+    }
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_hosts_toml_has_the_password_as_a_header(*, skip: bool) -> None:
+    files = machine_config.hosts_toml(CLOSED, skip_fallback=skip)
+
+    read = tomllib.loads(files["docker.io/hosts.toml"])
+    mirror = read if skip else read["host"]["https://172.17.0.1:5000"]
+    assert mirror["ca"] == "172.17.0.1:5000-ca.crt"
+    assert mirror["header"] == {
+        "Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}",
+    }
+    assert "header" not in files["ghcr.io/hosts.toml"]
 
 
 @pytest.mark.parametrize(
@@ -88,4 +169,5 @@ def test_hosts_toml_without_fallback_names_the_mirror_as_the_server() -> None:
     [("quay.io", "quay.io"), ("some.host:123", "some.host_123_"), ("*", "_default")],
 )
 def test_the_folder_of_a_registry(host: str, folder: str) -> None:
-    assert list(machine_config.hosts_toml({host: "http://a"}, skip_fallback=False)) == [folder]
+    files = machine_config.hosts_toml({host: Mirror("http://a")}, skip_fallback=False)
+    assert list(files) == [f"{folder}/hosts.toml"]

@@ -18,6 +18,7 @@ PROGRAMS = [
     talosctl.CURRENT,
     talosctl.CLASSIC,
     test_tools.ACTIONLINT,
+    test_tools.MINIO,
 ]
 WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")

@@ -5,16 +5,21 @@ kept. What each request got is written down, so that a test can tell what was as
 """
 
 import json
+import ssl
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from components.certificate_authority import Issued
 from tests.unit.registry.support.images import Blob, Built
 
 PIECE = 1 << 20
@@ -32,6 +37,7 @@ class TinyRegistry:
             repository first.
         keeps: whether such a cache keeps what it fetches.
         headers: sent with every answer.
+        reader: user name and password of the only one who may read; nobody else is let in then.
         requests: method and path of each request, and its Range where it has one.
         fetched: how often such a cache fetched a blob, by digest.
         at_once: how many fetch it right now.
@@ -43,6 +49,7 @@ class TinyRegistry:
         self.keeps = True
         self.url = ""
         self.headers: dict[str, str] = {}
+        self.reader: tuple[str, str] | None = None
         self.requests: list[str] = []
         self.fetched: Counter[str] = Counter()
         self.at_once: Counter[str] = Counter()
@@ -108,6 +115,9 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         registry = self.registry
         self._note()
+        if registry.reader and self.headers.get("Authorization") != basic(*registry.reader):
+            challenge = {"WWW-Authenticate": 'Basic realm="tiny"'}
+            return self.refuse(401, "UNAUTHORIZED", "authentication required", challenge)
         if self.path == "/v2/":
             return self.send(200, b"{}")
         repository, kind, target = self.path.removeprefix("/v2/").rsplit("/", 2)
@@ -276,6 +286,15 @@ def silent(seconds: float) -> Fault:
     return answer
 
 
+def _tls(certificate: Issued) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory() as folder:
+        chain = Path(folder, "chain.pem")
+        chain.write_text(certificate.certificate + certificate.key)
+        context.load_cert_chain(chain)
+    return context
+
+
 class Server(ThreadingHTTPServer):
     """Waits for its threads at the end, and takes it well when a client has enough."""
 
@@ -283,16 +302,27 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what is no client's going away."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
+def basic(username: str, password: str) -> str:
+    """What a client sends of a user name and a password."""
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
 @contextmanager
-def serving(registry: TinyRegistry) -> Iterator[TinyRegistry]:
-    """Serve a registry on a port of its own."""
+def serving(registry: TinyRegistry, certificate: Issued | None = None) -> Iterator[TinyRegistry]:
+    """Serve a registry on a port of its own, with TLS where it has a certificate."""
     handler = type("OwnHandler", (Handler,), {"registry": registry})
     server = Server(("127.0.0.1", 0), handler)
-    registry.url = f"http://127.0.0.1:{server.server_port}"
+    if certificate:
+        # Hands are shaken in the thread of the connection.
+        server.socket = _tls(certificate).wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    scheme = "https" if certificate else "http"
+    registry.url = f"{scheme}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import subprocess
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
@@ -9,20 +10,28 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from components import credential_helper, engine
-from components.credential_helper import CredentialHelper, CredentialHelperArgs
+from components.private_files import FilesInVolume, FilesInVolumeArgs, PrivateFile
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
 
+Files = Mapping[str, PrivateFile]
 
-def declare(username: str | None = None, password: str | None = None) -> Graph:
-    args = CredentialHelperArgs(
-        volume="registry-dev-anonymous",
-        image="sha256:0123",
-        labels={"stack": "dev"},
-        username=username,
-        password=None if password is None else SecretStr(password),
-    )
-    return stack_graph.run(lambda: CredentialHelper("anonymous", args))
+
+def anonymous() -> Files:
+    return {"helper": credential_helper.file()}
+
+
+def with_password() -> Files:
+    return {"helper": credential_helper.file("me", SecretStr("hunter2"))}
+
+
+def declare(files: Callable[[], Files] = anonymous) -> Graph:
+    def program() -> None:
+        labels = {"stack": "dev"}
+        args = FilesInVolumeArgs("registry-dev-anonymous", "sha256:0123", labels, files())
+        FilesInVolume("anonymous", args)
+
+    return stack_graph.run(program)
 
 
 def writer(graph: Graph) -> Declared:
@@ -46,7 +55,10 @@ def answer(script: str) -> Any:
     return json.loads(asked.stdout)
 
 
-def test_a_helper_is_a_volume_and_a_container_that_fills_it_and_never_runs() -> None:
+# In a volume
+
+
+def test_files_are_a_volume_and_a_container_that_fills_it_and_never_runs() -> None:
     graph = declare()
     container = writer(graph)
 
@@ -62,9 +74,13 @@ def test_a_helper_is_a_volume_and_a_container_that_fills_it_and_never_runs() -> 
     assert container.inputs["logDriver"] == "none"
 
 
-def test_every_user_can_read_and_run_the_command() -> None:
-    assert upload(declare())["file"] == credential_helper.COMMAND
-    assert upload(declare())["permissions"] == "0555"
+def test_every_file_is_there_under_its_name_and_with_its_permissions() -> None:
+    graph = declare(lambda: {"one": PrivateFile("first"), "other": PrivateFile("second", 0o500)})
+
+    assert writer(graph).inputs["uploads"] == [
+        {"file": "/credentials/one", "content": "first", "permissions": "0444"},
+        {"file": "/credentials/other", "content": "second", "permissions": "0500"},
+    ]
 
 
 def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> None:
@@ -74,12 +90,20 @@ def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> No
     assert container.before_create == (engine.before_container,)
 
 
-def test_both_have_the_labels() -> None:
+def test_volume_and_container_have_the_labels() -> None:
     graph = declare()
 
     labels = [{"label": "stack", "value": "dev"}]
     assert writer(graph).inputs["labels"] == labels
     assert graph.one(VOLUME, "anonymous-volume").inputs["labels"] == labels
+
+
+# The credential command
+
+
+def test_every_user_can_read_and_run_the_command() -> None:
+    assert upload(declare())["file"] == credential_helper.COMMAND
+    assert upload(declare())["permissions"] == "0555"
 
 
 def test_nobody_is_asked_for_anonymously_and_that_is_no_secret() -> None:
@@ -89,14 +113,14 @@ def test_nobody_is_asked_for_anonymously_and_that_is_no_secret() -> None:
 
 
 def test_the_script_with_a_password_is_a_secret_as_a_whole() -> None:
-    graph = declare("me", "hunter2")
+    graph = declare(with_password)
 
     assert isinstance(upload(graph)["content"], Secret)
     assert answer(upload(graph)["content"].value) == {"Username": "me", "Secret": "hunter2"}
 
 
 def test_the_password_is_in_nothing_but_the_script() -> None:
-    graph = declare("me", "hunter2")
+    graph = declare(with_password)
 
     script = upload(graph).pop("content")
     assert "hunter2" in script.value
@@ -104,9 +128,10 @@ def test_the_password_is_in_nothing_but_the_script() -> None:
 
 
 def test_the_password_does_not_show_in_the_arguments() -> None:
-    args = CredentialHelperArgs("volume", "image", {}, "me", SecretStr("hunter2"))
+    async def shown() -> str:
+        return repr(FilesInVolumeArgs("volume", "image", {}, with_password()))
 
-    assert "hunter2" not in repr(args)
+    assert "hunter2" not in asyncio.run(shown())
 
 
 # A process cannot be given NUL; everything else can stand in a password.
@@ -120,7 +145,7 @@ TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_siz
 @example(username="me", password="\x00")  # noqa: S106
 def test_the_registry_gets_just_the_user_name_and_password(username: str, password: str) -> None:
     async def script() -> str:
-        content = credential_helper._script(username, SecretStr(password))
+        content = credential_helper.file(username, SecretStr(password)).content
         return await pulumi.Output.from_input(content).future() or ""
 
     assert answer(asyncio.run(script())) == {"Username": username, "Secret": password}

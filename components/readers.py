@@ -1,0 +1,19 @@
+"""Those who may read closed caches: which user names and passwords the password file takes."""
+
+import re
+
+# bcrypt reads no further.
+LONGEST_PASSWORD = 72
+
+ALLOWED_NAMES = "letters, digits, dots, dashes, underscores and @, from a letter or digit on"
+ALLOWED_PASSWORDS = f"1 to {LONGEST_PASSWORD} bytes, of printable characters"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a reader's user name."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.@-]*", text, re.ASCII) is not None
+
+
+def is_password(text: str) -> bool:
+    """Whether a text can be a reader's password."""
+    return 0 < len(text.encode()) <= LONGEST_PASSWORD and text.isprintable()

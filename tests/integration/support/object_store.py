@@ -1,0 +1,180 @@
+"""An S3 store: MinIO in a network namespace, as a machine of its own."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import obstore
+from obstore.store import S3Store
+
+from tests.integration.support import network, processes, slow_wire
+from tests.integration.support.network import Link
+from tests.integration.support.polling import eventually
+
+PROGRAM = "minio"
+PORT = 9000
+START_WITHIN_S = 60
+STOP_WITHIN_S = 30
+WIRE_ENDS = ("slow0", "slow1")
+
+
+class ObjectStore:
+    """A store with one bucket.
+
+    Attributes:
+        endpoint: its URL.
+        region: what it takes requests to be signed for.
+        bucket: the bucket, which is there from the start.
+        access_key, secret_key: the one account.
+        link: what joins it to the hosts, which can be cut and limited.
+    """
+
+    def __init__(self, folder: Path, link: Link) -> None:
+        self.endpoint = f"http://{link.address}:{PORT}"
+        self.region = "us-east-1"
+        self.bucket = "caches"
+        self.access_key = secrets.token_hex(8)
+        self.secret_key = secrets.token_urlsafe(24)
+        self.link = link
+        self._folder = folder
+        self._data = folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        # MinIO's buckets are the folders of its drive.
+        (self._data / self.bucket).mkdir(parents=True)
+        self._settings = folder / "minio.env"
+        self._settings.touch(mode=0o600)
+        self._settings.write_text(
+            f"MINIO_ROOT_USER={self.access_key}\nMINIO_ROOT_PASSWORD={self.secret_key}\n"
+            "MINIO_BROWSER=off\nMINIO_UPDATE=off\n"
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "minio.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *network.enter(self.link.namespace),
+                    PROGRAM, "server", "--address", f"{self.link.address}:{PORT}", self._data,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"MINIO_CONFIG_ENV_FILE": str(self._settings)},
+                start_new_session=True,
+            )  # fmt: skip
+        eventually(self._answers, within_s=START_WITHIN_S, what="the object store answers")
+
+    def stop(self) -> None:
+        """Stop it: connections are refused. What it holds stays."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(STOP_WITHIN_S)
+
+    def kill(self) -> None:
+        """Kill it, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(STOP_WITHIN_S)
+
+    def pause(self) -> None:
+        """Let it answer nobody: connections are taken, and nothing comes."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it answer again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def slow(self, delay_s: float) -> Iterator[None]:
+        """Let each answer come so much later, on connections that are open too."""
+        switch, port = self.link.switch, self.link.port
+        ip = ("ip", "-netns", switch, "link")
+        near, far = WIRE_ENDS
+        processes.run(*ip, "add", near, "type", "veth", "peer", "name", far)
+        try:
+            processes.run(*ip, "set", near, "up")
+            processes.run(*ip, "set", far, "master", network.BRIDGE, "up")
+            with _wire(switch, port, near, delay_s / 2):
+                processes.run(*ip, "set", port, "nomaster")
+                yield
+        finally:
+            processes.run(*ip, "set", port, "master", network.BRIDGE)
+            processes.run(*ip, "delete", near)
+
+    def size(self) -> int:
+        """How many bytes it has on its drive, for the bucket's objects and unfinished uploads."""
+        du: list[str | Path] = ["du", "--summarize", "--block-size=1", self._data]
+        # Whatever its code: a file may go away as it is counted.
+        return int(processes.finish(du, within_s=STOP_WITHIN_S).stdout.split()[0])
+
+    def objects(self, prefix: str = "") -> dict[str, int]:
+        """The size of each object in the bucket, by its key."""
+        listed = obstore.list(self.client(), prefix or None)
+        return {found["path"]: found["size"] for batch in listed for found in batch}
+
+    def client(self) -> S3Store:
+        """A client of the bucket."""
+        return S3Store(
+            self.bucket,
+            endpoint=self.endpoint,
+            region=self.region,
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            log = (self._folder / "minio.log").read_text()
+            raise ChildProcessError(f"the object store ended:\n{log[-3000:]}")
+        try:
+            url = f"{self.endpoint}/minio/health/ready"
+            return httpx2.get(url, trust_env=False, timeout=2).is_success
+        except httpx2.TransportError:
+            return False
+
+
+@contextmanager
+def installed(folder: Path, link: Link) -> Iterator[ObjectStore]:
+    """Prepare a store, which is not started, and remove it with all that it holds at the end.
+
+    Args:
+        folder: where it keeps its files; it is made.
+        link: the link of its namespace.
+    """
+    store = ObjectStore(folder, link)
+    try:
+        yield store
+    finally:
+        store.kill()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _wire(namespace: str, first: str, second: str, delay_s: float) -> Iterator[None]:
+    program = [sys.executable, slow_wire.__file__, first, second, str(delay_s)]
+    with subprocess.Popen(
+        [*network.enter(namespace), *program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as wire:
+        try:
+            assert wire.stdout is not None
+            assert wire.stdout.readline(), "the slow wire has ended"
+            yield
+        finally:
+            wire.kill()
+
+
+def why_impossible() -> str:
+    """Why no store can run here, or nothing."""
+    return "" if shutil.which(PROGRAM) else f"{PROGRAM} is not on PATH: `make test` builds it"

@@ -1,0 +1,159 @@
+"""The stack of a team, on the hosts of a bed."""
+
+import base64
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.integration.support import front, http_pull, processes, stack, swarm_belongings
+from tests.integration.support.front import Front
+from tests.integration.support.http_pull import Pulled
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import CacheStack
+from tests.integration.support.swarm import Host
+from tests.integration.support.team_bed import Bed
+from tests.integration.support.upstream import Pushed
+
+REGISTRY = "docker.io"
+PORT = 5000
+READER = "reader"
+TIMEOUT_S = 60
+SETTLED_AFTER_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A team's stack that is up.
+
+    Attributes:
+        bed: what it runs on.
+        stack: the stack, by the bed's manager.
+        front: what its caches take for their upstream; it counts what it serves.
+        password: that of the reader.
+        folder: for files of clients.
+    """
+
+    bed: Bed
+    stack: CacheStack
+    front: Front
+    password: str
+    folder: Path = field(repr=False)
+
+    def pull(self, host: Host, image: Pushed) -> Pulled:
+        """Pull an image through one of its nodes, as a reader."""
+        with self.client() as http:
+            return http_pull.pull(endpoint(host), image, http)
+
+    def client(self) -> httpx2.Client:
+        """A client that trusts it, and may read."""
+        return httpx2.Client(
+            verify=ssl.create_default_context(cadata=self.stack.outputs()["ca"]),
+            auth=(READER, self.password),
+            trust_env=False,
+            timeout=TIMEOUT_S,
+        )
+
+    def settled(self) -> dict[str, int]:
+        """The size of each object in the store, once nothing is written any more."""
+
+        def settled() -> dict[str, int]:
+            objects = self.bed.store.objects()
+            time.sleep(SETTLED_AFTER_S)
+            is_settled = objects and objects == self.bed.store.objects()
+            return objects if is_settled and not any(map(_is_upload, objects)) else {}
+
+        return eventually(settled, within_s=TIMEOUT_S, what="the store is at rest")
+
+    def hosts_folder(self, then: str = "") -> Path:
+        """What a containerd that trusts it, and may read, takes for its `--hosts-dir`.
+
+        It names all nodes, and a pull goes on to the next one where one does not answer.
+
+        Args:
+            then: URL of the registry itself, which comes after them.
+        """
+        folder = self.folder / f"hosts-{secrets.token_hex(4)}"
+        authority = folder / "ca.crt"
+        file = folder / REGISTRY / "hosts.toml"
+        file.parent.mkdir(parents=True)
+        authority.write_text(self.stack.outputs()["ca"])
+        credentials = base64.b64encode(f"{READER}:{self.password}".encode()).decode()
+        server = f'server = "{then}"\n' if then else ""
+        file.write_text(
+            server
+            + "".join(
+                f'[host."{endpoint(host)}"]\n'
+                'capabilities = ["pull", "resolve"]\n'
+                f'ca = "{authority}"\n'
+                f'[host."{endpoint(host)}".header]\n'
+                f'authorization = "Basic {credentials}"\n'
+                for host in self.bed.hosts
+            )
+        )
+        return folder
+
+    def service(self) -> dict[str, Any]:
+        """Its service, as the Swarm tells it."""
+        (service,) = json.loads(self.docker("service", "inspect", self.service_name))
+        return dict(service)
+
+    @property
+    def service_name(self) -> str:
+        """The name of its service."""
+        return f"{self.stack.prefix}-docker-io"
+
+    def docker(self, *arguments: str) -> str:
+        """Ask its manager."""
+        return processes.run("docker", "--host", self.bed.manager.engine.host, *arguments)
+
+
+def _is_upload(key: str) -> bool:
+    return "/_uploads/" in key
+
+
+def endpoint(host: Host) -> str:
+    """The URL of the cache on a node."""
+    return f"https://{host.address}:{PORT}"
+
+
+def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> dict[str, Any]:
+    """The settings of a team's stack on a bed."""
+    addresses = [host.address for host in hosts or bed.hosts]
+    return {
+        "placement": {"kind": "swarm", "nodeLabels": {"cache": "true"}},
+        "storage": {
+            "kind": "s3",
+            "endpoint": bed.store.endpoint,
+            "region": bed.store.region,
+            "bucket": bed.store.bucket,
+        },
+        "mirrorHost": addresses[0],
+        "publishOn": ["0.0.0.0"],
+        "tls": {"kind": "own", "names": addresses},
+        "upstreams": {REGISTRY: {"port": PORT, "remoteUrl": remote_url}},
+    }
+
+
+@contextmanager
+def running(folder: Path, bed: Bed, **more: Mapping[str, Any]) -> Iterator[Team]:
+    """Bring a team's stack up, and remove all of it at the end."""
+    password = secrets.token_urlsafe(12)
+    with front.guarding(bed.upstream, "none") as before, bed.manager.engine.client() as engine:
+        wanted = {**settings(bed, before.url), **more}
+        with stack.stack(folder, engine, wanted, engine_host=bed.manager.engine.host) as made:
+            made.set_secret("s3Keys.accessKey", bed.store.access_key)
+            made.set_secret("s3Keys.secretKey", bed.store.secret_key)
+            made.set_secret(f"readers.{READER}", password)
+            try:
+                made.up()
+                yield Team(bed, made, before, password, folder)
+            finally:
+                swarm_belongings.remove(bed.manager.engine.host, made.name)

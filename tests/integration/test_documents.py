@@ -1,0 +1,196 @@
+"""The commands of the documents, run as they are printed, from the first to the last of each."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from docker import DockerClient
+
+from tests.integration.support import host, nodes, private_engine, processes
+from tests.integration.support.private_engine import PrivateEngine
+from tests.integration.support.stack import PROJECT, ROOT
+from tests.support import documents
+from tests.support.documents import Block, Document
+
+BLOCK_WITHIN_S = 150
+FOLLOWED_FOR_S = 5
+INTERRUPTED = 124
+TALOSCTL = "talosctl-1.11"
+NODE_TAG = "v1.11.5"
+IMAGES = ("library/alpine:latest", "team/tool:1")
+
+# What a document takes for granted.
+GIVEN = {
+    "docs/cachectl.md": "make up\nprintf 'team/app:1\\nquay.io/team/tool:1\\n' > images.txt\n",
+}
+
+# What a person answers, whatever they are asked for.
+TYPED = "a password\n"
+
+RUNNABLE = [
+    document
+    for document in documents.all_documents()
+    if any(block.mark is None for block in document.blocks())
+]
+
+pytestmark = pytest.mark.skipif(
+    bool(private_engine.why_impossible()), reason=private_engine.why_impossible() or "possible"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine of the tests' own, in whose registries the images of the documents are."""
+
+    engine: PrivateEngine
+    client: DockerClient
+    upstream_url: str
+
+    def run(self, script: str, checkout: Path) -> tuple[int, str]:
+        """Run commands as a person does in a checkout; the exit code, and all that they said.
+
+        One that goes on until it is interrupted is, and stands alone.
+        """
+        follows = " -f " in script or "--follow" in script
+        assert not follows or len(script.splitlines()) == 1, f"not alone: {script}"
+        limit = ["timeout", "--signal=INT", str(FOLLOWED_FOR_S)] if follows else []
+        done = subprocess.run(
+            [*self.engine.enter, *limit, "bash", "-e", "-x", "-c", script],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            input=TYPED,
+            timeout=BLOCK_WITHIN_S,
+            cwd=checkout,
+            env=_environment(checkout, self.engine.host),
+        )
+        code = done.returncode
+        return (0 if follows and code == INTERRUPTED else code), done.stdout
+
+    def clean(self) -> None:
+        """Remove what the commands have made."""
+        for container in self.client.containers.list(all=True, ignore_removed=True):
+            if set(container.labels) & {f"{PROJECT}.stack", nodes.CLUSTER_LABEL}:
+                container.remove(force=True, v=True)
+        self.client.networks.prune()
+        for volume in self.client.volumes.list(filters={"label": f"{PROJECT}.stack"}):
+            volume.remove(force=True)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with (
+        private_engine.running(tmp_path_factory.mktemp("engine")) as engine,
+        engine.client() as client,
+    ):
+        port = host.free_port()
+        with nodes.upstream(engine, port, tmp_path_factory.mktemp("node"), NODE_TAG) as pushed:
+            registry = f"{host.LOOPBACK}:{port}"
+            for image in IMAGES:
+                _copy(engine, f"{registry}/{pushed.name}", f"{registry}/{image}")
+            yield Machine(engine, client, f"http://{host.bridge_gateway(client)}:{port}")
+
+
+@pytest.fixture
+def checkout(machine: Machine, tmp_path: Path) -> Iterator[Path]:
+    """This repository as it stands, on that machine."""
+    folder = tmp_path / "checkout"
+    for name in _files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for file in folder.glob("Pulumi.*.yaml"):
+        _adapt(file, machine.upstream_url)
+    _lend_what_is_installed(folder)
+    yield folder
+    machine.clean()
+
+
+@pytest.mark.parametrize("document", RUNNABLE, ids=lambda one: one.name)
+def test_commands_do_what_they_are_printed_for(
+    document: Document, machine: Machine, checkout: Path
+) -> None:
+    given = [Block(0, GIVEN[document.name], None)] if document.name in GIVEN else []
+    for block in (*given, *document.blocks()):
+        if block.mark is None:
+            code, said = machine.run(block.script, checkout)
+            assert code == 0, f"{document.name}:{block.line}: {code}\n{said}"
+            assert "Traceback" not in said, said
+
+
+def test_only_documents_that_are_run_take_something_for_granted() -> None:
+    assert set(GIVEN) <= {document.name for document in RUNNABLE}
+
+
+def _files() -> list[str]:
+    """What Git would have in a clone, with what is not committed yet."""
+    line = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = processes.run(*line, cwd=ROOT).split("\0")
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
+def _adapt(file: Path, upstream_url: str) -> None:
+    """Take the upstream of the tests for all others, and nodes that stand in for Talos."""
+    settings = yaml.safe_load(file.read_text())
+    config = settings["config"]
+    for upstream in config.get(f"{PROJECT}:caches", {}).get("upstreams", {}).values():
+        upstream["remoteUrl"] = upstream_url
+    for cluster in config.get(f"{PROJECT}:clusters", {}).values():
+        cluster["talosctl"] = TALOSCTL
+        cluster["extraArguments"] = ["--wait=false", "--with-init-node", "--skip-kubeconfig"]
+    file.write_text(yaml.safe_dump(settings))
+
+
+def _lend_what_is_installed(checkout: Path) -> None:
+    """Give a checkout the tools and packages of this one, as `make` would install them."""
+    (checkout / ".toolchain").symlink_to(ROOT / ".toolchain")
+    venv = checkout / ".venv"
+    processes.run(sys.executable, "-m", "venv", "--without-pip", venv)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (outer,) = Path(sys.prefix).glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(f"{outer}\n")
+    program = venv / "bin" / "cachectl"
+    program.write_text(
+        f"#!{venv}/bin/python\n"
+        f"import sys\nsys.path.insert(0, {str(checkout)!r})\n"
+        "from cachectl.__main__ import main\nsys.exit(main())\n"
+    )
+    program.chmod(0o755)
+    stamp = (
+        "from toolchain import virtualenv as v\n"
+        "for lock in (v.RUNTIME, v.DEVELOPMENT): v._stamp(lock).write_text(v._wanted(lock))\n"
+    )
+    processes.run(venv / "bin" / "python", "-c", stamp, cwd=checkout)
+
+
+def _environment(checkout: Path, engine_host: str) -> dict[str, str]:
+    """That of a person who has installed the project, and nothing of this test run's own."""
+    lent = {Path(sys.prefix, "bin").resolve(), (ROOT / ".toolchain" / "bin").resolve()}
+    inherited = os.environ["PATH"].split(os.pathsep)
+    path = [folder for folder in inherited if Path(folder).resolve() not in lent]
+    home = checkout.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {
+        "PATH": os.pathsep.join([str(checkout / ".venv" / "bin"), *path]),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "DOCKER_HOST": engine_host,
+        # Where the machine has a Pulumi of its own, its plugins are there.
+        "PULUMI_HOME": os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi")),
+    }
+
+
+def _copy(engine: PrivateEngine, source: str, image: str) -> None:
+    for arguments in (
+        ("pull", source),
+        ("tag", source, image),
+        ("push", image),
+        ("image", "rm", source, image),
+    ):
+        processes.run("docker", "--host", engine.host, *arguments)

@@ -168,6 +168,7 @@ def read(
     *,
     unfinished: Iterable[Upload] = (),
     in_turn: bool = False,
+    trusting: bool = False,
 ) -> Storage:
     """Read all that is stored.
 
@@ -177,6 +178,7 @@ def read(
         unfinished: uploads that are no objects yet.
         in_turn: whether all pieces of one content have to come one after the other; else several
             contents are read at once.
+        trusting: whether what is too large for a manifest is not read.
 
     Raises:
         StoreError: it cannot be read.
@@ -187,7 +189,7 @@ def read(
         with lock:
             on_piece(digest, size, piece)
 
-    reading = Reading(one_by_one)
+    reading = Reading(one_by_one, trusting=trusting)
 
     def take(entry: Entry) -> None:
         # What has gone since it was listed is not there.

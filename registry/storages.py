@@ -17,12 +17,16 @@ TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"
 class CacheStorage(Protocol):
     """The storage of a cache; whatever it cannot do is a `RegistryError` or a `StorageError`."""
 
-    def read(self, on_piece: OnPiece = ignore, *, in_turn: bool = False) -> Storage:
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
+    ) -> Storage:
         """Read all that is stored.
 
         Args:
-            on_piece: is given all content, piece by piece.
+            on_piece: is given all content that is read, piece by piece.
             in_turn: whether all pieces of one content have to come one after the other.
+            trusting: whether content that is no manifest may be taken for what its name says,
+                where not to read it costs less.
         """
         ...
 
@@ -57,9 +61,11 @@ class InVolume:
     volume: str
     image: str
 
-    def read(self, on_piece: OnPiece = ignore, *, in_turn: bool = True) -> Storage:
-        """Read it; content comes in turn, whether that is asked for or not."""
-        del in_turn
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = True, trusting: bool = False
+    ) -> Storage:
+        """Read it: the engine hands out all of it, and in turn."""
+        del in_turn, trusting
         with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
             return storage.read(tar, on_piece)
 
@@ -98,11 +104,17 @@ class InStore:
     keys: Keys
     image: str
 
-    def read(self, on_piece: OnPiece = ignore, *, in_turn: bool = False) -> Storage:
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
+    ) -> Storage:
         """Read its objects."""
-        unfinished = multipart.unfinished(self.place, self.keys)
-        store = object_store.opened(self.place, self.keys)
-        return object_store.read(store, on_piece, unfinished=unfinished, in_turn=in_turn)
+        return object_store.read(
+            object_store.opened(self.place, self.keys),
+            on_piece,
+            unfinished=multipart.unfinished(self.place, self.keys),
+            in_turn=in_turn,
+            trusting=trusting,
+        )
 
     def tags(self) -> list[tuple[str, str]]:
         """The repositories and tags that are stored."""

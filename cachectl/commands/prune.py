@@ -157,7 +157,7 @@ def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bo
             # What a service loses that way, it fetches again.
             until_done.enter_context(processes.forgetting(client, cache.name))
         with console.meter(f"reading {cache.registry}") as meter:
-            stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)))
+            stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
         pruning = retention.prune(stored, choose(stored)) if choose else NOTHING
         uploads = storage.left_behind(stored, time.time() - LEFT_AFTER_S)
         if yes and pruning.folders:

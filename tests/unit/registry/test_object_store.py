@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import obstore
@@ -7,18 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from registry import object_store, storage
+from registry import manifests, object_store, storage
 from registry.object_store import Keys, Place, StoreError, opened, place_in
 from registry.storage import Kind, Storage, Upload
 from tests.unit.registry.support import folders
 
-REPOSITORIES = ("team/app", "library/tool")
-CONTENTS = (b"", b"a layer", b'{"schemaVersion": 2}')
-NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
-
 
 def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+REPOSITORIES = ("team/app", "library/tool")
+CONTENTS = (b"", b"a layer", b'{"schemaVersion": 2}')
+MANIFEST = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest(b"a layer")}]}).encode()
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
 
 
 def written(files: dict[str, bytes]) -> MemoryStore:
@@ -121,6 +124,20 @@ def test_content_is_handed_on_in_turn_where_that_is_asked_for() -> None:
 
     assert sorted(order) == sorted(map(digest, contents))
     assert got == {digest(content): content for content in contents}
+
+
+def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
+    large = bytes(manifests.SIZE_LIMIT + 1)
+    store = written({data(content): content for content in (large, MANIFEST)})
+    obstore.put(store, data(b"another"), large)
+    got: list[str] = []
+
+    stored = object_store.read(store, lambda name, *_: got.append(name), trusting=True)
+
+    assert got == [digest(MANIFEST)]
+    assert stored.blobs[digest(MANIFEST)].refers_to == (digest(b"a layer"),)
+    assert stored.blobs[digest(b"another")].size == len(large)
+    assert stored.size == 2 * len(large) + len(MANIFEST)
 
 
 def test_tags_and_sizes_are_known_from_names_alone() -> None:

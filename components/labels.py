@@ -11,6 +11,9 @@ CA = f"{PROJECT}.ca"
 MIRROR = f"{PROJECT}.mirror"
 """The URL at which clients reach a cache, whichever of its nodes answers."""
 
+FILES = f"{PROJECT}.files"
+"""A digest of the private files that a registry reads when it starts only."""
+
 
 def of_stack(stack: str) -> Mapping[str, str]:
     """The labels that all resources of a stack carry."""

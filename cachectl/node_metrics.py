@@ -14,7 +14,8 @@ from cachectl.stack import Cache
 from registry import throwaway
 
 PORT = 5001
-ASKED_FOR_S = 3
+# Not by wget's own -T, which ends Debian's static busybox 1.35 with a segmentation fault.
+ASK = "busybox timeout 3 busybox wget -q -O -"
 
 
 def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
@@ -31,7 +32,7 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
     # Its log, and not what it would print to us: an engine that is busy may lose some of that.
     container = client.containers.run(
         cache.image,
-        ["; ".join(f"busybox wget -q -T {ASKED_FOR_S} -O - {_url(one)}" for one in found)],
+        ["; ".join(f"{ASK} {_url(one)}" for one in found)],
         entrypoint=["busybox", "sh", "-c"],
         detach=True,
         labels={throwaway.LABEL: label},

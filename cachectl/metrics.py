@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LINE = re.compile(r'registry_proxy_(\w+)_total\{type="(?:blob|manifest)"\} (\S+)')
@@ -29,21 +28,11 @@ class Metrics:
         return max(0, self.to_clients - self.from_upstream)
 
 
-def together(counted: Iterable[Metrics]) -> Metrics | None:
-    """What several have done together; None of none."""
-    each = list(counted)
-    if not each:
-        return None
-    return Metrics(
-        hits=sum(one.hits for one in each),
-        misses=sum(one.misses for one in each),
-        from_upstream=sum(one.from_upstream for one in each),
-        to_clients=sum(one.to_clients for one in each),
-    )
-
-
 def read_metrics(text: str) -> Metrics | None:
-    """Read what a cache counts; None where it counts nothing, as distribution 2 does."""
+    """Read what a cache counts, or what several do, added up; None where none counts.
+
+    Distribution 2 does not.
+    """
     sums: Counter[str] = Counter()
     for name, value in _LINE.findall(text):
         sums[name] += int(float(value))

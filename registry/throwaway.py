@@ -186,7 +186,8 @@ def _wait(container: Container) -> str:
             return url
         time.sleep(POLL_S)
     said = container.logs(tail=5).decode(errors="replace").strip()
-    raise ThrowawayError(f"a registry on a cache's storage does not answer: {said or 'no log'}")
+    why = said or f"it listens on {LOOPBACK} of the engine's machine, which has to be this one"
+    raise ThrowawayError(f"a registry on a cache's storage does not answer: {why}")
 
 
 def _answers(url: str) -> bool:

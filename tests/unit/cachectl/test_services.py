@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from cachectl import node_metrics, services, stack
-from cachectl.metrics import Metrics, together
 from components import labels
 from registry.object_store import Place
 
@@ -123,8 +122,3 @@ def test_nodes_are_asked_on_the_network_of_the_stack() -> None:
         "10.0.9.0": "registry-team",
         "10.0.9.1": "registry-team",
     }
-
-
-def test_what_nodes_count_is_added_up() -> None:
-    assert together([Metrics(1, 2, 3, 4), Metrics(10, 20, 30, 40)]) == Metrics(11, 22, 33, 44)
-    assert together([]) is None

@@ -20,7 +20,7 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY = "docker.io"
-READER, PASSWORD = "nodes", "Let-me-in 4711"  # noqa: S105 - of caches that are thrown away
+READER, PASSWORD = "nodes", "Let-me-in 4711"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_cachectl_works_on_them(
     cachectl = Cachectl(up.name, tmp_path)
     cachectl.env["CACHECTL_PASSWORD"] = PASSWORD
 
-    (status,) = cachectl("status", "--json").result["caches"]
+    status = cachectl("status", "--json").result[REGISTRY]
     warming = cachectl("warm", f"{REGISTRY}/{image.name}", "--username", READER)
     verified = cachectl("verify", f"{REGISTRY}/{image.name}", f"{REGISTRY}/{warmed.name}")
     scrubbed = cachectl("scrub")

@@ -160,11 +160,12 @@ def test_it_is_probed_as_a_container_is() -> None:
 def test_a_service_has_the_labels_and_its_containers_none_that_would_replace_it() -> None:
     graph = on_swarm()
 
-    labels = [
-        {"label": "talos-registry-cache.stack", "value": "dev"},
-        {"label": "talos-registry-cache.upstream", "value": "quay.io"},
-    ]
-    assert service(graph).inputs["labels"] == labels
+    labels = {one["label"]: one["value"] for one in service(graph).inputs["labels"]}
+    assert labels == {
+        "talos-registry-cache.mirror": "http://caches.test:5002",
+        "talos-registry-cache.stack": "dev",
+        "talos-registry-cache.upstream": "quay.io",
+    }
     assert "labels" not in container(graph)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from docker import DockerClient
@@ -77,7 +77,8 @@ def _streams(
     if cache.is_service:
         running = services.tasks(client, cache.name)
         return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
-    container = client.containers.get(cache.name)
+    # Its types know streams that are followed only, or not.
+    container: Any = client.containers.get(cache.name)
     return [iter(container.logs(stream=True, follow=follow, tail=tail))]
 
 

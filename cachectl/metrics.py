@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LINE = re.compile(r'registry_proxy_(\w+)_total\{type="(?:blob|manifest)"\} (\S+)')
@@ -26,6 +27,19 @@ class Metrics:
     def saved(self) -> int:
         """What clients got and the upstream did not have to send, in bytes."""
         return max(0, self.to_clients - self.from_upstream)
+
+
+def together(counted: Iterable[Metrics]) -> Metrics | None:
+    """What several have done together; None of none."""
+    each = list(counted)
+    if not each:
+        return None
+    return Metrics(
+        hits=sum(one.hits for one in each),
+        misses=sum(one.misses for one in each),
+        from_upstream=sum(one.from_upstream for one in each),
+        to_clients=sum(one.to_clients for one in each),
+    )
 
 
 def read_metrics(text: str) -> Metrics | None:

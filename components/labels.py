@@ -8,6 +8,8 @@ STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
 CA = f"{PROJECT}.ca"
 """The certificate of the authority that clients trust, PEM; a cache without TLS has none."""
+MIRROR = f"{PROJECT}.mirror"
+"""The URL at which clients reach a cache, whichever of its nodes answers."""
 
 
 def of_stack(stack: str) -> Mapping[str, str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from cachectl import node_metrics
+
 CONFIGURATION = "prometheus.yml"
 RULES = "rules.yml"
-# components/placement.py: METRICS_PORT.
-PORT = 5001
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def rules(stack: str) -> str:
                         ),
                         _alert(
                             "RegistryCacheNodeMissing",
-                            f"{up} < max_over_time(({up})[1h:1m])",
+                            f"{up} < max_over_time(({up})[1h:])",
                             "5m",
                             "Only {{ $value }} caches of {{ $labels.upstream }} answer in "
                             "{{ $labels.stack }}; in the last hour, there were more.",
@@ -105,7 +105,7 @@ def _of_container(targets: Targets, host: str, name: str) -> Mapping[str, Any]:
     labels = {"stack": targets.stack, "upstream": host, "node": targets.node}
     return {
         "job_name": name,
-        "static_configs": [{"targets": [f"{name}:{PORT}"], "labels": labels}],
+        "static_configs": [{"targets": [f"{name}:{node_metrics.PORT}"], "labels": labels}],
     }
 
 
@@ -117,7 +117,7 @@ def _of_service(targets: Targets, host: str, name: str, every_s: int) -> Mapping
             {
                 "names": [f"tasks.{name}"],
                 "type": "A",
-                "port": PORT,
+                "port": node_metrics.PORT,
                 "refresh_interval": f"{every_s}s",
             }
         ],

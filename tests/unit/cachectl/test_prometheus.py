@@ -1,6 +1,6 @@
 import yaml
 
-from cachectl import prometheus
+from cachectl import node_metrics, prometheus
 from cachectl.prometheus import Targets
 from components import placement
 
@@ -9,7 +9,7 @@ ON_SWARM = Targets("team", {}, {"docker.io": "registry-team-docker-io"}, "manage
 
 
 def test_the_port_is_where_caches_count() -> None:
-    assert prometheus.PORT == placement.METRICS_PORT
+    assert node_metrics.PORT == placement.METRICS_PORT
 
 
 def test_a_container_is_asked_by_its_name_on_the_engine_that_runs_it() -> None:

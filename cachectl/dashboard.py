@@ -17,9 +17,17 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
 
 CHOSEN = 'stack="$stack", upstream=~"$upstream", node=~"$node"'
+SERVED = f"registry_proxy_pushed_bytes_total{{{CHOSEN}}}"
+FETCHED = f"registry_proxy_pulled_bytes_total{{{CHOSEN}}}"
+HITS = f"registry_proxy_hits_total{{{CHOSEN}}}"
+ASKED = f"registry_proxy_requests_total{{{CHOSEN}}}"
 # Health checks are requests of the base.
-ASKED = f'registry_http_requests_total{{{CHOSEN}, handler!="base"}}'
+ANSWERED = f'registry_http_requests_total{{{CHOSEN}, handler!="base"}}'
 FAILED = f'registry_http_requests_total{{{CHOSEN}, code=~"5.."}}'
+TIME_TO_ANSWER = f"registry_http_request_duration_seconds_bucket{{{CHOSEN}}}"
+TIME_OF_STORAGE = f"registry_storage_action_seconds_bucket{{{CHOSEN}}}"
+UP = f"up{{{CHOSEN}}}"
+MEMORY = f"process_resident_memory_bytes{{{CHOSEN}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,112 +76,84 @@ def dashboard(stack: str, every_s: int) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _sum(metric: str, by: str = "") -> str:
-    return f"sum{f' by ({by}) ' if by else ''}({metric})"
-
-
-def _total(counter: str, labels: str = CHOSEN) -> str:
-    return _sum(f"increase({counter}{{{labels}}}[$__range])")
+def _total(counter: str) -> str:
+    return f"sum(increase({counter}[$__range]))"
 
 
 def _rate(counter: str, by: str) -> str:
-    return _sum(f"rate({counter}{{{CHOSEN}}}[$__rate_interval])", by)
+    return f"sum by ({by}) (rate({counter}[$__rate_interval]))"
 
 
-def _quantile(of: float, histogram: str, by: str) -> str:
-    return f"histogram_quantile({of}, {_rate(f'{histogram}_bucket', f'le, {by}')})"
+def _quantile(of: float, buckets: str, by: str) -> str:
+    return f"histogram_quantile({of}, {_rate(buckets, f'le, {by}')})"
 
 
-_SERVED, _FETCHED = "registry_proxy_pushed_bytes_total", "registry_proxy_pulled_bytes_total"
-_HITS, _ASKED_FOR = "registry_proxy_hits_total", "registry_proxy_requests_total"
-_LATENCY, _STORAGE = "registry_http_request_duration_seconds", "registry_storage_action_seconds"
+def _number(title: str, unit: str, query: str, description: str = "") -> Panel:
+    return Panel(title, "stat", unit, {title: query}, description)
+
+
+def _lines(title: str, unit: str, queries: Mapping[str, str], description: str = "") -> Panel:
+    return Panel(title, "timeseries", unit, queries, description)
+
 
 PANELS: Sequence[Panel] = (
-    Panel("Caches that answer", "stat", "none", {"caches": _sum(f"up{{{CHOSEN}}}")}),
-    Panel("Hit rate", "stat", "percentunit", {"hits": f"{_total(_HITS)} / {_total(_ASKED_FOR)}"}),
-    Panel("Served", "stat", "bytes", {"served": _total(_SERVED)}),
-    Panel("From upstream", "stat", "bytes", {"fetched": _total(_FETCHED)}),
-    Panel(
+    _number("Caches that answer", "none", f"sum({UP})"),
+    _number("Hit rate", "percentunit", f"{_total(HITS)} / {_total(ASKED)}"),
+    _number("Served", "bytes", _total(SERVED)),
+    _number("Fetched", "bytes", _total(FETCHED)),
+    _number(
         "Saved",
-        "stat",
         "bytes",
-        {"saved": f"clamp_min({_total(_SERVED)} - {_total(_FETCHED)}, 0)"},
+        f"clamp_min({_total(SERVED)} - {_total(FETCHED)}, 0)",
         "What clients got and the upstream did not have to send.",
     ),
-    Panel(
-        "Errors",
-        "stat",
-        "none",
-        {"errors": f"{_sum(f'increase({FAILED}[$__range])')} or vector(0)"},
-    ),
-    Panel(
+    _number("Errors", "none", f"{_total(FAILED)} or vector(0)", "Answers 500 and above."),
+    _lines(
         "Hit rate by upstream",
-        "timeseries",
         "percentunit",
-        {"{{upstream}}": f"{_rate(_HITS, 'upstream')} / {_rate(_ASKED_FOR, 'upstream')}"},
+        {"{{upstream}}": f"{_rate(HITS, 'upstream')} / {_rate(ASKED, 'upstream')}"},
         "Blobs and manifests that the cache had when it was asked.",
     ),
-    Panel(
+    _lines(
         "Served and fetched, by upstream",
-        "timeseries",
         "Bps",
         {
-            "{{upstream}} served": _rate(_SERVED, "upstream"),
-            "{{upstream}} fetched": _rate(_FETCHED, "upstream"),
+            "{{upstream}} served": _rate(SERVED, "upstream"),
+            "{{upstream}} fetched": _rate(FETCHED, "upstream"),
         },
         "A request for a part of a blob counts as one for the whole.",
     ),
-    Panel(
+    _lines(
         "Served and fetched, by node",
-        "timeseries",
         "Bps",
-        {"{{node}} served": _rate(_SERVED, "node"), "{{node}} fetched": _rate(_FETCHED, "node")},
+        {"{{node}} served": _rate(SERVED, "node"), "{{node}} fetched": _rate(FETCHED, "node")},
         "Of a service, a node is the address of its task in the stack's network.",
     ),
-    Panel(
-        "Answers by code",
-        "timeseries",
-        "reqps",
-        {"{{code}}": _sum(f"rate({ASKED}[$__rate_interval])", "code")},
-    ),
-    Panel(
+    _lines("Answers by code", "reqps", {"{{code}}": _rate(ANSWERED, "code")}),
+    _lines(
         "Time to answer",
-        "timeseries",
         "s",
         {
-            "{{handler}} 50 %": _quantile(0.5, _LATENCY, "handler"),
-            "{{handler}} 95 %": _quantile(0.95, _LATENCY, "handler"),
+            "{{handler}} 50 %": _quantile(0.5, TIME_TO_ANSWER, "handler"),
+            "{{handler}} 95 %": _quantile(0.95, TIME_TO_ANSWER, "handler"),
         },
         "That of a blob has the time that the client takes to read it.",
     ),
-    Panel(
+    _lines(
         "Errors by upstream and node",
-        "timeseries",
         "reqps",
         {
-            "{{upstream}} {{node}}": (
-                f"{_sum(f'rate({FAILED}[$__rate_interval])', 'upstream, node')} "
-                f"or 0 * {_sum(f'up{{{CHOSEN}}}', 'upstream, node')}"
-            )
+            "{{upstream}} {{node}}": f"{_rate(FAILED, 'upstream, node')} "
+            f"or 0 * sum by (upstream, node) ({UP})"
         },
         "Answers 500 and above: the storage or the upstream failed.",
     ),
-    Panel(
+    _lines(
         "Time that the storage takes",
-        "timeseries",
         "s",
-        {"{{action}} 95 %": _quantile(0.95, _STORAGE, "action")},
+        {"{{action}} 95 %": _quantile(0.95, TIME_OF_STORAGE, "action")},
     ),
-    Panel(
-        "Memory",
-        "timeseries",
-        "bytes",
-        {
-            "{{upstream}} {{node}}": _sum(
-                f"process_resident_memory_bytes{{{CHOSEN}}}", "upstream, node"
-            )
-        },
-    ),
+    _lines("Memory", "bytes", {"{{upstream}} {{node}}": f"sum by (upstream, node) ({MEMORY})"}),
 )
 
 

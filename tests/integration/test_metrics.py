@@ -76,16 +76,15 @@ def test_the_dashboard_has_numbers_for_all_that_it_shows_and_they_are_right(
 
     assert pulls.failures == []
     served = (1 + pulls.done) * size
+    wanted = {"Served": served, "Fetched": size, "Saved": served - size}
     eventually(
-        lambda: ask(shown["Served: served"]) == prometheus.about(served),
+        lambda: all(ask(shown[name]) == prometheus.about(is_) for name, is_ in wanted.items()),
         within_s=SEEN_WITHIN_S,
-        what="it shows what was served",
+        what=f"it shows {wanted}",
     )
-    assert ask(shown["From upstream: fetched"]) == prometheus.about(size)
-    assert ask(shown["Saved: saved"]) == prometheus.about(served - size)
-    assert 0 < ask(shown["Hit rate: hits"])[0] < 1
-    assert ask(shown["Errors: errors"]) == [0]
-    assert ask(shown["Caches that answer: caches"]) == [len(REGISTRIES)]
+    assert 0 < ask(shown["Hit rate"])[0] < 1
+    assert ask(shown["Errors"]) == [0]
+    assert ask(shown["Caches that answer"]) == [len(REGISTRIES)]
 
 
 def test_a_cache_that_is_down_raises_an_alert(watched: Watched, engine: DockerClient) -> None:

@@ -135,10 +135,13 @@ def install(folder: Path, engine_host: str) -> None:
 
 
 def expressions(file: Path, stack: str) -> Mapping[str, str]:
-    """Every expression of a dashboard by its panel and legend, as Grafana asks it for all nodes."""
+    """Every expression of a dashboard, as Grafana asks it for all nodes.
+
+    The name of each is that of its panel, and of a line also its legend.
+    """
     panels: Sequence[Mapping[str, Any]] = json.loads(file.read_text())["panels"]
     return {
-        f"{panel['title']}: {target['legendFormat']}": _filled(target["expr"], stack)
+        _name(panel["title"], target["legendFormat"]): _filled(target["expr"], stack)
         for panel in panels
         for target in panel["targets"]
     }
@@ -147,6 +150,10 @@ def expressions(file: Path, stack: str) -> Mapping[str, str]:
 def about(size: float) -> Any:
     """What equals the one number that an expression comes to, as far as an increase is exact."""
     return pytest.approx([size], rel=EXTRAPOLATED)
+
+
+def _name(panel: str, legend: str) -> str:
+    return panel if legend == panel else f"{panel}: {legend}"
 
 
 def _filled(expression: str, stack: str) -> str:

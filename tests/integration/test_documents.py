@@ -91,7 +91,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         private_engine.running(tmp_path_factory.mktemp("engine")) as engine,
         engine.client() as client,
     ):
-        prometheus.install(tmp_path_factory.mktemp("image"), engine.host)
+        folder = tmp_path_factory.mktemp("prometheus")
+        prometheus.install(folder, engine.host, prometheus.OFFICIAL_IMAGE)
         port = host.free_port()
         with nodes.upstream(engine, port, tmp_path_factory.mktemp("node"), NODE_TAG) as pushed:
             registry = f"{host.LOOPBACK}:{port}"

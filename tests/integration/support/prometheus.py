@@ -18,7 +18,7 @@ from tests.integration.support import processes
 from tests.integration.support.polling import eventually
 
 PROGRAM = "prometheus"
-IMAGE = "prom/prometheus"
+OFFICIAL_IMAGE = "prom/prometheus"
 PORT = 9090
 NOBODY = 65534
 # The image is as the official one, so that the same command line starts either.
@@ -31,6 +31,7 @@ CHANGES = (
 )
 STARTS_WITHIN_S = 60
 ASKED_FOR_S = 10
+REMOVED_WITHIN_S = 60
 # What Grafana puts in for its own variables.
 RATE_INTERVAL, RANGE = "10s", "2m"
 # An increase is taken on to where no sample was, and those of tests are few.
@@ -101,26 +102,30 @@ def running(
         port: the port there.
         engine_host: the engine.
     """
-    install(folder.parent, engine_host)
     name = f"it-prometheus-{secrets.token_hex(4)}"
     docker = ("docker", "--host", engine_host)
-    processes.run(
-        *docker, "run", "--detach", "--name", name, "--network", network,
-        "--volume", f"{folder}:/etc/prometheus:ro", "--publish", f"{address}:{port}:{PORT}", IMAGE,
-    )  # fmt: skip
     try:
+        install(folder.parent, engine_host, name)
+        processes.run(
+            *docker, "run", "--detach", "--name", name, "--network", network,
+            "--volume", f"{folder}:/etc/prometheus:ro",
+            "--publish", f"{address}:{port}:{PORT}",
+            name,
+        )  # fmt: skip
         made = Prometheus(f"http://{address}:{port}")
         try:
             eventually(made.is_ready, within_s=STARTS_WITHIN_S, what="Prometheus is ready")
         except TimeoutError as error:
-            raise AssertionError(processes.finish([*docker, "logs", name], within_s=20)) from error
+            said = processes.finish([*docker, "logs", name], within_s=REMOVED_WITHIN_S)
+            raise AssertionError(said.stderr) from error
         yield made
     finally:
-        processes.run(*docker, "rm", "--force", "--volumes", name)
+        for remove in (("rm", "--force", "--volumes"), ("image", "rm")):
+            processes.finish([*docker, *remove, name], within_s=REMOVED_WITHIN_S)
 
 
-def install(folder: Path, engine_host: str) -> None:
-    """Give an engine the image; what it is made from is in a folder for a moment."""
+def install(folder: Path, engine_host: str, image: str) -> None:
+    """Give an engine an image of it; what that is made from is in a folder for a moment."""
     program = shutil.which(PROGRAM)
     assert program, f"{PROGRAM} is not on PATH; run the tests by `make test`"
     archive = folder / "prometheus.tar"
@@ -130,7 +135,7 @@ def install(folder: Path, engine_host: str) -> None:
         data.type, data.mode, data.uid = tarfile.DIRTYPE, 0o755, NOBODY
         tar.addfile(data)
     changes = [word for change in CHANGES for word in ("--change", change)]
-    processes.run("docker", "--host", engine_host, "import", *changes, archive, IMAGE)
+    processes.run("docker", "--host", engine_host, "import", *changes, archive, image)
     archive.unlink()
 
 

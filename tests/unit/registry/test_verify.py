@@ -94,7 +94,9 @@ def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
     # Which of them is asked first for the blob is open, and the words differ.
     assert "team/three" in str(outcomes[2].errors[0])
     assert BASE.digest in str(outcomes[2].errors[0])
-    assert sorted(registry.asked(BASE.digest)) == ["GET", "HEAD", "HEAD"]
+    # Where it is the one that has no such blob, the next one is read instead.
+    asked = sorted(registry.asked(BASE.digest))
+    assert asked in (["GET", "HEAD", "HEAD"], ["GET", "GET", "HEAD"])
 
 
 def test_a_damaged_shared_blob_is_an_error_of_every_image(registry: TinyRegistry) -> None:

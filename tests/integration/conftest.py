@@ -12,11 +12,12 @@ import pytest
 from docker import DockerClient
 
 from tests.integration.support import containerd as containerd_process
-from tests.integration.support import team_bed
+from tests.integration.support import team, team_bed
 from tests.integration.support import upstream as upstream_registry
 from tests.integration.support import warming as warming_support
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.stack import CacheStack, Settings, stack
+from tests.integration.support.team import Team
 from tests.integration.support.team_bed import Bed
 from tests.integration.support.upstream import Upstream
 from tests.integration.support.warming import Warming
@@ -87,6 +88,13 @@ def bed(beds_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> It
     """Two hosts in a swarm, an object store and an upstream, of each file of tests its own."""
     with team_bed.running(tmp_path_factory.mktemp("bed")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def ours(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A team's stack that is up on a bed, of each file of tests its own."""
+    with team.running(tmp_path_factory.mktemp("team"), bed) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,7 @@ from tests.integration.support.team import REGISTRY, Team
 
 SEEN_WITHIN_S = 90
 
-pytestmark = [
-    pytest.mark.skipif(
-        bool(team_bed.why_impossible()), reason=team_bed.why_impossible() or "possible"
-    ),
-    pytest.mark.timeout(400),
-]
+pytestmark = [pytest.mark.usefixtures("beds_are_possible"), pytest.mark.timeout(400)]
 
 
 @dataclass(frozen=True, slots=True)

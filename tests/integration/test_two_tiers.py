@@ -18,12 +18,7 @@ from tests.integration.support.upstream import Pushed
 
 BLOBS = 1 + len(images.LAYER_SIZES)
 
-pytestmark = [
-    pytest.mark.skipif(
-        bool(team_bed.why_impossible()), reason=team_bed.why_impossible() or "possible"
-    ),
-    pytest.mark.timeout(400),
-]
+pytestmark = [pytest.mark.usefixtures("beds_are_possible"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

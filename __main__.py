@@ -40,7 +40,10 @@ if stack.caches:
         if value is not None:
             pulumi.export(name, value)
     if images.by_platform:
-        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        cached = ImageSet(
+            "images",
+            ImageSetArgs(images.by_platform, cache, stack.caches.storage, stack.secrets.s3_keys),
+        )
         offered = offered.once(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:

@@ -1,22 +1,47 @@
 """Working with several caches at once."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from docker import DockerClient
 
-from cachectl import console
+from cachectl import console, s3_keys
 from cachectl.stack import Cache, Stack
-from registry import lock, reference, storage, throwaway, volume
+from registry import lock, reference
+from registry.object_store import Place
 from registry.platforms import Platform
+from registry.storages import CacheStorage, InStore, InVolume
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_ONCE = 8
-TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
+
+
+def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
+    """Where a cache keeps what it has.
+
+    Raises:
+        CachectlError: it is an object store, and there are no keys for it.
+    """
+    match cache.storage:
+        case Place() as place:
+            return in_store(client, cache, place)
+        case volume:
+            return InVolume(client, volume, cache.image)
+
+
+def in_store(client: DockerClient, cache: Cache, place: Place) -> InStore:
+    """The storage of a cache in an object store.
+
+    Raises:
+        CachectlError: there are no keys for it.
+    """
+    return InStore(client, place, s3_keys.find(os.environ, Path.home()), cache.image)
 
 
 def alone(stack: Stack) -> AbstractContextManager[None]:
@@ -37,10 +62,8 @@ def serving(
     with ExitStack() as registries:
 
         def serve(cache: Cache) -> tuple[str, str]:
-            url = registries.enter_context(
-                throwaway.serving(client, cache.volume, cache.image, writable=writable)
-            )
-            return cache.registry, url
+            storage = storage_of(client, cache)
+            return cache.registry, registries.enter_context(storage.serving(writable=writable))
 
         yield dict(at_once(serve, list(caches)))
 
@@ -49,17 +72,10 @@ def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, .
     """All tags that caches have, as image references."""
 
     def tags(cache: Cache) -> list[str]:
-        with volume.mounted(client, cache.volume, cache.image) as mounted:
-            listed = mounted.run(TAG_FILES)
-        return [f"{cache.registry}/{repository}:{tag}" for repository, tag in tags_in(listed)]
+        stored = storage_of(client, cache).tags()
+        return [f"{cache.registry}/{repository}:{tag}" for repository, tag in stored]
 
     return tuple(text for texts in at_once(tags, list(caches)) for text in texts)
-
-
-def tags_in(listed: str) -> list[tuple[str, str]]:
-    """The repositories and tags in what `find` has listed in a storage."""
-    found = (storage.tag_at(line.strip().removeprefix("./")) for line in listed.splitlines())
-    return sorted(tag for tag in found if tag)
 
 
 def of_images(caches: Mapping[str, Cache], texts: Iterable[str]) -> list[Cache]:

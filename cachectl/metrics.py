@@ -29,7 +29,10 @@ class Metrics:
 
 
 def read_metrics(text: str) -> Metrics | None:
-    """Read what a cache counts; None where it counts nothing, as distribution 2 does."""
+    """Read what a cache counts, or what several do, added up; None where none counts.
+
+    Distribution 2 does not.
+    """
     sums: Counter[str] = Counter()
     for name, value in _LINE.findall(text):
         sums[name] += int(float(value))

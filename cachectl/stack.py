@@ -1,6 +1,6 @@
 """The caches of a stack, found on the engine by the labels that all of them carry."""
 
-import time
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +12,19 @@ from docker import DockerClient
 from docker.errors import DockerException
 from docker.models.containers import Container
 
+from cachectl import s3_keys, services
 from cachectl.errors import CachectlError, UsageError
+from cachectl.services import Service
 from components import labels
+from registry import processes
 from registry.endpoints import Endpoint, Endpoints
+from registry.object_store import Place, place_in
 from registry.throwaway import PORT, STORAGE_FOLDER
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.
 ENGINE_WITHIN_S = 600
-HEALTHY_WITHIN_S = 60.0
-POLL_S = 0.1
+# What the tasks of a service carry; they are not caches of their own.
+OF_SERVICE = "com.docker.swarm.service.name"
 
 Reader = tuple[str, str]
 """User name and password of somebody who may read."""
@@ -28,29 +32,32 @@ Reader = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache as its container shows it.
+    """A cache as its container or service shows it.
 
     Attributes:
         registry: the registry host that it is for, such as docker.io.
-        container: its name.
+        name: the name of its container or service.
+        is_service: whether it is a service.
         is_running: whether it runs.
-        health: what its health check says, such as healthy, or its state where it does not run.
+        health: what its health check says, such as healthy, or its state where it does not run;
+            of a service that does not run on all of its nodes, on how many it does.
         endpoint: its URL on this machine, or None where it is published nowhere.
         mirror: its URL as nodes reach it; the endpoint where there is no other address.
         remote_url: the registry API of its upstream, or None for one that serves only.
-        volume: the volume that holds what is cached.
-        image: the ID of its image.
+        storage: what holds what is cached: the name of a volume, or a place in an object store.
+        image: the ID of its image, or its name.
         ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
     """
 
     registry: str
-    container: str
+    name: str
+    is_service: bool
     is_running: bool
     health: str
     endpoint: str | None
     mirror: str | None
     remote_url: str | None
-    volume: str
+    storage: str | Place
     image: str
     ca: str | None
 
@@ -129,6 +136,9 @@ def find(client: DockerClient, name: str | None) -> Stack:
     ):
         if cache := _cache(container):
             stacks[container.labels[labels.STACK]].append(cache)
+    for service in services.find(client):
+        if cache := _cache_of(service):
+            stacks[service.labels[labels.STACK]].append(cache)
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:
@@ -139,79 +149,66 @@ def find(client: DockerClient, name: str | None) -> Stack:
     return Stack(name, {cache.registry: cache for cache in caches})
 
 
-@contextmanager
-def stopped(client: DockerClient, cache: Cache) -> Iterator[None]:
-    """Stop a cache for a while: it remembers what it had, and would go on without what is removed.
-
-    Raises:
-        CachectlError: it does not become healthy again.
-    """
-    container = client.containers.get(cache.container)
-    if not cache.is_running:
-        yield
-        return
-    container.stop()
-    try:
-        yield
-    finally:
-        container.start()
-    deadline = time.monotonic() + HEALTHY_WITHIN_S
-    while _health(container) not in {"healthy", "running"}:
-        if time.monotonic() > deadline:
-            raise CachectlError(
-                f"{cache.container} was started again and is {_health(container)} "
-                f"after {HEALTHY_WITHIN_S:.0f} s; see: cachectl logs {cache.registry}"
-            )
-        time.sleep(POLL_S)
-        container.reload()
-
-
 def _cache(container: Container) -> Cache | None:
     """What a container is as a cache; None for one that only fills a volume with credentials."""
     attributes: Mapping[str, Any] = container.attrs
     bindings = (attributes["HostConfig"]["PortBindings"] or {}).get(PORT)
-    volume = next(
-        (
-            mount["Name"]
-            for mount in attributes["Mounts"]
-            if mount["Destination"] == STORAGE_FOLDER and mount["Type"] == "volume"
-        ),
-        None,
-    )
-    if not bindings or volume is None:
+    volumes = {
+        mount["Destination"]: mount["Name"]
+        for mount in attributes["Mounts"]
+        if mount["Type"] == "volume"
+    }
+    environment = services.as_mapping(attributes["Config"]["Env"])
+    storage = _storage(environment, volumes)
+    if not bindings or storage is None or OF_SERVICE in container.labels:
         return None
-    environment = dict(
-        variable.partition("=")[::2] for variable in attributes["Config"]["Env"] or []
-    )
-    ca = container.labels.get(labels.CA)
+    scheme = services.scheme(environment)
     # Loopback first; an address that is left empty is any.
     addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
     return Cache(
         registry=container.labels[labels.UPSTREAM],
-        container=str(container.name),
+        name=str(container.name),
+        is_service=False,
         is_running=container.status == "running",
-        health=_health(container),
-        endpoint=_url(addresses[0], ca),
-        mirror=_url(addresses[-1], ca),
+        health=processes.health(container),
+        endpoint=_url(scheme, addresses[0]),
+        mirror=_url(scheme, addresses[-1]),
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
-        volume=volume,
+        storage=storage,
         image=attributes["Image"],
-        ca=ca,
+        ca=container.labels.get(labels.CA),
     )
 
 
-def _health(container: Container) -> str:
-    state = container.attrs["State"]
-    if state["Status"] != "running":
-        return str(state["Status"])
-    return str(state.get("Health", {}).get("Status", "running"))
+def _cache_of(service: Service) -> Cache | None:
+    """What a service is as a cache; None for one that is none."""
+    storage = _storage(service.environment, service.volumes)
+    if storage is None or service.url is None:
+        return None
+    return Cache(
+        registry=service.labels[labels.UPSTREAM],
+        name=service.name,
+        is_service=True,
+        is_running=service.running > 0,
+        health=service.health,
+        endpoint=service.url,
+        mirror=service.url,
+        remote_url=service.environment.get("REGISTRY_PROXY_REMOTEURL"),
+        storage=storage,
+        image=service.image,
+        ca=service.labels.get(labels.CA),
+    )
+
+
+def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | Place | None:
+    place = place_in(environment, s3_keys.ca(os.environ))
+    return place or volumes.get(STORAGE_FOLDER)
 
 
 def _is_loopback(address: str) -> bool:
     return bool(address) and ip_address(address).is_loopback
 
 
-def _url(bound: Mapping[str, str], ca: str | None) -> str:
-    scheme = "http" if ca is None else "https"
+def _url(scheme: str, bound: Mapping[str, str]) -> str:
     host = bound["HostIp"] if bound["HostIp"] not in {"", "0.0.0.0"} else "127.0.0.1"  # noqa: S104
     return f"{scheme}://{host}:{bound['HostPort']}"

@@ -104,7 +104,7 @@ def of_caches(caches: Caches, secrets: Secrets) -> Access:
         authorities.append(caches.via.ca)
     if not authorities:
         return Access(files)
-    files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities))
+    files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities), is_read_once=True)
     # Beside those of the image, which are in a file: Go reads both.
     return Access(files, {"SSL_CERT_DIR": FOLDER})
 
@@ -120,4 +120,7 @@ def _reader(secrets: Secrets) -> Mapping[str, str] | None:
 def _server_files(
     certificate: pulumi.Input[str], key: pulumi.Input[str]
 ) -> Mapping[str, PrivateFile]:
-    return {CERTIFICATE_FILE: PrivateFile(certificate), KEY_FILE: PrivateFile(key)}
+    return {
+        CERTIFICATE_FILE: PrivateFile(certificate, is_read_once=True),
+        KEY_FILE: PrivateFile(key, is_read_once=True),
+    }

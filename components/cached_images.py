@@ -14,7 +14,7 @@ from registry.errors import RegistryError
 Properties = Mapping[str, Any]
 
 # A changed password is tried at once, and not when a node needs it.
-WARMED_BY = ("images", "caches", "ca", "reader")
+WARMED_BY = ("images", "caches", "ca", "reader", "store", "s3Keys")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -29,6 +29,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
+        store: Mapping[str, Any] | None,
+        s3_keys: pulumi.Input[Mapping[str, str]] | None,
         trust: Trust,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -37,7 +39,9 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         Args:
             name: name of the resource.
             images: the platform of each, by its reference.
-            caches: endpoint, volume and image of each cache, by registry host.
+            caches: endpoint, name, storage and image of each cache, by registry host.
+            store: the object store that they are in, or None; region, endpoint, pathStyle and ca.
+            s3_keys: its keys, which Pulumi encrypts.
             trust: what lets this machine in there.
             opts: options of the resource.
         """
@@ -45,6 +49,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             "stack": pulumi.get_stack(),
             "images": images,
             "caches": caches,
+            "store": store,
+            "s3Keys": s3_keys,
             **trust.inputs(),
         }
         outputs = dict.fromkeys(("digests", "missing"))

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pulumi
 
@@ -13,6 +14,8 @@ from components.registry_cache import RegistryCache
 from components.settings import Caches
 from components.settings.images import Images
 from components.settings.mistakes import Mistake
+from components.settings.secrets import S3Keys
+from components.settings.storage import S3Storage, Storage
 from registry import reference
 from registry.errors import InvalidReferenceError
 from talos import command_line
@@ -30,10 +33,14 @@ class ImageSetArgs:
     Attributes:
         images: the platform of each, by its canonical reference.
         cache: the caches that are to have them.
+        storage: where these keep what they have.
+        s3_keys: the keys of the object store, where it is one.
     """
 
     images: Mapping[str, str]
     cache: RegistryCache
+    storage: Storage
+    s3_keys: S3Keys | None
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -54,6 +61,8 @@ class ImageSet(pulumi.ComponentResource):
             name,
             images=args.images,
             caches=args.cache.caches,
+            store=_store(args.storage),
+            s3_keys=_s3_keys(args.s3_keys),
             trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
@@ -92,6 +101,24 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no image at all; allowed: {allowed}"))
     return Resolved(dict.fromkeys(images, _platform(settings)), mistakes)
+
+
+def _store(settings: Storage) -> Mapping[str, Any] | None:
+    if not isinstance(settings, S3Storage):
+        return None
+    return {
+        "region": settings.region,
+        "endpoint": settings.endpoint,
+        "pathStyle": settings.path_style,
+        "ca": settings.ca,
+    }
+
+
+def _s3_keys(keys: S3Keys | None) -> pulumi.Output[Mapping[str, str]] | None:
+    if keys is None:
+        return None
+    access, secret = keys.access.get_secret_value(), keys.secret.get_secret_value()
+    return pulumi.Output.secret({"access": access, "secret": secret})
 
 
 def _platform(settings: Images) -> str:

@@ -8,6 +8,11 @@ STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
 CA = f"{PROJECT}.ca"
 """The certificate of the authority that clients trust, PEM; a cache without TLS has none."""
+MIRROR = f"{PROJECT}.mirror"
+"""The URL at which clients reach a cache, whichever of its nodes answers."""
+
+FILES = f"{PROJECT}.files"
+"""A digest of the private files that a registry reads when it starts only."""
 
 
 def of_stack(stack: str) -> Mapping[str, str]:

@@ -81,10 +81,12 @@ class MountedFiles:
 
     Attributes:
         volume: the volume that they are in, on an engine.
+        read_once: a digest there of those that a registry reads when it starts only.
         secrets: the secrets that they are, on a Swarm.
     """
 
     volume: pulumi.Input[str] = ""
+    read_once: pulumi.Output[str] | None = None
     secrets: Sequence[docker.ServiceTaskSpecContainerSpecSecretArgs] = ()
 
 
@@ -155,7 +157,7 @@ class OnEngine:
             f"{self.prefix}-{in_names(name)}", self.writer_image, labels, files
         )
         made = FilesInVolume(name, args, pulumi.ResourceOptions(parent=parent))
-        return MountedFiles(volume=made.volume)
+        return MountedFiles(volume=made.volume, read_once=made.read_once)
 
     def run(
         self, name: str, process: Process, files: MountedFiles, parent: pulumi.Resource
@@ -165,7 +167,10 @@ class OnEngine:
             f"{name}-container",
             name=process.name,
             image=process.image,
-            labels=label.inputs(process.labels),
+            # Another label makes another container, which reads its files anew.
+            labels=label.inputs(
+                {**process.labels, **({label.FILES: files.read_once} if files.read_once else {})}
+            ),
             restart="always",
             envs=process.variables,
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.network)],
@@ -307,7 +312,7 @@ class OnSwarm:
         return docker.ServiceTaskSpecContainerSpecArgs(
             # By name: an ID is one engine's own.
             image=process.image_reference,
-            labels=label.inputs(process.labels),
+            # No labels: the provider would replace the service when one changes.
             env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
             secrets=files.secrets,
             mounts=[

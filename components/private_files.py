@@ -5,6 +5,7 @@ has it encrypted. On an engine they are in a volume, on a Swarm they are its sec
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,13 @@ class PrivateFile:
     Attributes:
         content: what is in it.
         mode: its permissions. A cache has one user, and which one is its image's affair.
+        is_read_once: whether a registry reads it when it starts only, so that it has to be
+            started anew when the file changes.
     """
 
     content: pulumi.Input[str]
     mode: int = 0o444
+    is_read_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ class FilesInVolume(pulumi.ComponentResource):
 
     volume: pulumi.Output[str]
     """Name of the volume."""
+
+    read_once: pulumi.Output[str] | None
+    """A digest of those that a registry reads when it starts only; None where there is none."""
 
     def __init__(
         self, name: str, args: FilesInVolumeArgs, opts: pulumi.ResourceOptions | None = None
@@ -89,6 +96,7 @@ class FilesInVolume(pulumi.ComponentResource):
             ),
         )
         self.volume = volume.name
+        self.read_once = _digest([one.content for one in args.files.values() if one.is_read_once])
         self.register_outputs({"volume": self.volume})
 
 
@@ -137,6 +145,16 @@ class FilesInSwarm(pulumi.ComponentResource):
             file_name=f"{FOLDER}/{file}",
             file_mode=one.mode,
         )
+
+
+def _digest(contents: Sequence[pulumi.Input[str]]) -> pulumi.Output[str] | None:
+    """A digest that need not be secret: keys cannot be guessed, and all else is public."""
+    if not contents:
+        return None
+    digest = pulumi.Output.all(*contents).apply(
+        lambda texts: hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    )
+    return pulumi.Output.unsecret(digest)
 
 
 def _in_base64(content: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
@@ -101,13 +102,12 @@ class RegistryCache(pulumi.ComponentResource):
         args = self._args
         left_behind = args.facts.networks.get(self._prefix)
         is_ours = left_behind is not None and left_behind.stack == args.stack
-        on_swarm = isinstance(args.caches.placement, SwarmPlacement)
         return docker.Network(
             "network",
             name=self._prefix,
-            driver="overlay" if on_swarm else "bridge",
+            driver="overlay" if self._is_on_swarm else "bridge",
             # For what collects metrics, which are open to this network only.
-            attachable=True if on_swarm else None,
+            attachable=True if self._is_on_swarm else None,
             labels=label.inputs(label.of_stack(args.stack)),
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -138,7 +138,6 @@ class RegistryCache(pulumi.ComponentResource):
         caches = self._args.caches
         image = upstream.image or caches.image
         scheme = "https" if caches.tls else "http"
-        ca = self._to_caches.trust.ca
         return CachingProxyArgs(
             name=self._named(host),
             storage=self._storage(host),
@@ -146,7 +145,7 @@ class RegistryCache(pulumi.ComponentResource):
             image=self._image(image),
             image_reference=image,
             remote_url=None if caches.offline else self._remote_url(host, upstream),
-            mirror=f"{scheme}://{self._mirror_host}:{upstream.port}",
+            mirror=self._mirror(upstream.port),
             endpoint=f"{scheme}://{self._endpoint_host()}:{upstream.port}",
             port=upstream.port,
             files=self._files(host, upstream),
@@ -156,8 +155,23 @@ class RegistryCache(pulumi.ComponentResource):
             logs=caches.logs,
             memory_limit=caches.memory_limit,
             labels=label.of_upstream(self._args.stack, host),
-            marks={} if ca is None else {label.CA: ca},
+            marks=self._marks(upstream.port),
         )
+
+    def _mirror(self, port: int) -> str:
+        scheme = "https" if self._args.caches.tls else "http"
+        return f"{scheme}://{self._mirror_host}:{port}"
+
+    def _marks(self, port: int) -> Mapping[str, Any]:
+        """What a cache's labels tell beside whose it is."""
+        ca = self._to_caches.trust.ca
+        marks = {} if ca is None else {label.CA: ca}
+        # A container is asked for its ports; those of a service say nothing of their host.
+        return marks | ({label.MIRROR: self._mirror(port)} if self._is_on_swarm else {})
+
+    @property
+    def _is_on_swarm(self) -> bool:
+        return isinstance(self._args.caches.placement, SwarmPlacement)
 
     def _storage(self, host: str) -> Storage:
         caches = self._args.caches
@@ -167,13 +181,13 @@ class RegistryCache(pulumi.ComponentResource):
                 return ObjectStore(settings, "/".join(parts))
             case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
                 volume = f"{prefix or self._prefix}-{in_names(host)}"
-                if isinstance(caches.placement, SwarmPlacement):
+                if self._is_on_swarm:
                     return VolumeOfNode(volume)
                 return VolumeOfEngine(volume, on_destroy)
 
     def _endpoint_host(self) -> str:
         """The host by which this machine reaches the caches: where they are not its own, as all."""
-        if isinstance(self._args.caches.placement, SwarmPlacement):
+        if self._is_on_swarm:
             return self._mirror_host
         return min(self._publish_on, key=_nearness)
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
-from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_docker as docker
@@ -12,6 +11,7 @@ from components import labels as label
 from components.private_files import FOLDER, PrivateFile
 from components.settings.secrets import S3Keys
 from components.settings.storage import S3Storage
+from registry.object_store import Keys, Place
 
 FOLDER_OF_VOLUME = "/var/lib/registry"
 KEYS_FILE = "s3-keys"
@@ -106,40 +106,21 @@ class ObjectStore:
     def declare(self, name: str, labels: Mapping[str, str], parent: pulumi.Resource) -> Stored:
         """Declare nothing: the bucket is there, and its objects stay."""
         del name, labels, parent
-        url = f"s3://{self.settings.bucket}/{self.folder}"
-        return Stored(pulumi.Output.from_input(url), environment=self._environment())
-
-    def _environment(self) -> Mapping[str, str]:
         settings = self.settings
-        variables = {
-            "REGISTRY_STORAGE": "s3",
-            "REGISTRY_STORAGE_S3_BUCKET": settings.bucket,
-            "REGISTRY_STORAGE_S3_REGION": settings.region,
-            "REGISTRY_STORAGE_S3_ROOTDIRECTORY": f"/{self.folder}",
-            "REGISTRY_STORAGE_S3_FORCEPATHSTYLE": _yaml(settings.path_style),
-            # Clients may not reach the store.
-            "REGISTRY_STORAGE_REDIRECT": "{disable: true}",
-            # Else a store that is away would stop what the upstream can still answer.
-            "REGISTRY_HEALTH_STORAGEDRIVER_ENABLED": "false",
-            # Where Amazon's library looks for keys that nobody has given it.
-            "AWS_SHARED_CREDENTIALS_FILE": f"{FOLDER}/{KEYS_FILE}",
-        }
-        if settings.endpoint:
-            variables["REGISTRY_STORAGE_S3_REGIONENDPOINT"] = settings.endpoint
-            is_secure = urlsplit(settings.endpoint).scheme == "https"
-            variables["REGISTRY_STORAGE_S3_SECURE"] = _yaml(is_secure)
-        return variables
+        place = Place(
+            bucket=settings.bucket,
+            folder=self.folder,
+            region=settings.region,
+            endpoint=settings.endpoint,
+            path_style=settings.path_style,
+        )
+        return Stored(
+            pulumi.Output.from_input(str(place)),
+            environment=place.environment(f"{FOLDER}/{KEYS_FILE}"),
+        )
 
 
 def keys_file(keys: S3Keys) -> PrivateFile:
     """The keys of an object store, as Amazon's library reads them."""
-    content = (
-        "[default]\n"
-        f"aws_access_key_id = {keys.access.get_secret_value()}\n"
-        f"aws_secret_access_key = {keys.secret.get_secret_value()}\n"
-    )
-    return PrivateFile(pulumi.Output.secret(content))
-
-
-def _yaml(value: bool) -> str:  # noqa: FBT001 - it is what is written
-    return "true" if value else "false"
+    found = Keys(keys.access.get_secret_value(), keys.secret.get_secret_value())
+    return PrivateFile(pulumi.Output.secret(found.file))

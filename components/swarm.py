@@ -10,13 +10,15 @@ import pulumi
 from components import engine
 
 POLL_S = 0.5
-# Each node in its turn drains for up to a minute and starts anew.
-CONVERGED_WITHIN_S = 600
+# A node that is stopping drains for up to a minute before its next cache starts.
+STUCK_AFTER_S = 90
 TOLD_AFTER_S = 2
-FAILED = ("paused", "rollback_started", "rollback_completed", "rollback_paused")
+PULLING = "a node gets the image"
+ENDING = {"updating": "its last node is watched", "rollback_started": "it is taken back"}
+FAILED = ("paused", "rollback_completed", "rollback_paused")
 
 
-class SwarmError(Exception):
+class SwarmError(pulumi.RunError):
     """A service does not run as it is declared."""
 
 
@@ -46,15 +48,20 @@ async def converged(service: Sequence[str]) -> str:
     ident, name = service
     if pulumi.runtime.is_dry_run():
         return name
-    started = time.monotonic()
-    told = ""
+    started = changed = time.monotonic()
+    last = ""
     while (missing := await engine.in_thread(_missing, ident)) is not None:
-        waited = time.monotonic() - started
-        if waited > CONVERGED_WITHIN_S:
-            raise SwarmError(f"the service {name} is not up after {waited:.0f} s: {missing}")
-        if waited > TOLD_AFTER_S and missing != told:
-            pulumi.log.info(f"{name}: {missing}")
-            told = missing
+        now = time.monotonic()
+        if missing != last:
+            last, changed = missing, now
+            if now - started > TOLD_AFTER_S:
+                pulumi.log.info(f"{name}: {missing}")
+        # How long a node takes to pull the image depends on its link.
+        if now - changed > STUCK_AFTER_S and PULLING not in missing:
+            raise SwarmError(
+                f"the service {name} is not up, and nothing has changed for {STUCK_AFTER_S} s: "
+                f"{missing}; see: docker service ps --no-trunc {name}"
+            )
         await asyncio.sleep(POLL_S)
     return name
 
@@ -79,17 +86,20 @@ def _missing(ident: str) -> str | None:
         SwarmError: it will not come to that.
     """
     api = _api()
-    (service,) = api.services(filters={"id": ident}, status=True)
+    found = api.services(filters={"id": ident}, status=True)
+    if not found:
+        raise SwarmError("a service is gone that was just declared; see `up --refresh`")
+    service, tasks = found[0], api.tasks(filters={"service": ident})
     update = service.get("UpdateStatus") or {}
-    tasks = api.tasks(filters={"service": ident})
-    if update.get("State") in FAILED:
+    state = update.get("State", "completed")
+    if state in FAILED:
         said = "; ".join(sorted(_said(tasks))) or update.get("Message", "")
         raise SwarmError(
             f"the service {service['Spec']['Name']} was not updated and is as before: {said}; "
             "see: docker service ps --no-trunc, and then `up --refresh`"
         )
-    wanted = service["Spec"]["TaskTemplate"]["ContainerSpec"]
-    current = [task for task in tasks if task["Spec"]["ContainerSpec"] == wanted]
+    template = service["Spec"]["TaskTemplate"].items()
+    current = [task for task in tasks if task["Spec"].items() <= template]
     running = [
         task
         for task in current
@@ -97,9 +107,12 @@ def _missing(ident: str) -> str | None:
     ]
     status = service["ServiceStatus"]
     if status["DesiredTasks"] == len(running) == status["RunningTasks"] != 0:
-        return None if update.get("State") != "updating" else "its last node is watched"
-    said = "; ".join(sorted(_said(current)))
-    return f"{len(running)} of {status['DesiredTasks']} nodes run it{f' ({said})' if said else ''}"
+        return None if state == "completed" else ENDING.get(state, state)
+    if status["DesiredTasks"] == 0:
+        return "no node may run it; see caches.placement.nodeLabels"
+    states = {task["Status"]["State"] for task in current}
+    said = "; ".join([*sorted(_said(current)), *([PULLING] if "preparing" in states else [])])
+    return f"{len(running)} of {status['DesiredTasks']} nodes run it{said and f' ({said})'}"
 
 
 def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:

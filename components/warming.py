@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from docker import DockerClient
+
 from components import dynamic_provider
-from registry import lock, platforms, reference, storage, throwaway, volume
+from registry import lock, platforms, processes, reference, storage
 from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
+from registry.object_store import SCHEME, Keys, Place
+from registry.storages import CacheStorage, InStore, InVolume
 from registry.throwaway import ThrowawayError
 from registry.verify import verify
 from registry.warm import NotWarmed, Progress, Warmed, warm
@@ -72,14 +76,10 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
     """
     with dynamic_provider.engine() as engine, _alone(props):
         for host in _by_registry(images):
-            cache = props["caches"][host]
-            with volume.mounted(engine, cache["volume"], cache["image"]) as mounted:
-                with mounted.tar() as tar:
-                    damages = list(storage.damages(storage.read(tar)))
-                if damages:
-                    mounted.remove([folder for damage in damages for folder in damage.folders])
-                    # It remembers what it had.
-                    engine.containers.get(cache["container"]).restart()
+            held = _storage(engine, props, host)
+            if damages := list(storage.damages(held.read())):
+                with processes.forgetting(engine, props["caches"][host]["name"]):
+                    held.remove([folder for damage in damages for folder in damage.folders])
 
 
 def missing(props: Properties) -> Mapping[str, str]:
@@ -90,7 +90,7 @@ def missing(props: Properties) -> Mapping[str, str]:
             with _storages(props, [host], writable=False) as storages:
                 lost |= _unproved(images, storages)
         except ThrowawayError as error:
-            # The volume is gone, say: `up` makes it again, and has to find that it is empty.
+            # Its volume is gone, say: `up` makes it again, and has to find that it is empty.
             lost |= dict.fromkeys(images, str(error))
     return lost
 
@@ -108,13 +108,29 @@ def _storages(
 ) -> Iterator[Mapping[str, str]]:
     """The URL of a throw-away registry on the storage of each cache, by registry host."""
     with dynamic_provider.engine() as engine, _alone(props), ExitStack() as running:
-        caches = {host: props["caches"][host] for host in registries}
         yield {
-            host: running.enter_context(
-                throwaway.serving(engine, cache["volume"], cache["image"], writable=writable)
-            )
-            for host, cache in caches.items()
+            host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
+            for host in registries
         }
+
+
+def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage:
+    """Where a cache keeps what it has: a volume, or a place in an object store."""
+    cache = props["caches"][host]
+    where, image = cache["storage"], cache["image"]
+    if not where.startswith(SCHEME):
+        return InVolume(engine, where, image)
+    bucket, _, folder = where.removeprefix(SCHEME).partition("/")
+    store, keys = props["store"], props["s3Keys"]
+    place = Place(
+        bucket=bucket,
+        folder=folder,
+        region=store["region"],
+        endpoint=store.get("endpoint"),
+        path_style=store["pathStyle"],
+        ca=store.get("ca"),
+    )
+    return InStore(engine, place, Keys(keys["access"], keys["secret"]), image)
 
 
 def _alone(props: Properties) -> AbstractContextManager[None]:

@@ -1,8 +1,8 @@
 """The storage of a registry: what it holds, and what of it is damaged.
 
-It is read as one tar stream, which is how the engine hands out the content of a volume: on another
-machine too, and without anything running beside the storage. The layout is that of distribution's
-file system driver (registry/storage/paths.go, 3.1.2):
+A volume is read as one tar stream, which is how the engine hands out its content: on another
+machine too, and without anything running beside the storage. An object store is read object by
+object. The layout is the same in both, that of distribution (registry/storage/paths.go, 3.1.2):
 
     docker/registry/v2/
         blobs/sha256/<first two digits>/<hex>/data
@@ -10,6 +10,7 @@ file system driver (registry/storage/paths.go, 3.1.2):
         repositories/<name>/_manifests/revisions/sha256/<hex>/link
         repositories/<name>/_manifests/tags/<tag>/current/link
         repositories/<name>/_manifests/tags/<tag>/index/sha256/<hex>/link
+        repositories/<name>/_uploads/<id>/…
 
 A link is a file that holds a digest. Links of the file system are left alone.
 """
@@ -18,10 +19,11 @@ import hashlib
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import IO, Any, Protocol
+from threading import Lock
+from typing import Any, Protocol
 
 from registry import manifests
 from registry.reference import is_digest
@@ -32,13 +34,35 @@ V2 = "docker/registry/v2"
 _HEX = r"(?P<hex>[a-f0-9]{64})"
 _TAG = r"(?P<tag>[^/]+)"
 _DATA = re.compile(rf"{V2}/blobs/sha256/[a-f0-9]{{2}}/{_HEX}/data")
+_UPLOAD = re.compile(rf"({V2}/repositories/.+?/_uploads/[^/]+)(/.*)?")
 
 OnPiece = Callable[[str, int, bytes], object]
 """Is given digest and size of content, and each piece of it in order; an empty one at least."""
 
 
+def ignore(_digest: str, _size: int, _piece: bytes) -> None:
+    """Do nothing with a piece of content."""
+
+
 class StorageError(Exception):
     """A storage could not be read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a folder of a storage.
+
+    Attributes:
+        path: where it is, below the storage's root.
+        size: in bytes.
+        modified: when it was written, in seconds since 1970.
+        content: gives what is in it, piece by piece; None for a folder.
+    """
+
+    path: str
+    size: int
+    modified: int
+    content: Callable[[], Iterable[bytes]] | None
 
 
 class Source(Protocol):
@@ -111,16 +135,35 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """What is being written, or was when the writer ended.
+
+    Attributes:
+        path: its folder below the storage's root, or the object that it was to become.
+        size: in bytes.
+        modified: when something of it was last written, in seconds since 1970.
+        multipart: the ID that an object store has given it; empty for files and objects.
+    """
+
+    path: str
+    size: int
+    modified: int
+    multipart: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
     """What a storage holds.
 
     Attributes:
         blobs: by digest.
         links: all that refers to them.
+        uploads: all that is not content yet.
     """
 
     blobs: Mapping[str, Blob]
     links: tuple[Link, ...]
+    uploads: tuple[Upload, ...] = ()
 
     @property
     def tags(self) -> Mapping[tuple[str, str], str]:
@@ -155,8 +198,70 @@ class Damage:
     folders: tuple[str, ...]
 
 
-def read(source: Source, on_piece: OnPiece = lambda _digest, _size, _piece: None) -> Storage:
-    """Read all that is stored.
+class Reading:
+    """A storage while it is being read, entry by entry, in any order and by any thread."""
+
+    def __init__(self, on_piece: OnPiece = ignore, *, trusting: bool = False) -> None:
+        """Begin with nothing.
+
+        Args:
+            on_piece: is given all content that is read, piece by piece.
+            trusting: whether what is too large for a manifest is not read, and is taken for what
+                its name says.
+        """
+        self._on_piece = on_piece
+        self._trusting = trusting
+        self._lock = Lock()
+        self._blobs: dict[str, Blob] = {}
+        self._links: dict[str, Link] = {}
+        self._uploads: dict[str, Upload] = {}
+
+    def take(self, entry: Entry) -> None:
+        """Take an entry, and read it where its content counts."""
+        content = entry.content
+        if content and (data := _DATA.fullmatch(entry.path)):
+            digest = f"sha256:{data['hex']}"
+            if self._trusting and entry.size > manifests.SIZE_LIMIT:
+                blob = Blob(entry.size, digest)
+            else:
+                blob = _read_blob(content(), digest, entry.size, self._on_piece)
+            with self._lock:
+                self._blobs[digest] = blob
+        elif upload := _UPLOAD.fullmatch(entry.path):
+            self._take_upload(upload[1], entry)
+        elif link := _link(entry.path):
+            self._take_link(link, entry)
+
+    def storage(self, unfinished: Iterable[Upload] = ()) -> Storage:
+        """What was taken.
+
+        Args:
+            unfinished: uploads that no entry stands for.
+        """
+        links = tuple(self._links[folder] for folder in sorted(self._links))
+        return Storage(self._blobs, links, (*self._uploads.values(), *unfinished))
+
+    def _take_upload(self, folder: str, entry: Entry) -> None:
+        size = entry.size if entry.content else 0
+        with self._lock:
+            known = self._uploads.get(folder, Upload(folder, 0, 0))
+            self._uploads[folder] = replace(
+                known, size=known.size + size, modified=max(known.modified, entry.modified)
+            )
+
+    def _take_link(self, link: Link, entry: Entry) -> None:
+        # A folder counts until its file is seen: it is a link that holds nothing.
+        with self._lock:
+            self._links.setdefault(link.folder, link)
+        if entry.content and entry.path == link.folder + _LINK_FILES[link.kind]:
+            text = b"".join(entry.content())[:LONGEST_LINK].decode(errors="replace").strip()
+            digest = text if is_digest(text) else None
+            with self._lock:
+                self._links[link.folder] = replace(link, digest=digest, modified=entry.modified)
+
+
+def read(source: Source, on_piece: OnPiece = ignore) -> Storage:
+    """Read all that is stored in a volume.
 
     Args:
         source: a tar stream of the registry's `rootdirectory`, in one folder of any name.
@@ -165,13 +270,12 @@ def read(source: Source, on_piece: OnPiece = lambda _digest, _size, _piece: None
     Raises:
         StorageError: the stream ends too early, or is none.
     """
-    blobs: dict[str, Blob] = {}
-    links: dict[str, Link] = {}
+    reading = Reading(on_piece)
     try:
         counted = _Counted(source)
         with tarfile.open(fileobj=_as_file(counted), mode="r|", bufsize=PIECE) as tar:
             for entry in tar:
-                _take(tar, entry, blobs, links, on_piece)
+                reading.take(_entry(tar, entry))
                 # It remembers all that it has seen otherwise.
                 tar.members.clear()  # type: ignore[attr-defined]
             # Two empty blocks are its end; tarfile takes a stream without them for complete.
@@ -179,7 +283,7 @@ def read(source: Source, on_piece: OnPiece = lambda _digest, _size, _piece: None
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.TarError as error:
         raise StorageError(f"the storage cannot be read to its end: {error}") from error
-    return Storage(blobs, tuple(links[folder] for folder in sorted(links)))
+    return reading.storage()
 
 
 def damages(storage: Storage) -> Iterator[Damage]:
@@ -197,6 +301,16 @@ def damages(storage: Storage) -> Iterator[Damage]:
     for digest in links:
         if digest not in storage.blobs:
             yield _damage(digest, "its content is gone", links)
+
+
+def left_behind(storage: Storage, before: float) -> tuple[Upload, ...]:
+    """The uploads that nobody goes on with.
+
+    Args:
+        storage: what there is.
+        before: those are meant of which nothing was written since then, in seconds since 1970.
+    """
+    return tuple(upload for upload in storage.uploads if upload.modified < before)
 
 
 def blob_folder(digest: str) -> str:
@@ -226,6 +340,12 @@ def tag_at(path: str) -> tuple[str, str] | None:
     return None
 
 
+def tags_in(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """The repositories and tags among the files of a storage."""
+    found = (tag_at(path.strip().removeprefix("./")) for path in paths)
+    return sorted(tag for tag in found if tag)
+
+
 class _Counted:
     """A source that counts what was read of it."""
 
@@ -245,30 +365,16 @@ class _Counted:
         return self._count
 
 
-def _take(
-    tar: tarfile.TarFile,
-    entry: tarfile.TarInfo,
-    blobs: dict[str, Blob],
-    links: dict[str, Link],
-    on_piece: OnPiece,
-) -> None:
+def _entry(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Entry:
     path = entry.name.partition("/")[2]
-    if entry.isfile() and (data := _DATA.fullmatch(path)):
-        digest = f"sha256:{data['hex']}"
-        blobs[digest] = _read_blob(_content(tar, entry), digest, entry.size, on_piece)
-    elif link := _link(path):
-        # A folder counts until its file is seen: it is a link that holds nothing.
-        links.setdefault(link.folder, link)
-        if entry.isfile() and path == link.folder + _LINK_FILES[link.kind]:
-            text = _content(tar, entry).read(LONGEST_LINK).decode(errors="replace").strip()
-            links[link.folder] = replace(
-                link, digest=text if is_digest(text) else None, modified=int(entry.mtime)
-            )
+    if not entry.isfile():
+        return Entry(path, 0, int(entry.mtime), None)
+    return Entry(path, entry.size, int(entry.mtime), lambda: _content(tar, entry))
 
 
-def _read_blob(content: IO[bytes], digest: str, size: int, on_piece: OnPiece) -> Blob:
+def _read_blob(pieces: Iterable[bytes], digest: str, size: int, on_piece: OnPiece) -> Blob:
     hashed, beginning = hashlib.sha256(), b""
-    while piece := content.read(PIECE):
+    for piece in pieces:
         if len(beginning) < manifests.SIZE_LIMIT and (beginning or piece.startswith(b"{")):
             beginning += piece
         hashed.update(piece)
@@ -303,11 +409,12 @@ def _damage(digest: str, problem: str, links: Mapping[str, list[Link]]) -> Damag
     )
 
 
-def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
     content = tar.extractfile(entry)
     if content is None:
         raise StorageError(f"{entry.name} is no file")
-    return content
+    while piece := content.read(PIECE):
+        yield piece
 
 
 def _as_file(source: Source) -> Any:

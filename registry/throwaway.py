@@ -1,8 +1,11 @@
 """A throw-away registry on the storage of a cache: it serves what is stored, and asks nobody."""
 
+import io
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpx2
 from docker import DockerClient
@@ -10,6 +13,7 @@ from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from registry.errors import RegistryError
+from registry.object_store import Keys, Place
 
 STORAGE_FOLDER = "/var/lib/registry"
 PORT = "5000/tcp"
@@ -19,6 +23,8 @@ ANY_PORT = 0
 LABEL = "talos-registry-cache.throwaway"
 ANSWERS_WITHIN_S = 20.0
 POLL_S = 0.05
+PRIVATE_FOLDER = "/credentials"
+KEYS_FILE, AUTHORITIES_FILE = "s3-keys", "authorities.crt"
 
 
 class ThrowawayError(RegistryError):
@@ -51,13 +57,60 @@ def serving(
         # Else the engine would make an empty one.
         engine.volumes.get(volume)
         remove_leftovers(engine, volume)
-        container = _run(engine, volume, image, writable=writable)
+        mode = "rw" if writable else "ro"
+        container = engine.containers.create(
+            image,
+            environment=_environment(writable=writable),
+            volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
+            **_settings(volume),
+        )
     except (DockerException, OSError) as error:
         raise ThrowawayError(f"cannot serve the volume {volume}: {error}") from error
+    with _running(container, f"the volume {volume}") as url:
+        yield url
+
+
+@contextmanager
+def serving_objects(
+    engine: DockerClient, place: Place, keys: Keys, image: str, *, writable: bool = False
+) -> Iterator[str]:
+    """The same on the objects of a cache, which the engine's containers have to reach.
+
+    Args:
+        engine: the engine that runs it.
+        place: where the objects are.
+        keys: the keys of the store; they are in a file of the container, and go with it.
+        image: the image of the cache.
+        writable: whether it takes what is pushed to it; only this machine reaches it.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        ThrowawayError: the engine has no such image, or the registry does not answer.
+    """
+    files = {KEYS_FILE: keys.file}
+    trust: dict[str, str] = {}
+    if place.ca:
+        files[AUTHORITIES_FILE] = place.ca
+        trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
     try:
-        yield _wait(container)
-    finally:
-        remove(container)
+        remove_leftovers(engine, str(place))
+        container = engine.containers.create(
+            image,
+            environment={
+                **_environment(writable=writable),
+                **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
+                **trust,
+            },
+            # Without a name, so that it goes with the container.
+            volumes=[PRIVATE_FOLDER],
+            **_settings(str(place)),
+        )
+    except (DockerException, OSError) as error:
+        raise ThrowawayError(f"cannot serve {place}: {error}") from error
+    with _running(container, str(place), files) as url:
+        yield url
 
 
 def remove_leftovers(engine: DockerClient, volume: str) -> None:
@@ -75,22 +128,51 @@ def remove(container: Container) -> None:
         container.remove(force=True, v=True)
 
 
-def _run(engine: DockerClient, volume: str, image: str, *, writable: bool) -> Container:
+def _environment(*, writable: bool) -> dict[str, str]:
     environment = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"}
     if not writable:
         # The leaf's own variable, …_READONLY_ENABLED, makes distribution 3.1 panic.
         environment["REGISTRY_STORAGE_MAINTENANCE"] = "{readonly: {enabled: true}}"
-    return engine.containers.run(
-        image,
-        detach=True,
-        labels={LABEL: volume},
-        environment=environment,
-        ports={PORT: (LOOPBACK, ANY_PORT)},
-        volumes={volume: {"bind": STORAGE_FOLDER, "mode": "rw" if writable else "ro"}},
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-    )
+    return environment
+
+
+def _settings(label: str) -> dict[str, Any]:
+    return {
+        "labels": {LABEL: label},
+        "ports": {PORT: (LOOPBACK, ANY_PORT)},
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+    }
+
+
+@contextmanager
+def _running(
+    container: Container, what: str, files: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Start a registry that was made, with private files, and remove it at the end."""
+    try:
+        try:
+            if files:
+                container.put_archive(PRIVATE_FOLDER, _tar(files))
+            container.start()
+        except (DockerException, OSError) as error:
+            raise ThrowawayError(f"cannot serve {what}: {error}") from error
+        yield _wait(container)
+    finally:
+        remove(container)
+
+
+def _tar(files: Mapping[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, text in files.items():
+            content = text.encode()
+            entry = tarfile.TarInfo(name)
+            # Which user the registry is is its image's affair, and nobody else is there.
+            entry.size, entry.mode = len(content), 0o444
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def _wait(container: Container) -> str:
@@ -104,7 +186,8 @@ def _wait(container: Container) -> str:
             return url
         time.sleep(POLL_S)
     said = container.logs(tail=5).decode(errors="replace").strip()
-    raise ThrowawayError(f"a registry on a cache's volume does not answer: {said or 'no log'}")
+    why = said or f"it listens on {LOOPBACK} of the engine's machine, which has to be this one"
+    raise ThrowawayError(f"a registry on a cache's storage does not answer: {why}")
 
 
 def _answers(url: str) -> bool:

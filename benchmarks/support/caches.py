@@ -117,7 +117,7 @@ class Project:
     def caches(self) -> Caches:
         """The caches, as nodes reach them."""
         outputs = self.stack.outputs()
-        names = [cache["container"] for cache in outputs["caches"].values()]
+        names = [cache["name"] for cache in outputs["caches"].values()]
         containers = [self.site.engine.containers.get(name) for name in names]
         return Caches(outputs["mirrors"], containers)
 

@@ -14,7 +14,6 @@ from cachectl.archive import Writer
 from cachectl.console import Meter
 from cachectl.errors import CachectlError
 from cachectl.stack import Cache
-from registry import storage, volume
 
 
 def export(
@@ -62,8 +61,7 @@ def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) ->
         writer.piece(cache.registry, digest, size, piece)
         meter.add(len(piece))
 
-    with volume.mounted(client, cache.volume, cache.image) as mounted, mounted.tar() as tar:
-        stored = storage.read(tar, take)
+    stored = caches.storage_of(client, cache).read(take, in_turn=True)
     if left_out := writer.registry(cache.registry, stored):
         console.say(f"{cache.registry}: {left_out} links left out, their content is not stored")
     return stored.size

@@ -12,8 +12,9 @@ from cachectl import caches, console, options, stack, staging
 from cachectl.archive import Contents, Piece, Reader
 from cachectl.console import Meter
 from cachectl.errors import CachectlError, UsageError
-from cachectl.stack import Stack
+from cachectl.stack import Cache, Stack
 from registry import volume
+from registry.object_store import Place
 
 
 def import_(
@@ -27,7 +28,8 @@ def import_(
     The archive is read once: all of it is checked and written beside what the caches store, and
     becomes part of that only when it has turned out to be complete and unchanged. Until then an
     error or Ctrl-C leaves the caches as they were. Importing again changes nothing. A tag that is
-    there already stands for what the archive says afterwards.
+    there already stands for what the archive says afterwards. Caches in an object store take no
+    archive: nothing there can be moved into place at once.
 
     Exit codes: 0 all of it is in the caches, 1 it could not be imported, 2 wrong usage.
     """
@@ -70,7 +72,7 @@ def _import(
     with ExitStack() as clean_up:
         volumes = {}
         for registry, cache in involved.items():
-            mounted = volume.mounted(client, cache.volume, cache.image)
+            mounted = volume.mounted(client, _volume(cache), cache.image)
             volumes[registry] = clean_up.enter_context(mounted)
             staging.discard(volumes[registry])
             clean_up.callback(staging.discard, volumes[registry])
@@ -80,6 +82,22 @@ def _import(
         for registry, own in imported.items():
             staging.commit(volumes[registry], own.links)
     return imported
+
+
+def _volume(cache: Cache) -> str:
+    """The volume of a cache.
+
+    Raises:
+        UsageError: it has none.
+    """
+    match cache.storage:
+        case Place() as place:
+            raise UsageError(
+                f"the cache of {cache.registry} is in {place}; allowed: one in a volume, since "
+                "nothing can be moved into place in an object store; fill it by `cachectl warm`"
+            )
+        case name:
+            return name
 
 
 def _counted(pieces: Iterator[Piece], meter: Meter) -> Iterator[Piece]:

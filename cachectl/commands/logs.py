@@ -1,14 +1,15 @@
 """cachectl logs: what the caches are doing, as they say it."""
 
 import threading
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 from docker import DockerClient
 
 from cachectl import console, options, stack
 from cachectl.stack import Cache
+from registry import processes
 
 # components/caching_proxy.py: the user agent in either form that the registry logs.
 HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
@@ -37,7 +38,7 @@ def logs(
             return
         for cache in caches.values():
             # All of it, which is bounded by the stack's settings: health checks do not count.
-            printed = client.containers.get(cache.container).logs().decode(errors="replace")
+            printed = b"".join(_said(client, cache)).decode(errors="replace")
             lines = [line for line in printed.splitlines() if not _is_health_check(line)]
             for line in lines[max(0, len(lines) - tail) :]:
                 _print(cache, line, caches)
@@ -48,8 +49,7 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
 
     def follow(cache: Cache) -> None:
         rest = b""
-        container = client.containers.get(cache.container)
-        for piece in container.logs(stream=True, follow=True, tail=tail):
+        for piece in _said(client, cache, follow=True, tail=tail):
             *lines, rest = (rest + piece).split(b"\n")
             for line in (line.decode(errors="replace") for line in lines):
                 if not _is_health_check(line):
@@ -62,6 +62,16 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _said(
+    client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
+) -> Iterator[bytes]:
+    """What a cache prints, piece by piece; of a service, on all of its nodes."""
+    process: Any = processes.find(client, cache.name)
+    if cache.is_service:
+        return iter(process.logs(stdout=True, stderr=True, follow=follow, tail=tail))
+    return iter(process.logs(stream=True, follow=follow, tail=tail))
 
 
 def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:

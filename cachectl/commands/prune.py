@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +14,32 @@ from docker import DockerClient
 from cachectl import caches, console, options, selection, stack
 from cachectl.errors import UsageError
 from cachectl.stack import Cache
-from registry import retention, storage, volume
+from registry import processes, retention, storage
 from registry.reference import Reference
 from registry.retention import Pruning, StoredImage
-from registry.storage import Storage
+from registry.storage import Storage, Upload
 
 Choose = Callable[[Storage], list[StoredImage]]
 
+NOTHING = Pruning((), (), 0, ())
+# Longer than any upload goes on that comes to an end.
+LEFT_AFTER_S = 24 * 3600
+
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pruned:
+    """What a cache gave up, or would.
+
+    Attributes:
+        pruning: images and content.
+        uploads: what was uploaded in part.
+    """
+
+    pruning: Pruning
+    uploads: tuple[Upload, ...]
 
 
 def prune(
@@ -38,6 +56,10 @@ def prune(
         str | None,
         typer.Option(metavar="SIZE", help="Give up the oldest down to that, such as 20g, each."),
     ] = None,
+    uploads: Annotated[
+        bool,
+        typer.Option("--uploads", help="Give up what was uploaded in part, and nothing else."),
+    ] = False,
     yes: options.Yes = False,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
@@ -45,16 +67,24 @@ def prune(
 ) -> None:
     """Give up stored images, and remove all content that no other image needs.
 
+    What was uploaded in part, and that nobody went on with for a day, goes as well.
+
     With `--keep` alone, what no list names goes. With `--older-than` or `--size`, what is older
     or too much goes, and what a list names stays. An image counts as asked for when its tag was
     last looked up while the upstream answered. Without `--yes` nothing is touched; with it each
-    cache is stopped while its images are removed.
+    cache is stopped while its images are removed. One on a Swarm is not: its nodes start anew
+    afterwards, one after the other.
 
     Exit codes: 0 pruned or shown, 1 it could not be done, 2 wrong usage.
     """
     lists = [selection.from_file(path) for path in keep or []]
-    if not lists and older_than is None and size is None:
-        raise UsageError("say what may go: by --keep FILE, --older-than AGE or --size SIZE")
+    of_images = bool(lists) or older_than is not None or size is not None
+    if not of_images and not uploads:
+        raise UsageError(
+            "say what may go: by --keep FILE, --older-than AGE, --size SIZE or --uploads"
+        )
+    if of_images and uploads:
+        raise UsageError("--uploads is about no image; allowed: it alone")
     kept = selection.references([text for texts in lists for text in texts])
     oldest = None if older_than is None else time.time() - seconds(older_than)
     most = None if size is None else number_of_bytes(size)
@@ -62,10 +92,10 @@ def prune(
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
         with caches.alone(found):
-            pruned = {
-                registry: _prune(client, cache, _choice(registry, kept, oldest, most), yes=yes)
-                for registry, cache in wanted.items()
-            }
+            pruned = {}
+            for registry, cache in wanted.items():
+                choose = _choice(registry, kept, oldest, most) if of_images else None
+                pruned[registry] = _prune(client, cache, choose, yes=yes)
     if as_json:
         console.as_json({registry: _described(one) for registry, one in pruned.items()})
     else:
@@ -119,35 +149,47 @@ def _choice(
     return choose
 
 
-def _prune(client: DockerClient, cache: Cache, choose: Choose, *, yes: bool) -> Pruning:
+def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bool) -> _Pruned:
+    held = caches.storage_of(client, cache)
     with ExitStack() as until_done:
-        mounted = until_done.enter_context(volume.mounted(client, cache.volume, cache.image))
-        if yes:
+        if yes and not cache.is_service:
             # Before it is read: what is fetched meanwhile might be taken for what nobody needs.
-            until_done.enter_context(stack.stopped(client, cache))
-        with console.meter(f"reading {cache.registry}") as meter, mounted.tar() as tar:
-            stored = storage.read(tar, lambda _digest, _size, piece: meter.add(len(piece)))
-        pruning = retention.prune(stored, choose(stored))
-        if yes:
-            mounted.remove(pruning.folders)
-    return pruning
+            # What a service loses that way, it fetches again.
+            until_done.enter_context(processes.forgetting(client, cache.name))
+        with console.meter(f"reading {cache.registry}") as meter:
+            stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
+        pruning = retention.prune(stored, choose(stored)) if choose else NOTHING
+        uploads = storage.left_behind(stored, time.time() - LEFT_AFTER_S)
+        if yes and pruning.folders:
+            if cache.is_service:
+                until_done.enter_context(processes.forgetting(client, cache.name))
+            held.remove(pruning.folders)
+        if yes and uploads:
+            held.remove_uploads(uploads)
+    return _Pruned(pruning, uploads)
 
 
-def _show(pruned: dict[str, Pruning], *, yes: bool) -> None:
+def _show(pruned: Mapping[str, _Pruned], *, yes: bool) -> None:
     rows = [
         (registry, str(image), time.strftime("%Y-%m-%d %H:%M", time.localtime(image.asked)))
         for registry, one in pruned.items()
-        for image in one.images
+        for image in one.pruning.images
     ]
     if rows:
         console.table(("registry", "image", "asked for"), rows)
-    freed = console.size(sum(one.freed for one in pruned.values()))
+    freed = console.size(sum(one.pruning.freed for one in pruned.values()))
+    uploads = [upload for one in pruned.values() for upload in one.uploads]
+    if uploads:
+        left = console.size(sum(upload.size for upload in uploads))
+        does = "removed" if yes else "would go"
+        console.say(f"{len(uploads)} uploads that nobody ended, with {left}, {does}")
     done = f"{len(rows)} images removed, {freed} freed"
     shown = f"{len(rows)} images and {freed} would go; do it by --yes"
     console.say(done if yes else shown)
 
 
-def _described(pruning: Pruning) -> dict[str, object]:
+def _described(pruned: _Pruned) -> dict[str, object]:
+    pruning = pruned.pruning
     return {
         "images": [
             {"image": str(image), "digest": image.digest, "asked": image.asked}
@@ -155,4 +197,8 @@ def _described(pruning: Pruning) -> dict[str, object]:
         ],
         "blobs": pruning.blobs,
         "freed": pruning.freed,
+        "uploads": [
+            {"path": upload.path, "size": upload.size, "modified": upload.modified}
+            for upload in pruned.uploads
+        ],
     }

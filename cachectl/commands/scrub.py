@@ -8,7 +8,7 @@ from docker import DockerClient
 from cachectl import caches, console, options, stack
 from cachectl.errors import ExitCode
 from cachectl.stack import Cache
-from registry import storage, volume
+from registry import processes, storage
 from registry.storage import Damage
 
 
@@ -28,7 +28,8 @@ def scrub(
 
     Other than `verify`, it does not ask what an image consists of: it finds every damaged byte,
     but no layer that was never fetched. The caches go on serving meanwhile; with `--repair` a
-    damaged one is stopped for as long as the removal takes.
+    damaged one is stopped for as long as the removal takes. One on a Swarm is not: its nodes start
+    anew afterwards, one after the other.
 
     Exit codes: 0 nothing is damaged, or all of it was removed, 1 it could not be done, 2 wrong
     usage, 3 something is damaged.
@@ -55,13 +56,13 @@ def scrub(
 
 
 def _scrub(client: DockerClient, cache: Cache, *, repair: bool) -> list[Damage]:
-    with volume.mounted(client, cache.volume, cache.image) as mounted:
-        with console.meter(f"scrubbing {cache.registry}") as meter, mounted.tar() as tar:
-            stored = storage.read(tar, lambda _digest, _size, piece: meter.add(len(piece)))
-        damages = list(storage.damages(stored))
-        if damages and repair:
-            with stack.stopped(client, cache):
-                mounted.remove([folder for damage in damages for folder in damage.folders])
+    held = caches.storage_of(client, cache)
+    with console.meter(f"scrubbing {cache.registry}") as meter:
+        stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)))
+    damages = list(storage.damages(stored))
+    if damages and repair:
+        with processes.forgetting(client, cache.name):
+            held.remove([folder for damage in damages for folder in damage.folders])
     return damages
 
 

@@ -3,25 +3,30 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from docker import DockerClient
+from docker.models.containers import Container
 
-from cachectl import caches, console, options, stack, upstream
-from cachectl.errors import ExitCode
+from cachectl import caches, console, node_metrics, options, stack, upstream
+from cachectl.errors import CachectlError, ExitCode
 from cachectl.metrics import Metrics, read_metrics
 from cachectl.stack import Cache
 from registry.client import RateLimit
+from registry.errors import RegistryError
+from registry.object_store import Place
+from registry.storage import tags_in
 
 FOLDER = "/var/lib/registry"
+METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
 HEAD = "storage\n"
 # Kibibytes, in the first line. The metrics are on a port that is published nowhere.
 PROBE = (
     f"printf '{HEAD}'; "
     "busybox du -sk .; busybox find . -path '*/_manifests/tags/*/current/link'; "
-    "echo; wget -q -O - http://127.0.0.1:5001/metrics || true"
+    f"echo; wget -q -O - {METRICS_URL} || true"
 )
 
 
@@ -88,19 +93,41 @@ def inside(printed: str) -> Inside:
     """Read what the probe has printed behind its head."""
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
-    tags = caches.tags_in(files)
-    return Inside(
-        repositories=len({repository for repository, _ in tags}),
-        tags=len(tags),
-        size=int(first.split()[0]) << 10,
-        metrics=read_metrics(metrics),
-    )
+    return _of(tags_in(files.splitlines()), int(first.split()[0]) << 10, read_metrics(metrics))
 
 
 def _inside(client: DockerClient, cache: Cache) -> Inside | None:
     if not cache.is_running:
         return None
-    container = client.containers.get(cache.container)
+    try:
+        if isinstance(cache.storage, Place):
+            held = caches.in_store(client, cache, cache.storage)
+            return _of(held.tags(), held.size(), _metrics(client, cache))
+        return _probed(client, cache)
+    except (CachectlError, RegistryError) as error:
+        # The other caches, and whether this one is healthy, can be told all the same.
+        console.say(f"{cache.registry}: {error}")
+        return None
+
+
+def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Inside:
+    repositories = {repository for repository, _ in tags}
+    return Inside(len(repositories), len(tags), size, metrics)
+
+
+def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:
+    if cache.is_service:
+        return node_metrics.of_service(client, cache)
+    container = client.containers.get(cache.name)
+    _, raw = container.exec_run(["wget", "-q", "-O", "-", METRICS_URL], stderr=False)
+    return read_metrics(raw.decode()) if isinstance(raw, bytes) else None
+
+
+def _probed(client: DockerClient, cache: Cache) -> Inside | None:
+    """What a cache says itself; of a service, that on the node which is asked."""
+    container = _container(client, cache)
+    if container is None:
+        return None
     # An engine that is busy may pass on the end of an output alone (seen with 20.10).
     for _ in range(TRIES):
         code, raw = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
@@ -108,6 +135,13 @@ def _inside(client: DockerClient, cache: Cache) -> Inside | None:
         if code == 0 and printed.startswith(HEAD):
             return inside(printed.removeprefix(HEAD))
     return None
+
+
+def _container(client: DockerClient, cache: Cache) -> Container | None:
+    if not cache.is_service:
+        return client.containers.get(cache.name)
+    filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.name}"}
+    return next(iter(client.containers.list(filters=filters, ignore_removed=True)), None)
 
 
 def _show(
@@ -166,10 +200,10 @@ def _described(
 ) -> dict[str, object]:
     return {
         "health": cache.health,
-        "container": cache.container,
+        "name": cache.name,
         "endpoint": cache.endpoint,
         "mirror": cache.mirror,
-        "volume": cache.volume,
+        "storage": str(cache.storage),
         "upstream": cache.remote_url,
         "reachable": reachable.get(cache.registry),
         "stored": asdict(inside) if inside else None,

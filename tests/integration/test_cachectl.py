@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_no_container_behind(
     caches: Caches, upstream: Upstream, engine: DockerClient, command: str
 ) -> None:
     image = upstream.push_index().name
-    volume = caches.stack.outputs()["caches"][HUB]["volume"]
+    volume = caches.stack.outputs()["caches"][HUB]["storage"]
     filters: dict[str, str | list[str] | bool] = {
         "label": f"talos-registry-cache.throwaway={volume}"
     }
@@ -463,7 +463,7 @@ def test_what_no_list_names_is_pruned_and_its_content_freed(
     assert kept not in [image["image"] for image in pruned.result[HUB]["images"]]
     assert pruned.result[HUB]["freed"] > 5_000_000
     assert again.result == {
-        registry: {"images": [], "blobs": [], "freed": 0} for registry in REGISTRIES
+        registry: {"images": [], "blobs": [], "freed": 0, "uploads": []} for registry in REGISTRIES
     }
     assert [image["proved"] for image in proved.result] == [True, False, True]
     stored = caches.cachectl("status", "--json").result

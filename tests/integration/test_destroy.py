@@ -26,7 +26,7 @@ def test_destroy_with_keep_leaves_the_storage_which_the_next_up_adopts(
     assert stack.belongings() == Belongings(frozenset(), frozenset(), frozenset({storage}))
     with upstream.away():
         stack.up()
-        assert stack.outputs()["caches"][REGISTRY]["volume"] == storage
+        assert stack.outputs()["caches"][REGISTRY]["storage"] == storage
         assert docker_cli.pull(endpoint, image) == image.digest
 
 

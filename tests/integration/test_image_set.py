@@ -125,7 +125,7 @@ def test_what_a_cache_has_lost_is_found_by_refresh_and_healed_by_up(
     image = upstream.push_index()
     stack = _with_images(new_stack, front, _references(image))
     stack.up()
-    cache = engine.containers.get(stack.outputs()["caches"][REGISTRY]["container"])
+    cache = engine.containers.get(stack.outputs()["caches"][REGISTRY]["name"])
     blobs = "/var/lib/registry/docker/registry/v2/blobs"
     code, printed = cache.exec_run(["busybox", "rm", "-r", blobs])
     assert code == 0, printed
@@ -147,8 +147,8 @@ def test_a_storage_that_was_removed_is_found_by_refresh_and_filled_by_up(
     stack = _with_images(new_stack, front, _references(image))
     stack.up()
     described = stack.outputs()["caches"][REGISTRY]
-    engine.containers.get(described["container"]).remove(force=True)
-    engine.volumes.get(described["volume"]).remove()
+    engine.containers.get(described["name"]).remove(force=True)
+    engine.volumes.get(described["storage"]).remove()
 
     stack.refresh()
     stack.up()
@@ -163,7 +163,7 @@ def test_what_is_damaged_on_disk_is_found_by_refresh_and_healed_by_up(
     image = upstream.push_index()
     stack = _with_images(new_stack, front, _references(image))
     stack.up()
-    cache = engine.containers.get(stack.outputs()["caches"][REGISTRY]["container"])
+    cache = engine.containers.get(stack.outputs()["caches"][REGISTRY]["name"])
     large = "busybox find /var/lib/registry/docker/registry/v2/blobs -name data -size +1000k"
     damage = "busybox dd if=/dev/zero of=$file bs=1k count=1 conv=notrunc"
     code, printed = cache.exec_run(["sh", "-c", f"for file in $({large}); do {damage}; done"])

@@ -41,7 +41,7 @@ def cache(
         outputs = made.outputs()
         yield Cache(
             stack=made,
-            container=engine.containers.get(outputs["caches"][REGISTRY]["container"]),
+            container=engine.containers.get(outputs["caches"][REGISTRY]["name"]),
             endpoint=outputs["caches"][REGISTRY]["endpoint"],
             mirror=outputs["mirrors"][REGISTRY],
         )

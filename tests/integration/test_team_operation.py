@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
 from pulumi.automation import CommandError
 
-from tests.integration.support import images, team, team_bed
+from components.certificate_authority import issue_authority
+from tests.integration.support import http_pull, images, team, team_bed
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import eventually
 from tests.integration.support.pulling import pulling
@@ -76,17 +78,20 @@ def test_a_new_password_rolls_from_node_to_node_and_other_readers_notice_nothing
 
 
 def test_an_update_that_does_not_come_up_is_told_and_taken_back(up: Team) -> None:
-    image = up.bed.upstream.push_index()
-    wrong = up.stack.settings()
-    right = up.stack.settings()
-    # Its registry ends at once: there is no such bucket.
-    wrong["storage"]["region"] = "no region"
+    image, ca = up.bed.upstream.push_index(), up.stack.outputs()["ca"]
+    right, wrong = up.stack.settings(), up.stack.settings()
+    now = datetime.now(UTC)
+    one, other = issue_authority("one", now), issue_authority("other", now)
+    wrong["tls"] = {"kind": "given", "certificate": one.certificate}
     up.stack.configure(wrong)
+    up.stack.set_secret("tlsKey", other.key)
     with pytest.raises(CommandError, match="was not updated and is as before"):
         up.stack.up()
 
-    assert up.pull(up.bed.manager, image).digest == image.digest
+    with up.client(ca) as http:
+        assert http_pull.pull(team.endpoint(up.bed.manager), image, http).digest == image.digest
     up.stack.configure(right)
+    up.stack.pulumi("config", "rm", "tlsKey")
     up.stack.up()
     assert up.pull(up.bed.hosts[-1], image).digest == image.digest
 

@@ -127,8 +127,8 @@ def test_outputs_name_each_cache(up: CacheStack, engine: DockerClient) -> None:
     assert outputs["caches"] == {
         name: {
             "endpoint": f"http://{host.LOOPBACK}:{port}",
-            "container": f"{up.prefix}-{name}",
-            "volume": f"{up.prefix}-{name}",
+            "name": f"{up.prefix}-{name}",
+            "storage": f"{up.prefix}-{name}",
             "image": IMAGE,
         }
         for name, port in ports.items()

@@ -125,7 +125,7 @@ def test_a_disk_that_is_full_is_told_and_what_fits_is_cached(
     assert "1 of 2 images are not cached; 1 are, and stay" in said
     assert f"{reference(pushed)}: " in said
     # Told by the cache behind what it sent, which a client that is slow does not get to see.
-    cache = engine.containers.get(made.outputs()["caches"][REGISTRY]["container"])
+    cache = engine.containers.get(made.outputs()["caches"][REGISTRY]["name"])
     assert "no space left on device" in said or b"no space left on device" in cache.logs()
     with upstream.away():
         assert docker_cli.pull(endpoint, fits) == fits.digest

@@ -37,12 +37,14 @@ class Distribution:
     Attributes:
         url: where it answers.
         metrics_url: where it says what it has done.
-        root: its storage.
+        root: its storage, where it is in a folder.
+        process: what runs it, where that is known.
     """
 
     url: str
     metrics_url: str
     root: Path
+    process: "subprocess.Popen[bytes] | None" = None
 
     def push(self, repository: str, tag: str, built: Built) -> None:
         """Take an image."""
@@ -56,6 +58,12 @@ class Distribution:
                 content=manifest.content,
                 headers={"Content-Type": manifest.media_type},
             ).raise_for_status()
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
 
     def pulled_bytes(self) -> int:
         """How many bytes of blobs it has fetched from its upstream, as it counts itself."""
@@ -98,7 +106,7 @@ def running(
     try:
         _wait(port, process, log)
         yield Distribution(
-            f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{debug_port}/metrics", root
+            f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{debug_port}/metrics", root, process
         )
     finally:
         process.terminate()

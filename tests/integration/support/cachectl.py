@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,20 @@ class Ended:
 
 
 class Cachectl:
-    """cachectl for one stack."""
+    """cachectl for one stack.
 
-    def __init__(self, stack: str, folder: Path) -> None:
+    Attributes:
+        env: its environment.
+    """
+
+    def __init__(self, stack: str, folder: Path, enter: Sequence[str] = ()) -> None:
+        """Prepare to run it.
+
+        Args:
+            stack: the stack.
+            folder: where it runs, and keeps what it keeps.
+            enter: what a command line begins with that runs where its engine does.
+        """
         self.env = {
             **os.environ,
             "CACHECTL_STACK": stack,
@@ -44,11 +56,12 @@ class Cachectl:
             "XDG_CACHE_HOME": str(folder),
         }
         self._folder = folder
+        self._program = [*enter, sys.executable, "-m", "cachectl"]
 
     def __call__(self, *arguments: str | Path) -> Ended:
         """Run a command to its end."""
         done = processes.finish(
-            [sys.executable, "-m", "cachectl", *arguments],
+            [*self._program, *arguments],
             within_s=WITHIN_S,
             env=self.env,
             cwd=self._folder,
@@ -59,7 +72,7 @@ class Cachectl:
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         """Run a command and do not wait for its end."""
         return subprocess.Popen(
-            [sys.executable, "-m", "cachectl", *arguments],
+            [*self._program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -52,10 +52,10 @@ class Team:
         with self.client() as http:
             return http_pull.pull(endpoint(host), image, http)
 
-    def client(self) -> httpx2.Client:
-        """A client that trusts it, and may read."""
+    def client(self, ca: str = "") -> httpx2.Client:
+        """A client that trusts it, or another authority, and may read."""
         return httpx2.Client(
-            verify=ssl.create_default_context(cadata=self.stack.outputs()["ca"]),
+            verify=ssl.create_default_context(cadata=ca or self.stack.outputs()["ca"]),
             auth=(READER, self.password),
             trust_env=False,
             timeout=TIMEOUT_S,

@@ -57,7 +57,7 @@ def running(folder: Path, engine: DockerClient, upstream: Upstream) -> Iterator[
     ):
         made.up()
         described = made.outputs()["caches"][REGISTRY]
-        cache = engine.containers.get(described["container"])
+        cache = engine.containers.get(described["name"])
         yield Warming(made, front, cache, described["endpoint"])
 
 

@@ -34,7 +34,9 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 @pytest.fixture(autouse=True)
 def _named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cache, "container", "registry-dev-docker.io")
+    monkeypatch.setattr(Cache, "name", "registry-dev-docker.io")
+    monkeypatch.setattr(Cache, "is_service", False)
+    monkeypatch.setattr(Cache, "storage", "registry-dev-docker.io")
 
 
 def test_an_answer_that_lost_its_beginning_is_asked_for_again(cache: Cache) -> None:

@@ -46,12 +46,57 @@ class FakeNetwork:
 
 
 @dataclass(slots=True)
+class FakeService:
+    """A service of a Swarm; `desired` is the number of its tasks that are to run."""
+
+    fake: "FakeEngine"
+    name: str
+    labels: Mapping[str, str]
+    id: str
+    template: Mapping[str, Any]
+    desired: int = 1
+    update: Mapping[str, str] | None = None
+    tasks: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """What the API says, which has no `UpdateStatus` before the first update."""
+        running = [task for task in self.tasks if task["Status"]["State"] == "running"]
+        spec = {"Name": self.name, "Labels": self.labels, "TaskTemplate": self.template}
+        return {
+            "ID": self.id,
+            "Spec": spec,
+            "ServiceStatus": {"RunningTasks": len(running), "DesiredTasks": self.desired},
+            **({"UpdateStatus": self.update} if self.update else {}),
+        }
+
+    def add_task(
+        self,
+        state: str = "running",
+        *,
+        wanted: str = "running",
+        template: Mapping[str, Any] | None = None,
+        error: str = "",
+    ) -> None:
+        """Have a task, by default one of the service as it is now; only one that failed says so."""
+        made_from = {**(template or self.template)}
+        # A task has all of its service's template but this.
+        made_from.pop("Runtime", None)
+        status = {"State": state, "Message": "started", **({"Err": error} if error else {})}
+        self.tasks.append(
+            {"Spec": made_from, "ServiceID": self.id, "DesiredState": wanted, "Status": status}
+        )
+
+
+@dataclass(slots=True)
 class FakeEngine:
     """What `docker.DockerClient` offers, as far as the components use it."""
 
     bridge: Sequence[Mapping[str, str]] | None = ({"Subnet": "127.0.0.0/8"},)
     containers_here: list[FakeContainer] = field(default_factory=list)
     networks_here: list[FakeNetwork] = field(default_factory=list)
+    services_here: list[FakeService] = field(default_factory=list)
+    manages_a_swarm: bool = True
 
     @property
     def api(self) -> "_Api":
@@ -65,6 +110,14 @@ class FakeEngine:
     def networks(self) -> "_Networks":
         return _Networks(self)
 
+    @property
+    def services(self) -> "_Services":
+        return _Services(self)
+
+    def info(self) -> Mapping[str, Any]:
+        # One that is in no Swarm leaves the key out.
+        return {"Swarm": {"ControlAvailable": True} if self.manages_a_swarm else {}}
+
     def add_container(self, name: str, stack: str | None = None, **more: Any) -> FakeContainer:
         container = FakeContainer(self, name, {labels.STACK: stack} if stack else {}, **more)
         self.containers_here.append(container)
@@ -76,6 +129,15 @@ class FakeEngine:
         network = FakeNetwork(self, name, {labels.STACK: stack} if stack else None, subnets)
         self.networks_here.append(network)
         return network
+
+    def add_service(
+        self, name: str, stack: str | None = None, *, ident: str = "", **more: Any
+    ) -> FakeService:
+        owner = {labels.STACK: stack} if stack else {}
+        template = more.pop("template", {"ContainerSpec": {"Image": "registry:3.1.2"}})
+        service = FakeService(self, name, owner, ident or f"id-of-{name}", template, **more)
+        self.services_here.append(service)
+        return service
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> "FakeEngine":
         """Be the engine that the components talk to."""
@@ -112,6 +174,29 @@ class _Api:
             for container in self.fake.containers_here
             if container.running and container.labels.get(label) == value
         ]
+
+    def services(self, *, filters: Mapping[str, str], status: bool) -> Sequence[Mapping[str, Any]]:
+        assert status, "else the engine does not count tasks"
+        return [one.attrs for one in self.fake.services_here if one.id == filters["id"]]
+
+    def tasks(self, *, filters: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
+        return [
+            task
+            for one in self.fake.services_here
+            if one.id == filters["service"]
+            for task in one.tasks
+        ]
+
+    def remove_service(self, service: str) -> None:
+        self.fake.services_here = [one for one in self.fake.services_here if one.id != service]
+
+
+@dataclass(slots=True)
+class _Services:
+    fake: FakeEngine
+
+    def list(self, *, filters: Mapping[str, str]) -> Sequence[FakeService]:
+        return [one for one in self.fake.services_here if one.name.startswith(filters["name"])]
 
 
 @dataclass(slots=True)

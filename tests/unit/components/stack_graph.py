@@ -20,10 +20,16 @@ STACK = "pulumi:pulumi:Stack"
 CONTAINER = "docker:index/container:Container"
 IMAGE = "docker:index/remoteImage:RemoteImage"
 NETWORK = "docker:index/network:Network"
+SECRET = "docker:index/secret:Secret"  # noqa: S105 - a type
+SERVICE = "docker:index/service:Service"
 VOLUME = "docker:index/volume:Volume"
 REGISTRY_CACHE = "talos-registry-cache:caches:RegistryCache"
 CACHING_PROXY = "talos-registry-cache:caches:CachingProxy"
 CREDENTIAL_HELPER = "talos-registry-cache:caches:CredentialHelper"
+FILES_IN_SWARM = "talos-registry-cache:caches:FilesInSwarm"
+OWN_AUTHORITY = "pulumi-python:dynamic/caches:OwnAuthority"
+OWN_CERTIFICATE = "pulumi-python:dynamic/caches:OwnCertificate"
+PASSWORD_FILE = "pulumi-python:dynamic/caches:PasswordFile"  # noqa: S105 - a type
 IMAGE_SET = "talos-registry-cache:images:ImageSet"
 CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
 TALOS_CLUSTER = "talos-registry-cache:clusters:TalosCluster"
@@ -113,10 +119,17 @@ def run(
         await run_pulumi_func(lambda: _returning_none(program))
         root = get_root_resource()
         assert isinstance(root, Stack)
-        outputs = await pulumi.Output.from_input(root.outputs).future(with_unknowns=True)
-        return Graph(tuple(monitor.declared(hooks.by_name)), outputs or {})
+        outputs = {name: await _told(value) for name, value in root.outputs.items()}
+        return Graph(tuple(monitor.declared(hooks.by_name)), outputs)
 
     return asyncio.run(main())
+
+
+async def _told(value: Any) -> Any:
+    """An output of a stack, marked where it is a secret."""
+    output = pulumi.Output.from_input(value)
+    known = await output.future(with_unknowns=True)
+    return Secret(known) if await output.is_secret() else known
 
 
 def _returning_none(program: Callable[[], object]) -> None:
@@ -140,6 +153,32 @@ def cluster_made(name: str) -> dict[str, Any]:
         "kubernetesEndpoint": f"https://{name}.test:6443",
         "command": f"talosctl cluster create --name {name}",
     }
+
+
+def service_id(name: str) -> str:
+    """The ID that a service has once it is made."""
+    return f"{name}-id"
+
+
+AUTHORITY_MADE = {"ca": "the authority's certificate", "caKey": "the authority's key"}
+"""What is known of an authority once it is made."""
+
+CERTIFICATE_MADE = {"certificate": "the server's certificate", "key": "the server's key"}
+"""What is known of a certificate once it is made."""
+
+# What is known of a resource once it is made, beside its inputs, by its type.
+_MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
+    IMAGE: lambda _, inputs: {"imageId": image_id(inputs["name"])},
+    CACHED_IMAGES: lambda _, inputs: {
+        "digests": {reference: digest(reference) for reference in inputs["images"]}
+    },
+    LOCAL_CLUSTER: lambda name, _: cluster_made(name),
+    # Pulumi ends a name that a program leaves to it by random letters.
+    SECRET: lambda name, _: {"name": f"{name}-1234567"},
+    OWN_AUTHORITY: lambda *_: AUTHORITY_MADE,
+    OWN_CERTIFICATE: lambda *_: CERTIFICATE_MADE,
+    PASSWORD_FILE: lambda *_: {"content": "the password file"},
+}
 
 
 class _NoProvider(mocks.Mocks):
@@ -173,12 +212,10 @@ class _Monitor(mocks.MockMonitor):
             return resource_pb2.RegisterResourceResponse(urn=urn, object=request.object)
         made = struct_pb2.Struct()
         made.CopyFrom(request.object)
-        if request.type == IMAGE:
-            made["imageId"] = image_id(made["name"])
-        if request.type == CACHED_IMAGES:
-            made["digests"] = {reference: digest(reference) for reference in made["images"]}
-        if request.type == LOCAL_CLUSTER:
-            made.update(cluster_made(request.name))
+        if answer := _MADE.get(request.type):
+            made.update(answer(request.name, made))
+        for name in set(request.additionalSecretOutputs) - _encrypted(request.object):
+            made[name] = {rpc._special_sig_key: rpc._special_secret_sig, "value": made[name]}
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id", object=made)
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
@@ -219,6 +256,12 @@ class _Hooks:
 
     def register_resource_hook(self, hook: ResourceHook) -> None:
         self.by_name[hook.name] = hook.callback
+
+
+def _encrypted(sent: Any) -> set[str]:
+    """The properties that were sent as secrets."""
+    values = _values(json_format.MessageToDict(sent))
+    return {name for name, value in values.items() if isinstance(value, Secret)}
 
 
 def _values(sent: Any) -> Any:

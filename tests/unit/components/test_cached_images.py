@@ -49,7 +49,7 @@ class Caches:
     def props(self, references: dict[str, str], **more: Any) -> dict[str, Any]:
         """What the resource is declared with."""
         caches = {
-            host: {"endpoint": cache.url, "volume": f"volume-of-{host}", "image": "registry:3.1.2"}
+            host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
             for host, cache in self.by_host.items()
         }
         return {"stack": "unit-test", "images": references, "caches": caches, **more}

@@ -7,7 +7,7 @@ import pytest
 
 from components.guard_rails import GuardRailError, broken_rules, put_up
 from tests.unit.components import stack_graph
-from tests.unit.components.stack_graph import CONTAINER, Graph
+from tests.unit.components.stack_graph import CONTAINER, SERVICE, Graph
 
 HARDENED: dict[str, Any] = {
     "image": "registry:3.1.2",
@@ -88,6 +88,102 @@ def test_a_container_that_never_runs_need_not_be_hardened() -> None:
     declare(must_run=False, restart="no", read_only=False, log_opts={}, security_opts=[])
 
     assert "has a credential" in refused(must_run=False, envs=["SECRET=1"])
+
+
+# Services of a Swarm
+
+
+def service(publish_on: Sequence[str] | None = ("0.0.0.0",), **changed: Any) -> Graph:
+    """A program with one service, behind the guard rails."""
+    of_container: dict[str, Any] = {"image": "registry:3.1.2", "read_only": True, "env": {"A": "b"}}
+    of_task: dict[str, Any] = {
+        "restart_policy": docker.ServiceTaskSpecRestartPolicyArgs(condition="any"),
+        "log_driver": docker.ServiceTaskSpecLogDriverArgs(
+            name="json-file", options={"max-size": "10m", "max-file": "3"}
+        ),
+    }
+    of_container |= {key: value for key, value in changed.items() if key not in of_task}
+    of_task |= {key: value for key, value in changed.items() if key in of_task}
+
+    def program() -> None:
+        put_up(publish_on)
+        docker.Service(
+            "one",
+            task_spec=docker.ServiceTaskSpecArgs(
+                container_spec=docker.ServiceTaskSpecContainerSpecArgs(**of_container), **of_task
+            ),
+            endpoint_spec=docker.ServiceEndpointSpecArgs(
+                ports=[docker.ServiceEndpointSpecPortArgs(target_port=5000, published_port=5002)]
+            ),
+        )
+
+    return stack_graph.run(program)
+
+
+def refused_service(publish_on: Sequence[str] | None = ("0.0.0.0",), **changed: Any) -> str:
+    with pytest.raises(GuardRailError) as error:
+        service(publish_on, **changed)
+    return str(error.value)
+
+
+def test_a_service_that_keeps_to_all_rules_is_declared() -> None:
+    assert service().names(SERVICE) == ["one"]
+
+
+@pytest.mark.parametrize("publish_on", [None, ["127.0.0.1"]])
+def test_a_service_has_open_ports_only_where_the_stack_names_all_addresses(
+    publish_on: Sequence[str] | None,
+) -> None:
+    assert "port 5002 is open on 0.0.0.0, as all of a Swarm's are" in refused_service(publish_on)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"REGISTRY_STORAGE_S3_SECRETKEY": "hunter2"},
+        {"REGISTRY_PROXY_PASSWORD": "hunter2"},
+        {"URL": "https://me:hunter2@registry.test"},
+    ],
+)
+def test_a_credential_in_the_environment_of_a_service_is_refused_and_not_shown(
+    env: dict[str, str],
+) -> None:
+    message = refused_service(env=env)
+
+    assert message.startswith("docker:index/service:Service one: ")
+    assert "has a credential" in message
+    assert "hunter2" not in message
+
+
+def test_the_place_of_a_private_file_is_no_credential() -> None:
+    variable = "AWS_SHARED_CREDENTIALS_FILE", "/credentials/s3-keys"
+
+    service(env=dict([variable]))
+    declare(envs=["=".join(variable)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"image": "registry:latest"}, "is not pinned"),
+        ({"read_only": False}, "not read-only"),
+        ({"restart_policy": None}, "not restarted whatever ended it"),
+        (
+            {"restart_policy": docker.ServiceTaskSpecRestartPolicyArgs(condition="none")},
+            "not restarted whatever ended it",
+        ),
+        ({"log_driver": None}, "log is not bounded"),
+        (
+            {"log_driver": docker.ServiceTaskSpecLogDriverArgs(name="json-file", options={})},
+            "log is not bounded",
+        ),
+    ],
+)
+def test_a_service_that_is_not_hardened_is_refused(changed: dict[str, Any], rule: str) -> None:
+    assert rule in refused_service(**changed)
+
+
+# Images
 
 
 @pytest.mark.parametrize("name", ["registry", "registry:latest", "host:5000/registry"])

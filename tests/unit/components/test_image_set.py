@@ -258,16 +258,19 @@ def test_each_line_of_a_file_is_an_image_or_a_mistake(
 # The graph
 
 
-def declare(*, preview: bool = False, caches: Mapping[str, Any] = CACHES) -> Graph:
+def declare(
+    *, preview: bool = False, caches: Mapping[str, Any] = CACHES, **secrets: Mapping[str, str]
+) -> Graph:
     """A stack with caches and images, as the program declares it."""
-    parsed = settings.parse("dev", caches=caches)
+    parsed = settings.parse("dev", caches=caches, secrets=secrets)
 
     def program() -> None:
         facts = EngineFacts("172.17.0.1", {})
         cache = RegistryCache(
             "caches", RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, facts)
         )
-        cached = ImageSet("images", ImageSetArgs(IMAGES, cache))
+        storage, keys = caches_of(parsed).storage, parsed.secrets.s3_keys
+        cached = ImageSet("images", ImageSetArgs(IMAGES, cache, storage, keys))
         pulumi.export("images", cached.digests)
 
     return stack_graph.run(program, preview=preview)
@@ -322,6 +325,22 @@ def test_the_provider_is_the_same_at_every_run_and_no_secret() -> None:
 
     assert not isinstance(first, Secret)
     assert first == second != UNKNOWN
+
+
+def test_the_keys_of_an_object_store_reach_the_provider_as_a_secret() -> None:
+    storage = {"kind": "s3", "bucket": "caches", "endpoint": "http://10.0.0.1:9000"}
+    keys = {"accessKey": "access", "secretKey": "s3cret"}
+
+    inputs = images_of(declare(caches={**CACHES, "storage": storage}, s3Keys=keys)).inputs
+
+    assert inputs["caches"]["quay.io"]["storage"] == "s3://caches/quay.io"
+    assert inputs["store"] == {
+        "region": "us-east-1",
+        "endpoint": "http://10.0.0.1:9000",
+        "pathStyle": True,
+        "ca": None,
+    }
+    assert inputs["s3Keys"] == Secret({"access": "access", "secret": "s3cret"})
 
 
 def test_another_endpoint_changes_what_the_resource_is_declared_with() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import runpy
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from tests.unit.components.stack_graph import (
     LOCAL_CLUSTER,
     NETWORK,
     REGISTRY_CACHE,
+    SERVICE,
     TALOS_CLUSTER,
     Graph,
+    Secret,
 )
 from tests.unit.talos import programs
 
@@ -50,10 +52,13 @@ def run(
     *,
     clusters: Any = None,
     mirrors_from: str | None = None,
+    secrets: Mapping[str, Any] | None = None,
     stack: str = "dev",
     **rest: Any,
 ) -> Graph:
+    encrypted = {key: json.dumps(value) for key, value in (secrets or {}).items()}
     keys = {
+        **encrypted,
         "caches": caches and json.dumps(caches),
         "clusters": clusters and json.dumps(clusters),
         "mirrorsFrom": mirrors_from,
@@ -62,6 +67,7 @@ def run(
         lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"),
         stack=stack,
         config={f"talos-registry-cache:{key}": value for key, value in keys.items() if value},
+        secret_keys=tuple(f"talos-registry-cache:{key}" for key in encrypted),
         **rest,
     )
 
@@ -107,6 +113,38 @@ def test_the_outputs_tell_how_to_use_the_caches(*, preview: bool) -> None:
 @pytest.mark.usefixtures("fake")
 def test_there_are_no_other_outputs() -> None:
     assert run(of_stack("dev")).outputs.keys() == {"mirrors", "caches", "talosctlFlags"}
+
+
+# A team
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_team_s_stack_is_declared_behind_the_guard_rails(
+    fake: FakeEngine, *, preview: bool
+) -> None:
+    caches = of_stack("team")
+    for host in caches["upstreams"]:
+        made = stack_graph.service_id(f"{host}-service")
+        fake.add_service(host, "team", ident=made).add_task()
+
+    graph = run(
+        caches,
+        secrets={
+            "s3Keys": {"accessKey": "a", "secretKey": "s"},
+            "readers": {"adam": "s3cret"},
+        },
+        stack="team",
+        preview=preview,
+    )
+
+    services = [f"{host}-service" for host in caches["upstreams"]]
+    assert graph.names(SERVICE) == sorted(services)
+    assert graph.names(CONTAINER) == []
+    assert graph.outputs.keys() == {"mirrors", "caches", "talosctlFlags", "ca", "reader"}
+    assert graph.outputs["mirrors"]["quay.io"] == "https://caches.team.example:5002"
+    if not preview:
+        assert graph.outputs["ca"] == stack_graph.AUTHORITY_MADE["ca"]
+    assert graph.outputs["reader"] == Secret({"username": "adam", "password": "s3cret"})
 
 
 # Clusters

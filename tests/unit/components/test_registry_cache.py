@@ -7,12 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine, settings
+from components import engine
 from components.engine import EngineFacts, EngineNetwork
 from components.placement import OnEngine
-from components.registry_cache import RegistryCache, RegistryCacheArgs
-from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components import declared_caches
+from tests.unit.components.declared_caches import GATEWAY
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
     CONTAINER,
@@ -30,7 +29,6 @@ from tests.unit.components.stack_graph import (
 
 ROOT = Path(__file__).resolve().parents[3]
 
-GATEWAY = "172.17.0.1"
 IMAGE_NAME = "registry:3.1.2"
 TWO = {"upstreams": {"docker.io": None, "quay.io": None}}
 WITH_USER = {"upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None}}
@@ -45,11 +43,10 @@ def declare(
     stack: str = "dev",
     preview: bool = False,
 ) -> Graph:
-    """The caches that some settings ask for, as the program declares them."""
-    parsed = settings.parse(stack, caches=caches, secrets={"passwords": passwords or {}})
-    found = facts or EngineFacts(GATEWAY, {})
-    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.secrets, found)
-    return stack_graph.run(lambda: RegistryCache("caches", args), stack=stack, preview=preview)
+    """The caches that some settings ask for, with passwords at their upstreams."""
+    return declared_caches.declare(
+        caches, secrets={"passwords": passwords or {}}, facts=facts, stack=stack, preview=preview
+    )
 
 
 def stack_file(stack: str) -> Any:

@@ -1,0 +1,238 @@
+"""Object stores, tried on a real one with a real registry: MinIO and distribution 3.1.2."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx2
+import obstore
+import pytest
+
+from registry import multipart, object_store, storage
+from registry.object_store import Keys, Place, StoreError, opened
+from registry.platforms import Platform
+from registry.retry import Retry
+from registry.storage import Storage
+from registry.verify import verify
+from registry.warm import NotWarmed, Warmed, warm
+from tests.contract.registry import distribution, minio
+from tests.contract.registry.distribution import READ_ONLY, Distribution
+from tests.unit.registry.support import folders, images
+from tests.unit.registry.support.images import Blob, Built
+
+pytestmark = [
+    pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
+    pytest.mark.skipif(minio.program() is None, reason="the toolchain built no MinIO"),
+    pytest.mark.timeout(120),
+]
+
+NODE = Platform("linux", "amd64")
+QUICK = Retry(tries=3, first_pause_s=0.05, patience_s=2)
+NAMES = ("team/one", "team/two")
+TEXTS = tuple(f"{name}:1" for name in NAMES)
+# The S3 driver of distribution uploads parts of this size.
+PART = 10 << 20
+PART_WITHIN_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a cache keeps what it has.
+
+    Attributes:
+        place: the place.
+        keys: the keys.
+        environment: what a registry is told of it.
+    """
+
+    place: Place
+    keys: Keys
+    environment: Mapping[str, str]
+
+    @property
+    def content(self) -> Storage:
+        """What is there."""
+        unfinished = multipart.unfinished(self.place, self.keys)
+        return object_store.read(opened(self.place, self.keys), unfinished=unfinished)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Keys]]:
+    with minio.running(tmp_path_factory.mktemp("minio")) as running:
+        yield running
+
+
+@pytest.fixture
+def stored(server: tuple[Place, Keys], tmp_path: Path) -> Stored:
+    """A place of the test's own, and beside it one whose name begins likewise."""
+    place, keys = server
+    place = replace(place, folder=f"{tmp_path.name}/docker.io")
+    beside = opened(replace(place, folder=f"{place.folder}-other"), keys)
+    obstore.put(beside, f"{storage.V2}/blobs/kept", b"kept")
+    file = tmp_path / "keys"
+    file.touch(mode=0o600)
+    file.write_text(keys.file)
+    return Stored(place, keys, place.environment(str(file)))
+
+
+@pytest.fixture
+def base() -> Blob:
+    """A layer that both images share, and that is uploaded in several parts."""
+    return Blob(secrets.token_bytes(2 * PART + 5_000_000))
+
+
+@pytest.fixture
+def built(base: Blob) -> dict[str, Built]:
+    return {
+        name: images.index({"linux/amd64": images.image(base, Blob(secrets.token_bytes(300_000)))})
+        for name in NAMES
+    }
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, built: dict[str, Built]) -> Iterator[Distribution]:
+    with distribution.running(tmp_path / "upstream") as running:
+        for name, image in built.items():
+            running.push(name, "1", image)
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path, upstream: Distribution, stored: Stored) -> Iterator[Distribution]:
+    with distribution.caching(tmp_path / "cache", upstream, stored.environment) as running:
+        yield running
+
+
+def warmed(
+    cache: Distribution, writer: Distribution | None = None
+) -> tuple[Warmed | NotWarmed, ...]:
+    storages = {"docker.io": writer.url} if writer else None
+    endpoints = {"docker.io": cache.url}
+    outcomes = asyncio.run(warm(TEXTS, endpoints, NODE, storages=storages, retry=QUICK))
+    assert [outcome for outcome in outcomes if isinstance(outcome, NotWarmed)] == []
+    return outcomes
+
+
+def problems(served: Distribution) -> list[str]:
+    outcomes = asyncio.run(verify(TEXTS, {"docker.io": served.url}, NODE))
+    return [str(error) for outcome in outcomes for error in outcome.errors]
+
+
+def test_a_cache_keeps_the_same_in_an_object_store_as_in_a_volume(
+    cache: Distribution, upstream: Distribution, stored: Stored, tmp_path: Path
+) -> None:
+    with distribution.caching(tmp_path / "other", upstream) as other:
+        warmed(other)
+        in_volume = folders.read(other.root)
+    warmed(cache)
+
+    in_store = stored.content
+
+    assert in_store.blobs == in_volume.blobs
+    assert in_store.tags == in_volume.tags
+    assert {link.folder for link in in_store.links} == {link.folder for link in in_volume.links}
+    assert in_store.uploads == ()
+    assert object_store.tags(opened(stored.place, stored.keys)) == sorted(in_store.tags)
+    assert abs(in_store.links[0].modified - time.time()) < 60
+
+
+def test_a_registry_on_the_same_objects_links_what_repositories_share_and_proves_all(
+    cache: Distribution, stored: Stored, base: Blob, tmp_path: Path
+) -> None:
+    with distribution.running(tmp_path / "writer", stored.environment) as writer:
+        outcomes = warmed(cache, writer)
+
+    fetched = sum(outcome.fetched for outcome in outcomes if isinstance(outcome, Warmed))
+    assert fetched < 2 * len(base.content)
+    assert cache.pulled_bytes() < 2 * len(base.content)
+    with distribution.running(tmp_path / "reader", {**stored.environment, **READ_ONLY}) as reader:
+        assert problems(reader) == []
+
+
+def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes_on(
+    cache: Distribution, stored: Stored, base: Blob, tmp_path: Path
+) -> None:
+    warmed(cache)
+    store = opened(stored.place, stored.keys)
+    obstore.put(store, f"{storage.blob_folder(base.digest)}/data", b"damaged")
+
+    [damage] = storage.damages(stored.content)
+    object_store.remove(store, damage.folders)
+    object_store.remove(store, damage.folders)
+
+    assert damage.digest == base.digest
+    assert damage.repositories == NAMES
+    assert base.digest not in stored.content.blobs
+    for name in NAMES:
+        answer = httpx2.get(f"{cache.url}/v2/{name}/blobs/{base.digest}")
+        assert answer.content == base.content
+    warmed(cache)
+    assert list(storage.damages(stored.content)) == []
+    with distribution.running(tmp_path / "reader", {**stored.environment, **READ_ONLY}) as reader:
+        assert problems(reader) == []
+
+
+def test_all_can_be_removed_and_what_is_beside_it_stays(
+    cache: Distribution, stored: Stored
+) -> None:
+    warmed(cache)
+    place = stored.place
+
+    object_store.remove(opened(place, stored.keys), ["docker"])
+
+    assert object_store.size(opened(place, stored.keys)) == 0
+    assert object_store.size(opened(replace(place, folder=f"{place.folder}-other"), stored.keys))
+
+
+def test_an_upload_that_was_killed_is_found_serves_nobody_and_can_be_removed(
+    upstream: Distribution, stored: Stored, base: Blob, tmp_path: Path
+) -> None:
+    with distribution.caching(tmp_path / "killed", upstream, stored.environment) as cache:
+        url = f"{cache.url}/v2/{NAMES[0]}/blobs/{base.digest}"
+        with httpx2.stream("GET", url) as answer:
+            pieces = answer.iter_raw()
+            while answer.num_bytes_downloaded <= PART:
+                next(pieces)
+            until = time.monotonic() + PART_WITHIN_S
+            while not any(one.size for one in multipart.unfinished(stored.place, stored.keys)):
+                assert time.monotonic() < until, "no part was uploaded"
+            cache.kill()
+
+    uploads = stored.content.uploads
+
+    assert [upload.size for upload in uploads if upload.multipart] == [PART]
+    assert all(upload.path.startswith(f"{storage.V2}/repositories/") for upload in uploads)
+    assert stored.content.blobs == {}
+    assert storage.left_behind(stored.content, time.time() - 3600) == ()
+    left = storage.left_behind(stored.content, time.time() + 3600)
+    assert set(left) == set(uploads)
+    for _ in range(2):
+        object_store.remove(opened(stored.place, stored.keys), [one.path for one in left])
+        multipart.abort(stored.place, stored.keys, [one for one in left if one.multipart])
+    assert stored.content.uploads == ()
+    assert object_store.size(opened(stored.place, stored.keys)) == 0
+
+
+def test_wrong_keys_are_an_error_that_does_not_show_them(stored: Stored) -> None:
+    wrong = Keys("nobody", "s3cret")
+
+    with pytest.raises(
+        StoreError, match="cannot list the object store: InvalidAccessKeyId: "
+    ) as listed:
+        object_store.tags(opened(stored.place, wrong))
+    with pytest.raises(StoreError, match="answers 403 InvalidAccessKeyId: ") as asked:
+        multipart.unfinished(stored.place, wrong)
+
+    assert "s3cret" not in f"{listed.value}{asked.value}"
+
+
+def test_a_bucket_that_is_not_there_is_an_error(stored: Stored) -> None:
+    nowhere = replace(stored.place, bucket="nowhere")
+
+    with pytest.raises(StoreError, match="cannot list the object store: NoSuchBucket: "):
+        object_store.tags(opened(nowhere, stored.keys))
+    with pytest.raises(StoreError, match="answers 404 NoSuchBucket: "):
+        multipart.unfinished(nowhere, stored.keys)

@@ -1,0 +1,166 @@
+"""A workstation whose caches ask those of its team, and not the internet."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.support import host, http_pull, images, stack, team, team_bed
+from tests.integration.support.containerd import Containerd
+from tests.integration.support.polling import eventually
+from tests.integration.support.processes import CommandFailedError
+from tests.integration.support.stack import CacheStack
+from tests.integration.support.swarm import Host
+from tests.integration.support.team import PORT, READER, REGISTRY, Team
+from tests.integration.support.upstream import Pushed
+
+BLOBS = 1 + len(images.LAYER_SIZES)
+
+pytestmark = [
+    pytest.mark.skipif(
+        bool(team_bed.why_impossible()), reason=team_bed.why_impossible() or "possible"
+    ),
+    pytest.mark.timeout(400),
+]
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    with (
+        team_bed.running(tmp_path_factory.mktemp("bed"), hosts=1) as bed,
+        team.running(tmp_path_factory.mktemp("team"), bed) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def workstation(teams: Team) -> Iterator[Host]:
+    with teams.bed.more_host() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def own(
+    tmp_path_factory: pytest.TempPathFactory, teams: Team, workstation: Host
+) -> Iterator[CacheStack]:
+    """The workstation's own caches, by way of the team's."""
+    settings = _settings(teams, workstation)
+    folder = tmp_path_factory.mktemp("own")
+    with (
+        workstation.engine.client() as engine,
+        stack.stack(folder, engine, settings, engine_host=workstation.engine.host) as made,
+    ):
+        made.set_secret("passwords.via", teams.password)
+        made.up()
+        yield made
+
+
+def test_a_cold_workstation_costs_the_internet_nothing(
+    teams: Team, workstation: Host, own: CacheStack
+) -> None:
+    image = teams.bed.upstream.push_index()
+    warm = teams.pull(teams.bed.manager, image)
+    teams.settled()
+    asked = len(teams.front.blobs_served())
+
+    assert _pull(own, workstation, image) == warm
+    assert len(teams.front.blobs_served()) == asked
+    with teams.bed.upstream.away():
+        assert _pull(own, workstation, image) == warm
+
+
+def test_what_the_team_does_not_hold_yet_is_fetched_and_then_held_by_both(
+    teams: Team, workstation: Host, own: CacheStack
+) -> None:
+    # A registry asks for a blob's size first, and then for the blob. The team's fetches it for the
+    # one, and while that is on, again for the other (distribution 3.1.2, proxyblobstore.go).
+    image = teams.bed.upstream.push_index()
+    asked = len(teams.front.blobs_served())
+
+    cold = _pull(own, workstation, image)
+    teams.settled()
+
+    fetched = len(teams.front.blobs_served()) - asked
+    assert BLOBS <= fetched <= 2 * BLOBS
+    assert teams.pull(teams.bed.manager, image) == cold
+    assert len(teams.front.blobs_served()) - asked == fetched
+
+
+def test_without_the_team_held_images_are_served_and_others_come_from_the_registry_itself(
+    tmp_path: Path, teams: Team, workstation: Host, own: CacheStack, containerd: Containerd
+) -> None:
+    held, new = teams.bed.upstream.push_index(), teams.bed.upstream.push_index()
+    _pull(own, workstation, held)
+    mirror = f"http://{workstation.address}:{PORT}"
+    with_fallback = _hosts(tmp_path / "with", mirror, then=teams.bed.upstream.url)
+    teams.bed.manager.engine.crash()
+    try:
+        assert _pull(own, workstation, held).digest == held.digest
+        assert containerd.pull_by(REGISTRY, new, with_fallback) == new.digest
+        with pytest.raises(CommandFailedError):
+            containerd.pull_by(REGISTRY, new, _hosts(tmp_path / "only", mirror, then=mirror))
+    finally:
+        teams.bed.manager.engine.start()
+
+    def back() -> bool:
+        return containerd.pull_by(REGISTRY, new, with_fallback) == new.digest
+
+    eventually(back, within_s=60, what="the team's caches are back")
+
+
+def test_the_password_at_the_team_is_seen_nowhere(
+    teams: Team, workstation: Host, own: CacheStack
+) -> None:
+    with workstation.engine.client() as engine:
+        containers = engine.containers.list(all=True)
+        shown = [json.dumps(one.attrs) for one in containers] + [
+            one.logs().decode() for one in containers if one.status == "running"
+        ]
+
+    for text in (*shown, own.export(), own.pulumi("stack", "output")):
+        assert teams.password not in text
+
+
+def test_a_wrong_password_and_an_unknown_authority_keep_the_workstation_out(
+    tmp_path: Path, teams: Team, workstation: Host
+) -> None:
+    image = teams.bed.upstream.push_index()
+    for name, password, ca in (
+        ("password", "wrong", teams.stack.outputs()["ca"]),
+        ("authority", teams.password, None),
+    ):
+        settings = _settings(teams, workstation, port=host.free_port())
+        settings["via"]["ca"] = ca
+        with (
+            workstation.engine.client() as engine,
+            stack.stack(
+                tmp_path / name, engine, settings, engine_host=workstation.engine.host
+            ) as made,
+        ):
+            made.set_secret("passwords.via", password)
+            made.up()
+            with pytest.raises(Exception, match=r"4\d\d|50\d"):
+                _pull(made, workstation, image)
+
+
+def _settings(teams: Team, workstation: Host, port: int = PORT) -> dict[str, Any]:
+    outputs = teams.stack.outputs()
+    return {
+        "mirrorHost": workstation.address,
+        "upstreams": {REGISTRY: {"port": port}},
+        "via": {"mirrors": outputs["mirrors"], "ca": outputs["ca"], "username": READER},
+    }
+
+
+def _pull(own: CacheStack, workstation: Host, image: Pushed) -> http_pull.Pulled:
+    port = own.settings()["upstreams"][REGISTRY]["port"]
+    return http_pull.pull(f"http://{workstation.address}:{port}", image)
+
+
+def _hosts(folder: Path, mirror: str, then: str) -> Path:
+    file = folder / REGISTRY / "hosts.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'server = "{then}"\n[host."{mirror}"]\ncapabilities = ["pull", "resolve"]\n')
+    return folder

@@ -1,0 +1,61 @@
+"""The caches that settings ask for, as the program declares them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import settings
+from components.engine import EngineFacts
+from components.registry_cache import RegistryCache, RegistryCacheArgs
+from tests.unit.components import stack_graph
+from tests.unit.components.fake_engine import FakeEngine
+from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.stack_graph import Graph
+
+GATEWAY = "172.17.0.1"
+
+S3_KEYS = {"accessKey": "an-access-key", "secretKey": "a-secret-key"}
+PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+ON_SWARM: Mapping[str, Any] = {
+    "upstreams": {"docker.io": None, "quay.io": None},
+    "placement": {"kind": "swarm"},
+    "storage": {"kind": "s3", "bucket": "caches"},
+    "mirrorHost": "caches.test",
+    "publishOn": ["0.0.0.0"],
+}
+
+
+def declare(
+    caches: Mapping[str, Any],
+    *,
+    secrets: Mapping[str, Any] | None = None,
+    facts: EngineFacts | None = None,
+    stack: str = "dev",
+    preview: bool = False,
+) -> Graph:
+    """Declare caches; the services of a Swarm run as soon as they are made."""
+    parsed = settings.parse(stack, caches=caches, secrets=secrets)
+    found = facts or EngineFacts(GATEWAY, {})
+    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.secrets, found)
+
+    def program() -> None:
+        cache = RegistryCache("caches", args)
+        pulumi.export("caches", cache.caches)
+        for name, value in cache.trust.inputs().items():
+            pulumi.export(name, value)
+
+    with pytest.MonkeyPatch.context() as patched:
+        engine = FakeEngine().serve(patched)
+        for host in caches_of(parsed).upstreams:
+            made = stack_graph.service_id(f"{host}-service")
+            engine.add_service(host, stack, ident=made).add_task()
+        return stack_graph.run(program, stack=stack, preview=preview)
+
+
+def on_swarm(*, preview: bool = False, **changed: Any) -> Graph:
+    """Declare caches of a Swarm, over an object store unless another storage is asked for."""
+    caches = {**ON_SWARM, **changed}
+    secrets = {"s3Keys": S3_KEYS} if caches["storage"].get("kind") == "s3" else {}
+    return declare(caches, secrets=secrets, preview=preview)

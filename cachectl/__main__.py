@@ -14,6 +14,7 @@ from cachectl import console
 from cachectl.commands.export import export
 from cachectl.commands.import_ import import_
 from cachectl.commands.logs import logs
+from cachectl.commands.metrics import metrics
 from cachectl.commands.mirrors import mirrors
 from cachectl.commands.prune import prune
 from cachectl.commands.scrub import scrub
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs)
+COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs, metrics)
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 

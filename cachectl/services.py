@@ -1,14 +1,18 @@
 """The caches of a stack that are services of a Swarm, as its manager shows them."""
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from docker import DockerClient
 
+from cachectl.errors import CachectlError
 from components import labels
 from registry import processes
 
+LOG_WITHIN_S = 60
+FRAME = struct.Struct(">4xL")
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what the engine says for it
 
 
@@ -59,6 +63,40 @@ def tasks(client: DockerClient, service: str) -> list[Mapping[str, Any]]:
     api: Any = client.api
     found = api.tasks(filters={"service": service, "desired-state": "running"})
     return [task for task in found if task["Status"]["State"] == "running"]
+
+
+def logs(
+    client: DockerClient, task: str, *, follow: bool = False, tail: int | str = "all"
+) -> Iterator[bytes]:
+    """What a task prints, piece by piece.
+
+    Not the log of its service, which engines hold open for tasks whose containers are gone
+    (seen with 20.10).
+
+    Args:
+        client: the engine.
+        task: the task's ID.
+        follow: whether to wait for more.
+        tail: how many lines to begin with.
+
+    Raises:
+        CachectlError: the engine does not tell.
+    """
+    api = client.api
+    parameters: dict[str, str] = {"stdout": "1", "stderr": "1"}
+    parameters |= {"tail": str(tail), "follow": str(int(follow))}
+    url = f"{api.base_url}/v{api.api_version}/tasks/{task}/logs"
+    within_s = None if follow else LOG_WITHIN_S
+    try:
+        with api.get(url, params=parameters, stream=True, timeout=within_s) as answer:
+            answer.raise_for_status()
+            # Each piece has a header: which stream it is of, and its length (Docker's API, "Attach
+            # to a container", stream format).
+            while len(header := answer.raw.read(FRAME.size)) == FRAME.size:
+                (length,) = FRAME.unpack(header)
+                yield answer.raw.read(length)
+    except OSError as error:
+        raise CachectlError(f"the log of a node cannot be read: {error}") from error
 
 
 def as_mapping(variables: Iterable[str] | None) -> Mapping[str, str]:

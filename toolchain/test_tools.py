@@ -1,4 +1,4 @@
-"""What the tests use beside the stack's own needs: clients, an object store, a linter, and more."""
+"""What the tests use beside the stack's own needs: clients, servers, a linter, and more."""
 
 import os
 import shutil
@@ -8,6 +8,12 @@ from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
+# Of the ways to find targets, that by DNS alone; the others would be most of the program.
+PROMETHEUS = golang.Program(
+    name="prometheus",
+    package="github.com/prometheus/prometheus/cmd/prometheus",
+    tags="remove_all_sd,enable_dns_sd",
+)
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
@@ -24,6 +30,8 @@ def ensure() -> None:
         with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
-    programs = (registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, MINIO)
+    programs = (
+        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, MINIO, PROMETHEUS,
+    )  # fmt: skip
     for program in programs:
         golang.ensure(program)

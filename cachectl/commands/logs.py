@@ -1,5 +1,6 @@
 """cachectl logs: what the caches are doing, as they say it."""
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -7,9 +8,8 @@ from typing import Annotated, Any
 import typer
 from docker import DockerClient
 
-from cachectl import console, options, stack
+from cachectl import console, options, services, stack
 from cachectl.stack import Cache
-from registry import processes
 
 # components/caching_proxy.py: the user agent in either form that the registry logs.
 HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
@@ -38,8 +38,12 @@ def logs(
             return
         for cache in caches.values():
             # All of it, which is bounded by the stack's settings: health checks do not count.
-            printed = b"".join(_said(client, cache)).decode(errors="replace")
-            lines = [line for line in printed.splitlines() if not _is_health_check(line)]
+            printed = b"".join(itertools.chain(*_streams(client, cache)))
+            lines = [
+                line
+                for line in printed.decode(errors="replace").splitlines()
+                if not _is_health_check(line)
+            ]
             for line in lines[max(0, len(lines) - tail) :]:
                 _print(cache, line, caches)
 
@@ -47,16 +51,18 @@ def logs(
 def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> None:
     """Show lines of all caches as they come; Ctrl-C ends the process, and these threads with it."""
 
-    def follow(cache: Cache) -> None:
+    def follow(cache: Cache, stream: Iterator[bytes]) -> None:
         rest = b""
-        for piece in _said(client, cache, follow=True, tail=tail):
+        for piece in stream:
             *lines, rest = (rest + piece).split(b"\n")
             for line in (line.decode(errors="replace") for line in lines):
                 if not _is_health_check(line):
                     _print(cache, line, caches)
 
     threads = [
-        threading.Thread(target=follow, args=(cache,), daemon=True) for cache in caches.values()
+        threading.Thread(target=follow, args=(cache, stream), daemon=True)
+        for cache in caches.values()
+        for stream in _streams(client, cache, follow=True, tail=tail)
     ]
     for thread in threads:
         thread.start()
@@ -64,14 +70,16 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
         thread.join()
 
 
-def _said(
+def _streams(
     client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
-) -> Iterator[bytes]:
-    """What a cache prints, piece by piece; of a service, on all of its nodes."""
-    process: Any = processes.find(client, cache.name)
+) -> list[Iterator[bytes]]:
+    """What a cache prints, piece by piece; of a service, on each of its nodes."""
     if cache.is_service:
-        return iter(process.logs(stdout=True, stderr=True, follow=follow, tail=tail))
-    return iter(process.logs(stream=True, follow=follow, tail=tail))
+        running = services.tasks(client, cache.name)
+        return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
+    # Its types know streams that are followed only, or not.
+    container: Any = client.containers.get(cache.name)
+    return [iter(container.logs(stream=True, follow=follow, tail=tail))]
 
 
 def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cachectl import console, options, stack
 from cachectl import mirrors as formats
-from cachectl.errors import CachectlError, UsageError
+from cachectl import options, output, stack
+from cachectl.errors import UsageError
 from cachectl.mirrors import Format
 from talos import machine_config, versions
 from talos.mirror import Mirror
-from talos.places import write_private
 
 
 def mirrors(
@@ -20,12 +19,7 @@ def mirrors(
     form: Annotated[
         Format, typer.Option("--format", "-f", help="Whose configuration.")
     ] = Format.TALOS,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Write files there, not to a terminal."
-        ),
-    ] = None,
+    folder: output.Folder = None,
     talos_version: Annotated[
         str | None,
         typer.Option(
@@ -59,18 +53,12 @@ def mirrors(
         for registry, cache in caches.items()
         if cache.mirror
     }
-    files = _files(form, offered, output, talos_version)
-    if output is not None:
-        _write(output, files, is_private=reader is not None)
-        return
-    for name, content in files.items():
-        if len(files) > 1:
-            console.out.print(f"# {name}", markup=False)
-        console.out.print(content, markup=False, end="")
+    files = _files(form, offered, folder, talos_version)
+    output.put(files, folder, is_private=reader is not None)
 
 
 def _files(
-    form: Format, offered: Mapping[str, Mirror], output: Path | None, talos_version: str | None
+    form: Format, offered: Mapping[str, Mirror], folder: Path | None, talos_version: str | None
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
@@ -82,9 +70,9 @@ def _files(
         case Format.K3D:
             return formats.k3d(offered)
         case Format.KIND:
-            if output is None:
+            if folder is None:
                 raise UsageError("kind mounts a folder with files: say where by --output FOLDER")
-            return formats.kind(offered, output.absolute())
+            return formats.kind(offered, folder.absolute())
 
 
 def _is_legacy(talos_version: str | None) -> bool:
@@ -94,17 +82,3 @@ def _is_legacy(talos_version: str | None) -> bool:
     if version is None:
         raise UsageError(f"{talos_version!r} is no version; allowed: such as v1.13.0 or 1.13")
     return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY
-
-
-def _write(folder: Path, files: Mapping[str, str], *, is_private: bool) -> None:
-    for name, content in files.items():
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if is_private:
-                write_private(path, content)
-            else:
-                path.write_text(content)
-        except OSError as error:
-            raise CachectlError(f"{path} cannot be written: {error}") from error
-        console.say(f"wrote {path}")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from docker import DockerClient
 
-from tests.integration.support import host, nodes, private_engine, processes
+from tests.integration.support import host, nodes, private_engine, processes, prometheus
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import PROJECT, ROOT
 from tests.support import documents
@@ -28,6 +28,7 @@ IMAGES = ("library/alpine:latest", "team/tool:1")
 # What a document takes for granted.
 GIVEN = {
     "docs/cachectl.md": "make up\nprintf 'team/app:1\\nquay.io/team/tool:1\\n' > images.txt\n",
+    "docs/metrics.md": "make up\n",
 }
 
 # What a person answers, whatever they are asked for.
@@ -90,6 +91,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         private_engine.running(tmp_path_factory.mktemp("engine")) as engine,
         engine.client() as client,
     ):
+        folder = tmp_path_factory.mktemp("prometheus")
+        prometheus.install(folder, engine.host, prometheus.OFFICIAL_IMAGE)
         port = host.free_port()
         with nodes.upstream(engine, port, tmp_path_factory.mktemp("node"), NODE_TAG) as pushed:
             registry = f"{host.LOOPBACK}:{port}"

@@ -19,6 +19,7 @@ PROGRAMS = [
     talosctl.CLASSIC,
     test_tools.ACTIONLINT,
     test_tools.MINIO,
+    test_tools.PROMETHEUS,
 ]
 WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")

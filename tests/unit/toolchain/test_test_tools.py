@@ -26,7 +26,14 @@ def test_programs_that_only_the_tests_run_are_built(
 
     test_tools.ensure()
 
-    assert built == ["registry", "talosctl-1.13", "talosctl-1.11", "actionlint", "minio"]
+    assert built == [
+        "registry",
+        "talosctl-1.13",
+        "talosctl-1.11",
+        "actionlint",
+        "minio",
+        "prometheus",
+    ]
     assert commands.lines == []
 
 

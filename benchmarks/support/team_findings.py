@@ -1,5 +1,6 @@
 """What `make bench` has found about a team's stack, as a page with a picture."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +14,7 @@ from benchmarks.support.reading import CLIENTS, Rate
 
 LINEAR_GOAL = 0.9
 COPIES_GOAL = 1.0
+WIDTH = 100
 FULL = 0.9
 """From this part of what there is on, it is what limits."""
 CACHES, STORE = "caches", "object store"
@@ -112,15 +114,10 @@ class TeamFindings:
         return self.copy_size * 8 / (self.mbit * 1_000_000)
 
     def _page(self) -> str:
-        megabytes = self.copy_size / table.MB
         return f"""\
 # Benchmarks of a team's caches
 
-Written by `make bench` on {self.day}, in {self.minutes:.0f} minutes, on {table.machine()}.
-The load of the machine was {self.load:.1f} as this began; figures of one that does nothing else
-are better. Everything runs on it: three hosts in a Swarm, as engines in network namespaces of
-their own, MinIO in another one, the upstream, and the clients. The caches are a stack of this
-program, with TLS and a password. What follows for larger numbers: [at scale](scale.md).
+{_paragraph(self._conditions())}
 
 ![throughput, and copies from the internet](benchmarks-team.png)
 
@@ -129,40 +126,53 @@ program, with TLS and a password. What follows for larger numbers: [at scale](sc
 Two clients for each node read blobs from it, by TLS, as fast as they come; they check nothing.
 
 {table.markdown(_SERVED_HEAD, self._served_rows())}
-`of linear` is the rate over so many times that of one node; the goal is at least
-{LINEAR_GOAL:.2f}x until something other than the nodes is the limit. With links of {self._mbit}
-Mbit/s these are the limit, so that the design is seen: {self._verdict()}. Without, all nodes, the
-store and the clients share the {self.cores} cores of this machine: more nodes cannot serve more
-than one does where one has them all busy. The columns to the right say how many cores were busy,
-with whom; `rest` is the kernel's own work for the network, and whatever else the machine did.
+{_paragraph(self._served_verdict())}
 
-{self._costs()}
+{_paragraph(self._costs())}
+
 ## {self.workstations} workstations in the morning
 
-Each has a cache of its own, which has nothing of ten new images ({megabytes:.0f} MB). The
-internet is a link of {self.mbit} Mbit/s, which needs {self.link_s:.1f} s for one copy. The caches
-of the workstations are containers with the settings that `via` gives them, on the engine of this
-machine, over {self.nodes} nodes of the team; each is asked by one client, which checks every
-digest. A set as large as a Talos cluster's (440 MB) would stretch all times
-{440 / megabytes:.0f}-fold, and starts within so many seconds mean
-{440 / megabytes:.0f} times as many there.
+{_paragraph(self._morning_conditions())}
 
 {table.markdown(["way", "from the internet", "until all had everything"], self._morning_rows())}
-{self._morning_verdict()} An image that is not there yet costs a copy for each workstation
-that asks while it comes in: the registry keeps the first answer, and sends the others on to the
-upstream meanwhile (distribution 3.1, `registry/proxy/proxyblobstore.go`). So the images of a
-morning belong into the team's `images`.
+{_paragraph(self._morning_verdict())}
+
+An image that is not there yet costs a copy for each workstation that asks while it comes in: the
+registry keeps the first answer, and sends the others on to the upstream meanwhile (distribution
+3.1, `registry/proxy/proxyblobstore.go`). So the images of a morning belong into the `images` of the
+team's stack.
 """
 
-    @property
-    def _mbit(self) -> int:
-        return next(scaling.mbit for scaling in self.scaling if scaling.mbit)
+    def _conditions(self) -> str:
+        return f"""
+Written by `make bench` on {self.day}, in {self.minutes:.0f} minutes, on {table.machine()}. The load
+of the machine was {self.load:.1f} as this began; figures of one that does nothing else are better.
+Everything runs on it: three hosts in a Swarm, as engines in network namespaces of their own, MinIO
+in another one, the upstream, and the clients. The caches are a stack of this program, with TLS and
+a password. Rates are medians of {len(self.scaling[0].rates[1])} rounds; each morning was run once.
+What follows for larger numbers: [at scale](scale.md)."""
 
-    def _verdict(self) -> str:
+    def _morning_conditions(self) -> str:
+        return f"""
+Each has a cache of its own, and nothing of ten new images ({table.megabytes(self.copy_size)}). They
+start evenly spread over so many seconds. The internet is a link of {self.mbit} Mbit/s, which needs
+{self.link_s:.1f} s for one copy. The workstations are no machines of their own: their caches are
+containers of one engine, with the settings that `via` gives them, over {self.nodes} nodes of the
+team, and each is asked by one client, which checks every digest. So where the link does not limit,
+times are those of {self.cores} cores which are all workstations, the team and the store at once."""
+
+    def _served_verdict(self) -> str:
         limited = next(scaling for scaling in self.scaling if scaling.mbit)
         most = max(limited.rates)
         value = limited.of_linear(most)
-        return f"{most} nodes serve {value:.2f}x of linear, {_met(value >= LINEAR_GOAL)}"
+        return f"""
+`of linear` is the rate over so many times that of one node. With links of {limited.mbit} Mbit/s
+these are the limit, which shows how the design scales: {most} nodes serve {value:.2f}x of linear,
+{_met(value >= LINEAR_GOAL)} (goal: at least {LINEAR_GOAL:.2f}x, until something other than the
+nodes is the limit). With links that are not limited, all nodes, the store and the clients share
+the {self.cores} cores of this machine: where one node has them all busy, more cannot serve more.
+The columns to the right say how many cores were busy, with whom; `rest` is the kernel's own work
+for the network, and whatever else the machine did."""
 
     def _served_rows(self) -> Iterator[list[str]]:
         for scaling in self.scaling:
@@ -184,8 +194,8 @@ morning belong into the team's `images`.
         free = next(scaling for scaling in self.scaling if not scaling.mbit)
         busy, rate = free.busy(1), free.bytes_per_s(1) / 1e9
         parts = {name: busy.by[name] / rate for name in (CACHES, STORE)}
-        served = " and ".join(f"{value:.1f} s of a core in the {n}" for n, value in parts.items())
-        return f"A gigabyte from one node, links not limited, took {served}.\n"
+        spent = " and ".join(f"{value:.1f} s of a core in the {n}" for n, value in parts.items())
+        return f"A gigabyte from one node, links not limited, took {spent}."
 
     def _morning_rows(self) -> Iterator[list[str]]:
         for morning in self.mornings:
@@ -247,6 +257,10 @@ def _rates_panel(scaling: Scaling) -> Panel:
     ]
     most = max(scaling.rates)
     return Panel(f"Warm, {link}", bars, most * scaling.bytes_per_s(1))
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_on_hyphens=False)
 
 
 def _met(is_met: bool) -> str:  # noqa: FBT001 - it is what is said

@@ -40,9 +40,10 @@ demo: ## Show what the caches save, without network: four nodes cold and warm; r
 pr-preview: ## Show what this checkout would do to stacks that run BASE, as a pull request's report
 	@$(TOOLCHAIN) run --all-images -- python -m review --base $(BASE) $(ARGS)
 
-bench: ## Measure against the guide, an empty Pulumi program and nginx; writes docs/benchmarks.md
+bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
 	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
+	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
 docs: ## Renew docs/settings.md and the schema of stack files from the models
 	@$(TOOLCHAIN) packages

@@ -59,6 +59,8 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     if options.all_images:
         registry_image.ensure_all(env["DOCKER_HOST"])
+    if options.test_tools:
+        test_tools.ensure()
     return run_in_foreground(command, env=env)
 
 
@@ -131,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         if run is _run:
             all_images = "with the images of all stacks, and not the default one alone"
             command.add_argument("--all-images", action="store_true", help=all_images)
+            tools = "with what the tests use beside"
+            command.add_argument("--test-tools", action="store_true", help=tools)
     return parser
 
 

@@ -92,6 +92,7 @@ Medians of {len(self.cold_s)} rounds, with the range in brackets. The ways took 
 the machine did slowed all of them; its load was {self.load:.1f} as this began, and figures of a
 machine that does nothing else are better. The nodes are simulated: each pulls ten images of a Talos
 cluster's sizes at the same time, and the upstream is a registry on the same machine.
+The caches of a team have [a page of their own](benchmarks-team.md).
 {left_out}
 ![bytes from upstream, and throughput](benchmarks.png)
 

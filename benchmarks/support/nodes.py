@@ -7,7 +7,7 @@ measured.
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,6 +42,19 @@ class Boot:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a node starts.
+
+    Attributes:
+        endpoints: where it asks each registry, by its host.
+        after_s: seconds that it waits before.
+    """
+
+    endpoints: Mapping[str, str]
+    after_s: float = 0.0
+
+
 def boot(nodes: int, endpoints: Mapping[str, str], *, checked: bool = True) -> Boot:
     """Let nodes that have nothing pull all images at the same time.
 
@@ -53,10 +66,27 @@ def boot(nodes: int, endpoints: Mapping[str, str], *, checked: bool = True) -> B
     Raises:
         PullError: a node could not.
     """
+    return boot_each([Start(endpoints)] * nodes, checked=checked)
+
+
+def boot_each(starts: Sequence[Start], *, checked: bool = True) -> Boot:
+    """Let nodes that have nothing pull all images, each by its own way and at its own time.
+
+    Args:
+        starts: how each starts.
+        checked: whether digests are checked; else sizes only, to measure what serves them.
+
+    Raises:
+        PullError: a node could not.
+    """
     stop = threading.Event()
     started = time.monotonic()
-    with ThreadPoolExecutor(nodes * PULLS_AT_ONCE) as pool:
-        booting = [_Node(endpoints, stop, checked=checked) for _ in range(nodes)]
+    # A thread for each pull, so that those of a node which waits keep no other from its own.
+    with ThreadPoolExecutor(len(starts) * len(REFERENCES)) as pool:
+        booting = [
+            _Node(start.endpoints, started + start.after_s, stop, checked=checked)
+            for start in starts
+        ]
         pulls = [
             pool.submit(node.pull, reference.parse(text)) for text in REFERENCES for node in booting
         ]
@@ -79,10 +109,11 @@ class _Node:
     """A node; each blob that its images share is pulled once."""
 
     def __init__(
-        self, endpoints: Mapping[str, str], stop: threading.Event, *, checked: bool
+        self, endpoints: Mapping[str, str], from_s: float, stop: threading.Event, *, checked: bool
     ) -> None:
         self.size = 0
         self._endpoints = endpoints
+        self._from_s = from_s
         self._stop = stop
         self._checked = checked
         self._slots = threading.Semaphore(PULLS_AT_ONCE)
@@ -90,6 +121,8 @@ class _Node:
         self._begun: set[str] = set()
 
     def pull(self, image: Reference) -> None:
+        if self._stop.wait(max(0.0, self._from_s - time.monotonic())):
+            raise PullError("stopped")
         address = urlsplit(self._endpoints[image.registry])
         assert address.hostname is not None  # noqa: S101 - made by us
         connection = HTTPConnection(address.hostname, address.port, timeout=SILENCE_S)

@@ -1,7 +1,7 @@
 """An upstream registry of a run's own, behind a link of a known rate."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx2
@@ -34,13 +34,8 @@ class Upstream:
         self._container = container
 
     def fill(self, scale: float) -> None:
-        """Push the images; layers that images of a registry share count once."""
-        blobs: dict[str, int] = {}
-        with httpx2.Client(base_url=self.url, trust_env=False, timeout=60) as http:
-            for image in image_set.images(scale):
-                _push(http, image)
-                blobs |= {blob.digest: len(blob.content) for blob in image.blobs}
-        self.copy_size = sum(blobs.values())
+        """Push the images."""
+        self.copy_size = copy_size(fill(self.url, scale))
 
     def limit(self, mbit: int) -> None:
         """Limit what it sends.
@@ -94,6 +89,30 @@ def running(site: Site, scale: float) -> Iterator[Upstream]:
         upstream.wait()
         upstream.fill(scale)
         yield upstream
+
+
+def fill(url: str, scale: float) -> Mapping[str, int]:
+    """Push new images to a registry.
+
+    Args:
+        url: the registry's URL.
+        scale: size of the images; 1 for that of a Talos cluster's.
+
+    Returns:
+        the size of each blob, by its path in the registry's API.
+    """
+    sizes: dict[str, int] = {}
+    with httpx2.Client(base_url=url, trust_env=False, timeout=60) as http:
+        for image in image_set.images(scale):
+            _push(http, image)
+            for blob in image.blobs:
+                sizes[f"/v2/{image.repository}/blobs/{blob.digest}"] = len(blob.content)
+    return sizes
+
+
+def copy_size(blobs: Mapping[str, int]) -> int:
+    """How many bytes a node needs that has nothing; layers that images share count once."""
+    return sum({path.rpartition("/")[2]: size for path, size in blobs.items()}.values())
 
 
 def wait_for(url: str, container: Container) -> None:

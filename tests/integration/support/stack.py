@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,18 @@ class CacheStack:
                 start_new_session=True,
             )
 
-    def pulumi(self, *arguments: str) -> str:
+    def pulumi(self, *arguments: str, enter: Sequence[str] = ()) -> str:
         """Run any Pulumi command on it.
+
+        Args:
+            arguments: the command.
+            enter: what a command line begins with that runs where its engine does.
 
         Raises:
             automation.CommandError: it failed.
         """
         command = [*arguments, "--stack", self.name]
-        return _pulumi().run(command, str(self.folder), self._env).stdout
+        return _pulumi(tuple(enter)).run(command, str(self.folder), self._env).stdout
 
     def export(self) -> str:
         """Its state, as `pulumi stack export` prints it."""
@@ -193,6 +197,8 @@ def stack(
 class _BoundedPulumi(PulumiCommand):
     """The Pulumi CLI with a time limit."""
 
+    enter: tuple[str, ...] = ()
+
     def run(
         self,
         args: list[str],
@@ -202,7 +208,7 @@ class _BoundedPulumi(PulumiCommand):
         on_error: Callable[[str], Any] | None = None,
     ) -> CommandResult:
         done = processes.finish(
-            [self.command, "--non-interactive", *args],
+            [*self.enter, self.command, "--non-interactive", *args],
             within_s=PULUMI_WITHIN_S,
             env={**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"},
             cwd=Path(cwd),
@@ -218,8 +224,10 @@ class _BoundedPulumi(PulumiCommand):
 
 
 @functools.cache
-def _pulumi() -> PulumiCommand:
-    return _BoundedPulumi()
+def _pulumi(enter: tuple[str, ...] = ()) -> PulumiCommand:
+    command = _BoundedPulumi()
+    command.enter = enter
+    return command
 
 
 def _write_project(folder: Path) -> None:

@@ -1,9 +1,10 @@
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from benchmarks.support import image_set
-from benchmarks.support.nodes import PullError, boot
+from benchmarks.support.nodes import PullError, Start, boot, boot_each
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, altered, serving, status
 
@@ -39,6 +40,18 @@ def test_each_node_pulls_every_blob_once_however_many_images_share_it(
     assert {digest: len(registry.asked(digest)) for digest in digests} == dict.fromkeys(digests, 3)
     assert booted.size == 3 * sum(digests.values())
     assert booted.seconds > 0
+
+
+def test_each_node_asks_its_own_cache_at_its_own_time(registry: TinyRegistry) -> None:
+    nowhere = dict.fromkeys(image_set.REGISTRIES, "http://127.0.0.1:9")
+    started = time.monotonic()
+
+    booted = boot_each([Start(_endpoints(registry)), Start(_endpoints(registry), after_s=0.3)])
+
+    assert booted.size == 2 * sum(_digests(registry).values())
+    assert 0.3 < booted.seconds <= time.monotonic() - started
+    with pytest.raises(PullError, match="refused"):
+        boot_each([Start(_endpoints(registry), after_s=60), Start(nowhere)])
 
 
 def test_a_damaged_blob_is_an_error(registry: TinyRegistry) -> None:

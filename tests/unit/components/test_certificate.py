@@ -166,13 +166,6 @@ def test_private_keys_and_passwords_are_secrets() -> None:
 # Password files
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few rounds as bcrypt allows."""
-    salt = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda: salt(4))
-
-
 def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> None:
     olds = PASSWORDS.create({"readers": {"adam": "one", "eve": "two"}}).outs
     assert olds is not None

@@ -145,14 +145,6 @@ def test_a_key_is_not_shown_with_its_certificate() -> None:
 # Password files
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few rounds as bcrypt allows."""
-    salt = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda: salt(4))
-
-
-@pytest.mark.usefixtures("quick")
 def test_each_reader_has_a_line_that_holds_its_password() -> None:
     readers = {"zoe": "pässwörd", "adam": "s3cret"}
     lines = [line.split(":") for line in htpasswd(readers).splitlines()]
@@ -161,11 +153,10 @@ def test_each_reader_has_a_line_that_holds_its_password() -> None:
     assert all(bcrypt.checkpw(readers[name].encode(), text.encode()) for name, text in lines)
 
 
-def test_hashes_are_as_slow_as_bcrypt_makes_them_by_default() -> None:
-    assert htpasswd({"adam": "s3cret"}).startswith("adam:$2b$12$")
+def test_a_hash_costs_each_request_no_more_than_htpasswds_own_do() -> None:
+    assert htpasswd({"adam": "s3cret"}).startswith("adam:$2b$05$")
 
 
-@pytest.mark.usefixtures("quick")
 def test_lines_that_still_hold_stay_and_others_are_made_anew() -> None:
     before = htpasswd({"adam": "one", "eve": "two", "gone": "x"})
     after = htpasswd({"adam": "one", "eve": "changed", "new": "three"}, before)

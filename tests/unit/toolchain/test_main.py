@@ -108,6 +108,11 @@ def test_a_command_on_all_stacks_has_the_images_of_all(machine: Machine) -> None
     assert machine.processes.lines == ["python -m review"]
 
 
+def test_a_command_has_the_tools_of_the_tests_if_it_wants_them(machine: Machine) -> None:
+    assert command_line.main(["run", "--test-tools", "--", "python", "-m", "benchmarks.team"]) == 0
+    assert machine.done == ["requirements-dev.txt", *READY, "test tools"]
+
+
 def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks() -> None:
     printed = subprocess.run(
         ["make", "--dry-run", "pr-preview"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ from docker import DockerClient
 from cachectl import console, s3_keys
 from cachectl.stack import Cache, Stack
 from registry import lock, reference
-from registry.object_store import Place
+from registry.place import Place
 from registry.platforms import Platform
 from registry.storages import CacheStorage, InStore, InVolume
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cachectl.errors import CachectlError
-from registry.object_store import Keys
+from registry.place import Keys
 
 ACCESS, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 FILE, PROFILE, CA = "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_CA_BUNDLE"

@@ -18,7 +18,7 @@ from cachectl.services import Service
 from components import labels
 from registry import processes
 from registry.endpoints import Endpoint, Endpoints
-from registry.object_store import Place, place_in
+from registry.place import Place, place_in
 from registry.throwaway import PORT, STORAGE_FOLDER
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.

@@ -11,7 +11,7 @@ from components import labels as label
 from components.private_files import FOLDER, PrivateFile
 from components.settings.secrets import S3Keys
 from components.settings.storage import S3Storage
-from registry.object_store import Keys, Place
+from registry.place import Keys, Place
 
 FOLDER_OF_VOLUME = "/var/lib/registry"
 KEYS_FILE = "s3-keys"

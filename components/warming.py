@@ -14,7 +14,7 @@ from components import dynamic_provider
 from registry import lock, platforms, processes, reference, storage
 from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
-from registry.object_store import SCHEME, Keys, Place
+from registry.place import SCHEME, Keys, Place
 from registry.storages import CacheStorage, InStore, InVolume
 from registry.throwaway import ThrowawayError
 from registry.verify import verify

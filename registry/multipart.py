@@ -19,7 +19,8 @@ from xml.etree import ElementTree as ET
 
 import httpx2
 
-from registry.object_store import Keys, Place, StoreError
+from registry.object_store import StoreError
+from registry.place import Keys, Place
 from registry.storage import Upload
 
 if TYPE_CHECKING:

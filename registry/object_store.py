@@ -4,29 +4,25 @@ The layout is that of a volume, below the folder of the cache; see `registry.sto
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from registry.errors import RegistryError
+from registry.place import Keys, Place
 from registry.storage import Entry, OnPiece, Reading, Storage, Upload, ignore, tags_in
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, ObjectStore
 
-SCHEME = "s3://"
-ENVIRONMENT = "REGISTRY_STORAGE_S3_"
-DEFAULT_REGION = "us-east-1"
 # A store answers one request after a while, and many at once.
 AT_ONCE = 16
 DELETED_AT_ONCE = 1000
@@ -40,103 +36,6 @@ TRIES_FOR = timedelta(seconds=20)
 
 class StoreError(RegistryError):
     """An object store cannot be read or changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of an object store.
-
-    Attributes:
-        access: the access key.
-        secret: the secret key.
-    """
-
-    access: str = field(repr=False)
-    secret: str = field(repr=False)
-
-    @property
-    def file(self) -> str:
-        """The file in which Amazon's library, which is the registry's, reads them."""
-        return (
-            f"[default]\naws_access_key_id = {self.access}\naws_secret_access_key = {self.secret}\n"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in an object store.
-
-    Attributes:
-        bucket: the bucket.
-        folder: what the names of a cache's objects begin with.
-        region: the region of the bucket.
-        endpoint: URL of the store, or None for Amazon's.
-        path_style: whether the bucket is in the path of a URL, or else in its host name.
-        ca: certificate, in PEM, of the authority that the store's own is signed by, or None where
-            this machine trusts it.
-    """
-
-    bucket: str
-    folder: str
-    region: str = DEFAULT_REGION
-    endpoint: str | None = None
-    path_style: bool = True
-    ca: str | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        """s3://BUCKET/FOLDER."""
-        return f"{SCHEME}{self.bucket}/{self.folder}"
-
-    @property
-    def url(self) -> str:
-        """URL of the bucket."""
-        endpoint = urlsplit(self.endpoint or f"https://s3.{self.region}.amazonaws.com")
-        if self.path_style:
-            return f"{endpoint.geturl().rstrip('/')}/{self.bucket}"
-        return f"{endpoint.scheme}://{self.bucket}.{endpoint.netloc}{endpoint.path.rstrip('/')}"
-
-    def environment(self, keys_file: str) -> Mapping[str, str]:
-        """What a registry has to be told to keep its content there.
-
-        Args:
-            keys_file: path of the file with the keys, where the registry sees it.
-        """
-        variables = {
-            "REGISTRY_STORAGE": "s3",
-            f"{ENVIRONMENT}BUCKET": self.bucket,
-            f"{ENVIRONMENT}REGION": self.region,
-            f"{ENVIRONMENT}ROOTDIRECTORY": f"/{self.folder}",
-            f"{ENVIRONMENT}FORCEPATHSTYLE": _yaml(self.path_style),
-            # Clients may not reach the store.
-            "REGISTRY_STORAGE_REDIRECT": "{disable: true}",
-            # Else a store that is away would stop what the upstream can still answer.
-            "REGISTRY_HEALTH_STORAGEDRIVER_ENABLED": "false",
-            # Where Amazon's library looks for keys that nobody has given it.
-            "AWS_SHARED_CREDENTIALS_FILE": keys_file,
-        }
-        if self.endpoint:
-            variables[f"{ENVIRONMENT}REGIONENDPOINT"] = self.endpoint
-            variables[f"{ENVIRONMENT}SECURE"] = _yaml(urlsplit(self.endpoint).scheme == "https")
-        return variables
-
-
-def place_in(environment: Mapping[str, str], ca: str | None = None) -> Place | None:
-    """Where a registry with an environment keeps its content; None if in no object store."""
-    if environment.get("REGISTRY_STORAGE") != "s3":
-        return None
-    own = {
-        name.removeprefix(ENVIRONMENT): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT)
-    }
-    return Place(
-        bucket=own["BUCKET"],
-        folder=own["ROOTDIRECTORY"].strip("/"),
-        region=own["REGION"],
-        endpoint=own.get("REGIONENDPOINT"),
-        path_style=own["FORCEPATHSTYLE"] == "true",
-        ca=ca,
-    )
 
 
 def opened(place: Place, keys: Keys) -> "ObjectStore":
@@ -284,7 +183,3 @@ def _explained(what: str) -> Iterator[None]:
         code = re.search(r"<Code>(\w+)</Code>", str(error))
         why = f"{code[1]}: {said}" if code else said
         raise StoreError(f"cannot {what} the object store: {why}") from error
-
-
-def _yaml(value: bool) -> str:  # noqa: FBT001 - it is what is written
-    return "true" if value else "false"

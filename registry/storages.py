@@ -8,7 +8,7 @@ from typing import Protocol
 from docker import DockerClient
 
 from registry import multipart, object_store, storage, throwaway, volume
-from registry.object_store import Keys, Place
+from registry.place import Keys, Place
 from registry.storage import OnPiece, Storage, Upload, ignore, tags_in
 
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]

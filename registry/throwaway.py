@@ -13,7 +13,7 @@ from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from registry.errors import RegistryError
-from registry.object_store import Keys, Place
+from registry.place import Keys, Place
 
 STORAGE_FOLDER = "/var/lib/registry"
 PORT = "5000/tcp"

@@ -14,7 +14,7 @@ from cachectl.console import Meter
 from cachectl.errors import CachectlError, UsageError
 from cachectl.stack import Cache, Stack
 from registry import volume
-from registry.object_store import Place
+from registry.place import Place
 
 
 def import_(

@@ -15,7 +15,7 @@ from cachectl.metrics import Metrics, read_metrics
 from cachectl.stack import Cache
 from registry.client import RateLimit
 from registry.errors import RegistryError
-from registry.object_store import Place
+from registry.place import Place
 from registry.storage import tags_in
 
 FOLDER = "/var/lib/registry"

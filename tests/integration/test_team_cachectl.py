@@ -6,7 +6,8 @@ import obstore
 import pytest
 
 from registry import storage
-from registry.object_store import Keys, Place, opened
+from registry.object_store import opened
+from registry.place import Keys, Place
 from tests.integration.support import images
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.team import READER, REGISTRY, Team

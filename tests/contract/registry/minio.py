@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from registry.object_store import Keys, Place
+from registry.place import Keys, Place
 from toolchain.places import BIN
 
 BUCKET = "caches"

@@ -12,7 +12,8 @@ import obstore
 import pytest
 
 from registry import multipart, object_store, storage
-from registry.object_store import Keys, Place, StoreError, opened
+from registry.object_store import StoreError, opened
+from registry.place import Keys, Place
 from registry.platforms import Platform
 from registry.retry import Retry
 from registry.storage import Storage

@@ -4,7 +4,7 @@ import pytest
 
 from cachectl import s3_keys
 from cachectl.errors import CachectlError
-from registry.object_store import Keys
+from registry.place import Keys
 
 VARIABLES = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "s3cret"}
 FILE = """\

@@ -7,7 +7,7 @@ import pytest
 
 from cachectl import node_metrics, services, stack
 from components import labels
-from registry.object_store import Place
+from registry.place import Place
 
 PLACE = Place("caches", "team/docker.io", endpoint="http://store:9000")
 MIRROR = "https://caches.team:5000"

@@ -11,7 +11,7 @@ from cachectl import stack
 from cachectl.stack import Stack
 from components import labels
 from registry.endpoints import Endpoint
-from registry.object_store import Place
+from registry.place import Place
 
 PLACE = Place("caches", "team/docker.io", "eu-west-1", "https://store:9000", path_style=False)
 

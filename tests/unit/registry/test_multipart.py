@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from registry import multipart
-from registry.object_store import Keys
+from registry.place import Keys
 
 KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 NOW = datetime(2013, 5, 24, tzinfo=UTC)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from registry import manifests, object_store, storage
-from registry.object_store import Keys, Place, StoreError, opened, place_in
+from registry.object_store import StoreError, opened
+from registry.place import Keys, Place, place_in
 from registry.storage import Kind, Storage, Upload
 from tests.unit.registry.support import folders
 

@@ -1,7 +1,5 @@
 """Certificates and password files as resources: made once, kept, and made anew when it is time."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -183,12 +181,3 @@ def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> 
 @pytest.mark.parametrize("provider", [CERTIFICATES, PASSWORDS])
 def test_a_provider_is_the_same_at_every_run(provider: Any) -> None:
     assert serialize_provider(provider) == serialize_provider(type(provider)())
-
-
-def test_the_program_does_not_load_what_only_the_providers_process_needs() -> None:
-    program = "import sys, components.certificate; print('cryptography' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
-    )
-
-    assert done.stdout == "False\n"

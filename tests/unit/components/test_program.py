@@ -4,6 +4,8 @@ import asyncio
 import json
 import runpy
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -348,3 +350,15 @@ def test_an_engine_that_does_not_answer_ends_the_program_without_a_traceback(
         run({"upstreams": {"docker.io": None}})
 
     assert ended.value.__suppress_context__
+
+
+def test_start_up_waits_for_no_package_that_only_providers_and_cachectl_need() -> None:
+    program = (
+        "import sys, components.image_set, components.registry_cache, components.talos_cluster; "
+        "print({'bcrypt', 'cryptography', 'httpx2', 'obstore', 'rich', 'typer'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout == "set()\n"

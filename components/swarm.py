@@ -15,7 +15,11 @@ STUCK_AFTER_S = 90
 TOLD_AFTER_S = 2
 PULLING = "a node gets the image"
 ENDING = {"updating": "its last node is watched", "rollback_started": "it is taken back"}
-FAILED = ("paused", "rollback_completed", "rollback_paused")
+FAILED = {
+    "paused": "the new one on some nodes",
+    "rollback_completed": "as before",
+    "rollback_paused": "not yet as before on all nodes",
+}
 
 
 class SwarmError(pulumi.RunError):
@@ -94,8 +98,9 @@ def _missing(ident: str) -> str | None:
     state = update.get("State", "completed")
     if state in FAILED:
         said = "; ".join(sorted(_said(tasks))) or update.get("Message", "")
+        name = service["Spec"]["Name"]
         raise SwarmError(
-            f"the service {service['Spec']['Name']} was not updated and is as before: {said}; "
+            f"the service {name} was not updated and is {FAILED[state]}: {said}; "
             "see: docker service ps --no-trunc, and then `up --refresh`"
         )
     template = service["Spec"]["TaskTemplate"].items()

@@ -86,6 +86,7 @@ def _prepare_local(stack: str, env: dict[str, str]) -> Path:
             shutil.copyfile(original, copy)
         finally:
             original.write_bytes(text)
+    _mend(checkpoint)
     _release_stale_lock(stack, env)
     settings = original.read_text()
     if _salt(settings) or not copy.exists():
@@ -97,6 +98,17 @@ def _prepare_local(stack: str, env: dict[str, str]) -> Path:
 def _salt(settings: str) -> str:
     found = re.search(r"^(encryptionsalt|secretsprovider): .+$", settings, re.MULTILINE)
     return found[0] if found else ""
+
+
+def _mend(checkpoint: Path) -> None:
+    """Put back the state before, where a run was killed in the moment of writing one.
+
+    Pulumi writes it in place, and keeps the one before beside it.
+    """
+    backup = checkpoint.with_name(f"{checkpoint.name}.bak")
+    if checkpoint.exists() and not checkpoint.read_bytes().strip() and backup.exists():
+        say(f"the last run was killed as it wrote {checkpoint.name}: the state before is put back")
+        shutil.copyfile(backup, checkpoint)
 
 
 def _release_stale_lock(stack: str, env: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ FIRST_PORT = 5400
 LAST_PORT = 5999
 REGISTRY_PORT = "5000/tcp"
 METRICS_PORT = 5001
+MADE_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,11 @@ class Scope:
             options: further options of the engine.
         """
         address = self.site.address
+        name = f"{self.site.name}-{title}-{self.name}"
         try:
             return self.site.engine.containers.run(
                 IMAGE,
-                name=f"{self.site.name}-{title}-{self.name}",
+                name=name,
                 detach=True,
                 labels={LABEL: self.name},
                 ports={f"{inner}/tcp": (address, outer) for inner, outer in ports.items()},
@@ -113,6 +116,9 @@ class Scope:
             )
         except DockerException as error:
             raise CannotRunError(f"{title} does not start: {error}") from error
+        except KeyboardInterrupt:
+            _remove_late(self.site.engine, name)
+            raise
 
 
 @contextmanager
@@ -156,6 +162,16 @@ def _remove_containers(engine: DockerClient, label: str) -> None:
     for container in found:
         with suppress(NotFound):
             container.remove(force=True, v=True)
+
+
+def _remove_late(engine: DockerClient, name: str) -> None:
+    """Remove a container that an engine may be making still: it ends what it was asked for."""
+    deadline = time.monotonic() + MADE_WITHIN_S
+    while time.monotonic() < deadline:
+        with suppress(NotFound):
+            engine.containers.get(name).remove(force=True, v=True)
+            return
+        time.sleep(MADE_WITHIN_S / 20)
 
 
 def _gone(made: Any) -> None:

@@ -49,6 +49,7 @@ def _killed_when(reached: Callable[[], bool], stack: CacheStack, output: Path) -
         assert up.poll() is None, f"it ended too early:\n{output.read_text()}"
         sessions.kill_group(up.pid)
         up.wait()
+        stack.mend()
         stack.cancel()
         yield
     finally:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,16 @@ class CacheStack:
     def cancel(self) -> None:
         """Take away the lock of a run that was killed."""
         self._stack.cancel()
+
+    def mend(self) -> None:
+        """Put a state right that a kill has cut off, as docs/troubleshooting.md has it.
+
+        Pulumi writes it in place, and keeps the one before beside it.
+        """
+        for backup in self.state_folder.rglob("stacks/**/*.json.bak"):
+            checkpoint = backup.with_suffix("")
+            if checkpoint.stat().st_size == 0:
+                shutil.copy(backup, checkpoint)
 
     def start_up(self, output: Path) -> subprocess.Popen[bytes]:
         """Start `pulumi up` and leave it running, in a session of its own."""

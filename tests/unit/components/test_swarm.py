@@ -127,9 +127,16 @@ def test_a_service_is_not_there_before_its_last_node_has_been_watched(service: F
     assert missing(service) == "its last node is watched"
 
 
-@pytest.mark.parametrize("state", ["paused", "rollback_completed", "rollback_paused"])
+@pytest.mark.parametrize(
+    ("state", "now"),
+    [
+        ("paused", "the new one on some nodes"),
+        ("rollback_completed", "as before"),
+        ("rollback_paused", "not yet as before on all nodes"),
+    ],
+)
 def test_an_update_that_failed_is_told_with_what_the_tasks_said(
-    service: FakeService, state: str
+    service: FakeService, state: str, now: str
 ) -> None:
     service.template = BEFORE
     service.add_task(template=BEFORE)
@@ -140,7 +147,7 @@ def test_an_update_that_failed_is_told_with_what_the_tasks_said(
     with pytest.raises(SwarmError) as failed:
         missing(service)
 
-    assert str(failed.value).startswith(f"the service {NAME} was not updated and is as before: ")
+    assert str(failed.value).startswith(f"the service {NAME} was not updated and is {now}: ")
     assert "task: unhealthy" in str(failed.value)
 
 
@@ -149,7 +156,9 @@ def test_an_update_that_failed_without_a_word_is_told_with_the_engines(
 ) -> None:
     service.update = {"State": "paused", "Message": "update paused due to failure"}
 
-    with pytest.raises(SwarmError, match="as before: update paused due to failure; see: docker"):
+    with pytest.raises(
+        SwarmError, match="on some nodes: update paused due to failure; see: docker"
+    ):
         missing(service)
 
 

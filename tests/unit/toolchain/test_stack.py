@@ -167,7 +167,32 @@ def test_the_tracked_file_stays_even_if_the_stack_cannot_be_made(checkout: Check
     assert checkout.file.read_text() == SETTINGS
 
 
-# Locks
+# What a killed run has left
+
+
+@pytest.mark.parametrize("left", ["", "\n"])
+def test_a_state_that_was_cut_off_is_put_back(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    checkout.prepared()
+    (checkpoint,) = checkout.state.rglob("dev.json")
+    checkpoint.with_name("dev.json.bak").write_text('{"version": 3}')
+    checkpoint.write_text(left)
+
+    checkout.prepared()
+
+    assert checkpoint.read_text() == '{"version": 3}'
+    assert "the state before is put back" in capsys.readouterr().err
+
+
+def test_a_state_that_is_whole_stays(checkout: Checkout) -> None:
+    checkout.prepared()
+    (checkpoint,) = checkout.state.rglob("dev.json")
+    checkpoint.with_name("dev.json.bak").write_text('{"version": 3}')
+
+    checkout.prepared()
+
+    assert checkpoint.read_text() == "{}"
 
 
 def test_the_lock_of_a_killed_run_is_released(

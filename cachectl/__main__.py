@@ -65,6 +65,14 @@ def main() -> None:
     """Run the command that the command line names; ends the process with its exit code."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        _run()
+    except KeyboardInterrupt:
+        # A second one, which came as the first was being dealt with.
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _run() -> None:
+    try:
         app()
     except UsageError as error:
         code, message = ExitCode.USAGE, str(error)

@@ -72,7 +72,7 @@ class InVolume:
     def tags(self) -> list[tuple[str, str]]:
         """The repositories and tags that are stored."""
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
-            return tags_in(mounted.run(TAG_FILES).splitlines())
+            return tags_in(mounted.ask(TAG_FILES).splitlines())
 
     def remove(self, folders: Sequence[str]) -> None:
         """Remove folders."""

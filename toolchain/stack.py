@@ -101,14 +101,15 @@ def _salt(settings: str) -> str:
 
 
 def _mend(checkpoint: Path) -> None:
-    """Put back the state before, where a run was killed in the moment of writing one.
+    """Put right a state of which a run was killed in the moment of writing.
 
-    Pulumi writes it in place, and keeps the one before beside it.
+    Pulumi's state in files (gocloud.dev, fileblob) puts a new one in place at once, and writes what
+    it knows of it into a file beside it before; where that file was cut off, it reads neither.
     """
-    backup = checkpoint.with_name(f"{checkpoint.name}.bak")
-    if checkpoint.exists() and not checkpoint.read_bytes().strip() and backup.exists():
-        say(f"the last run was killed as it wrote {checkpoint.name}: the state before is put back")
-        shutil.copyfile(backup, checkpoint)
+    beside = checkpoint.with_name(f"{checkpoint.name}.attrs")
+    if beside.exists() and not beside.read_bytes().strip():
+        say(f"the last run was killed as it wrote {checkpoint.name}, which is as before")
+        beside.unlink()
 
 
 def _release_stale_lock(stack: str, env: dict[str, str]) -> None:

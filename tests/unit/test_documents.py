@@ -1,5 +1,6 @@
 """The documents keep what they promise: a test runs their commands, and their links lead on."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import urlsplit
@@ -35,6 +36,13 @@ def test_what_is_said_to_run_a_command_does(document: Document) -> None:
             text = (ROOT / block.mark.file).read_text()
             missing = [words for words in block.mark.words if words not in text]
             assert missing == [], f"{document.name}:{block.line}: not in {block.mark.file}"
+
+
+@each_document
+def test_what_is_run_writes_into_the_checkout_alone(document: Document) -> None:
+    for block in document.blocks():
+        writes = re.search(r"(-o|--output|>|tee|sudo)\s*/\S*", block.script)
+        assert block.mark or not writes, f"{document.name}:{block.line}: {block.script}"
 
 
 @each_document

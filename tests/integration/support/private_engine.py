@@ -48,6 +48,8 @@ class PrivateEngine:
         self._folder = folder
         self._run_folder = run_folder
         self._options = options
+        self._settings = folder / "daemon.json"
+        self._settings.write_text("{}")
         self.enter = network.enter(namespace)
         self._namespace = namespace
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,6 +66,8 @@ class PrivateEngine:
                     "--data-root", self._folder / "data",
                     "--exec-root", self._run_folder / "exec",
                     "--pidfile", self._run_folder / "docker.pid",
+                    # Not the machine's own settings.
+                    "--config-file", self._settings,
                     *privileged_runtime.options(self._folder),
                     *self._options,
                 ],

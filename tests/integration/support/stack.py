@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,14 +130,10 @@ class CacheStack:
         self._stack.cancel()
 
     def mend(self) -> None:
-        """Put a state right that a kill has cut off, as docs/troubleshooting.md has it.
-
-        Pulumi writes it in place, and keeps the one before beside it.
-        """
-        for backup in self.state_folder.rglob("stacks/**/*.json.bak"):
-            checkpoint = backup.with_suffix("")
-            if checkpoint.stat().st_size == 0:
-                shutil.copy(backup, checkpoint)
+        """Put a state right that a kill has cut off, as docs/troubleshooting.md has it."""
+        for beside in self.state_folder.rglob("*.json.attrs"):
+            if beside.stat().st_size == 0:
+                beside.unlink()
 
     def start_up(self, output: Path) -> subprocess.Popen[bytes]:
         """Start `pulumi up` and leave it running, in a session of its own."""

@@ -171,28 +171,33 @@ def test_the_tracked_file_stays_even_if_the_stack_cannot_be_made(checkout: Check
 
 
 @pytest.mark.parametrize("left", ["", "\n"])
-def test_a_state_that_was_cut_off_is_put_back(
+def test_what_was_cut_off_beside_a_state_is_removed(
     checkout: Checkout, capsys: pytest.CaptureFixture[str], left: str
 ) -> None:
     checkout.prepared()
     (checkpoint,) = checkout.state.rglob("dev.json")
-    checkpoint.with_name("dev.json.bak").write_text('{"version": 3}')
-    checkpoint.write_text(left)
+    beside = checkpoint.with_name("dev.json.attrs")
+    beside.write_text(left)
 
     checkout.prepared()
 
-    assert checkpoint.read_text() == '{"version": 3}'
-    assert "the state before is put back" in capsys.readouterr().err
+    assert not beside.exists()
+    assert checkpoint.read_text() == "{}"
+    assert "killed as it wrote dev.json" in capsys.readouterr().err
 
 
-def test_a_state_that_is_whole_stays(checkout: Checkout) -> None:
+def test_what_is_whole_beside_a_state_stays(checkout: Checkout) -> None:
     checkout.prepared()
     (checkpoint,) = checkout.state.rglob("dev.json")
-    checkpoint.with_name("dev.json.bak").write_text('{"version": 3}')
+    beside = checkpoint.with_name("dev.json.attrs")
+    beside.write_text('{"user.content_type": "text/plain"}')
 
     checkout.prepared()
 
-    assert checkpoint.read_text() == "{}"
+    assert beside.exists()
+
+
+# Locks
 
 
 def test_the_lock_of_a_killed_run_is_released(

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from review import plan
@@ -49,7 +49,8 @@ def verdict(preview: Preview) -> str:
     failed = [f"`{stack.stack}`" for stack in preview.stacks if stack.failure is not None]
     counted = Counter(change.operation for change in preview.changes)
     numbers = [f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind]]
-    compared = ", ".join(f"`{stack.stack}`" for stack in preview.stacks)
+    compared = _names(stack for stack in preview.stacks if stack.is_compared)
+    left_out = _names(stack for stack in preview.stacks if not stack.is_compared)
     parts = []
     if failed:
         parts.append(f"The preview of {', '.join(failed)} failed")
@@ -61,7 +62,12 @@ def verdict(preview: Preview) -> str:
         parts.append("Nothing changes")
     if not preview.stacks:
         return "Nothing changes: no stack reads what differs."
-    return f"{'; '.join(parts)} (compared: {compared})."
+    names = f"compared: {compared or 'none'}{left_out and f'; not compared: {left_out}'}"
+    return f"{'; '.join(parts)} ({names})."
+
+
+def _names(stacks: Iterable[StackPreview]) -> str:
+    return ", ".join(f"`{stack.stack}`" for stack in stacks)
 
 
 def _assembled(preview: Preview, rows: int, diff_room: int) -> str:
@@ -95,7 +101,12 @@ def _alert(preview: Preview) -> str:
 def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
     counted = Counter(change.operation for change in stack.changes)
     numbers = ", ".join(f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind])
-    state = "failed" if stack.failure is not None else numbers or "nothing changes"
+    if stack.failure is not None:
+        state = "failed"
+    elif not stack.is_compared:
+        state = "not compared"
+    else:
+        state = numbers or "nothing changes"
     blocks = [f"### `{stack.stack}`: {state}", *stack.notes]
     if stack.failure is not None:
         blocks.append(_fenced(_cut(stack.failure, LONGEST_FAILURE)))

@@ -29,7 +29,7 @@ LAST_LINES = 40
 PROGRAM_ANSWERS_WITHIN_S = 60
 # An engine that is no Swarm would have to become one, and that is not undone by a clean-up.
 ON_SWARM = (
-    "Not compared: its caches run on a Swarm, and this engine is left as it is. "
+    "Its caches run on a Swarm, and this engine is left as it is. "
     "`pulumi preview` by one of the Swarm's managers shows what would change."
 )
 
@@ -50,6 +50,7 @@ class StackPreview:
         failure: why that could not be found out, in words; None where it could.
         notes: what else there is to know.
         diff: the same as Pulumi prints it.
+        is_compared: whether it was held to the base at all.
     """
 
     stack: str
@@ -57,6 +58,7 @@ class StackPreview:
     failure: str | None = None
     notes: Sequence[str] = ()
     diff: str = ""
+    is_compared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class _Run:
             if stack not in head.files:
                 return StackPreview(stack, notes=[_removed(stack)])
             if any(isolation.runs_on_swarm(one.files.get(stack, "")) for one in (base, head)):
-                return StackPreview(stack, notes=[ON_SWARM])
+                return StackPreview(stack, notes=[ON_SWARM], is_compared=False)
             found = self._compare(stack, head, is_new=stack not in base.files)
             if stack not in failures:
                 return found

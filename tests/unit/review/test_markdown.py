@@ -34,6 +34,12 @@ def test_change_that_no_stack_reads_says_so() -> None:
     assert markdown.verdict(_preview()) == "Nothing changes: no stack reads what differs."
 
 
+def test_stack_that_is_not_compared_is_said_to_be_left_out() -> None:
+    preview = _preview(StackPreview("dev"), StackPreview("team", is_compared=False))
+    assert markdown.verdict(preview) == ("Nothing changes (compared: `dev`; not compared: `team`).")
+    assert "### `team`: not compared" in markdown.report(preview)
+
+
 def test_verdict_counts_over_all_stacks() -> None:
     preview = _preview(
         StackPreview("ci", [_change("a", Operation.CREATE), _change("b", Operation.DELETE)]),

@@ -70,8 +70,7 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     test_tools.ensure()
     # The tests wait for other processes most of the time.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
-    # By files: what the tests of one share, such as hosts in a Swarm, is made once.
-    pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile", *arguments]
+    pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", *arguments]
     return run_in_foreground(pytest, env=env, cwd=ROOT)
 
 

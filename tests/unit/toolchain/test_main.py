@@ -126,9 +126,7 @@ def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> No
 
     assert command_line.main(["test", "--", "-k", "settings"]) == 1
     workers = max(3, os.cpu_count() or 1)
-    assert machine.processes.lines == [
-        f"python -m pytest --numprocesses={workers} --dist=loadfile -k settings"
-    ]
+    assert machine.processes.lines == [f"python -m pytest --numprocesses={workers} -k settings"]
     assert machine.done == ["requirements-dev.txt", *READY, "test tools"]
     guide, talos = ((ROOT / f"Pulumi.{name}.yaml").read_text() for name in ("guide", "talos"))
     assert machine.stack_files == [guide + talos]

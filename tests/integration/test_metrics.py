@@ -13,7 +13,6 @@ from tests.integration.support import belongings, host, http_pull, prometheus
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.prometheus import Prometheus
-from tests.integration.support.pulling import pulling
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
@@ -67,21 +66,10 @@ def test_the_dashboard_has_numbers_for_all_that_it_shows_and_they_are_right(
     ask = watched.prometheus.query
 
     size = http_pull.pull(endpoint, image).size
-    with pulling(lambda: http_pull.pull(endpoint, image).digest) as pulls:
-        eventually(
-            lambda: watched.prometheus.without_numbers(shown) == [],
-            within_s=SEEN_WITHIN_S,
-            what="all has numbers",
-        )
-
-    assert pulls.failures == []
-    served = (1 + pulls.done) * size
-    wanted = {"Served": served, "Fetched": size, "Saved": served - size}
-    eventually(
-        lambda: all(ask(shown[name]) == prometheus.about(is_) for name, is_ in wanted.items()),
-        within_s=SEEN_WITHIN_S,
-        what=f"it shows {wanted}",
+    watched.prometheus.assert_counts_pulls(
+        shown, lambda: http_pull.pull(endpoint, image).digest, size, SEEN_WITHIN_S
     )
+
     assert 0 < ask(shown["Hit rate"])[0] < 1
     assert ask(shown["Errors"]) == [0]
     assert ask(shown["Caches that answer"]) == [len(REGISTRIES)]

@@ -76,21 +76,10 @@ def test_the_dashboard_has_numbers_for_all_that_it_shows_of_each_node(watched: W
 
     size = watched.team.pull(first, image).size
     watched.team.settled()
-    with pulling(lambda: watched.team.pull(last, image)) as pulls:
-        eventually(
-            lambda: watched.prometheus.without_numbers(shown) == [],
-            within_s=SEEN_WITHIN_S,
-            what="all has numbers",
-        )
-
-    assert pulls.failures == []
-    served = (1 + pulls.done) * size
-    wanted = {"Served": served, "Fetched": size, "Saved": served - size}
-    eventually(
-        lambda: all(ask(shown[name]) == prometheus.about(is_) for name, is_ in wanted.items()),
-        within_s=SEEN_WITHIN_S,
-        what=f"it shows {wanted}",
+    watched.prometheus.assert_counts_pulls(
+        shown, lambda: watched.team.pull(last, image), size, SEEN_WITHIN_S
     )
+
     assert len(ask(shown["Served and fetched, by node: {{node}} served"])) >= 2
 
 

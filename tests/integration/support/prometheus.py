@@ -5,7 +5,7 @@ import math
 import secrets
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.support import processes
 from tests.integration.support.polling import eventually
+from tests.integration.support.pulling import pulling
 
 PROGRAM = "prometheus"
 OFFICIAL_IMAGE = "prom/prometheus"
@@ -64,6 +65,38 @@ class Prometheus:
         """The names of the expressions that come to nothing, or to no number."""
         numbers = {name: self.query(expression) for name, expression in expressions.items()}
         return [name for name, found in numbers.items() if not any(map(math.isfinite, found))]
+
+    def assert_counts_pulls(
+        self,
+        expressions: Mapping[str, str],
+        pull: Callable[[], object],
+        size: int,
+        within_s: float,
+    ) -> None:
+        """Pull again and again what was pulled once, until all expressions show it as it was.
+
+        Args:
+            expressions: those of a dashboard.
+            pull: pulls what is cached.
+            size: how many bytes of blobs that has.
+            within_s: how long each step may take.
+        """
+        with pulling(pull) as pulls:
+            eventually(
+                lambda: self.without_numbers(expressions) == [],
+                within_s=within_s,
+                what="all has numbers",
+            )
+        assert pulls.failures == []
+        served = (1 + pulls.done) * size
+        wanted = {"Served": served, "Fetched": size, "Saved": served - size}
+        eventually(
+            lambda: all(
+                self.query(expressions[name]) == _about(is_) for name, is_ in wanted.items()
+            ),
+            within_s=within_s,
+            what=f"it shows {wanted}",
+        )
 
     def alerts(self) -> set[tuple[str, str]]:
         """The alerts that are pending or firing: name and upstream of each."""
@@ -152,7 +185,7 @@ def expressions(file: Path, stack: str) -> Mapping[str, str]:
     }
 
 
-def about(size: float) -> Any:
+def _about(size: float) -> Any:
     """What equals the one number that an expression comes to, as far as an increase is exact."""
     return pytest.approx([size], rel=EXTRAPOLATED)
 

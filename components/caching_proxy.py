@@ -7,7 +7,13 @@ from typing import Any
 import pulumi
 
 from components import credential_helper
-from components.placement import METRICS_PORT, MountedFiles, Placement, Process
+from components.placement import (
+    CONTAINER_PORT,
+    METRICS_PORT,
+    MountedFiles,
+    Placement,
+    Process,
+)
 from components.settings.caches import Logs
 from components.settings.values import mebibytes
 from components.storage import Storage
@@ -16,7 +22,7 @@ from components.storage import Storage
 # takes its time, since each one costs the engine a process start. Engines before 25 know only one
 # interval for both.
 PROBE = "wget -q -O /dev/null {url} || exit 1; [ ! -e /dev/shm/up ] || sleep 25; : > /dev/shm/up"
-PLAIN_URL = "http://127.0.0.1:5000/v2/"
+PLAIN_URL = f"http://127.0.0.1:{CONTAINER_PORT}/v2/"
 # Where the registry itself is closed: it has no certificate for this address, and asks who comes.
 CLOSED_URL = f"http://127.0.0.1:{METRICS_PORT}/debug/health"
 

@@ -137,7 +137,6 @@ class RegistryCache(pulumi.ComponentResource):
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
         caches = self._args.caches
         image = upstream.image or caches.image
-        scheme = "https" if caches.tls else "http"
         return CachingProxyArgs(
             name=self._named(host),
             storage=self._storage(host),
@@ -145,8 +144,8 @@ class RegistryCache(pulumi.ComponentResource):
             image=self._image(image),
             image_reference=image,
             remote_url=None if caches.offline else self._remote_url(host, upstream),
-            mirror=self._mirror(upstream.port),
-            endpoint=f"{scheme}://{self._endpoint_host()}:{upstream.port}",
+            mirror=self._url(self._mirror_host, upstream.port),
+            endpoint=self._url(self._endpoint_host(), upstream.port),
             port=upstream.port,
             files=self._files(host, upstream),
             access=self._to_caches.environment,
@@ -158,16 +157,16 @@ class RegistryCache(pulumi.ComponentResource):
             marks=self._marks(upstream.port),
         )
 
-    def _mirror(self, port: int) -> str:
-        scheme = "https" if self._args.caches.tls else "http"
-        return f"{scheme}://{self._mirror_host}:{port}"
+    def _url(self, host: str, port: int) -> str:
+        return f"{'https' if self._args.caches.tls else 'http'}://{host}:{port}"
 
     def _marks(self, port: int) -> Mapping[str, Any]:
         """What a cache's labels tell beside whose it is."""
         ca = self._to_caches.trust.ca
         marks = {} if ca is None else {label.CA: ca}
         # A container is asked for its ports; those of a service say nothing of their host.
-        return marks | ({label.MIRROR: self._mirror(port)} if self._is_on_swarm else {})
+        mirror = self._url(self._mirror_host, port)
+        return marks | ({label.MIRROR: mirror} if self._is_on_swarm else {})
 
     @property
     def _is_on_swarm(self) -> bool:
@@ -177,8 +176,8 @@ class RegistryCache(pulumi.ComponentResource):
         caches = self._args.caches
         match caches.storage:
             case S3Storage() as settings:
-                parts = [settings.prefix, in_names(host)] if settings.prefix else [in_names(host)]
-                return ObjectStore(settings, "/".join(parts))
+                folder = "/".join(filter(None, (settings.prefix, in_names(host))))
+                return ObjectStore(settings, folder)
             case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
                 volume = f"{prefix or self._prefix}-{in_names(host)}"
                 if self._is_on_swarm:

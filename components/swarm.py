@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 
 from components import engine
+from registry import processes
 
 POLL_S = 0.5
 # A node that is stopping drains for up to a minute before its next cache starts.
@@ -71,16 +72,15 @@ async def converged(service: Sequence[str]) -> str:
 
 
 def _remove_leftover(inputs: Mapping[str, Any]) -> None:
-    client, api = engine.client(), _api()
-    if not client.info()["Swarm"].get("ControlAvailable"):
+    client = engine.client()
+    if not processes.manages_swarm(client):
         raise SwarmError(
             "caches.placement is a Swarm, and this engine manages none; "
             "make one (docker swarm init), or let DOCKER_HOST name a manager"
         )
-    for service in client.services.list(filters={"name": inputs["name"]}):
-        if service.name == inputs["name"]:
-            engine.check_owner("service", inputs, service.attrs["Spec"]["Labels"])
-            api.remove_service(service.id)
+    if service := processes.service(client, inputs["name"]):
+        engine.check_owner("service", inputs, service.attrs["Spec"]["Labels"])
+        _api().remove_service(service.id)
 
 
 def _missing(ident: str) -> str | None:

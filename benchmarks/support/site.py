@@ -23,7 +23,6 @@ IMAGE = "registry:3.1.2"
 LABEL = "talos-registry-cache.benchmark"
 FIRST_PORT = 5400
 LAST_PORT = 5999
-REGISTRY_PORT = "5000/tcp"
 METRICS_PORT = 5001
 MADE_WITHIN_S = 5
 

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from talos.places import Places
 from talos.process import Runner
 
 # Changes of these reach no node: they count from the next creation on, or are made in place.
-HARMLESS = frozenset({"talosctl", "timeoutS", "mergeKubeconfig"})
+HARMLESS = frozenset({"talosctl", "timeoutS", "mergeKubeconfig", "onLostNodes"})
 REPLACING = frozenset({"name", "folder", "spec", "mirrors", "ca", "reader"})
 
 # Pulumi hands all numbers over as floating point.
@@ -32,6 +33,14 @@ _SIMULATED = Observed(
 )
 
 Properties = Mapping[str, Any]
+
+
+class Drift(Enum):
+    """How a cluster differs from the one in the state."""
+
+    NONE = "in nothing that is to be changed"
+    STOPPED = "nodes are to be started"
+    LOST = "nodes are lost, and it is to be replaced"
 
 
 class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
@@ -61,6 +70,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
         talosctl: str,
         timeout_s: float,
         merge_kubeconfig: bool,
+        on_lost_nodes: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare a cluster.
@@ -74,6 +84,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
             talosctl: the program, by its path or its name on PATH.
             timeout_s: seconds that its creation may take.
             merge_kubeconfig: whether its context is to be in the user's own kubeconfig as well.
+            on_lost_nodes: what is done if some of its nodes no longer exist: keep or replace.
             opts: options of the resource.
         """
         inputs = {
@@ -85,8 +96,9 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
             "talosctl": talosctl,
             "timeoutS": timeout_s,
             "mergeKubeconfig": merge_kubeconfig,
+            "onLostNodes": on_lost_nodes,
         }
-        outputs = dict.fromkeys(("nodes", "kubernetesEndpoint", "command", "problems"))
+        outputs = dict.fromkeys(("nodes", "kubernetesEndpoint", "command"))
         super().__init__(LocalClusterProvider(), name, {**inputs, **outputs}, opts)
 
 
@@ -112,13 +124,21 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         return dynamic.CheckResult(dict(news), failures)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed: what reaches the nodes replaces the cluster, as does a lost node."""
+        """What has changed: in the properties, or on the engine since.
+
+        What reaches the nodes replaces the cluster. Nodes that have stopped are an update, which
+        starts them. The engine is asked here, not by refresh alone, so that a plain `up` after a
+        reboot brings the nodes back.
+        """
         changed = [key for key in (*REPLACING, *HARMLESS) if olds.get(key) != news.get(key)]
         replaces = [key for key in changed if key in REPLACING]
-        if olds.get("problems"):
-            replaces.append("problems")
+        drift = Drift.NONE
+        if not replaces and not dynamic_provider.is_simulated():
+            drift = _drift(olds, news)
+        if drift is Drift.LOST:
+            replaces.append("nodes")
         return dynamic.DiffResult(
-            changes=bool(changed or replaces),
+            changes=bool(changed) or drift is not Drift.NONE,
             replaces=sorted(replaces),
             delete_before_replace=True,
         )
@@ -126,7 +146,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
     def create(self, props: Properties) -> dynamic.CreateResult:
         """Create a cluster and wait for it; nothing is left of one that fails but its log."""
         if dynamic_provider.is_simulated():
-            return dynamic.CreateResult(props["name"], {**props, **_outputs(_SIMULATED)})
+            return dynamic.CreateResult(props["name"], {**props, **_outputs(_SIMULATED, props)})
         with dynamic_provider.engine() as engine:
             observed = cluster.create(
                 spec_of(props),
@@ -140,23 +160,28 @@ class LocalClusterProvider(dynamic.ResourceProvider):
             except TalosError as error:
                 _destroy(props, engine)
                 raise TalosError(f"{error}; the cluster was removed again") from error
-        return dynamic.CreateResult(props["name"], {**props, **_outputs(observed)})
+        return dynamic.CreateResult(props["name"], {**props, **_outputs(observed, props)})
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
-        """Look at a cluster: one that has vanished is no more, one that lost nodes says so."""
-        with dynamic_provider.engine() as engine:
-            observed = cluster.read(spec_of(props), places_of(props), engine=engine)
+        """Look at a cluster: one that has vanished is no more, and nodes that are lost are told."""
+        observed = _observed(props)
         if observed is None:
             return dynamic.ReadResult("", {})
-        return dynamic.ReadResult(id_, {**props, **_outputs(observed)})
+        return dynamic.ReadResult(id_, {**props, **_outputs(observed, props)})
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Take over a change that reaches no node."""
+        """Take over a change that reaches no node, and start the nodes that have stopped."""
         if olds["mergeKubeconfig"] and not news["mergeKubeconfig"]:
             _unmerge(olds)
         _merge(news)
         kept = {key: olds.get(key) for key in ("nodes", "kubernetesEndpoint", "command")}
-        return dynamic.UpdateResult({**news, **kept, "problems": []})
+        if not dynamic_provider.is_simulated():
+            with dynamic_provider.engine() as engine:
+                observed = cluster.start(
+                    spec_of(olds), places_of(olds), engine=engine, runner=_runner(olds)
+                )
+            kept = _outputs(observed, olds) if observed else kept
+        return dynamic.UpdateResult({**news, **kept})
 
     def delete(self, _id: str, props: Properties) -> None:
         """Destroy a cluster with all of its files, whatever is left of it."""
@@ -220,21 +245,77 @@ def _native(key: str, value: Any) -> Any:
     return int(value) if key in _WHOLE_NUMBERS else value
 
 
-def _outputs(observed: Observed) -> dict[str, Any]:
+def _observed(props: Properties) -> Observed | None:
+    with dynamic_provider.engine() as engine:
+        return cluster.read(spec_of(props), places_of(props), engine=engine)
+
+
+def _drift(olds: Properties, news: Properties) -> Drift:
+    """How a cluster has come to differ from what is in the state; what matters of it is told."""
+    tell = _runner(olds).on_line
+    observed = _observed(olds)
+    if observed is None:
+        # It may be on another engine, with its client configurations still here.
+        tell(
+            "warning: this engine has nothing of it; if it was removed, "
+            "`pulumi refresh` and `pulumi up` create it again"
+        )
+        return Drift.NONE
+    if not observed.nodes:
+        tell("all of its nodes are lost; it is created again")
+        return Drift.LOST
+    gone = tuple(f"{node['name']} is lost" for node in _lost(observed, olds))
+    if lacks := "; ".join(gone or observed.problems):
+        setting = f"clusters.{olds['name']}.onLostNodes"
+        if news.get("onLostNodes") == "replace":
+            tell(
+                f"warning: {lacks}. DATA LOSS: the whole cluster is replaced, with etcd and the "
+                f"volumes of all nodes, as {setting} is `replace`"
+            )
+            return Drift.LOST
+        tell(
+            f"warning: {lacks}. The other nodes are left as they are. To replace the whole "
+            f"cluster, and lose etcd and the volumes of all nodes, set {setting} to `replace`"
+        )
+    return _stopped(observed, is_virtual=spec_of(olds).provisioner.is_virtual, tell=tell)
+
+
+def _stopped(observed: Observed, *, is_virtual: bool, tell: Callable[[str], None]) -> Drift:
+    """Whether nodes are to be started; those that cannot be are told."""
+    for node in observed.stopped:
+        if is_virtual:
+            tell(
+                f"warning: the virtual machine {node.name} has stopped, and talosctl cannot start "
+                "it again; the cluster is left as it is"
+            )
+        else:
+            tell(f"the node {node.name} has stopped ({node.status}); `pulumi up` starts it")
+    return Drift.STOPPED if observed.stopped and not is_virtual else Drift.NONE
+
+
+def _lost(observed: Observed, props: Properties) -> list[Mapping[str, Any]]:
+    """The nodes of the state that no longer exist, marked so."""
+    there = {node.name for node in observed.nodes}
+    known = props.get("nodes") or ()
+    return [{**node, "status": "lost"} for node in known if node["name"] not in there]
+
+
+def _outputs(observed: Observed, props: Properties) -> dict[str, Any]:
+    """What is told of a cluster, its lost nodes included."""
+    nodes = [
+        {
+            "name": node.name,
+            "role": node.role,
+            "address": node.address,
+            "status": node.status,
+            "ports": dict(node.ports),
+        }
+        for node in observed.nodes
+    ]
     return {
-        "nodes": [
-            {
-                "name": node.name,
-                "role": node.role,
-                "address": node.address,
-                "status": node.status,
-                "ports": dict(node.ports),
-            }
-            for node in observed.nodes
-        ],
+        "nodes": [*nodes, *_lost(observed, props)],
         "kubernetesEndpoint": observed.kubernetes_endpoint or "",
         "command": observed.command or "",
-        "problems": list(observed.problems),
     }
 
 

@@ -93,6 +93,7 @@ class TalosCluster(pulumi.ComponentResource):
             talosctl=settings.talosctl,
             timeout_s=seconds(settings.timeout),
             merge_kubeconfig=settings.merge_kubeconfig,
+            on_lost_nodes=settings.on_lost_nodes,
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[*args.offered.after, *image], delete_before_replace=True
             ),

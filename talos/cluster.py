@@ -36,7 +36,8 @@ class Observed:
         gateway: the network's gateway.
         kubernetes_endpoint: URL of Kubernetes' API on this machine; None where there is none.
         command: the command line that created it, to paste into a shell; None if that failed.
-        problems: what is wrong with it, in words; nothing for one that is whole.
+        problems: what it lacks, in words; nothing for one that is whole, although it may have
+            stopped.
     """
 
     nodes: tuple[Node, ...]
@@ -45,6 +46,11 @@ class Observed:
     kubernetes_endpoint: str | None
     command: str | None
     problems: tuple[str, ...]
+
+    @property
+    def stopped(self) -> tuple[Node, ...]:
+        """Its nodes that are there and do not run."""
+        return tuple(node for node in self.nodes if not node.runs)
 
 
 def create(
@@ -57,9 +63,9 @@ def create(
 ) -> Observed:
     """Create a cluster, and wait until talosctl calls it ready.
 
-    If it is there already, by the same command line and whole, nothing is done. Whatever else a
-    run of ours has left of it is removed first. If it fails or is interrupted, nothing of it is
-    left but the log.
+    If it is there already, by the same command line and whole, no more is done than to start its
+    nodes. Whatever else a run of ours has left of it is removed first. If it fails or is
+    interrupted, nothing of it is left but the log.
 
     Args:
         spec: what is wanted.
@@ -77,7 +83,7 @@ def create(
     invocation = command_line.create(spec, talosctl, places)
     found = read(spec, places, engine=engine)
     if found is not None and not found.problems and _was_made_by(invocation, places):
-        return found
+        return start(spec, places, engine=engine, runner=runner) or found
     if found is not None and not places.folder.exists():
         raise TakenError(
             f"there is a cluster {spec.name} already, and not from here; remove it "
@@ -120,6 +126,29 @@ def read(spec: ClusterSpec, places: Places, *, engine: DockerClient) -> Observed
         command=command,
         problems=(*unfinished, *nodes.problems(found.nodes, spec.wanted_nodes)),
     )
+
+
+def start(
+    spec: ClusterSpec, places: Places, *, engine: DockerClient, runner: Runner
+) -> Observed | None:
+    """Start the nodes of a cluster that have stopped; how it is then, None where it is gone.
+
+    Virtual machines are left as they are: talosctl has no command that starts them.
+
+    Args:
+        spec: what was wanted.
+        places: where its files are kept.
+        engine: the engine of docker nodes.
+        runner: shows which nodes are started.
+
+    Raises:
+        TalosError: a node does not start or does not stay up, or the engine does not answer.
+    """
+    found = read(spec, places, engine=engine)
+    if found is None or not found.stopped or spec.provisioner.is_virtual:
+        return found
+    docker_nodes.start(engine, spec.name, runner.on_line)
+    return read(spec, places, engine=engine)
 
 
 def destroy(
@@ -227,8 +256,9 @@ def _finish(invocation: Invocation, places: Places) -> None:
 def _whole(spec: ClusterSpec, places: Places, engine: DockerClient) -> Observed:
     """The cluster that was created just now."""
     observed = read(spec, places, engine=engine)
-    if observed is None or observed.problems:
-        wrong = "; ".join(observed.problems) if observed else "there is none"
+    if observed is None or observed.problems or observed.stopped:
+        lacks = (*observed.problems, *nodes.not_running(observed.nodes)) if observed else ()
+        wrong = "; ".join(lacks) or "there is none"
         raise TalosError(
             f"talosctl created the cluster {spec.name}, but {wrong}\n  full log: {places.log}"
         )

@@ -27,6 +27,11 @@ class Node:
     status: str
     ports: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is up. One that is not still has its volumes, and etcd's data in them."""
+        return self.status == "running"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -51,7 +56,7 @@ def role(found: str) -> str:
 
 
 def problems(nodes: Sequence[Node], wanted: Mapping[str, int]) -> Iterator[str]:
-    """What is wrong with the nodes of a cluster, in words.
+    """What a cluster lacks of its nodes, in words. A node that has stopped is not missing.
 
     Args:
         nodes: those that there are.
@@ -62,6 +67,8 @@ def problems(nodes: Sequence[Node], wanted: Mapping[str, int]) -> Iterator[str]:
         if len(there) != count:
             named = f": {', '.join(there)}" if there else ""
             yield f"{len(there)} of {count} {wanted_role} nodes are there{named}"
-    yield from (
-        f"{node.name} is {node.status}, not running" for node in nodes if node.status != "running"
-    )
+
+
+def not_running(nodes: Sequence[Node]) -> Iterator[str]:
+    """Which nodes of a cluster have stopped, in words."""
+    yield from (f"{node.name} is {node.status}, not running" for node in nodes if not node.runs)

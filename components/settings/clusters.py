@@ -98,6 +98,13 @@ class Cluster(Model):
         default=False,
         description="Whether its context is in the user's own kubeconfig as well, until destroy",
     )
+    on_lost_nodes: Literal["keep", "replace"] = Field(
+        default="keep",
+        description=(
+            "What `up` does when some of the nodes no longer exist: keep the others and warn, or "
+            "replace the cluster, which loses etcd and all volumes. Stopped nodes are started"
+        ),
+    )
 
 
 def clusters_as_written(clusters: Any) -> dict[str, Mapping[str, Any]]:

@@ -12,11 +12,14 @@ import pytest
 from docker import DockerClient
 from pulumi.automation import CommandError
 
+from review import plan
+from talos import docker_nodes
+from talos.errors import TalosError
 from tests.integration.support import containerd, docker_cli, host, nodes, private_engine, sessions
 from tests.integration.support.polling import eventually
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import CacheStack, stack, upstreams
-from tests.integration.support.upstream import Pushed
+from tests.integration.support.upstream import IMAGE, Pushed
 
 OLD, NEW = "talosctl-1.11", "talosctl-1.13"
 TAGS = ("v1.11.5", "v1.13.0")
@@ -136,7 +139,7 @@ def test_nodes_are_those_that_were_asked_for(up: CacheStack, site: Site) -> None
     assert set(told) == set(found)
     assert sorted(node["role"] for node in told.values()) == ["controlplane", "worker", "worker"]
     assert all(node["address"].startswith("10.71.0.") for node in told.values())
-    assert {node.status for node in found.values()} == {"running"}
+    assert nodes.statuses(site.client, "demo") == {"running"}
 
 
 def test_nodes_pull_through_the_mirrors_in_their_machine_configuration(
@@ -195,20 +198,117 @@ def test_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, sit
     assert all(node["address"].startswith("10.72.0.") for node in told)
 
 
-def test_node_removed_by_hand_is_found_by_refresh_and_healed_by_up(
-    up: CacheStack, site: Site
+def _up(made: CacheStack) -> str:
+    """Bring it up; what Pulumi prints."""
+    return made.pulumi("up", "--yes", "--skip-preview")
+
+
+# Nodes that have stopped
+
+
+@pytest.mark.parametrize("is_refreshed", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_nodes_that_have_stopped_are_started_by_up_and_lose_nothing(
+    up: CacheStack, site: Site, count: int, *, is_refreshed: bool
 ) -> None:
+    before = nodes.kept(site.client, "demo")
+    told = up.outputs()["clusters"]["demo"]
+    stopped = sorted(before)[-count:]
+    nodes.stop(site.client, "demo", *stopped)
+    if is_refreshed:
+        assert up.refresh().get("update") == 1
+    assert "replace" not in up.preview()
+
+    printed = _up(up)
+
+    assert all(f"demo: starting the stopped node {name}" in printed for name in stopped)
+    assert nodes.statuses(site.client, "demo") == {"running"}
+    assert nodes.kept(site.client, "demo") == before
+    assert up.outputs()["clusters"]["demo"] == told
+    assert set(up.up()) == {"same"}
+    assert set(up.refresh()) == {"same"}
+
+
+def test_nodes_that_were_started_by_hand_leave_nothing_to_do(up: CacheStack, site: Site) -> None:
+    before = nodes.kept(site.client, "demo")
+    nodes.stop(site.client, "demo", *before)
+    up.refresh()
+    for node in nodes.of_cluster(site.client, "demo").values():
+        node.start()
+    up.refresh()
+
+    assert set(up.preview()) == {"same"}
+    assert set(up.up()) == {"same"}
+    assert nodes.kept(site.client, "demo") == before
+
+
+def test_a_node_that_does_not_stay_up_is_an_error(site: Site) -> None:
+    labels = {"talos.owned": "true", nodes.CLUSTER_LABEL: "brief", "talos.type": "worker"}
+    node = site.client.containers.create(
+        IMAGE, entrypoint=["sh", "-c", "exit 3"], name="brief-worker-1", labels=labels
+    )
+    lines: list[str] = []
+    try:
+        with pytest.raises(TalosError, match="brief-worker-1 was started and does not stay up"):
+            docker_nodes.start(site.client, "brief", lines.append)
+    finally:
+        node.remove(force=True, v=True)
+    assert lines == ["starting the stopped node brief-worker-1"]
+
+
+# Nodes that no longer exist
+
+
+def test_a_lost_node_is_told_and_the_others_are_kept(up: CacheStack, site: Site) -> None:
     gone = max(nodes.of_cluster(site.client, "demo"))
     nodes.of_cluster(site.client, "demo")[gone].remove(force=True, v=True)
+    others = nodes.kept(site.client, "demo")
+    warning = f"demo: warning: {gone} is lost"
 
-    assert up.refresh().get("update") == 1
+    assert warning in _up(up)
+    assert warning in up.pulumi("refresh", "--yes")
+    assert set(up.preview()) == {"same"}
+    assert "clusters.demo.onLostNodes to `replace`" in _up(up)
+
+    assert nodes.kept(site.client, "demo") == others
+    told = {node["name"]: node["status"] for node in up.outputs()["clusters"]["demo"]["nodes"]}
+    assert told == {**dict.fromkeys(others, "running"), gone: "lost"}
+
+
+def test_a_cluster_that_lost_nodes_is_replaced_where_the_settings_say_so_and_preview_says_it_loses(
+    up: CacheStack, site: Site
+) -> None:
+    settings = {**QUICK, "workers": 2, "cidr": "10.72.0.0/24", "onLostNodes": "replace"}
+    up.configure({"demo": settings}, "clusters")
+    for name in sorted(nodes.of_cluster(site.client, "demo"))[2:]:
+        nodes.of_cluster(site.client, "demo")[name].remove(force=True, v=True)
+
+    assert "DATA LOSS: the whole cluster is replaced" in up.pulumi("preview")
+    planned = plan.changes(up.pulumi("preview", "--json", "--show-sames"))
+    (cluster,) = [one for one in planned if one.type.endswith(plan.CLUSTER)]
+    assert (cluster.operation, cluster.fate) == (plan.Operation.REPLACE, plan.Fate.LOST)
     assert up.up().get("replace") == 1
 
     assert len(nodes.of_cluster(site.client, "demo")) == 3
     assert set(up.up()) == {"same"}
 
 
-def test_destroy_leaves_nothing(new_stack: NewStack, site: Site) -> None:
+def test_a_cluster_of_which_no_node_is_left_is_created_again(up: CacheStack, site: Site) -> None:
+    up.configure({"demo": {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}}, "clusters")
+    for node in nodes.of_cluster(site.client, "demo").values():
+        node.remove(force=True, v=True)
+
+    up.up()
+
+    assert len(nodes.of_cluster(site.client, "demo")) == 3
+    assert set(up.up()) == {"same"}
+
+
+# Destroying one
+
+
+@pytest.mark.parametrize("has_stopped", [False, True])
+def test_destroy_leaves_nothing(new_stack: NewStack, site: Site, *, has_stopped: bool) -> None:
     made = new_stack({"gone": {**QUICK, "cidr": "10.73.0.0/24"}})
     made.up()
     folder = made.clusters_folder / "gone"
@@ -219,6 +319,8 @@ def test_destroy_leaves_nothing(new_stack: NewStack, site: Site) -> None:
         for mount in node.attrs["Mounts"]
         if mount["Type"] == "volume"
     }
+    if has_stopped:
+        nodes.stop(site.client, "gone", *nodes.of_cluster(site.client, "gone"))
 
     made.destroy()
 
@@ -336,7 +438,24 @@ def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(
     assert made.belongings().containers == set()
 
 
-# An engine that goes in the middle; the last one, since all others share it
+# An engine that goes; the last ones, since all others share it
+
+
+def test_after_the_engine_was_killed_up_brings_the_same_nodes_back(
+    new_stack: NewStack, site: Site
+) -> None:
+    made = new_stack({"back": {**QUICK, "cidr": "10.82.0.0/24"}})
+    made.up()
+    before = nodes.kept(site.client, "back")
+
+    site.engine.kill()
+    site.engine.start()
+    site.start_upstream()
+    assert nodes.statuses(site.client, "back") == {"exited"}
+    made.up()
+
+    assert nodes.statuses(site.client, "back") == {"running"}
+    assert nodes.kept(site.client, "back") == before
 
 
 def test_an_engine_that_goes_in_the_middle_is_told_and_the_next_up_makes_it_good(

@@ -55,6 +55,33 @@ def of_cluster(engine: DockerClient, cluster: str) -> dict[str, Container]:
     return {str(node.name): node for node in found}
 
 
+def kept(engine: DockerClient, cluster: str) -> dict[str, Any]:
+    """What a cluster's nodes must not lose: container, volumes, address and ports, by name."""
+    return {
+        name: {
+            "id": node.id,
+            "volumes": sorted(
+                mount["Name"] for mount in node.attrs["Mounts"] if mount["Type"] == "volume"
+            ),
+            "address": node.attrs["NetworkSettings"]["Networks"][cluster]["IPAddress"],
+            "ports": node.attrs["NetworkSettings"]["Ports"],
+        }
+        for name, node in of_cluster(engine, cluster).items()
+    }
+
+
+def stop(engine: DockerClient, cluster: str, *names: str) -> None:
+    """Stop nodes of a cluster."""
+    found = of_cluster(engine, cluster)
+    for name in names:
+        found[name].stop(timeout=1)
+
+
+def statuses(engine: DockerClient, cluster: str) -> set[str]:
+    """What the nodes of a cluster are, such as running."""
+    return {node.status for node in of_cluster(engine, cluster).values()}
+
+
 def left_of(engine: DockerClient, cluster: str) -> list[str]:
     """What the engine has of a cluster: containers and networks."""
     networks = engine.networks.list(filters={"label": f"{CLUSTER_LABEL}={cluster}"})

@@ -19,9 +19,10 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from components import local_cluster
+from components import dynamic_provider, local_cluster
 from components.dynamic_provider import EngineError
 from components.local_cluster import LocalClusterProvider
+from talos import docker_nodes
 from talos.cluster_spec import ClusterSpec
 from talos.errors import SpecError, TakenError, TalosError
 from talos.mirror import Mirror
@@ -50,6 +51,14 @@ OWN = {
     "users": [{"name": "me", "user": {"token": "t"}}],
     "current-context": "prod",
 }
+
+VIRTUAL_STATE = """\
+clusterinfo:
+  network: {name: demo, cidrs: [10.5.0.0/24], gatewayaddrs: [10.5.0.1]}
+  nodes:
+    - {name: demo-worker-1, type: worker, ips: [10.5.0.3]}
+    - {name: demo-controlplane-1, type: controlplane, ips: [10.5.0.2]}
+"""
 
 ORIGINAL_FORMAT_EXC = traceback.format_exc
 
@@ -113,6 +122,7 @@ class Bench:
                 "talosctl": self.talosctl.path,
                 "timeoutS": 60,
                 "mergeKubeconfig": False,
+                "onLostNodes": "keep",
                 **changed,
             }
         )
@@ -192,12 +202,17 @@ def test_what_is_not_known_yet_is_not_checked(bench: Bench) -> None:
 # What has changed
 
 
+def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the provider believe in what the state says, without a look at the engine."""
+    monkeypatch.setenv(dynamic_provider.SIMULATE, "1")
+
+
 def differs(bench: Bench, olds: Mapping[str, Any], **changed: Any) -> dynamic.DiffResult:
     return bench.provider.diff("demo", olds, {**bench.props(), **through_pulumi(changed)})
 
 
 def in_state(bench: Bench, **more: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {"nodes": [], "kubernetesEndpoint": "", "command": "c", "problems": []}
+    made: dict[str, Any] = {"nodes": [], "kubernetesEndpoint": "", "command": "c"}
     return {**bench.props(), **made, **more}
 
 
@@ -232,7 +247,12 @@ def test_what_reaches_the_nodes_replaces_the_cluster_after_it_is_gone(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("talosctl", "/another"), ("timeoutS", 120), ("mergeKubeconfig", True)],
+    [
+        ("talosctl", "/another"),
+        ("timeoutS", 120),
+        ("mergeKubeconfig", True),
+        ("onLostNodes", "replace"),
+    ],
 )
 def test_what_reaches_no_node_is_taken_over(bench: Bench, key: str, value: Any) -> None:
     diff = differs(bench, in_state(bench), **{key: value})
@@ -247,21 +267,166 @@ def test_every_property_that_goes_in_is_compared(bench: Bench) -> None:
 
 
 def test_all_that_replaces_it_is_told(bench: Bench) -> None:
-    olds = in_state(bench, problems=["demo-worker-1 is exited, not running"])
+    diff = differs(bench, in_state(bench), mirrors={}, folder="/elsewhere", talosctl="/another")
 
-    diff = differs(bench, olds, mirrors={}, folder="/elsewhere", talosctl="/another")
-
-    assert diff.replaces == ["folder", "mirrors", "problems"]
+    assert diff.replaces == ["folder", "mirrors"]
 
 
-def test_a_lost_node_replaces_the_cluster(bench: Bench) -> None:
+# What has become of it on the engine
+
+
+def test_what_runs_is_as_it_was(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    state = bench.create()
+    capsys.readouterr()
+
+    assert differs(bench, state).changes is False
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("is_refreshed", [False, True])
+@pytest.mark.parametrize(
+    "stopped", [["demo-worker-1"], ["demo-controlplane-1", "demo-worker-1"]], ids=["one", "all"]
+)
+def test_nodes_that_have_stopped_are_an_update_and_no_replacement(
+    bench: Bench, capsys: pytest.CaptureFixture[str], stopped: list[str], *, is_refreshed: bool
+) -> None:
+    state = bench.create()
+    for name in stopped:
+        bench.engine.stop_node(name)
+    state = bench.read(state) if is_refreshed else state
+    capsys.readouterr()
+
+    diff = differs(bench, state)
+
+    assert (diff.changes, diff.replaces) == (True, [])
+    assert capsys.readouterr().out.splitlines() == [
+        f"demo: the node {name} has stopped (exited); `pulumi up` starts it" for name in stopped
+    ]
+
+
+def test_problems_that_an_earlier_version_noted_do_not_count(bench: Bench) -> None:
+    state = {**bench.create(), "problems": ["demo-worker-1 is exited, not running"]}
+
+    assert differs(bench, state).changes is False
+
+
+@pytest.mark.parametrize("is_refreshed", [False, True])
+def test_a_lost_node_is_told_and_the_others_are_kept(
+    bench: Bench, capsys: pytest.CaptureFixture[str], *, is_refreshed: bool
+) -> None:
     state = bench.create()
     bench.engine.remove_node("demo-worker-1")
+    state = bench.read(state) if is_refreshed else state
+    capsys.readouterr()
 
-    diff = differs(bench, bench.read(state))
+    diff = differs(bench, state)
 
-    assert diff.changes is True
-    assert diff.replaces == ["problems"]
+    assert (diff.changes, diff.replaces) == (False, [])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("demo: warning: demo-worker-1 is lost. The other nodes are left")
+    assert "set clusters.demo.onLostNodes to `replace`" in line
+
+
+@pytest.mark.parametrize("is_refreshed", [False, True])
+def test_a_lost_node_replaces_the_cluster_where_the_settings_say_so(
+    bench: Bench, capsys: pytest.CaptureFixture[str], *, is_refreshed: bool
+) -> None:
+    state = bench.create(onLostNodes="replace")
+    bench.engine.remove_node("demo-worker-1")
+    state = bench.read(state) if is_refreshed else state
+    capsys.readouterr()
+
+    diff = differs(bench, state, onLostNodes="replace")
+
+    assert (diff.changes, diff.replaces) == (True, ["nodes"])
+    assert diff.delete_before_replace is True
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "demo-worker-1 is lost. DATA LOSS: the whole cluster is replaced" in line
+    assert "etcd and the volumes of all nodes" in line
+
+
+def test_a_node_that_an_earlier_version_has_forgotten_is_told(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = bench.create()
+    bench.engine.remove_node("demo-worker-1")
+    state["nodes"] = [node for node in state["nodes"] if node["name"] != "demo-worker-1"]
+    capsys.readouterr()
+
+    assert differs(bench, state).changes is False
+    assert "warning: 0 of 1 worker nodes are there" in capsys.readouterr().out
+
+
+def test_refresh_of_a_state_from_before_there_was_the_setting_keeps_them(bench: Bench) -> None:
+    """Refresh has the inputs of the state compared, in which it is not."""
+    state = bench.create()
+    bench.engine.remove_node("demo-worker-1")
+    earlier = {key: value for key, value in state.items() if key != "onLostNodes"}
+
+    assert bench.provider.diff("demo", earlier, earlier).replaces == []
+
+
+def test_of_a_lost_and_a_stopped_node_the_stopped_one_is_started(bench: Bench) -> None:
+    state = bench.create()
+    bench.engine.remove_node("demo-worker-1")
+    bench.engine.stop_node("demo-controlplane-1")
+
+    diff = differs(bench, state)
+
+    assert (diff.changes, diff.replaces) == (True, [])
+
+
+def test_one_that_has_lost_all_nodes_has_nothing_more_to_lose(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = bench.create()
+    for name in ("demo-controlplane-1", "demo-worker-1"):
+        bench.engine.remove_node(name)
+
+    assert differs(bench, state).replaces == ["nodes"]
+    assert "all of its nodes are lost; it is created again" in capsys.readouterr().out
+
+
+def test_one_of_which_the_engine_has_nothing_may_be_on_another_engine(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = bench.create()
+    for path in bench.engine.folder.glob("*/*.json"):
+        path.unlink()
+
+    assert differs(bench, state).changes is False
+    assert "warning: this engine has nothing of it" in capsys.readouterr().out
+
+
+def test_a_simulated_one_is_believed_to_be_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated(monkeypatch)
+    state = bench.create()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+
+    assert differs(bench, state).changes is False
+    updated = bench.provider.update("demo", state, bench.props(timeoutS=120))
+    assert updated.outs == {**state, "timeoutS": 120}
+
+
+def test_virtual_machines_that_have_stopped_are_told_and_nothing_is_changed(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bench.places.state / "demo"
+    folder.mkdir(parents=True)
+    (folder / "state.yaml").write_text(VIRTUAL_STATE)
+    bench.places.command.write_text("talosctl cluster create qemu")
+    virtual = bench.props({"provisioner": "qemu"}, onLostNodes="replace")
+
+    diff = bench.provider.diff("demo", virtual, virtual)
+
+    assert (diff.changes, diff.replaces) == (False, [])
+    assert capsys.readouterr().out.splitlines() == [
+        f"demo: warning: the virtual machine {name} has stopped, and talosctl cannot start it "
+        "again; the cluster is left as it is"
+        for name in ("demo-controlplane-1", "demo-worker-1")
+    ]
 
 
 # Creating one
@@ -283,7 +448,6 @@ def test_a_cluster_is_created_and_its_state_tells_of_it(bench: Bench) -> None:
     assert (worker["name"], worker["address"]) == ("demo-worker-1", "10.5.0.3")
     assert created.outs["kubernetesEndpoint"] == "https://127.0.0.1:32771"
     assert f"{bench.talosctl.path} cluster create docker" in created.outs["command"]
-    assert created.outs["problems"] == []
     assert {key: created.outs[key] for key in bench.props()} == bench.props()
 
 
@@ -403,15 +567,27 @@ def test_reading_finds_it_as_it_was_made(bench: Bench) -> None:
     assert bench.read(state) == state
 
 
-def test_reading_tells_what_is_wrong_with_it(bench: Bench) -> None:
+def test_reading_tells_which_nodes_have_stopped(bench: Bench) -> None:
     state = bench.create()
-    bench.engine.add_node("demo", "demo-worker-1", status="exited", address="")
+    bench.engine.stop_node("demo-worker-1")
 
     found = bench.read(state)
 
-    assert found["problems"] == ["demo-worker-1 is exited, not running"]
     assert [node["status"] for node in found["nodes"]] == ["running", "exited"]
     assert found["command"] == state["command"]
+
+
+def test_a_node_that_is_lost_is_told_of_from_then_on(bench: Bench) -> None:
+    state = bench.create()
+    bench.engine.remove_node("demo-worker-1")
+
+    found = bench.read(state)
+
+    assert [(node["name"], node["status"]) for node in found["nodes"]] == [
+        ("demo-controlplane-1", "running"),
+        ("demo-worker-1", "lost"),
+    ]
+    assert bench.read(found) == found
 
 
 def test_one_that_has_vanished_is_no_more(bench: Bench) -> None:
@@ -444,6 +620,28 @@ def test_after_an_update_nothing_has_changed(bench: Bench) -> None:
     assert bench.provider.diff("demo", updated.outs, news).changes is False
 
 
+@pytest.mark.parametrize("is_refreshed", [False, True])
+def test_an_update_starts_what_has_stopped_and_then_nothing_differs(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_refreshed: bool,
+) -> None:
+    monkeypatch.setattr(docker_nodes, "STAYS_UP_S", 0.1)
+    before = bench.create()
+    bench.engine.stop_node("demo-worker-1")
+    state = bench.read(before) if is_refreshed else before
+    capsys.readouterr()
+
+    updated = bench.provider.update("demo", state, bench.props())
+
+    assert updated.outs == before
+    assert "demo: starting the stopped node demo-worker-1" in capsys.readouterr().out
+    assert bench.engine.removed == []
+    assert differs(bench, before).changes is False
+
+
 # Destroying one
 
 
@@ -452,6 +650,16 @@ def test_nothing_is_left_of_one_that_is_destroyed(bench: Bench) -> None:
 
     assert bench.engine.names == []
     assert list(bench.places.base.iterdir()) == []
+
+
+def test_nothing_is_left_of_one_that_has_stopped_and_is_destroyed(bench: Bench) -> None:
+    state = bench.create()
+    for name in ("demo-controlplane-1", "demo-worker-1"):
+        bench.engine.stop_node(name)
+
+    bench.provider.delete("demo", bench.read(state))
+
+    assert bench.engine.names == []
 
 
 def test_containers_are_destroyed_when_talosctl_is_gone(bench: Bench) -> None:

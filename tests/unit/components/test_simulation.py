@@ -47,7 +47,7 @@ def test_cluster_is_made_without_talosctl_engine_or_files(tmp_path: Path) -> Non
     made = LocalClusterProvider().create(props)
     assert made.id == "demo"
     assert made.outs is not None
-    assert (made.outs["nodes"], made.outs["problems"]) == ([], [])
+    assert (made.outs["nodes"], made.outs["command"]) == ([], "")
     assert LocalClusterProvider().diff("demo", made.outs, props).changes is False
     assert list(tmp_path.iterdir()) == []
 

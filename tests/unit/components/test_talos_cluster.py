@@ -96,6 +96,7 @@ def test_a_cluster_is_made_from_its_settings_and_the_mirrors_on_offer(*, preview
         "talosctl": "talosctl",
         "timeoutS": 90,
         "mergeKubeconfig": True,
+        "onLostNodes": "keep",
     }
 
 

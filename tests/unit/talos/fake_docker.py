@@ -27,6 +27,7 @@ class FakeDocker:
         self.folder = folder
         self.address = f"unix://{folder.parent}/docker.sock"
         self.removed: list[str] = []
+        self.started: list[str] = []
         for kind in ("containers", "networks"):
             (folder / kind).mkdir(parents=True)
 
@@ -39,6 +40,22 @@ class FakeDocker:
         """Add a network that has talosctl's labels."""
         made = network(cluster)
         (self.folder / "networks" / f"{made['Id']}.json").write_text(json.dumps(made))
+
+    def stop_node(self, name: str, status: str = "exited") -> None:
+        """Stop a node, which loses its address as long as it does not run."""
+        self.change_node(name, status=status, address="")
+
+    def change_node(self, name: str, *, status: str, address: str) -> None:
+        path = self.folder / "containers" / f"{name}.json"
+        node = json.loads(path.read_text())
+        node["State"]["Status"] = status
+        (network,) = node["NetworkSettings"]["Networks"].values()
+        network["IPAddress"] = address
+        path.write_text(json.dumps(node))
+
+    def refuse(self, name: str, how: str) -> None:
+        """From now on a node cannot be started (`refuses`), or ends at once (`ends`)."""
+        (self.folder / f"{name}.{how}").touch()
 
     def remove_node(self, name: str) -> None:
         (self.folder / "containers" / f"{name}.json").unlink()
@@ -71,7 +88,9 @@ def container(
         "State": {"Status": status},
         "NetworkSettings": {
             "Ports": {**bindings, "10250/tcp": None},
-            "Networks": {cluster: {"IPAddress": address}},
+            "Networks": {
+                cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}},
+            },
         },
     }
 
@@ -144,6 +163,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.engine.removed.append(f"{name}{with_volumes}")
             self._answer(204, None)
 
+    def do_POST(self) -> None:
+        folder, name, what, _ = self._asked()
+        assert what in {"start", "unpause"}
+        if (self.engine.folder / f"{name}.refuses").exists():
+            self._answer(500, {"message": f"{name}: address already in use"})
+            return
+        self.engine.started.append(f"{name} ({what})")
+        (network,) = json.loads((folder / f"{name}.json").read_text())["NetworkSettings"][
+            "Networks"
+        ].values()
+        ends = (self.engine.folder / f"{name}.ends").exists()
+        address = "" if ends else network["IPAMConfig"]["IPv4Address"]
+        self.engine.change_node(name, status="exited" if ends else "running", address=address)
+        self._answer(204, None)
+
     def _asked(self) -> tuple[Any, ...]:
         """The folder of the kind of thing that is asked for, further words, and the query."""
         parts = urlsplit(self.path)
@@ -162,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if content:
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

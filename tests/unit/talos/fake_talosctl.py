@@ -52,6 +52,9 @@ def step(which):
     elif which == "kubeconfig":
         assert ":" not in os.environ["KUBECONFIG"]
         write(os.environ["KUBECONFIG"], {kubeconfig!r})
+    elif which == "stop":
+        node = {nodes}["worker"]
+        make("containers", node | {{"State": {{"Status": "exited"}}}})
     elif which == "hang":
         time.sleep(60)
     elif which == "fail":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from talos import cluster
+from talos import cluster, docker_nodes
 from talos.cluster import Observed
 from talos.cluster_spec import ClusterSpec, Provisioner
 from talos.errors import CommandError, TakenError, TalosError, UnsupportedError
@@ -62,6 +62,9 @@ class Bench:
 
     def read(self) -> Observed | None:
         return cluster.read(self.spec, self.places, engine=self.client)
+
+    def start(self) -> Observed | None:
+        return cluster.start(self.spec, self.places, engine=self.client, runner=self.runner)
 
     def destroy(self) -> None:
         cluster.destroy(
@@ -222,6 +225,93 @@ def test_what_talosctl_cannot_do_is_an_error_before_anything_is_touched(bench: B
     assert not bench.places.base.exists()
 
 
+# Starting one that has stopped
+
+
+@pytest.fixture
+def stays_up_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(docker_nodes, "STAYS_UP_S", 0.3)
+    monkeypatch.setattr(docker_nodes, "POLL_S", 0.02)
+    return docker_nodes.STAYS_UP_S
+
+
+@pytest.mark.usefixtures("stays_up_s")
+def test_nodes_that_have_stopped_are_started_the_control_plane_first(bench: Bench) -> None:
+    before = bench.create()
+    bench.engine.add_node("demo", "demo-a-worker-2", address="10.5.0.4")
+    for name in ("demo-a-worker-2", "demo-controlplane-1", "demo-worker-1"):
+        bench.engine.stop_node(name)
+    bench.lines.clear()
+
+    after = bench.start()
+
+    order = ["demo-controlplane-1", "demo-a-worker-2", "demo-worker-1"]
+    assert bench.engine.started == [f"{name} (start)" for name in order]
+    assert bench.lines == [f"starting the stopped node {name}" for name in order]
+    assert after is not None
+    assert [node for node in after.nodes if node in before.nodes] == list(before.nodes)
+    assert bench.engine.removed == []
+
+
+@pytest.mark.usefixtures("stays_up_s")
+def test_only_nodes_that_have_stopped_are_started(bench: Bench) -> None:
+    bench.create()
+    bench.engine.stop_node("demo-worker-1", "paused")
+    bench.start()
+    bench.start()
+
+    assert bench.engine.started == ["demo-worker-1 (unpause)"]
+
+
+def test_one_that_is_gone_is_not_started(bench: Bench) -> None:
+    assert bench.start() is None
+
+
+@pytest.mark.usefixtures("stays_up_s")
+def test_a_node_that_does_not_stay_up_is_an_error_that_says_where_to_look(bench: Bench) -> None:
+    bench.create()
+    bench.engine.stop_node("demo-worker-1")
+    bench.engine.refuse("demo-worker-1", "ends")
+
+    with pytest.raises(
+        TalosError,
+        match=r"demo-worker-1 was started and does not stay up \(exited\); see `docker logs demo-",
+    ):
+        bench.start()
+
+
+@pytest.mark.usefixtures("stays_up_s")
+def test_a_node_that_cannot_be_started_does_not_keep_the_others_down(bench: Bench) -> None:
+    bench.create()
+    for name in ("demo-controlplane-1", "demo-worker-1"):
+        bench.engine.stop_node(name)
+    bench.engine.refuse("demo-controlplane-1", "refuses")
+
+    with pytest.raises(
+        TalosError, match=r"demo-controlplane-1 cannot be started: .*address already in use"
+    ):
+        bench.start()
+    assert bench.engine.started == ["demo-worker-1 (start)"]
+
+
+@pytest.mark.usefixtures("stays_up_s")
+def test_creating_one_that_has_stopped_starts_it(bench: Bench) -> None:
+    first = bench.create()
+    bench.engine.stop_node("demo-worker-1")
+
+    assert bench.create() == first
+    assert created_once(bench)
+    assert bench.engine.started == ["demo-worker-1 (start)"]
+
+
+def test_a_node_that_ends_while_it_is_created_is_a_failure(bench: Bench) -> None:
+    bench.talosctl.does(*STEPS, "stop")
+    with pytest.raises(TalosError, match="created the cluster demo, but demo-worker-1 is exited"):
+        bench.create()
+
+    assert bench.engine.names == []
+
+
 # A creation that fails
 
 
@@ -369,13 +459,15 @@ def test_a_node_that_is_missing_is_found(bench: Bench) -> None:
     assert observed.problems == ("0 of 1 worker nodes are there",)
 
 
-def test_a_node_that_does_not_run_is_found(bench: Bench) -> None:
+@pytest.mark.parametrize("status", ["exited", "created", "paused", "dead"])
+def test_a_node_that_has_stopped_is_there_and_nothing_is_wrong(bench: Bench, status: str) -> None:
     bench.create()
-    bench.engine.add_node("demo", "demo-worker-1", status="exited", address="")
+    bench.engine.stop_node("demo-worker-1", status)
 
     observed = bench.read()
     assert observed is not None
-    assert observed.problems == ("demo-worker-1 is exited, not running",)
+    assert [node.name for node in observed.stopped] == ["demo-worker-1"]
+    assert observed.problems == ()
 
 
 def test_a_cluster_that_vanished_is_found(bench: Bench) -> None:
@@ -481,6 +573,18 @@ def test_virtual_machines_are_read_from_talosctls_notes(virtual: Bench) -> None:
         virtual.create()
     assert [arguments[1] for arguments, _ in virtual.talosctl.calls] == ["create", "destroy"]
     assert virtual.left == ["demo.log"]
+
+
+def test_virtual_machines_that_have_stopped_are_left_as_they_are(virtual: Bench) -> None:
+    state = virtual.places.state / "demo"
+    state.mkdir(parents=True)
+    (state / "state.yaml").write_text(STATE_YAML)
+
+    observed = virtual.start()
+
+    assert observed is not None
+    assert [node.name for node in observed.stopped] == ["demo-controlplane-1", "demo-worker-1"]
+    assert virtual.lines == []
 
 
 def test_virtual_machines_that_run(virtual: Bench) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from docker import DockerClient
 
 from components import dynamic_provider
-from registry import lock, platforms, processes, reference, storage
+from registry import lock, platforms, processes, reference, storage, storages
 from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
 from registry.place import SCHEME, Keys, Place
@@ -40,14 +40,14 @@ def warmed(props: Properties) -> dict[str, Any]:
         return {**props, "digests": _made_up(props["images"]), "missing": {}}
     outcomes: list[Warmed | NotWarmed] = []
     # A blob that repositories share is linked through the storage, and fetched once.
-    with _storages(props, _shared_registries(props), writable=True) as storages:
+    with _storages(props, _shared_registries(props), writable=True) as writable:
         for node, texts in _by_platform(props["images"]).items():
             outcomes += asyncio.run(
                 warm(
                     texts,
                     _endpoints(props),
                     platforms.parse(node),
-                    storages=storages,
+                    storages=writable,
                     on_progress=_Reporter(len(texts)),
                 )
             )
@@ -77,9 +77,9 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
     with dynamic_provider.engine() as engine, _alone(props):
         for host in _by_registry(images):
             held = _storage(engine, props, host)
-            if damages := list(storage.damages(held.read())):
+            if damages := storages.confirmed(held, list(storage.damages(held.read()))):
                 with processes.forgetting(engine, props["caches"][host]["name"]):
-                    held.remove([folder for damage in damages for folder in damage.folders])
+                    storages.remove_damaged(held, damages)
 
 
 def missing(props: Properties) -> Mapping[str, str]:
@@ -87,17 +87,17 @@ def missing(props: Properties) -> Mapping[str, str]:
     lost: dict[str, str] = {}
     for host, images in _by_registry(props["images"]).items():
         try:
-            with _storages(props, [host], writable=False) as storages:
-                lost |= _unproved(images, storages)
+            with _storages(props, [host], writable=False) as served:
+                lost |= _unproved(images, served)
         except ThrowawayError as error:
             # Its volume is gone, say: `up` makes it again, and has to find that it is empty.
             lost |= dict.fromkeys(images, str(error))
     return lost
 
 
-def _unproved(images: Mapping[str, str], storages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _unproved(images: Mapping[str, str], served: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for node, texts in _by_platform(images).items():
-        for outcome in asyncio.run(verify(texts, storages, platforms.parse(node))):
+        for outcome in asyncio.run(verify(texts, served, platforms.parse(node))):
             if outcome.errors:
                 yield outcome.text, "; ".join(map(str, outcome.errors))
 

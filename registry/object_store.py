@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ def read(
     store: "ObjectStore",
     on_piece: OnPiece = ignore,
     *,
+    folders: Iterable[str] = ("",),
     unfinished: Iterable[Upload] = (),
     in_turn: bool = False,
     trusting: bool = False,
@@ -74,6 +76,7 @@ def read(
     Args:
         store: the objects of a cache.
         on_piece: is given all content, by one thread at a time.
+        folders: what is read; all where they are left out.
         unfinished: uploads that are no objects yet.
         in_turn: whether all pieces of one content have to come one after the other; else several
             contents are read at once.
@@ -99,7 +102,7 @@ def read(
         _explained("read"),
         ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE) as pool,
     ):
-        for _ in pool.map(take, _entries(store)):
+        for _ in pool.map(take, chain.from_iterable(_entries(store, one) for one in folders)):
             pass
     return reading.storage(unfinished)
 
@@ -142,18 +145,18 @@ def remove(store: "ObjectStore", folders: Sequence[str]) -> None:
             obstore.delete(store, paths[start : start + DELETED_AT_ONCE])
 
 
-def _listed(store: "ObjectStore") -> Iterator["ObjectMeta"]:
-    for page in obstore.list(store):
+def _listed(store: "ObjectStore", below: str = "") -> Iterator["ObjectMeta"]:
+    for page in obstore.list(store, below or None):
         yield from page
 
 
-def _entries(store: "ObjectStore") -> Iterator[Entry]:
-    """The objects, and once each the folders that they stand for."""
+def _entries(store: "ObjectStore", below: str) -> Iterator[Entry]:
+    """The objects below a folder, and once each the folders that they stand for."""
     seen: set[str] = set()
-    for found in _listed(store):
+    for found in _listed(store, below):
         path, modified = found["path"], int(found["last_modified"].timestamp())
         for folder in _above(path):
-            if folder not in seen:
+            if folder not in seen and folder.startswith(below):
                 seen.add(folder)
                 yield Entry(folder, 0, modified, None)
         yield Entry(path, found["size"], modified, _content(store, path))

@@ -157,7 +157,7 @@ def test_content_that_nothing_refers_to_goes_along() -> None:
     making.image("team/app", "1", OWN)
     loose = making.loose(b"left by an upload")
 
-    assert retention.prune(making.stored, []).blobs == (loose,)
+    assert set(retention.prune(making.stored, []).blobs) == {loose}
 
 
 @pytest.mark.parametrize(

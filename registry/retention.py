@@ -109,9 +109,7 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
             folders += [f"{base}/{part}" for part in ("_manifests", "_layers", "_uploads")]
         else:
             folders += [link.folder for link in goes]
-    blobs = {
-        digest: blob.size for digest, blob in storage.blobs.items() if digest not in linked
-    }
+    blobs = {digest: blob.size for digest, blob in storage.blobs.items() if digest not in linked}
     return Pruning(tuple(dropped), blobs, (*folders, *map(blob_folder, blobs)))
 
 

@@ -74,7 +74,7 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
         props: the properties of the resource.
         images: those that `missing` has found.
     """
-    with dynamic_provider.engine() as engine, _alone(props):
+    with dynamic_provider.engine() as engine, _alone(engine, props):
         for host in _by_registry(images):
             held = _storage(engine, props, host)
             if damages := storages.confirmed(held, list(storage.damages(held.read()))):
@@ -107,7 +107,7 @@ def _storages(
     props: Properties, registries: Iterable[str], *, writable: bool
 ) -> Iterator[Mapping[str, str]]:
     """The URL of a throw-away registry on the storage of each cache, by registry host."""
-    with dynamic_provider.engine() as engine, _alone(props), ExitStack() as running:
+    with dynamic_provider.engine() as engine, _alone(engine, props), ExitStack() as running:
         yield {
             host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
             for host in registries
@@ -133,10 +133,10 @@ def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage
     return InStore(engine, place, Keys(keys["access"], keys["secret"]), image)
 
 
-def _alone(props: Properties) -> AbstractContextManager[None]:
+def _alone(engine: DockerClient, props: Properties) -> AbstractContextManager[None]:
     """Hold the storages of the stack against `cachectl`, and against other runs."""
     waiting = f"waiting for another process that works on the caches of {props['stack']}"
-    return lock.held(props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
+    return lock.held(engine, props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
 
 
 def _endpoints(props: Properties) -> Endpoints:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 import obstore
@@ -85,10 +85,12 @@ def read(
     Raises:
         StoreError: it cannot be read.
     """
-    lock = Lock()
+    lock, ended = Lock(), Event()
 
     def one_by_one(digest: str, size: int, piece: bytes) -> None:
         with lock:
+            if ended.is_set():
+                raise StoreError("reading was given up")
             on_piece(digest, size, piece)
 
     reading = Reading(one_by_one, trusting=trusting)
@@ -98,12 +100,15 @@ def read(
         with suppress(FileNotFoundError):
             reading.take(entry)
 
-    with (
-        _explained("read"),
-        ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE) as pool,
-    ):
-        for _ in pool.map(take, chain.from_iterable(_entries(store, one) for one in folders)):
-            pass
+    pool = ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE)
+    try:
+        with _explained("read"):
+            for _ in pool.map(take, chain.from_iterable(_entries(store, one) for one in folders)):
+                pass
+    finally:
+        # After an error or an interruption, nobody waits for what is on its way.
+        ended.set()
+        pool.shutdown(wait=False, cancel_futures=True)
     return reading.storage(unfinished)
 
 

@@ -17,7 +17,7 @@ from docker.models.containers import Container
 
 from registry import throwaway
 from registry.errors import RegistryError
-from registry.throwaway import LABEL, STORAGE_FOLDER
+from registry.throwaway import STORAGE_FOLDER
 
 # One is removed when it has done its work; this is for one whose maker was killed.
 LIVES_S = 3600
@@ -183,18 +183,15 @@ def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
     try:
         # Else the engine would make an empty one.
         engine.volumes.get(name)
-        throwaway.remove_leftovers(engine, name)
-        container = engine.containers.create(
+        container = throwaway.create(
+            engine,
             image,
-            ["sleep", str(LIVES_S)],
+            name,
+            command=["sleep", str(LIVES_S)],
             entrypoint=["busybox"],
             user="0:0",
-            labels={LABEL: name},
             volumes={name: {"bind": STORAGE_FOLDER, "mode": "rw"}},
             network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
         )
     except (DockerException, OSError) as error:
         raise VolumeError(f"cannot mount the volume {name}: {error}") from error

@@ -69,7 +69,11 @@ def status(
         found = stack.find(client, stack_name)
         held = list(found.caches.values())
         insides = dict(
-            zip(found.caches, caches.at_once(lambda one: _inside(client, one), held), strict=True)
+            zip(
+                found.caches,
+                caches.at_once(client, lambda one: _inside(client, one), held),
+                strict=True,
+            )
         )
     remotes = {cache.registry: cache.remote_url for cache in held if cache.remote_url is not None}
     reachable = asyncio.run(upstream.reachable(remotes))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -25,6 +24,7 @@ OK, NOT_ALL_THERE = 0, 3
 LARGE = (40_000_000, 40_000_000)
 SMALL = (20_000, 20_000)
 IMAGES = 20
+PULLED_EVERY_S = 0.2
 # A cache writes what a client has all of a moment later.
 WRITTEN_WITHIN_S = 2.0
 
@@ -76,6 +76,7 @@ class Pulls:
             try:
                 http_pull.pull(endpoint, self.ahead[0])
                 self.done[self.ahead.pop(0)] = time.time()
+                ended.wait(PULLED_EVERY_S)
             except httpx2.HTTPError:
                 # The cache is stopped for a repair.
                 time.sleep(0.2)
@@ -84,9 +85,9 @@ class Pulls:
 
 
 @contextmanager
-def pulling(busy: Busy) -> Iterator[Pulls]:
+def pulling(busy: Busy, images: int = IMAGES) -> Iterator[Pulls]:
     """Pull new images until the end of the block."""
-    pulls = Pulls([warming.push(busy.upstream, SMALL)[0] for _ in range(IMAGES)])
+    pulls = Pulls([warming.push(busy.upstream, SMALL)[0] for _ in range(images)])
     ended = threading.Event()
     thread = threading.Thread(target=pulls.pull, args=(busy.endpoint, ended))
     thread.start()
@@ -171,14 +172,12 @@ def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanw
     code, said = busy.cache.exec_run(["busybox", "truncate", "-s", "10", path])
     assert code == 0, said
 
-    with pulling(busy) as pulls:
+    with pulling(busy, 5 * IMAGES) as pulls:
         found = busy.stack.refresh()
         healed = busy.stack.up()
         stopped = stopped_at(busy.cache)
-        again = busy.stack.refresh()
 
     assert (found.get("update"), healed.get("update")) == (1, 1)
-    assert "update" not in again
     assert pulls.damaged == []
     written = [
         image
@@ -186,4 +185,4 @@ def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanw
         if not stopped - WRITTEN_WITHIN_S < done < stopped
     ]
     served = served_alone(busy, [pushed, *written])
-    assert len(served) > IMAGES / 3
+    assert len(served) > IMAGES / 2

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from registry import interruptible
 from registry.errors import RegistryError
 from registry.place import Keys, Place
 from registry.storage import Entry, OnPiece, Reading, Storage, Upload, ignore, tags_in
@@ -103,7 +105,8 @@ def read(
     pool = ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE)
     try:
         with _explained("read"):
-            for _ in pool.map(take, chain.from_iterable(_entries(store, one) for one in folders)):
+            entries = chain.from_iterable(_entries(store, one) for one in folders)
+            for _ in interruptible.call(lambda: pool.map(take, entries)):
                 pass
     finally:
         # After an error or an interruption, nobody waits for what is on its way.
@@ -119,7 +122,7 @@ def tags(store: "ObjectStore") -> list[tuple[str, str]]:
         StoreError: it cannot be listed.
     """
     with _explained("list"):
-        return tags_in(one["path"] for one in _listed(store))
+        return interruptible.call(lambda: tags_in(one["path"] for one in _listed(store)))
 
 
 def size(store: "ObjectStore") -> int:
@@ -129,7 +132,7 @@ def size(store: "ObjectStore") -> int:
         StoreError: it cannot be listed.
     """
     with _explained("list"):
-        return sum(one["size"] for one in _listed(store))
+        return interruptible.call(lambda: sum(one["size"] for one in _listed(store)))
 
 
 def remove(store: "ObjectStore", folders: Sequence[str]) -> None:
@@ -138,16 +141,22 @@ def remove(store: "ObjectStore", folders: Sequence[str]) -> None:
     Raises:
         StoreError: one cannot be removed.
     """
-    order = {folder: number for number, folder in enumerate(folders)}
     with _explained("change"):
-        doomed = [
-            (order[folder], one["path"])
-            for one in _listed(store)
-            if (folder := next((above for above in _above(one["path"]) if above in order), None))
-        ]
-        paths = [path for _, path in sorted(doomed)]
+        paths = interruptible.call(lambda: _below(store, folders))
         for start in range(0, len(paths), DELETED_AT_ONCE):
-            obstore.delete(store, paths[start : start + DELETED_AT_ONCE])
+            some = paths[start : start + DELETED_AT_ONCE]
+            interruptible.call(partial(obstore.delete, store, some))
+
+
+def _below(store: "ObjectStore", folders: Sequence[str]) -> list[str]:
+    """The objects below folders, one folder after the other."""
+    order = {folder: number for number, folder in enumerate(folders)}
+    found = [
+        (order[folder], one["path"])
+        for one in _listed(store)
+        if (folder := next((above for above in _above(one["path"]) if above in order), None))
+    ]
+    return [path for _, path in sorted(found)]
 
 
 def _listed(store: "ObjectStore", below: str = "") -> Iterator["ObjectMeta"]:

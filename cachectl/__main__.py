@@ -1,11 +1,12 @@
 """The entry point: `cachectl`, or `python -m cachectl`."""
 
+import os
 import signal
 import sys
 import tomllib
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from docker.errors import DockerException
@@ -68,7 +69,7 @@ def main() -> None:
         _run()
     except KeyboardInterrupt:
         # A second one, which came as the first was being dealt with.
-        sys.exit(ExitCode.INTERRUPTED)
+        _end(ExitCode.INTERRUPTED)
 
 
 def _run() -> None:
@@ -86,13 +87,26 @@ def _run() -> None:
             raise
         # Who is impatient presses Ctrl-C twice.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        code, message = ExitCode.INTERRUPTED, "interrupted"
+        console.say("cachectl: interrupted")
+        _end(ExitCode.INTERRUPTED)
     console.say(f"cachectl: {message}")
     sys.exit(code)
 
 
+def _end(code: ExitCode) -> NoReturn:
+    """End at once: a thread that asks somebody who does not answer would be waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End as Ctrl-C does, so that what was started for a while is removed."""
+    # Whoever says it twice does not mean that less is to be removed.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As it is for what a script runs in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 

@@ -1,17 +1,20 @@
 """Working with several caches at once."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from docker import DockerClient
 
 from cachectl import console, s3_keys
 from cachectl.stack import Cache, Stack
-from registry import lock, reference
+from registry import lock, processes, reference, throwaway
+from registry.errors import RegistryError
 from registry.place import Place
 from registry.platforms import Platform
 from registry.storages import CacheStorage, InStore, InVolume
@@ -20,6 +23,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_ONCE = 8
+# Of an interruption; what goes on after that, such as a command in a cache, changes nothing.
+GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
 
 
 def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
@@ -44,10 +49,18 @@ def in_store(client: DockerClient, cache: Cache, place: Place) -> InStore:
     return InStore(client, place, s3_keys.find(os.environ, Path.home()), cache.image)
 
 
-def alone(stack: Stack) -> AbstractContextManager[None]:
-    """Keep other processes away from the storages of a stack; waits for one that is at work."""
+@contextmanager
+def alone(stack: Stack) -> Iterator[None]:
+    """Keep other processes away from the storages of a stack; waits for one that is at work.
+
+    What was killed at its work may have left a cache stopped, which is started again.
+    """
     waiting = f"another process is at work on the stack {stack.name}; waiting for its end"
-    return lock.held(stack.name, lambda: console.say(waiting))
+    with lock.held(stack.engine, stack.name, lambda: console.say(waiting)):
+        for cache in stack.caches.values():
+            if not cache.is_service:
+                _start_again(stack.engine, cache)
+        yield
 
 
 @contextmanager
@@ -65,7 +78,10 @@ def serving(
             storage = storage_of(client, cache)
             return cache.registry, registries.enter_context(storage.serving(writable=writable))
 
-        yield dict(at_once(serve, list(caches)))
+        try:
+            yield dict(at_once(client, serve, list(caches)))
+        finally:
+            throwaway.remove_own(client)
 
 
 def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, ...]:
@@ -75,7 +91,7 @@ def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, .
         stored = storage_of(client, cache).tags()
         return [f"{cache.registry}/{repository}:{tag}" for repository, tag in stored]
 
-    return tuple(text for texts in at_once(tags, list(caches)) for text in texts)
+    return tuple(text for texts in at_once(client, tags, list(caches)) for text in texts)
 
 
 def of_images(caches: Mapping[str, Cache], texts: Iterable[str]) -> list[Cache]:
@@ -90,7 +106,38 @@ def platform_of(client: DockerClient) -> Platform:
     return Platform(version["Os"], version["Arch"])
 
 
-def at_once(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Do the same with each, all at once; the results in order."""
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        return list(pool.map(work, items))
+def at_once(
+    client: DockerClient, work: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """Do the same with each, all at once; the results in order.
+
+    An interruption takes away what the work has started on the engine, so that it ends.
+    """
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+    working = [pool.submit(work, item) for item in items]
+    try:
+        futures.wait(working)
+    except KeyboardInterrupt:
+        _give_up(client, working)
+        raise
+    finally:
+        pool.shutdown(wait=False)
+    return [one.result() for one in working]
+
+
+def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
+    """Take away from work what it has started, until it has ended or does something else."""
+    left = {one for one in working if not one.cancel()}
+    until = time.monotonic() + GIVEN_UP_WITHIN_S
+    while left and time.monotonic() < until:
+        throwaway.remove_own(client)
+        left = futures.wait(left, timeout=GIVEN_UP_EVERY_S).not_done
+
+
+def _start_again(client: DockerClient, cache: Cache) -> None:
+    try:
+        if processes.start_again(client, cache.name):
+            console.say(f"{cache.registry}: its cache was stopped, and runs again")
+    except RegistryError as error:
+        # What is stored can be worked with all the same.
+        console.say(f"{cache.registry}: {error}")

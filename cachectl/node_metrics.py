@@ -27,21 +27,17 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
     found = _addresses(services.tasks(client, cache.name))
     if not found:
         return None
-    label = f"{cache.name} metrics"
-    throwaway.remove_leftovers(client, label)
     # Its log, and not what it would print to us: an engine that is busy may lose some of that.
-    container = client.containers.run(
+    container = throwaway.create(
+        client,
         cache.image,
-        ["; ".join(f"{ASK} {_url(one)}" for one in found)],
+        f"{cache.name} metrics",
+        command=["; ".join(f"{ASK} {_url(one)}" for one in found)],
         entrypoint=["busybox", "sh", "-c"],
-        detach=True,
-        labels={throwaway.LABEL: label},
         network=next(iter(found.values())),
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
     )
     try:
+        container.start()
         container.wait()
         return read_metrics(container.logs(stdout=True, stderr=False).decode())
     finally:

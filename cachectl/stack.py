@@ -16,7 +16,7 @@ from cachectl import s3_keys, services
 from cachectl.errors import CachectlError, UsageError
 from cachectl.services import Service
 from components import labels
-from registry import processes
+from registry import processes, throwaway
 from registry.endpoints import Endpoint, Endpoints
 from registry.place import Place, place_in
 from registry.throwaway import PORT, STORAGE_FOLDER
@@ -69,10 +69,12 @@ class Stack:
     Attributes:
         name: its name.
         caches: by registry host.
+        engine: the engine that has it.
     """
 
     name: str
     caches: Mapping[str, Cache]
+    engine: DockerClient
 
     def endpoints(self, reader: Reader | None = None) -> Endpoints:
         """Each cache as this machine reaches it, by registry host.
@@ -116,6 +118,10 @@ def engine() -> Iterator[DockerClient]:
         ) from error
     try:
         yield client
+    except KeyboardInterrupt:
+        # Whatever it was that was interrupted.
+        throwaway.remove_own(client)
+        raise
     finally:
         client.close()
 
@@ -146,7 +152,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
         up = ", ".join(sorted(stacks)) or "none"
         raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
     caches = sorted(stacks[name], key=lambda cache: cache.registry)
-    return Stack(name, {cache.registry: cache for cache in caches})
+    return Stack(name, {cache.registry: cache for cache in caches}, client)
 
 
 def _cache(container: Container) -> Cache | None:

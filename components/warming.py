@@ -11,7 +11,7 @@ from typing import Any
 from docker import DockerClient
 
 from components import dynamic_provider
-from registry import lock, platforms, processes, reference, storage
+from registry import lock, platforms, processes, reference, storage, storages
 from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
 from registry.place import SCHEME, Keys, Place
@@ -40,14 +40,14 @@ def warmed(props: Properties) -> dict[str, Any]:
         return {**props, "digests": _made_up(props["images"]), "missing": {}}
     outcomes: list[Warmed | NotWarmed] = []
     # A blob that repositories share is linked through the storage, and fetched once.
-    with _storages(props, _shared_registries(props), writable=True) as storages:
+    with _storages(props, _shared_registries(props), writable=True) as writable:
         for node, texts in _by_platform(props["images"]).items():
             outcomes += asyncio.run(
                 warm(
                     texts,
                     _endpoints(props),
                     platforms.parse(node),
-                    storages=storages,
+                    storages=writable,
                     on_progress=_Reporter(len(texts)),
                 )
             )
@@ -74,12 +74,12 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
         props: the properties of the resource.
         images: those that `missing` has found.
     """
-    with dynamic_provider.engine() as engine, _alone(props):
+    with dynamic_provider.engine() as engine, _alone(engine, props):
         for host in _by_registry(images):
             held = _storage(engine, props, host)
-            if damages := list(storage.damages(held.read())):
+            if damages := storages.confirmed(held, list(storage.damages(held.read()))):
                 with processes.forgetting(engine, props["caches"][host]["name"]):
-                    held.remove([folder for damage in damages for folder in damage.folders])
+                    storages.remove_damaged(held, damages)
 
 
 def missing(props: Properties) -> Mapping[str, str]:
@@ -87,17 +87,17 @@ def missing(props: Properties) -> Mapping[str, str]:
     lost: dict[str, str] = {}
     for host, images in _by_registry(props["images"]).items():
         try:
-            with _storages(props, [host], writable=False) as storages:
-                lost |= _unproved(images, storages)
+            with _storages(props, [host], writable=False) as served:
+                lost |= _unproved(images, served)
         except ThrowawayError as error:
             # Its volume is gone, say: `up` makes it again, and has to find that it is empty.
             lost |= dict.fromkeys(images, str(error))
     return lost
 
 
-def _unproved(images: Mapping[str, str], storages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _unproved(images: Mapping[str, str], served: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for node, texts in _by_platform(images).items():
-        for outcome in asyncio.run(verify(texts, storages, platforms.parse(node))):
+        for outcome in asyncio.run(verify(texts, served, platforms.parse(node))):
             if outcome.errors:
                 yield outcome.text, "; ".join(map(str, outcome.errors))
 
@@ -107,7 +107,7 @@ def _storages(
     props: Properties, registries: Iterable[str], *, writable: bool
 ) -> Iterator[Mapping[str, str]]:
     """The URL of a throw-away registry on the storage of each cache, by registry host."""
-    with dynamic_provider.engine() as engine, _alone(props), ExitStack() as running:
+    with dynamic_provider.engine() as engine, _alone(engine, props), ExitStack() as running:
         yield {
             host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
             for host in registries
@@ -133,10 +133,10 @@ def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage
     return InStore(engine, place, Keys(keys["access"], keys["secret"]), image)
 
 
-def _alone(props: Properties) -> AbstractContextManager[None]:
+def _alone(engine: DockerClient, props: Properties) -> AbstractContextManager[None]:
     """Hold the storages of the stack against `cachectl`, and against other runs."""
     waiting = f"waiting for another process that works on the caches of {props['stack']}"
-    return lock.held(props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
+    return lock.held(engine, props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
 
 
 def _endpoints(props: Properties) -> Endpoints:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from threading import Lock
+from functools import partial
+from itertools import chain
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from registry import interruptible
 from registry.errors import RegistryError
 from registry.place import Keys, Place
 from registry.storage import Entry, OnPiece, Reading, Storage, Upload, ignore, tags_in
@@ -65,6 +68,7 @@ def read(
     store: "ObjectStore",
     on_piece: OnPiece = ignore,
     *,
+    folders: Iterable[str] = ("",),
     unfinished: Iterable[Upload] = (),
     in_turn: bool = False,
     trusting: bool = False,
@@ -74,6 +78,7 @@ def read(
     Args:
         store: the objects of a cache.
         on_piece: is given all content, by one thread at a time.
+        folders: what is read; all where they are left out.
         unfinished: uploads that are no objects yet.
         in_turn: whether all pieces of one content have to come one after the other; else several
             contents are read at once.
@@ -82,10 +87,12 @@ def read(
     Raises:
         StoreError: it cannot be read.
     """
-    lock = Lock()
+    lock, ended = Lock(), Event()
 
     def one_by_one(digest: str, size: int, piece: bytes) -> None:
         with lock:
+            if ended.is_set():
+                raise StoreError("reading was given up")
             on_piece(digest, size, piece)
 
     reading = Reading(one_by_one, trusting=trusting)
@@ -95,12 +102,16 @@ def read(
         with suppress(FileNotFoundError):
             reading.take(entry)
 
-    with (
-        _explained("read"),
-        ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE) as pool,
-    ):
-        for _ in pool.map(take, _entries(store)):
-            pass
+    pool = ThreadPoolExecutor(max_workers=1 if in_turn else AT_ONCE)
+    try:
+        with _explained("read"):
+            entries = chain.from_iterable(_entries(store, one) for one in folders)
+            for _ in interruptible.call(lambda: pool.map(take, entries)):
+                pass
+    finally:
+        # After an error or an interruption, nobody waits for what is on its way.
+        ended.set()
+        pool.shutdown(wait=False, cancel_futures=True)
     return reading.storage(unfinished)
 
 
@@ -111,7 +122,7 @@ def tags(store: "ObjectStore") -> list[tuple[str, str]]:
         StoreError: it cannot be listed.
     """
     with _explained("list"):
-        return tags_in(one["path"] for one in _listed(store))
+        return interruptible.call(lambda: tags_in(one["path"] for one in _listed(store)))
 
 
 def size(store: "ObjectStore") -> int:
@@ -121,7 +132,7 @@ def size(store: "ObjectStore") -> int:
         StoreError: it cannot be listed.
     """
     with _explained("list"):
-        return sum(one["size"] for one in _listed(store))
+        return interruptible.call(lambda: sum(one["size"] for one in _listed(store)))
 
 
 def remove(store: "ObjectStore", folders: Sequence[str]) -> None:
@@ -130,30 +141,36 @@ def remove(store: "ObjectStore", folders: Sequence[str]) -> None:
     Raises:
         StoreError: one cannot be removed.
     """
-    order = {folder: number for number, folder in enumerate(folders)}
     with _explained("change"):
-        doomed = [
-            (order[folder], one["path"])
-            for one in _listed(store)
-            if (folder := next((above for above in _above(one["path"]) if above in order), None))
-        ]
-        paths = [path for _, path in sorted(doomed)]
+        paths = interruptible.call(lambda: _below(store, folders))
         for start in range(0, len(paths), DELETED_AT_ONCE):
-            obstore.delete(store, paths[start : start + DELETED_AT_ONCE])
+            some = paths[start : start + DELETED_AT_ONCE]
+            interruptible.call(partial(obstore.delete, store, some))
 
 
-def _listed(store: "ObjectStore") -> Iterator["ObjectMeta"]:
-    for page in obstore.list(store):
+def _below(store: "ObjectStore", folders: Sequence[str]) -> list[str]:
+    """The objects below folders, one folder after the other."""
+    order = {folder: number for number, folder in enumerate(folders)}
+    found = [
+        (order[folder], one["path"])
+        for one in _listed(store)
+        if (folder := next((above for above in _above(one["path"]) if above in order), None))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def _listed(store: "ObjectStore", below: str = "") -> Iterator["ObjectMeta"]:
+    for page in obstore.list(store, below or None):
         yield from page
 
 
-def _entries(store: "ObjectStore") -> Iterator[Entry]:
-    """The objects, and once each the folders that they stand for."""
+def _entries(store: "ObjectStore", below: str) -> Iterator[Entry]:
+    """The objects below a folder, and once each the folders that they stand for."""
     seen: set[str] = set()
-    for found in _listed(store):
+    for found in _listed(store, below):
         path, modified = found["path"], int(found["last_modified"].timestamp())
         for folder in _above(path):
-            if folder not in seen:
+            if folder not in seen and folder.startswith(below):
                 seen.add(folder)
                 yield Entry(folder, 0, modified, None)
         yield Entry(path, found["size"], modified, _content(store, path))

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import NotFound
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from docker.models.services import Service
 
 from registry.errors import RegistryError
 
 HEALTHY = frozenset({"healthy", "running"})
+STOPPED = frozenset({"created", "exited", "dead"})
 HEALTHY_WITHIN_S = 60.0
 # Each node in its turn drains for up to a minute and starts anew.
 ROLLED_WITHIN_S = 600.0
@@ -76,6 +77,29 @@ def forgetting(engine: DockerClient, name: str) -> Iterator[None]:
         _roll(engine, process)
 
 
+def start_again(engine: DockerClient, name: str) -> bool:
+    """Start a cache that was stopped, and wait until it is healthy; whether that was needed.
+
+    A process that is killed while it is `forgetting` leaves its cache stopped.
+
+    Args:
+        engine: the engine.
+        name: the container of the cache, which nobody else is working on.
+
+    Raises:
+        ProcessError: there is no such container, or it does not run.
+    """
+    try:
+        container = engine.containers.get(name)
+        if container.status != "exited":
+            return False
+        container.start()
+    except DockerException as error:
+        raise ProcessError(f"{name} is stopped, and does not start: {error}") from error
+    _wait(container)
+    return True
+
+
 def health(container: Container) -> str:
     """What the health check of a container says, or its state where it does not run."""
     state = container.attrs["State"]
@@ -86,14 +110,19 @@ def health(container: Container) -> str:
 
 @contextmanager
 def _stopped(container: Container) -> Iterator[None]:
-    if container.status != "running":
+    if container.status in STOPPED:
         yield
         return
-    container.stop()
     try:
+        container.stop()
         yield
     finally:
-        container.start()
+        # It also ends a stop that we were interrupted in, and that the engine goes on with.
+        container.restart(timeout=0)
+    _wait(container)
+
+
+def _wait(container: Container) -> None:
     container.reload()
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     while health(container) not in HEALTHY:

@@ -42,15 +42,18 @@ class Pruning:
 
     Attributes:
         images: those that are given up.
-        blobs: the content that nothing which stays refers to.
-        freed: its size in bytes.
+        blobs: the content that nothing which stays refers to, and its sizes in bytes.
         folders: what to remove, in order: first what leads to content, then the content.
     """
 
     images: tuple[StoredImage, ...]
-    blobs: tuple[str, ...]
-    freed: int
+    blobs: Mapping[str, int]
     folders: tuple[str, ...]
+
+    @property
+    def freed(self) -> int:
+        """What the content takes, in bytes."""
+        return sum(self.blobs.values())
 
 
 def images(storage: Storage) -> tuple[StoredImage, ...]:
@@ -106,12 +109,28 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
             folders += [f"{base}/{part}" for part in ("_manifests", "_layers", "_uploads")]
         else:
             folders += [link.folder for link in goes]
-    blobs = tuple(digest for digest in storage.blobs if digest not in linked)
+    blobs = {digest: blob.size for digest, blob in storage.blobs.items() if digest not in linked}
+    return Pruning(tuple(dropped), blobs, (*folders, *map(blob_folder, blobs)))
+
+
+def agreed(pruning: Pruning, before: Pruning) -> Pruning:
+    """What goes by two readings of a storage, one after the other, that its cache goes on with.
+
+    What was written during one of them may look as if nothing led to it, and does not in both.
+
+    Args:
+        pruning: what goes by the second one.
+        before: what goes by the first one.
+    """
+    images = {(image.repository, image.tag, image.digest) for image in before.images}
     return Pruning(
-        tuple(dropped),
-        blobs,
-        sum(storage.blobs[digest].size for digest in blobs),
-        (*folders, *map(blob_folder, blobs)),
+        tuple(
+            image
+            for image in pruning.images
+            if (image.repository, image.tag, image.digest) in images
+        ),
+        {digest: size for digest, size in pruning.blobs.items() if digest in before.blobs},
+        tuple(folder for folder in pruning.folders if folder in set(before.folders)),
     )
 
 

@@ -31,6 +31,7 @@ from registry.reference import is_digest
 PIECE = 1 << 20
 LONGEST_LINK = 256
 V2 = "docker/registry/v2"
+BLOBS, REPOSITORIES = f"{V2}/blobs", f"{V2}/repositories"
 _HEX = r"(?P<hex>[a-f0-9]{64})"
 _TAG = r"(?P<tag>[^/]+)"
 _DATA = re.compile(rf"{V2}/blobs/sha256/[a-f0-9]{{2}}/{_HEX}/data")
@@ -271,11 +272,26 @@ def read(source: Source, on_piece: OnPiece = ignore) -> Storage:
         StorageError: the stream ends too early, or is none.
     """
     reading = Reading(on_piece)
+    take(reading, source)
+    return reading.storage()
+
+
+def take(reading: Reading, source: Source, folder: str = "") -> None:
+    """Take all that a tar stream has.
+
+    Args:
+        reading: takes it.
+        source: a tar stream of one folder; what that is called there does not matter.
+        folder: where that folder is, below the storage's root.
+
+    Raises:
+        StorageError: the stream ends too early, or is none.
+    """
     try:
         counted = _Counted(source)
         with tarfile.open(fileobj=_as_file(counted), mode="r|", bufsize=PIECE) as tar:
             for entry in tar:
-                reading.take(_entry(tar, entry))
+                reading.take(_entry(tar, entry, folder))
                 # It remembers all that it has seen otherwise.
                 tar.members.clear()  # type: ignore[attr-defined]
             # Two empty blocks are its end; tarfile takes a stream without them for complete.
@@ -283,11 +299,14 @@ def read(source: Source, on_piece: OnPiece = ignore) -> Storage:
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.TarError as error:
         raise StorageError(f"the storage cannot be read to its end: {error}") from error
-    return reading.storage()
 
 
 def damages(storage: Storage) -> Iterator[Damage]:
-    """What is damaged or gone."""
+    """What is damaged or gone, or looks like that because it was written during the reading.
+
+    Content is read before what refers to it, so that a newer link leads to nothing. See
+    `registry.storages.confirmed`.
+    """
     links: defaultdict[str, list[Link]] = defaultdict(list)
     for link in storage.links:
         if link.is_sound and link.digest:
@@ -365,8 +384,8 @@ class _Counted:
         return self._count
 
 
-def _entry(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Entry:
-    path = entry.name.partition("/")[2]
+def _entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: str) -> Entry:
+    path = "/".join(filter(None, (folder, entry.name.partition("/")[2])))
     if not entry.isfile():
         return Entry(path, 0, int(entry.mtime), None)
     return Entry(path, entry.size, int(entry.mtime), lambda: _content(tar, entry))

@@ -1,7 +1,7 @@
 """The storages of caches, in whichever place they are: read, served and changed in the same way."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,17 @@ from docker import DockerClient
 
 from registry import multipart, object_store, storage, throwaway, volume
 from registry.place import Keys, Place
-from registry.storage import OnPiece, Storage, Upload, ignore, tags_in
+from registry.storage import (
+    BLOBS,
+    REPOSITORIES,
+    Damage,
+    OnPiece,
+    Reading,
+    Storage,
+    Upload,
+    ignore,
+    tags_in,
+)
 
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 
@@ -28,6 +38,10 @@ class CacheStorage(Protocol):
             trusting: whether content that is no manifest may be taken for what its name says,
                 where not to read it costs less.
         """
+        ...
+
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read what is in some folders, and perhaps more; what is not there is left out."""
         ...
 
     def tags(self) -> list[tuple[str, str]]:
@@ -68,6 +82,17 @@ class InVolume:
         del in_turn, trusting
         with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
             return storage.read(tar, on_piece)
+
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read all that refers to content, which is small, and of the content what is asked for."""
+        content = [folder for folder in folders if folder.startswith(BLOBS)]
+        reading = Reading()
+        with volume.mounted(self.engine, self.volume, self.image) as mounted:
+            for folder in (REPOSITORIES, *content):
+                # What is not there has no tar stream.
+                with suppress(volume.NotThereError), mounted.tar(folder) as tar:
+                    storage.take(reading, tar, folder)
+        return reading.storage()
 
     def tags(self) -> list[tuple[str, str]]:
         """The repositories and tags that are stored."""
@@ -116,6 +141,10 @@ class InStore:
             trusting=trusting,
         )
 
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read the objects below some folders."""
+        return object_store.read(object_store.opened(self.place, self.keys), folders=folders)
+
     def tags(self) -> list[tuple[str, str]]:
         """The repositories and tags that are stored."""
         return object_store.tags(object_store.opened(self.place, self.keys))
@@ -139,3 +168,33 @@ class InStore:
         return throwaway.serving_objects(
             self.engine, self.place, self.keys, self.image, writable=writable
         )
+
+
+def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
+    """Those of what looked damaged that still is when it is read again.
+
+    A cache goes on writing while its storage is read, so what looks damaged may just have been
+    written. It writes content before what refers to it: what a link led to when it was read the
+    first time is there by now, unless it is gone indeed.
+
+    Args:
+        held: the storage.
+        suspects: what `registry.storage.damages` has found in it.
+    """
+    if not suspects:
+        return []
+    again = held.read_again({folder for suspect in suspects for folder in suspect.folders})
+    places = {suspect.folders[0] for suspect in suspects}
+    return [damage for damage in storage.damages(again) if damage.folders[0] in places]
+
+
+def remove_damaged(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
+    """Remove what is damaged, after another look at it; returns what that is.
+
+    Args:
+        held: the storage, whose cache does not run, or may lose what it writes meanwhile.
+        suspects: what looked damaged before.
+    """
+    damages = confirmed(held, suspects)
+    held.remove([folder for damage in damages for folder in damage.folders])
+    return damages

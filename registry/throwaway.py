@@ -4,14 +4,16 @@ import io
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 from docker import DockerClient
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
+from registry import owner
 from registry.errors import RegistryError
 from registry.place import Keys, Place
 
@@ -20,7 +22,13 @@ PORT = "5000/tcp"
 LOOPBACK = "127.0.0.1"
 # The engine chooses one.
 ANY_PORT = 0
+PORTS = {PORT: (LOOPBACK, ANY_PORT)}
 LABEL = "talos-registry-cache.throwaway"
+"""What a container works on that is thrown away."""
+OWNER = "talos-registry-cache.owner"
+"""The process that has made it; see `registry.owner`."""
+# Nothing works that long; this is for processes of which nothing can be known from here.
+VERY_OLD_S = 24 * 3600
 ANSWERS_WITHIN_S = 20.0
 POLL_S = 0.05
 PRIVATE_FOLDER = "/credentials"
@@ -56,13 +64,14 @@ def serving(
     try:
         # Else the engine would make an empty one.
         engine.volumes.get(volume)
-        remove_leftovers(engine, volume)
         mode = "rw" if writable else "ro"
-        container = engine.containers.create(
+        container = create(
+            engine,
             image,
+            volume,
             environment=_environment(writable=writable),
             volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
-            **_settings(volume),
+            ports=PORTS,
         )
     except (DockerException, OSError) as error:
         raise ThrowawayError(f"cannot serve the volume {volume}: {error}") from error
@@ -95,9 +104,10 @@ def serving_objects(
         files[AUTHORITIES_FILE] = place.ca
         trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
     try:
-        remove_leftovers(engine, str(place))
-        container = engine.containers.create(
+        container = create(
+            engine,
             image,
+            str(place),
             environment={
                 **_environment(writable=writable),
                 **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
@@ -105,7 +115,7 @@ def serving_objects(
             },
             # Without a name, so that it goes with the container.
             volumes=[PRIVATE_FOLDER],
-            **_settings(str(place)),
+            ports=PORTS,
         )
     except (DockerException, OSError) as error:
         raise ThrowawayError(f"cannot serve {place}: {error}") from error
@@ -113,19 +123,75 @@ def serving_objects(
         yield url
 
 
-def remove_leftovers(engine: DockerClient, volume: str) -> None:
-    """Remove what a run that was killed has left."""
-    leftovers = engine.containers.list(
-        all=True, filters={"label": f"{LABEL}={volume}"}, ignore_removed=True
-    )
-    for container in leftovers:
-        remove(container)
+def create(engine: DockerClient, image: str, what: str, **settings: Any) -> Container:
+    """Make a container that is to be removed by `remove`, whatever happens.
+
+    What other processes have left that ended without doing so is removed first.
+
+    Args:
+        engine: the engine.
+        image: the image.
+        what: what it works on.
+        settings: what else the engine's client takes; it has no rights that are not given there.
+
+    Raises:
+        docker.errors.DockerException: the engine does not make it.
+    """
+    remove_leftovers(engine)
+    # In a thread, so that an interruption cannot come between its making and our knowing of it.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        making = thread.submit(
+            engine.containers.create,
+            image,
+            labels={LABEL: what, OWNER: owner.own()},
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            **settings,
+        )
+        try:
+            return making.result()
+        except KeyboardInterrupt:
+            remove(making.result())
+            raise
 
 
 def remove(container: Container) -> None:
     """Remove a container, whatever it is doing."""
-    with suppress(NotFound):
-        container.remove(force=True, v=True)
+    client: Any = container.client
+    _remove(client.api, str(container.id))
+
+
+def remove_leftovers(engine: DockerClient) -> None:
+    """Remove what processes have left that are gone, and what is very old."""
+    oldest = time.time() - VERY_OLD_S
+    for one in _all(engine):
+        if owner.is_gone(one["Labels"].get(OWNER, "")) or one["Created"] < oldest:
+            _remove(engine.api, one["Id"])
+
+
+def remove_own(engine: DockerClient) -> None:
+    """Remove all that this process has made, at once."""
+    own = [one["Id"] for one in _all(engine) if one["Labels"].get(OWNER) == owner.own()]
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda one: _remove(engine.api, one), own))
+
+
+def _all(engine: DockerClient) -> list[dict[str, Any]]:
+    api: Any = engine.api
+    found: list[dict[str, Any]] = api.containers(all=True, filters={"label": LABEL})
+    return found
+
+
+def _remove(api: Any, container: str) -> None:
+    try:
+        api.remove_container(container, force=True, v=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        # Somebody else is removing it.
+        if "already in progress" not in str(error):
+            raise
 
 
 def _environment(*, writable: bool) -> dict[str, str]:
@@ -134,16 +200,6 @@ def _environment(*, writable: bool) -> dict[str, str]:
         # The leaf's own variable, …_READONLY_ENABLED, makes distribution 3.1 panic.
         environment["REGISTRY_STORAGE_MAINTENANCE"] = "{readonly: {enabled: true}}"
     return environment
-
-
-def _settings(label: str) -> dict[str, Any]:
-    return {
-        "labels": {LABEL: label},
-        "ports": {PORT: (LOOPBACK, ANY_PORT)},
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-    }
 
 
 @contextmanager
@@ -156,9 +212,10 @@ def _running(
             if files:
                 container.put_archive(PRIVATE_FOLDER, _tar(files))
             container.start()
+            url = _wait(container)
         except (DockerException, OSError) as error:
             raise ThrowawayError(f"cannot serve {what}: {error}") from error
-        yield _wait(container)
+        yield url
     finally:
         remove(container)
 

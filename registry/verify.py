@@ -6,7 +6,7 @@ would fetch what is missing, and so prove nothing.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -22,6 +22,9 @@ from registry.retry import Retry
 
 # A registry on this machine that serves a disk: what fails twice is broken.
 RETRY = Retry(tries=2, first_pause_s=0.2)
+# A pull goes from the manifest to the layers, each of which is there at once when it is whole.
+LOOKS_AFTER_S = 0.5
+LOOKS_AGAIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ async def verify(
 ) -> tuple[Verified, ...]:
     """Read every manifest and blob of images, and check its size and its sha256.
 
+    A cache may be writing meanwhile, so an image of which something is missing is looked at again,
+    and again for as long as more of it turns up.
+
     Args:
         texts: image references.
         endpoints: from a registry's host, such as docker.io, to what serves its storage.
@@ -62,9 +68,26 @@ async def verify(
         The outcome for each text, in order.
     """
     verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(verification.image(text)) for text in texts]
-    return tuple(task.result() for task in tasks)
+    outcomes = await verification.images(tuple(texts))
+    doubtful = _incomplete(outcomes)
+    for _ in range(LOOKS_AGAIN):
+        if not doubtful:
+            break
+        await asyncio.sleep(LOOKS_AFTER_S)
+        again = dict(zip(doubtful, await verification.images(tuple(doubtful)), strict=True))
+        outcomes = tuple(again.get(outcome.text, outcome) for outcome in outcomes)
+        left = _incomplete(again.values())
+        doubtful = {text: errors for text, errors in left.items() if errors != doubtful[text]}
+    return outcomes
+
+
+def _incomplete(outcomes: Iterable[Verified]) -> Mapping[str, tuple[str, ...]]:
+    """What is wrong with the images of which something is missing, by their references."""
+    return {
+        outcome.text: tuple(map(str, outcome.errors))
+        for outcome in outcomes
+        if any(isinstance(error, AnswerError) and error.is_missing for error in outcome.errors)
+    }
 
 
 _Key = tuple[Endpoint | str, str]
@@ -89,6 +112,12 @@ class _Verification:
         self._slots = asyncio.Semaphore(concurrency)
         self._one_at_a_time: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sound: set[_Key] = set()
+
+    async def images(self, texts: Iterable[str]) -> tuple[Verified, ...]:
+        """Verify images."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.image(text)) for text in texts]
+        return tuple(task.result() for task in tasks)
 
     async def image(self, text: str) -> Verified:
         """Verify one image."""

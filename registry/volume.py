@@ -7,7 +7,9 @@ their health check.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from typing import Any
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -15,7 +17,7 @@ from docker.models.containers import Container
 
 from registry import throwaway
 from registry.errors import RegistryError
-from registry.throwaway import LABEL, STORAGE_FOLDER
+from registry.throwaway import STORAGE_FOLDER
 
 # One is removed when it has done its work; this is for one whose maker was killed.
 LIVES_S = 3600
@@ -28,6 +30,10 @@ ROOT = (0, 0)
 
 class VolumeError(RegistryError):
     """The volume of a cache cannot be read or changed."""
+
+
+class NotThereError(VolumeError):
+    """A volume has no such folder."""
 
 
 class Stream:
@@ -72,15 +78,21 @@ class Volume:
         return self._owner
 
     @contextmanager
-    def tar(self) -> Iterator[Stream]:
+    def tar(self, folder: str = "") -> Iterator[Stream]:
         """All that it holds, as a tar stream; what is being written to it may be missing.
 
+        Args:
+            folder: the folder that is read, below its root; all where it is left out.
+
         Raises:
+            NotThereError: it has no such folder.
             VolumeError: it cannot be read.
         """
         with _explained("read"):
-            pieces, _ = self._container.get_archive(STORAGE_FOLDER, chunk_size=PIECE)
-        yield Stream(_explaining(pieces))
+            answer = self._archive(folder)
+        # The engine does not remove a container while somebody reads from it.
+        with closing(answer):
+            yield Stream(_explaining(answer.iter_content(PIECE)))
 
     def put(self, tar: Iterable[bytes]) -> None:
         """Write the files of a tar stream.
@@ -117,6 +129,25 @@ class Volume:
         """
         self._exec(command, self.owner)
 
+    def _archive(self, folder: str) -> Any:
+        """The engine's answer; that of its client's own get_archive cannot be closed."""
+        container: Any = self._container
+        api = container.client.api
+        url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
+        answer = api.get(
+            url,
+            params={"path": f"{STORAGE_FOLDER}/{folder}".rstrip("/")},
+            headers={"Accept-Encoding": "identity"},
+            stream=True,
+            timeout=api.timeout,
+        )
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            # Else it is the container that is gone.
+            container.reload()
+            raise NotThereError(f"a volume has no folder {folder}")
+        answer.raise_for_status()
+        return answer
+
     def _asked(self, command: Sequence[str], user: tuple[int, int]) -> str:
         framed = ["busybox", "sh", "-c", 'echo "$0"; "$@" && echo "$0"', MARK, *command]
         for _ in range(TRIES):
@@ -152,18 +183,15 @@ def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
     try:
         # Else the engine would make an empty one.
         engine.volumes.get(name)
-        throwaway.remove_leftovers(engine, name)
-        container = engine.containers.create(
+        container = throwaway.create(
+            engine,
             image,
-            ["sleep", str(LIVES_S)],
+            name,
+            command=["sleep", str(LIVES_S)],
             entrypoint=["busybox"],
             user="0:0",
-            labels={LABEL: name},
             volumes={name: {"bind": STORAGE_FOLDER, "mode": "rw"}},
             network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
         )
     except (DockerException, OSError) as error:
         raise VolumeError(f"cannot mount the volume {name}: {error}") from error

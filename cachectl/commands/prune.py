@@ -18,10 +18,11 @@ from registry import processes, retention, storage
 from registry.reference import Reference
 from registry.retention import Pruning, StoredImage
 from registry.storage import Storage, Upload
+from registry.storages import CacheStorage
 
 Choose = Callable[[Storage], list[StoredImage]]
 
-NOTHING = Pruning((), (), 0, ())
+NOTHING = Pruning((), {}, ())
 # Longer than any upload goes on that comes to an end.
 LEFT_AFTER_S = 24 * 3600
 
@@ -154,11 +155,12 @@ def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bo
     with ExitStack() as until_done:
         if yes and not cache.is_service:
             # Before it is read: what is fetched meanwhile might be taken for what nobody needs.
-            # What a service loses that way, it fetches again.
             until_done.enter_context(processes.forgetting(client, cache.name))
-        with console.meter(f"reading {cache.registry}") as meter:
-            stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
-        pruning = retention.prune(stored, choose(stored)) if choose else NOTHING
+        stored, pruning = _read(held, cache, choose)
+        if yes and pruning.folders and cache.is_service:
+            # It goes on, so that what counts is what another reading finds as well.
+            _, again = _read(held, cache, choose)
+            pruning = retention.agreed(again, pruning)
         uploads = storage.left_behind(stored, time.time() - LEFT_AFTER_S)
         if yes and pruning.folders:
             if cache.is_service:
@@ -167,6 +169,13 @@ def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bo
         if yes and uploads:
             held.remove_uploads(uploads)
     return _Pruned(pruning, uploads)
+
+
+def _read(held: CacheStorage, cache: Cache, choose: Choose | None) -> tuple[Storage, Pruning]:
+    """What a cache has, and what of it goes."""
+    with console.meter(f"reading {cache.registry}") as meter:
+        stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
+    return stored, retention.prune(stored, choose(stored)) if choose else NOTHING
 
 
 def _show(pruned: Mapping[str, _Pruned], *, yes: bool) -> None:
@@ -195,7 +204,7 @@ def _described(pruned: _Pruned) -> dict[str, object]:
             {"image": str(image), "digest": image.digest, "asked": image.asked}
             for image in pruning.images
         ],
-        "blobs": pruning.blobs,
+        "blobs": list(pruning.blobs),
         "freed": pruning.freed,
         "uploads": [
             {"path": upload.path, "size": upload.size, "modified": upload.modified}

@@ -8,7 +8,7 @@ from docker import DockerClient
 from cachectl import caches, console, options, stack
 from cachectl.errors import ExitCode
 from cachectl.stack import Cache
-from registry import processes, storage
+from registry import processes, storage, storages
 from registry.storage import Damage
 
 
@@ -27,7 +27,8 @@ def scrub(
     """Read all that is stored, compare it with its sha256, and name what is damaged or gone.
 
     Other than `verify`, it does not ask what an image consists of: it finds every damaged byte,
-    but no layer that was never fetched. The caches go on serving meanwhile; with `--repair` a
+    but no layer that was never fetched. What looks damaged is read again before it counts: a pull
+    may just have written it. The caches go on serving meanwhile; with `--repair` a
     damaged one is stopped for as long as the removal takes. One on a Swarm is not: its nodes start
     anew afterwards, one after the other.
 
@@ -59,10 +60,10 @@ def _scrub(client: DockerClient, cache: Cache, *, repair: bool) -> list[Damage]:
     held = caches.storage_of(client, cache)
     with console.meter(f"scrubbing {cache.registry}") as meter:
         stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)))
-    damages = list(storage.damages(stored))
+    damages = storages.confirmed(held, list(storage.damages(stored)))
     if damages and repair:
         with processes.forgetting(client, cache.name):
-            held.remove([folder for damage in damages for folder in damage.folders])
+            return storages.remove_damaged(held, damages)
     return damages
 
 

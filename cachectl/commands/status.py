@@ -1,6 +1,5 @@
 """cachectl status: what each cache is doing, and what it has been good for."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from cachectl import caches, console, node_metrics, options, stack, upstream
 from cachectl.errors import CachectlError, ExitCode
 from cachectl.metrics import Metrics, read_metrics
 from cachectl.stack import Cache
+from registry import interruptible
 from registry.client import RateLimit
 from registry.errors import RegistryError
 from registry.place import Place
@@ -69,11 +69,15 @@ def status(
         found = stack.find(client, stack_name)
         held = list(found.caches.values())
         insides = dict(
-            zip(found.caches, caches.at_once(lambda one: _inside(client, one), held), strict=True)
+            zip(
+                found.caches,
+                caches.at_once(client, lambda one: _inside(client, one), held),
+                strict=True,
+            )
         )
     remotes = {cache.registry: cache.remote_url for cache in held if cache.remote_url is not None}
-    reachable = asyncio.run(upstream.reachable(remotes))
-    left = asyncio.run(upstream.limits(remotes)) if limits else {}
+    reachable = interruptible.run(upstream.reachable(remotes))
+    left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
         console.as_json(
             {

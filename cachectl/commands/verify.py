@@ -1,11 +1,10 @@
 """cachectl verify: the proof that images are in the caches, from the storage alone."""
 
-import asyncio
-
 import typer
 
 from cachectl import caches, console, options, selection, stack
 from cachectl.errors import ExitCode
+from registry import interruptible
 from registry.verify import Verified
 from registry.verify import verify as verify_images
 
@@ -24,7 +23,7 @@ def verify(
 
     Throw-away registries serve the storages, read-only and with no way to fetch anything; every
     manifest and blob is read and its size and sha256 compared. Without images, every tag that is
-    stored is proved.
+    stored is proved. Images may be pulled meanwhile: what is missing is looked for again.
 
     Exit codes: 0 all images are proved, 1 it could not be done, 2 wrong usage, 3 something is
     missing or damaged; it is named.
@@ -40,7 +39,9 @@ def verify(
                 caches.serving(client, involved) as endpoints,
                 console.meter("verifying") as meter,
             ):
-                outcomes = asyncio.run(verify_images(texts, endpoints, node, on_bytes=meter.add))
+                outcomes = interruptible.run(
+                    verify_images(texts, endpoints, node, on_bytes=meter.add)
+                )
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
     else:

@@ -1,11 +1,10 @@
 """cachectl warm: images are fetched into the caches before any node asks for them."""
 
-import asyncio
-
 import typer
 
 from cachectl import caches, console, options, selection, stack
 from cachectl.errors import ExitCode, UsageError
+from registry import interruptible
 from registry.warm import NotWarmed, Warmed
 from registry.warm import warm as warm_images
 
@@ -42,7 +41,7 @@ def warm(
             caches.serving(client, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):
-            outcomes = asyncio.run(
+            outcomes = interruptible.run(
                 warm_images(
                     texts,
                     found.endpoints(reader),

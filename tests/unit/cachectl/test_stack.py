@@ -46,7 +46,8 @@ def test_a_cache_that_names_its_authority_is_asked_with_tls_and_by_who_reads() -
 
     assert cache is not None
     assert (cache.endpoint, cache.mirror) == ("https://127.0.0.1:5000", "https://172.17.0.1:5000")
-    team = Stack("team", {"docker.io": cache})
+    engine: Any = None
+    team = Stack("team", {"docker.io": cache}, engine)
     assert team.endpoints() == {"docker.io": Endpoint("https://127.0.0.1:5000", "PEM")}
     assert team.endpoints(("adam", "s3cret")) == {
         "docker.io": Endpoint("https://127.0.0.1:5000", "PEM", "adam", "s3cret")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from components import dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
-from registry import throwaway
+from registry import lock, throwaway
 from registry import warm as warm_module
 from registry.throwaway import ThrowawayError
 from registry.warm import Progress
@@ -77,8 +78,15 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_module, "UNKNOWN_PAUSES_S", (0,))
 
 
+class Engine:
+    """What of an engine a lock is asked for."""
+
+    def info(self) -> dict[str, str]:
+        return {"Name": "unit", "DockerRootDir": "/unit"}
+
+
 @pytest.fixture
-def caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Caches]:
+def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
     """Caches of two registries, that have kept nothing yet."""
     with (
         serving(TinyRegistry(caches=True)) as hub,
@@ -86,7 +94,8 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Caches]:
     ):
         made = Caches({HUB: hub, QUAY: quay})
         monkeypatch.setattr(throwaway, "serving", made.serving)
-        monkeypatch.setattr(dynamic_provider, "engine", nullcontext)
+        monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
+        monkeypatch.setattr(lock, "FOLDER", tmp_path)
         yield made
         assert made.running == 0
 
@@ -176,7 +185,7 @@ def test_a_cache_that_is_closed_to_strangers_is_warmed_by_its_reader(
     authority = issue_authority("tests", now)
     registry = TinyRegistry(caches=True)
     registry.reader = "adam", "s3cret"
-    monkeypatch.setattr(dynamic_provider, "engine", nullcontext)
+    monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
     with serving(registry, issue_server(authority, ["127.0.0.1"], now)):
         built = hold(registry, "library/app", BASE)
         props = Caches({HUB: registry}).props(

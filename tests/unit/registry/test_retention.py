@@ -157,7 +157,7 @@ def test_content_that_nothing_refers_to_goes_along() -> None:
     making.image("team/app", "1", OWN)
     loose = making.loose(b"left by an upload")
 
-    assert retention.prune(making.stored, []).blobs == (loose,)
+    assert set(retention.prune(making.stored, []).blobs) == {loose}
 
 
 @pytest.mark.parametrize(
@@ -221,3 +221,28 @@ def test_images_that_stay_stay_whole_and_nothing_else_does(
     assert [str(image) for image in retention.images(rest)] == [str(image) for image in kept]
     assert set(rest.blobs) == set().union(*(image.content for image in kept))
     assert list(storage.damages(rest)) == []
+
+
+def test_what_was_written_between_two_readings_stays() -> None:
+    """At first there was a link and not yet its content, then content and not yet its link."""
+    making = Making()
+    making.image("team/app", "1", BASE)
+    going = making.image("team/app", "old", OWN)
+    whole = Storage(dict(making.blobs), tuple(making.links))
+    loose = making.loose(b"written just now")
+    late = [link for link in whole.links if link.digest == digest(BASE)]
+    unseen = {
+        name: blob for name, blob in whole.blobs.items() if name != whole.tags["team/app", "1"]
+    }
+    before = retention.prune(Storage(unseen, whole.links), [named(whole, "team/app:old")])
+    after = retention.prune(making.stored, [named(whole, "team/app:old")])
+    assert late[0].folder in before.folders
+    assert loose in after.blobs
+
+    pruning = retention.agreed(after, before)
+
+    assert [image.tag for image in pruning.images] == ["old"]
+    assert set(pruning.blobs) == {going, digest(OWN)}
+    assert pruning.freed == whole.blobs[going].size + len(OWN)
+    assert late[0].folder not in pruning.folders
+    assert storage.blob_folder(loose) not in pruning.folders

@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from registry.errors import AnswerError, ContentError, InvalidReferenceError
 from registry.platforms import Platform
 from registry.verify import Verified, verify
@@ -95,8 +97,7 @@ def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
     assert "team/three" in str(outcomes[2].errors[0])
     assert BASE.digest in str(outcomes[2].errors[0])
     # Where it is the one that has no such blob, the next one is read instead.
-    asked = sorted(registry.asked(BASE.digest))
-    assert asked in (["GET", "HEAD", "HEAD"], ["GET", "GET", "HEAD"])
+    assert registry.asked(BASE.digest).count("GET") in {1, 2}
 
 
 def test_a_damaged_shared_blob_is_an_error_of_every_image(registry: TinyRegistry) -> None:
@@ -116,3 +117,38 @@ def test_a_malformed_reference_is_an_error_of_its_own_image(registry: TinyRegist
 
     assert good.errors == ()
     assert [type(error) for error in bad.errors] == [InvalidReferenceError]
+
+
+def test_what_a_pull_writes_meanwhile_is_not_missing(
+    registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tag is there, then the manifest, then one layer after the other."""
+    registry.hold("team/app", "1", INDEX)
+    late = [registry.manifests, registry.blobs, registry.blobs]
+    keys = [("team/app", digest) for digest in (IMAGE.digest, BASE.digest, OWN.digest)]
+    held = [where.pop(key) for where, key in zip(late, keys, strict=True)]
+    sleep = asyncio.sleep
+
+    async def written_a_little_more(_: float) -> None:
+        await sleep(0)
+        if held:
+            late.pop(0)[keys.pop(0)] = held.pop(0)
+
+    monkeypatch.setattr("registry.verify.asyncio.sleep", written_a_little_more)
+
+    [outcome] = run(registry, "team/app:1")
+
+    assert outcome.errors == ()
+
+
+def test_what_stays_missing_is_looked_at_twice(
+    registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.verify.LOOKS_AFTER_S", 0.01)
+    registry.hold("team/app", "1", INDEX)
+    del registry.manifests["team/app", IMAGE.digest]
+
+    [outcome] = run(registry, "team/app:1")
+
+    assert outcome.errors
+    assert len(registry.asked(IMAGE.digest)) == 2

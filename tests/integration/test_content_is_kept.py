@@ -1,0 +1,188 @@
+"""Nothing sound is called damaged or removed, however busy the caches are."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import httpx2
+import pytest
+from docker import DockerClient
+from docker.models.containers import Container
+
+from tests.integration.support import belongings, http_pull, warming
+from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.http_pull import Pulled
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Pushed, Upstream
+
+REGISTRY = "docker.io"
+OK, NOT_ALL_THERE = 0, 3
+# Reading these takes long enough that images are pulled meanwhile.
+LARGE = (40_000_000, 40_000_000)
+SMALL = (20_000, 20_000)
+IMAGES = 20
+PULLED_EVERY_S = 0.2
+# A cache writes what a client has all of a moment later.
+WRITTEN_WITHIN_S = 2.0
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A cache that has something to read, and cachectl for it."""
+
+    stack: CacheStack
+    cachectl: Cachectl
+    cache: Container
+    endpoint: str
+    upstream: Upstream
+
+
+@pytest.fixture(scope="module")
+def busy(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Busy]:
+    folder = tmp_path_factory.mktemp("kept")
+    with stack(folder, engine, {"upstreams": upstreams(upstream.url, REGISTRY)}) as made:
+        made.up()
+        cache = belongings.caches(engine, made.name)[REGISTRY]
+        endpoint = str(made.outputs()["caches"][REGISTRY]["endpoint"])
+        large, _ = warming.push(upstream, LARGE)
+        http_pull.pull(endpoint, large)
+        yield Busy(made, Cachectl(made.name, folder), cache, endpoint, upstream)
+
+
+@dataclass(slots=True)
+class Pulls:
+    """New images, which are pulled one after the other.
+
+    Attributes:
+        ahead: those that are still to be pulled.
+        done: when each was pulled whole, in seconds since 1970.
+        damaged: what came and was not what it should be.
+    """
+
+    ahead: list[Pushed]
+    done: dict[Pushed, float] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    def pull(self, endpoint: str, ended: threading.Event) -> None:
+        """Pull until the end, or until all were pulled."""
+        while self.ahead and not ended.is_set():
+            try:
+                http_pull.pull(endpoint, self.ahead[0])
+                self.done[self.ahead.pop(0)] = time.time()
+                ended.wait(PULLED_EVERY_S)
+            except httpx2.HTTPError:
+                # The cache is stopped for a repair.
+                time.sleep(0.2)
+            except AssertionError as error:
+                self.damaged.append(str(error))
+
+
+@contextmanager
+def pulling(busy: Busy, images: int = IMAGES) -> Iterator[Pulls]:
+    """Pull new images until the end of the block."""
+    pulls = Pulls([warming.push(busy.upstream, SMALL)[0] for _ in range(images)])
+    ended = threading.Event()
+    thread = threading.Thread(target=pulls.pull, args=(busy.endpoint, ended))
+    thread.start()
+    try:
+        yield pulls
+    finally:
+        ended.set()
+        thread.join()
+
+
+def damage(busy: Busy) -> str:
+    """Change a byte of an image that is cached, and return the digest of what is damaged."""
+    pushed, image = warming.push(busy.upstream)
+    http_pull.pull(busy.endpoint, pushed)
+    digest = max(image.blobs, key=lambda blob: len(blob.content)).digest
+    name = digest.removeprefix("sha256:")
+    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    command = f"printf X | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
+    code, said = busy.cache.exec_run(["sh", "-c", command])
+    assert code == 0, said
+    return digest
+
+
+def served_alone(busy: Busy, images: list[Pushed]) -> list[Pulled]:
+    """Pull images while their upstream is away."""
+    with busy.upstream.away():
+        return [http_pull.pull(busy.endpoint, image) for image in images]
+
+
+def stopped_at(cache: Container) -> float:
+    """When a cache was stopped last, in seconds since 1970."""
+    cache.reload()
+    return datetime.fromisoformat(cache.attrs["State"]["FinishedAt"]).timestamp()
+
+
+def test_a_scrub_finds_what_is_damaged_and_nothing_that_is_pulled_meanwhile(busy: Busy) -> None:
+    damaged = damage(busy)
+
+    with pulling(busy) as pulls:
+        found = []
+        while pulls.ahead:
+            found.append(busy.cachectl("scrub", "--json"))
+
+    assert pulls.damaged == []
+    assert [ended.code for ended in found] == [NOT_ALL_THERE] * len(found)
+    assert [[one["digest"] for one in ended.result] for ended in found] == [[damaged]] * len(found)
+    assert len(served_alone(busy, list(pulls.done))) == IMAGES
+    busy.cachectl("scrub", "--repair")
+
+
+def test_a_repair_removes_what_is_damaged_and_nothing_that_is_pulled_meanwhile(
+    busy: Busy,
+) -> None:
+    damaged = damage(busy)
+
+    with pulling(busy) as pulls:
+        repaired = busy.cachectl("scrub", "--repair", "--json")
+        stopped = stopped_at(busy.cache)
+        while pulls.ahead:
+            again = busy.cachectl("scrub", "--repair", "--json")
+            assert (again.code, again.result) == (OK, [])
+
+    assert stopped_at(busy.cache) == stopped
+    assert pulls.damaged == []
+    assert repaired.code == OK
+    assert [one["digest"] for one in repaired.result] == [damaged]
+    written = [
+        image
+        for image, done in pulls.done.items()
+        if not stopped - WRITTEN_WITHIN_S < done < stopped
+    ]
+    assert len(served_alone(busy, written)) > IMAGES / 2
+
+
+def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanwhile(
+    busy: Busy,
+) -> None:
+    pushed, image = warming.push(busy.upstream)
+    warming.warm(busy.stack, pushed)
+    layer = image.blobs[-1].digest.removeprefix("sha256:")
+    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{layer[:2]}/{layer}/data"
+    code, said = busy.cache.exec_run(["busybox", "truncate", "-s", "10", path])
+    assert code == 0, said
+
+    with pulling(busy, 5 * IMAGES) as pulls:
+        found = busy.stack.refresh()
+        healed = busy.stack.up()
+        stopped = stopped_at(busy.cache)
+
+    assert (found.get("update"), healed.get("update")) == (1, 1)
+    assert pulls.damaged == []
+    written = [
+        image
+        for image, done in pulls.done.items()
+        if not stopped - WRITTEN_WITHIN_S < done < stopped
+    ]
+    served = served_alone(busy, [pushed, *written])
+    assert len(served) > IMAGES / 2

@@ -1,0 +1,292 @@
+"""cachectl that is ended: nothing is left behind, and what was killed is put right by the next."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import pytest
+import requests
+from docker import DockerClient
+from docker.models.containers import Container
+
+from registry import throwaway
+from tests.integration.support import belongings, http_pull, warming
+from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Pushed, Upstream
+
+REGISTRIES = ("docker.io", "quay.io")
+OK, INTERRUPTED = 0, 130
+# It has to take a while to read.
+LARGE = (40_000_000, 40_000_000)
+BEGINS_WITHIN_S = 60
+ENDS_WITHIN_S = 2.0
+# The engine ends a cache and starts it again meanwhile, for which it takes seconds when it is busy.
+RESTARTS_WITHIN_S = 3.0
+LABEL = "talos-registry-cache.throwaway"
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """A stack that is up, an image that it has, and cachectl of two users for it."""
+
+    stack: CacheStack
+    cachectl: Cachectl
+    other: Cachectl
+    engine: DockerClient
+    image: Pushed
+    containers: dict[str, Container]
+
+    def states(self) -> set[str]:
+        """What the caches do."""
+        for container in self.containers.values():
+            container.reload()
+        return {container.status for container in self.containers.values()}
+
+    def thrown_away(self) -> list[dict[str, Any]]:
+        """The containers that work on the storages for a while."""
+        api: Any = self.engine.api
+        found: list[dict[str, Any]] = api.containers(all=True, filters={"label": LABEL})
+        return [one for one in found if self.stack.name in one["Labels"][LABEL]]
+
+
+@pytest.fixture(scope="module")
+def caches(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Caches]:
+    folder, other = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("other")
+    with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
+        made.up()
+        image, _ = warming.push(upstream, LARGE)
+        for cache in made.outputs()["caches"].values():
+            http_pull.pull(str(cache["endpoint"]), image)
+        theirs = Cachectl(made.name, other)
+        theirs.env["HOME"] = str(other)
+        yield Caches(
+            made,
+            Cachectl(made.name, folder),
+            theirs,
+            engine,
+            image,
+            belongings.caches(engine, made.name),
+        )
+
+
+@pytest.fixture(autouse=True)
+def _as_before(caches: Caches) -> Iterator[None]:
+    """What a test leaves behind is no other one's."""
+    yield
+    for one in caches.thrown_away():
+        caches.engine.api.remove_container(one["Id"], force=True)
+    for container in caches.containers.values():
+        container.start()
+
+
+def begun(caches: Caches) -> list[dict[str, Any]]:
+    """Wait until something works on a storage."""
+    return eventually(
+        caches.thrown_away, within_s=BEGINS_WITHIN_S, what="a container is made for a while"
+    )
+
+
+def stopped(caches: Caches) -> bool:
+    """Wait until a cache is stopped."""
+    return eventually(
+        lambda: "exited" in caches.states(), within_s=BEGINS_WITHIN_S, what="a cache is stopped"
+    )
+
+
+def terminated(process: subprocess.Popen[str]) -> tuple[float, str]:
+    """Ask a process to end; how long it takes, and what it says."""
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    return time.monotonic() - started, said
+
+
+def assert_gone(
+    caches: Caches,
+    process: subprocess.Popen[str],
+    ended: tuple[float, str],
+    within_s: float = ENDS_WITHIN_S,
+) -> None:
+    """A process has ended in time, and all is as it was before."""
+    took, said = ended
+    assert process.returncode == INTERRUPTED, said
+    assert "Traceback" not in said
+    assert said.endswith("cachectl: interrupted\n")
+    assert caches.thrown_away() == []
+    assert caches.states() == {"running"}
+    assert took < within_s, said
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("command", ["verify", "scrub", "warm"])
+def test_sigterm_ends_what_works_on_a_storage(caches: Caches, command: str, after_s: float) -> None:
+    images = [caches.image.name, f"quay.io/{caches.image.name}"] if command == "warm" else []
+    process = caches.cachectl.start(command, *images)
+    begun(caches)
+    time.sleep(after_s)
+
+    assert_gone(caches, process, terminated(process))
+
+
+def test_sigterm_ends_a_prune_and_its_cache_runs(caches: Caches) -> None:
+    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
+    stopped(caches)
+
+    assert_gone(caches, process, terminated(process), ENDS_WITHIN_S + RESTARTS_WITHIN_S)
+
+
+@contextmanager
+def held_up(container: Container) -> Iterator[None]:
+    """A cache that does nothing, as on a machine that is too busy; started again, it does."""
+    container.reload()
+    os.kill(container.attrs["State"]["Pid"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(container.attrs["State"]["Pid"], signal.SIGCONT)
+
+
+def starting(caches: Caches, event: str, *arguments: str) -> subprocess.Popen[str]:
+    """A command that has come to where the engine does something with the first cache."""
+    filters = {"container": caches.containers["docker.io"].name}
+    client = docker.from_env(timeout=BEGINS_WITHIN_S)
+    with closing(client), closing(client.events(filters=filters, decode=True)) as events:
+        process = caches.cachectl.start(*arguments)
+        assert any(one["Action"].startswith(event) for one in events)
+    return process
+
+
+def test_sigterm_ends_a_prune_whose_cache_takes_long_to_stop(caches: Caches) -> None:
+    with held_up(caches.containers["docker.io"]):
+        process = starting(caches, "kill", "prune", "--older-than", "720h", "--yes")
+        ended = terminated(process)
+
+    assert_gone(caches, process, ended, ENDS_WITHIN_S + RESTARTS_WITHIN_S)
+
+
+def test_sigterm_ends_a_status_of_a_cache_that_does_not_answer(caches: Caches) -> None:
+    with held_up(caches.containers["docker.io"]):
+        process = starting(caches, "exec_start: sh -c printf", "status")
+        ended = terminated(process)
+
+    assert_gone(caches, process, ended)
+
+
+def test_sigterm_ends_what_follows_logs(caches: Caches) -> None:
+    process = caches.cachectl.start("logs", "--follow")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+
+    assert_gone(caches, process, terminated(process))
+
+
+def test_sigterm_ends_what_waits_for_another_one(caches: Caches) -> None:
+    with held_up(caches.containers["docker.io"]):
+        first = starting(caches, "kill", "prune", "--older-than", "720h", "--yes")
+        second = caches.other.start("verify")
+        assert second.stderr is not None
+        assert "waiting for its end" in second.stderr.readline()
+        ended = terminated(second)
+        assert terminated(first)
+
+    assert_gone(caches, second, ended)
+
+
+def test_sigterm_counts_where_ctrl_c_is_ignored(caches: Caches) -> None:
+    """As for what a script runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = caches.cachectl.start("verify")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    begun(caches)
+
+    assert_gone(caches, process, terminated(process))
+
+
+# Killed
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate(timeout=10)
+
+
+def test_the_cache_that_a_killed_prune_left_stopped_is_started_by_the_next_command(
+    caches: Caches,
+) -> None:
+    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
+    stopped(caches)
+    killed(process)
+    assert "exited" in caches.states()
+
+    ended = caches.other("prune", "--older-than", "720h", "--yes")
+
+    assert ended.code == OK
+    assert "its cache was stopped, and runs again" in ended.err
+    assert caches.states() == {"running"}
+    assert caches.thrown_away() == []
+
+
+def test_the_cache_that_a_killed_prune_left_stopped_is_started_by_up(caches: Caches) -> None:
+    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
+    stopped(caches)
+    killed(process)
+
+    caches.stack.refresh()
+    caches.stack.up()
+
+    caches.containers.update(belongings.caches(caches.engine, caches.stack.name))
+    assert caches.containers.keys() == set(REGISTRIES)
+    assert caches.states() == {"running"}
+
+
+@pytest.mark.parametrize("command", ["verify", "scrub"])
+def test_what_a_killed_command_left_is_removed_by_the_next_of_another_user(
+    caches: Caches, command: str
+) -> None:
+    process = caches.cachectl.start(command)
+    begun(caches)
+    killed(process)
+    left = {one["Id"] for one in caches.thrown_away()}
+
+    ended = caches.other("verify")
+
+    assert left
+    assert ended.code == OK
+    assert caches.thrown_away() == []
+
+
+# Beside each other
+
+
+def test_what_a_live_process_has_made_is_left_alone(caches: Caches) -> None:
+    volume = caches.stack.outputs()["caches"]["docker.io"]["storage"]
+    with throwaway.serving(caches.engine, volume, "registry:3.1.2") as url:
+        ended = caches.other("verify")
+        assert requests.get(f"{url}/v2/", timeout=10).ok
+
+    assert ended.code == OK
+
+
+@pytest.mark.parametrize("command", ["verify", "scrub"])
+def test_two_users_are_both_right(caches: Caches, command: str) -> None:
+    for _ in range(3):
+        both = [caches.cachectl.start("verify"), caches.other.start(command)]
+        ended = [process.communicate(timeout=120) for process in both]
+
+        assert [process.returncode for process in both] == [OK, OK], ended
+        assert sum("waiting for its end" in said for _, said in ended) == 1

@@ -1,0 +1,79 @@
+"""Whether a process is gone that has left something behind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from registry import owner
+
+ROOT = Path(__file__).resolve().parents[3]
+LIVE = "import sys; from registry import owner; print(owner.own(), flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def living(user: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process, and what it calls itself."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LIVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+        user=user,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_this_process_is_not_gone_and_called_the_same_each_time() -> None:
+    assert owner.own() == owner.own()
+    assert not owner.is_gone(owner.own())
+
+
+def test_a_process_is_gone_when_it_was_killed_and_not_before() -> None:
+    with living() as (process, name):
+        assert name.split()[:2] == [owner.own().split()[0], str(process.pid)]
+        assert not owner.is_gone(name)
+        process.kill()
+        # Nobody has asked yet how it ended: it is a zombie.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert owner.is_gone(name)
+        process.wait(10)
+        assert owner.is_gone(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_users_process_is_not_gone() -> None:
+    with living(user=65534) as (_, name):
+        assert not owner.is_gone(name)
+
+
+def test_another_process_that_has_got_its_id_is_another_one() -> None:
+    machine, number, started = owner.own().split()
+
+    assert owner.is_gone(f"{machine} {number} {started}0")
+
+
+@pytest.mark.parametrize("name", ["", "elsewhere 1 now", "elsewhere", "{} all now", "{} -1 now"])
+def test_what_cannot_be_looked_for_is_not_known_to_be_gone(name: str) -> None:
+    assert not owner.is_gone(name.format(owner.own().split()[0]))
+
+
+def test_ps_tells_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.owner.platform.system", lambda: "Darwin")
+    owner._named.cache_clear()
+    try:
+        own = owner.own()
+        assert not owner.is_gone(own)
+        assert own.split()[2].count("-") == 4
+        assert owner.is_gone(f"{own}-later")
+    finally:
+        owner._named.cache_clear()

@@ -7,7 +7,9 @@ their health check.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -16,6 +18,9 @@ from docker.models.containers import Container
 from registry import throwaway
 from registry.errors import RegistryError
 from registry.throwaway import LABEL, STORAGE_FOLDER
+
+if TYPE_CHECKING:
+    import requests
 
 # One is removed when it has done its work; this is for one whose maker was killed.
 LIVES_S = 3600
@@ -78,9 +83,23 @@ class Volume:
         Raises:
             VolumeError: it cannot be read.
         """
+        # Not by get_archive, whose answer cannot be closed: until its end, or until it is closed,
+        # the engine does not remove the container.
         with _explained("read"):
-            pieces, _ = self._container.get_archive(STORAGE_FOLDER, chunk_size=PIECE)
-        yield Stream(_explaining(pieces))
+            answer = _archive(self._container, STORAGE_FOLDER, "GET")
+        with closing(answer):
+            if not answer.ok:
+                raise VolumeError(f"cannot read a volume: {answer.status_code} {answer.reason}")
+            yield Stream(_explaining(answer.iter_content(PIECE)))
+
+    def free(self) -> int:
+        """How many bytes more its file system takes from who is not root.
+
+        Raises:
+            VolumeError: it does not tell.
+        """
+        blocks, size = map(int, self.ask(["busybox", "stat", "-f", "-c", "%a %S", "."]).split())
+        return blocks * size
 
     def put(self, tar: Iterable[bytes]) -> None:
         """Write the files of a tar stream.
@@ -137,6 +156,25 @@ class Volume:
         return said
 
 
+def holds(container: Container, path: str) -> bool:
+    """Whether the storage of a cache has a file or a folder at a path.
+
+    Args:
+        container: that of the cache, which need not run.
+        path: the path below the root of the storage.
+
+    Raises:
+        VolumeError: the engine does not tell.
+    """
+    with (
+        _explained("look into"),
+        closing(_archive(container, f"{STORAGE_FOLDER}/{path}", "HEAD")) as answer,
+    ):
+        if answer.status_code not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+            raise VolumeError(f"cannot look into a volume: {answer.status_code} {answer.reason}")
+        return answer.ok
+
+
 @contextmanager
 def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
     """Mount the volume of a cache.
@@ -171,6 +209,19 @@ def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
         yield Volume(container)
     finally:
         throwaway.remove(container)
+
+
+def _archive(container: Container, path: str, method: str) -> "requests.Response":
+    """What the engine answers about what is at a path of a container, as a tar."""
+    api: Any = container.client and container.client.api
+    answer: requests.Response = api.request(
+        method,
+        f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive",
+        params={"path": path},
+        stream=True,
+        timeout=api.timeout,
+    )
+    return answer
 
 
 @contextmanager

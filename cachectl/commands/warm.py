@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from cachectl import caches, console, options, selection, stack
+from cachectl import caches, console, options, selection, stack, staging
 from cachectl.errors import ExitCode, UsageError
 from registry.warm import NotWarmed, Warmed
 from registry.warm import warm as warm_images
@@ -38,7 +38,7 @@ def warm(
         found = stack.find(client, stack_name)
         involved = caches.of_images(found.caches, texts)
         with (
-            caches.alone(found),
+            staging.alone(client, found),
             caches.serving(client, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):

@@ -69,8 +69,6 @@ class Volume:
             VolumeError: the engine does not tell.
         """
         if self._owner is None:
-            with _explained("look into"):
-                self._container.start()
             said = self._asked(["busybox", "stat", "-c", "%u %g", "."], ROOT)
             user, group = map(int, said.split())
             self._owner = user, group
@@ -147,6 +145,8 @@ class Volume:
 
     def _exec(self, command: Sequence[str], user: tuple[int, int]) -> str:
         with _explained("change"):
+            # It ends by itself after a while, which long work outlasts.
+            self._container.start()
             code, printed = self._container.exec_run(
                 list(command), user=f"{user[0]}:{user[1]}", workdir=STORAGE_FOLDER
             )

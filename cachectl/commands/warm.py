@@ -51,11 +51,15 @@ def warm(
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )
             )
+        again = stack.find(client, found.name).only(cache.registry for cache in involved)
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
     else:
         _show(outcomes)
     if any(isinstance(outcome, NotWarmed) for outcome in outcomes):
+        for cache in again.values():
+            if cache.trouble:
+                console.say(f"{cache.registry}: {cache.trouble}")
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 

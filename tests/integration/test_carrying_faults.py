@@ -158,7 +158,7 @@ def _write_bomb(file: Path, size: int) -> None:
 
 
 @contextmanager
-def _half_imported(cache: Cache, archive: Path, pipe: Path) -> Iterator["subprocess.Popen[str]"]:
+def _half_imported(cache: Cache, archive: Path, pipe: Path) -> Iterator[subprocess.Popen[str]]:
     """An import that waits for the second half of an archive."""
     os.mkfifo(pipe)
     content = archive.read_bytes()
@@ -231,7 +231,7 @@ def test_an_export_that_is_terminated_ends_at_once_and_leaves_nothing(
     assert _throwaways(full, engine) == []
 
 
-def _begun_export(cache: Cache, folder: Path) -> "subprocess.Popen[str]":
+def _begun_export(cache: Cache, folder: Path) -> subprocess.Popen[str]:
     """An export that has written something."""
     process = cache.cachectl.start("export", folder / "caches.tar.zst")
     eventually(
@@ -247,7 +247,7 @@ def _partial(folder: Path) -> list[Path]:
     return list(folder.glob(".cachectl-export-*.partial"))
 
 
-def _terminated(process: "subprocess.Popen[str]") -> tuple[Ended, float]:
+def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
     """How a process ends that is told to, and how many seconds that takes."""
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)

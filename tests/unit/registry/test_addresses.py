@@ -39,6 +39,7 @@ def test_other_addresses_are_followed(sender: str, target: str) -> None:
         "169.254.0.1",
         "169.254.169.254:80",
         "[fe80::1]",
+        "[fe80::1%lo]",
         "[::ffff:169.254.169.254]",
         "[fd00:ec2::254]",
         "100.100.100.200",

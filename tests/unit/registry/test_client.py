@@ -248,7 +248,7 @@ def test_a_manifest_that_drips_is_given_up(
     monkeypatch.setattr(client_module, "MANIFEST_TIMEOUT_S", 0.2)
     registry.fail("1", *[tiny_registry.silent(0.5)] * 9)
 
-    with pytest.raises(UnreachableError, match="did not come within 0.2 s"):
+    with pytest.raises(UnreachableError, match="did not come within"):
         ask(registry, lambda client: client.manifest(REPOSITORY, "1"))
 
 

@@ -38,7 +38,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 
 
 def test_a_list_without_an_end_is_refused() -> None:
-    with pytest.raises(UsageError, match="/dev/zero cannot be read: .* larger than 4194304 bytes"):
+    with pytest.raises(UsageError, match=r"/dev/zero cannot be read: .* larger than 4194304 bytes"):
         selection.from_file(Path("/dev/zero"))
 
 

@@ -107,6 +107,7 @@ def test_a_cluster_that_was_made_anew_replaces_its_predecessor(
 
 
 def test_a_kubeconfig_without_an_end_is_refused(tmp_path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"#" * (kubeconfig.SIZE_LIMIT + 1))
 
     with pytest.raises(TalosError, match="is larger than 4194304 bytes"):

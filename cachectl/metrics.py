@@ -4,7 +4,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-_LINE = re.compile(r'registry_proxy_(\w+)_total\{type="(?:blob|manifest)"\} (\S+)')
+SIZE_LIMIT = 1 << 20
+"""Most that is read of a page of metrics, in bytes; distribution's has some 30 kB."""
+
+_VALUE = r"\d{1,20}(?:\.\d{1,20})?(?:e\+?\d\d)?"
+_LINE = re.compile(rf'registry_proxy_(\w+)_total\{{type="(?:blob|manifest)"\}} ({_VALUE})(?!\S)')
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from docker import DockerClient
 
 from cachectl import services
-from cachectl.metrics import Metrics, read_metrics
+from cachectl.metrics import SIZE_LIMIT, Metrics, read_metrics
 from cachectl.stack import Cache
 from registry import throwaway
 
@@ -32,7 +32,7 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
         client,
         cache.image,
         f"{cache.name} metrics",
-        command=["; ".join(f"{ASK} {_url(one)}" for one in found)],
+        command=["; ".join(f"{ASK} {_url(one)} | busybox head -c {SIZE_LIMIT}" for one in found)],
         entrypoint=["busybox", "sh", "-c"],
         network=next(iter(found.values())),
     )

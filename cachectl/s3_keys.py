@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cachectl.errors import CachectlError
+from registry import files
 from registry.place import Keys
 
 ACCESS, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
@@ -32,7 +33,7 @@ def find(environment: Mapping[str, str], home: Path) -> Keys:
     # What is in such a file is taken as it is, a percent sign too.
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"))
+        parser.read_string(files.read_text(path, files.SMALL_LIMIT))
         found = parser[profile]
         return Keys(found[ACCESS.lower()], found[SECRET.lower()])
     except KeyError as missing:
@@ -60,6 +61,6 @@ def ca(environment: Mapping[str, str]) -> str | None:
     if not path:
         return None
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return files.read_text(Path(path), files.SMALL_LIMIT)
     except (OSError, UnicodeDecodeError) as error:
         raise CachectlError(f"{path}, which {CA} names, cannot be read: {error}") from None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cachectl.errors import UsageError
-from registry import platforms, reference
+from registry import files, platforms, reference
 from registry.errors import RegistryError
 from registry.platforms import Platform
 from registry.reference import Reference
@@ -19,7 +19,7 @@ def from_file(path: Path) -> tuple[str, ...]:
         UsageError: it cannot be read, or a line is no image.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = files.read_text(path, files.LIST_LIMIT).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     found = []
@@ -57,7 +57,7 @@ def from_talosctl(talos_version: str | None, kubernetes_version: str | None) -> 
 
 def gather(
     texts: Iterable[str],
-    files: Iterable[Path],
+    lists: Iterable[Path],
     talos_version: str | None,
     kubernetes_version: str | None,
 ) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def gather(
         TalosError: talosctl cannot list them.
     """
     found = [_checked(text) for text in texts]
-    for path in files:
+    for path in lists:
         found += from_file(path)
     if talos_version is not None or kubernetes_version is not None:
         found += from_talosctl(talos_version, kubernetes_version)

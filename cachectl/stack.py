@@ -47,6 +47,8 @@ class Cache:
         storage: what holds what is cached: the name of a volume, or a place in an object store.
         image: the ID of its image, or its name.
         ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
+        restarts: how often the engine has started it again, since it had ended by itself.
+        was_out_of_memory: whether it was killed since it needed more memory than its limit.
     """
 
     registry: str
@@ -60,6 +62,20 @@ class Cache:
     storage: str | Place
     image: str
     ca: str | None
+    restarts: int = 0
+    was_out_of_memory: bool = False
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with its process, in words, although it may run again."""
+        if not (self.restarts or self.was_out_of_memory):
+            return None
+        why = (
+            "it needed more memory than its limit, as for a huge manifest (docs/limits.md)"
+            if self.was_out_of_memory
+            else f"see: docker logs {self.name}"
+        )
+        return f"it ended by itself and was started again {self.restarts} times; {why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +199,8 @@ def _cache(container: Container) -> Cache | None:
         storage=storage,
         image=attributes["Image"],
         ca=container.labels.get(labels.CA),
+        restarts=attributes.get("RestartCount", 0),
+        was_out_of_memory=attributes["State"].get("OOMKilled", False),
     )
 
 

@@ -16,7 +16,7 @@ from components.settings.images import Images
 from components.settings.mistakes import Mistake
 from components.settings.secrets import S3Keys
 from components.settings.storage import S3Storage, Storage
-from registry import reference
+from registry import files, reference
 from registry.errors import InvalidReferenceError
 from talos import command_line
 from talos import images as talos_images
@@ -131,7 +131,7 @@ def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
         return
     path = ("images", "file")
     try:
-        lines = (folder / settings.file).read_text(encoding="utf-8").splitlines()
+        lines = files.read_text(folder / settings.file, files.LIST_LIMIT).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         yield Mistake(path, f"found {settings.file!r}; allowed: a file that can be read ({error})")
         return

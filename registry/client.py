@@ -4,6 +4,7 @@ The protocol is the OCI distribution specification 1.1. No credentials are sent 
 endpoint: a cache has its own for its upstream.
 """
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -19,6 +20,7 @@ from typing import Any, Self
 import httpx2
 
 from registry import manifests
+from registry.addresses import check_followed
 from registry.endpoints import Endpoint
 from registry.errors import AnswerError, ContentError, EndpointError, UnreachableError
 from registry.manifests import Descriptor
@@ -28,6 +30,8 @@ from registry.retry import Retry, retry_after_s, retrying
 CONNECT_TIMEOUT_S = 10
 # A cache asks its upstream twice before its own first byte.
 SILENCE_TIMEOUT_S = 60
+MANIFEST_TIMEOUT_S = 120
+REDIRECTS_LIMIT = 5
 ERROR_LIMIT = 64 << 10
 # What may be no content at the end of a transfer that broke off.
 DOUBTFUL_TAIL = 16 << 10
@@ -99,7 +103,8 @@ class RegistryClient:
             verify=_trust(endpoint.ca),
             trust_env=False,
             follow_redirects=True,
-            max_redirects=5,
+            max_redirects=REDIRECTS_LIMIT,
+            event_hooks={"request": [self._check_followed]},
             # Blobs are hashed as they are stored.
             headers={"Accept-Encoding": "identity"},
             limits=httpx2.Limits(max_connections=1),
@@ -190,8 +195,18 @@ class RegistryClient:
             self._retry, lambda: self._try_to_read(repository, transfer, probe=True)
         )
 
+    async def _check_followed(self, request: httpx2.Request) -> None:
+        await check_followed(self._base, request.url)
+
     async def _manifest(self, repository: str, target: str) -> Fetched:
         url = self._url(repository, "manifests", target)
+        try:
+            async with asyncio.timeout(MANIFEST_TIMEOUT_S):
+                return await self._read_manifest(url, target)
+        except TimeoutError:
+            raise UnreachableError(f"{url} did not come within {MANIFEST_TIMEOUT_S} s") from None
+
+    async def _read_manifest(self, url: httpx2.URL, target: str) -> Fetched:
         content = bytearray()
         async with self._answer("GET", url, {"Accept": manifests.ACCEPT}) as answer:
             async for chunk in answer.aiter_raw():
@@ -245,8 +260,7 @@ class RegistryClient:
             else:
                 _check_length(url, answer, transfer.blob.size)
             if partial and probe:
-                async for _ in answer.aiter_raw():
-                    pass
+                await _read_one_byte(url, answer)
                 return True
             # A server that does not resume sends again what is already here.
             known = 0 if partial else transfer.offset
@@ -363,13 +377,22 @@ def _check_length(url: httpx2.URL, answer: httpx2.Response, size: int) -> None:
 def _check_range(url: httpx2.URL, answer: httpx2.Response, transfer: _Transfer) -> None:
     """A part must be the one that was asked for, of a blob of the right size."""
     said = answer.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
+    match = re.fullmatch(r"bytes (\d{1,19})-\d+/(\d+|\*)", said)
     sizes = {str(transfer.blob.size), "*"}
     if not match or int(match[1]) != transfer.offset or match[2] not in sizes:
         raise ContentError(
             f"{url} answered with the part {said!r} and not with bytes from "
             f"{transfer.offset} of {transfer.blob.size}"
         )
+
+
+async def _read_one_byte(url: httpx2.URL, answer: httpx2.Response) -> None:
+    """Read a part that has one byte, so that the connection can be used again."""
+    came = 0
+    async for chunk in answer.aiter_raw():
+        came += len(chunk)
+        if came > 1:
+            raise ContentError(f"{url} answered with more than the one byte it was asked for")
 
 
 async def _refusal(method: str, url: httpx2.URL, answer: httpx2.Response) -> AnswerError:
@@ -392,7 +415,7 @@ def _words(body: bytes) -> str:
     text = body.decode(errors="replace")
     try:
         said = "; ".join(map(_in_words, json.loads(text)["errors"]))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         said = text
     line = " ".join(said.split())
     return line if len(line) <= WORDS_LIMIT else f"{line[:WORDS_LIMIT]}..."
@@ -428,7 +451,7 @@ def rate_limit(headers: httpx2.Headers) -> RateLimit | None:
     )
 
 
-_LIMIT = re.compile(r"\s*(\d+)(?:\s*;\s*w=(\d+))?")
+_LIMIT = re.compile(r"\s*(\d{1,18})(?:\s*;\s*w=(\d{1,18}))?(?!\d)")
 
 
 def _digest(content: "hashlib._Hash") -> str:

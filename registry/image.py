@@ -82,8 +82,9 @@ async def _check_platform(
     content = bytearray()
     await client.read_blob(reference.repository, config, content.extend)
     try:
+        manifests.check_values(content)
         found = _PLATFORM.validate_json(bytes(content))
-    except ValidationError:
+    except (ValidationError, ContentError):
         raise ContentError(f"{reference}: {config.digest} is no image configuration") from None
     if platforms.normal(found) not in platforms.preference(node):
         raise PlatformError(f"{reference}: it does not exist for {node}; it does for: {found}")

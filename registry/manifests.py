@@ -1,10 +1,11 @@
 """Manifests and indexes of images, in OCI's and in Docker's form."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from registry import platforms
 from registry.errors import ContentError, PlatformError
@@ -12,6 +13,17 @@ from registry.platforms import Platform
 
 SIZE_LIMIT = 4 << 20
 """Largest manifest in bytes: the limit that the OCI distribution specification recommends."""
+
+PARTS_LIMIT = 1000
+"""Most layers of an image, and most images of an index.
+
+Linux stacks 500 layers at most (OVL_MAX_STACK of overlayfs), Docker 125. What is no image, and is
+never stacked, may have more."""
+
+# A descriptor has 75 bytes at least, so that no manifest needs more braces and brackets. pydantic
+# needs up to 500 bytes of memory for each.
+VALUES_LIMIT = SIZE_LIMIT >> 6
+SHOWN_LIMIT = 3
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -54,7 +66,7 @@ class Manifest:
     """One platform's image: its configuration and its layers, lowest first."""
 
     config: Descriptor
-    layers: tuple[Descriptor, ...]
+    layers: Annotated[tuple[Descriptor, ...], FailFast()]
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -66,36 +78,59 @@ class Manifest:
 class Index:
     """An image for several platforms."""
 
-    manifests: tuple[Descriptor, ...]
+    manifests: Annotated[tuple[Descriptor, ...], FailFast()]
 
 
 def parse(content: bytes, media_type: str) -> Manifest | Index:
     """Read a manifest or an index.
 
     Raises:
-        ContentError: the content is neither, or broken.
+        ContentError: the content is neither, broken, or larger than is allowed.
     """
     form = _FORMS.get(media_type)
     if form is None:
         raise ContentError(
             f"its media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
         )
+    check_values(content)
     try:
-        return form.validate_json(content)
+        found = form.validate_json(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:SHOWN_LIMIT]
         )
         raise ContentError(f"it is no {media_type}: {problems}") from None
+    parts, what = (
+        (found.layers, "layers") if isinstance(found, Manifest) else (found.manifests, "manifests")
+    )
+    if len(parts) > PARTS_LIMIT:
+        raise ContentError(f"it has {len(parts)} {what}; allowed: {PARTS_LIMIT}")
+    return found
+
+
+def check_values(content: bytes | bytearray) -> None:
+    """Make sure that JSON needs no more memory than its size lets expect.
+
+    Raises:
+        ContentError: it has more objects and lists in it than any manifest needs.
+    """
+    values = content.count(b"{") + content.count(b"[")
+    if values > VALUES_LIMIT:
+        raise ContentError(f"it has {values} objects and lists in it; allowed: {VALUES_LIMIT}")
 
 
 def digests_in(content: bytes) -> tuple[str, ...]:
     """The digests that content names, where it is a manifest or an index; none otherwise.
 
-    Whatever kind of manifest it is: what a storage keeps need not be an image.
+    Whatever kind of manifest it is: what a storage keeps need not be an image. So it may have any
+    number of layers; what is too intricate to be read names whatever looks like a digest.
     """
     try:
+        check_values(content)
         named = _NAMING.validate_json(content)
+    except ContentError:
+        return tuple(dict.fromkeys(found.decode() for found in _DIGEST.findall(content)))
     except ValidationError:
         return ()
     one = [named.config] if named.config else []
@@ -141,11 +176,12 @@ class _Naming:
 
     schema_version: Annotated[Literal[2], Field(alias="schemaVersion")]
     config: _Named | None = None
-    layers: tuple[_Named, ...] = ()
-    manifests: tuple[_Named, ...] = ()
+    layers: Annotated[tuple[_Named, ...], FailFast()] = ()
+    manifests: Annotated[tuple[_Named, ...], FailFast()] = ()
 
 
 _NAMING = TypeAdapter(_Naming)
+_DIGEST = re.compile(rb"sha256:[a-f0-9]{64}")
 
 _FORMS: Mapping[str, TypeAdapter[Manifest] | TypeAdapter[Index]] = {
     **{media_type: TypeAdapter(Manifest) for media_type in MANIFESTS},

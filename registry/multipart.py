@@ -30,6 +30,10 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 ANY = "{*}"
 EMPTY = hashlib.sha256(b"").hexdigest()
 WITHIN_S = 30
+# A page has 1,000 entries at most, each of a few hundred bytes; keys may have 1 kB.
+ANSWER_LIMIT = 8 << 20
+PAGES_LIMIT = 1000
+PIECE = 64 << 10
 SIGNED = "host;x-amz-content-sha256;x-amz-date"
 
 Query = Mapping[str, str]
@@ -137,11 +141,15 @@ class _Api:
     def pages(self, key: str, query: Query, markers: Iterable[str]) -> Iterator["Element"]:
         """All pages of a list; each says with which markers the next one is asked for."""
         asked = dict(query)
-        while (answer := self.ask("GET", key, asked)) is not None:
+        for _ in range(PAGES_LIMIT):
+            answer = self.ask("GET", key, asked)
+            if answer is None:
+                return
             yield answer
             if _text(answer, "IsTruncated") != "true":
                 return
             asked |= {marker: _text(answer, f"Next{_in_xml(marker)}") for marker in markers}
+        raise StoreError(f"{self.place.url} lists uploads on more than {PAGES_LIMIT} pages")
 
     def ask(self, method: str, key: str, query: Query) -> "Element | None":
         """What the store answers; None where that is nothing, or there is no such upload."""
@@ -151,14 +159,16 @@ class _Api:
             method, url, query, keys=self.keys, region=place.region, now=datetime.now(UTC)
         )
         try:
-            answer = self.client.request(method, f"{url}?{encoded(query)}", headers=headers)
+            with self.client.stream(method, f"{url}?{encoded(query)}", headers=headers) as answer:
+                content = _content(answer)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise StoreError(f"{place.url} does not answer: {error}") from error
         if answer.status_code == httpx2.codes.NOT_FOUND and key:
             return None
         if not answer.is_success:
-            raise StoreError(f"{place.url} answers {answer.status_code} {_said(answer)}")
-        return _parsed(answer.content) if answer.content else None
+            said = _said(content) or answer.reason_phrase
+            raise StoreError(f"{place.url} answers {answer.status_code} {said}")
+        return _parsed(content) if content else None
 
 
 def _in_xml(marker: str) -> str:
@@ -173,11 +183,20 @@ def _parsed(content: bytes) -> "Element":
         raise StoreError(f"a store does not answer as S3 does: {error}") from error
 
 
-def _said(answer: httpx2.Response) -> str:
+def _content(answer: httpx2.Response) -> bytes:
+    content = bytearray()
+    for piece in answer.iter_bytes(PIECE):
+        content += piece
+        if len(content) > ANSWER_LIMIT:
+            raise StoreError(f"{answer.url.host} answers with more than {ANSWER_LIMIT} bytes")
+    return bytes(content)
+
+
+def _said(content: bytes) -> str:
     with suppress(StoreError):
-        error = _parsed(answer.content)
+        error = _parsed(content)
         return f"{_text(error, 'Code')}: {_text(error, 'Message')}"
-    return answer.reason_phrase
+    return ""
 
 
 def _text(element: "Element", name: str) -> str:

@@ -9,7 +9,7 @@ their health check.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -18,6 +18,9 @@ from docker.models.containers import Container
 from registry import throwaway
 from registry.errors import RegistryError
 from registry.throwaway import STORAGE_FOLDER
+
+if TYPE_CHECKING:
+    import requests
 
 # One is removed when it has done its work; this is for one whose maker was killed.
 LIVES_S = 3600
@@ -70,8 +73,6 @@ class Volume:
             VolumeError: the engine does not tell.
         """
         if self._owner is None:
-            with _explained("look into"):
-                self._container.start()
             said = self._asked(["busybox", "stat", "-c", "%u %g", "."], ROOT)
             user, group = map(int, said.split())
             self._owner = user, group
@@ -88,11 +89,21 @@ class Volume:
             NotThereError: it has no such folder.
             VolumeError: it cannot be read.
         """
+        # Not by get_archive, whose answer cannot be closed: until its end, or until it is closed,
+        # the engine does not remove the container.
         with _explained("read"):
             answer = self._archive(folder)
-        # The engine does not remove a container while somebody reads from it.
         with closing(answer):
             yield Stream(_explaining(answer.iter_content(PIECE)))
+
+    def free(self) -> int:
+        """How many bytes more its file system takes from who is not root.
+
+        Raises:
+            VolumeError: it does not tell.
+        """
+        blocks, size = map(int, self.ask(["busybox", "stat", "-f", "-c", "%a %S", "."]).split())
+        return blocks * size
 
     def put(self, tar: Iterable[bytes]) -> None:
         """Write the files of a tar stream.
@@ -129,21 +140,12 @@ class Volume:
         """
         self._exec(command, self.owner)
 
-    def _archive(self, folder: str) -> Any:
-        """The engine's answer; that of its client's own get_archive cannot be closed."""
-        container: Any = self._container
-        api = container.client.api
-        url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
-        answer = api.get(
-            url,
-            params={"path": f"{STORAGE_FOLDER}/{folder}".rstrip("/")},
-            headers={"Accept-Encoding": "identity"},
-            stream=True,
-            timeout=api.timeout,
-        )
+    def _archive(self, folder: str) -> "requests.Response":
+        path = f"{STORAGE_FOLDER}/{folder}".rstrip("/")
+        answer = _archive(self._container, path, "GET")
         if answer.status_code == HTTPStatus.NOT_FOUND:
             # Else it is the container that is gone.
-            container.reload()
+            self._container.reload()
             raise NotThereError(f"a volume has no folder {folder}")
         answer.raise_for_status()
         return answer
@@ -159,6 +161,8 @@ class Volume:
 
     def _exec(self, command: Sequence[str], user: tuple[int, int]) -> str:
         with _explained("change"):
+            # It ends by itself after a while, which long work outlasts.
+            self._container.start()
             code, printed = self._container.exec_run(
                 list(command), user=f"{user[0]}:{user[1]}", workdir=STORAGE_FOLDER
             )
@@ -166,6 +170,25 @@ class Volume:
         if code != 0:
             raise VolumeError(f"cannot change a volume: {command[0]}: {said.strip()}")
         return said
+
+
+def holds(container: Container, path: str) -> bool:
+    """Whether the storage of a cache has a file or a folder at a path.
+
+    Args:
+        container: that of the cache, which need not run.
+        path: the path below the root of the storage.
+
+    Raises:
+        VolumeError: the engine does not tell.
+    """
+    with (
+        _explained("look into"),
+        closing(_archive(container, f"{STORAGE_FOLDER}/{path}", "HEAD")) as answer,
+    ):
+        if answer.status_code not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+            raise VolumeError(f"cannot look into a volume: {answer.status_code} {answer.reason}")
+        return answer.ok
 
 
 @contextmanager
@@ -199,6 +222,20 @@ def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
         yield Volume(container)
     finally:
         throwaway.remove(container)
+
+
+def _archive(container: Container, path: str, method: str) -> "requests.Response":
+    """What the engine answers about what is at a path of a container, as a tar."""
+    api: Any = container.client and container.client.api
+    answer: requests.Response = api.request(
+        method,
+        f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive",
+        params={"path": path},
+        headers={"Accept-Encoding": "identity"},
+        stream=True,
+        timeout=api.timeout,
+    )
+    return answer
 
 
 @contextmanager

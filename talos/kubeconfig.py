@@ -20,6 +20,8 @@ from talos.errors import TakenError, TalosError
 MARK = "talos-registry-cache"
 SECTIONS = ("clusters", "users", "contexts")
 LOCK_WITHIN_S = 10.0
+# PyYAML needs a minute for that much.
+SIZE_LIMIT = 4 << 20
 LOCK_POLL_S = 0.05
 
 
@@ -99,7 +101,11 @@ def _body(section: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(SIZE_LIMIT + 1)
+        if len(content) > SIZE_LIMIT:
+            raise TalosError(f"the kubeconfig {path} is larger than {SIZE_LIMIT} bytes")
+        config = yaml.safe_load(content.decode("utf-8"))
     except FileNotFoundError:
         config = None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,19 +1,23 @@
 """cachectl export: caches in one file, for a machine without network."""
 
+import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 import typer
 from docker import DockerClient
 
-from cachectl import caches, console, options, stack
+from cachectl import caches, console, options, stack, staging
 from cachectl.archive import Writer
 from cachectl.console import Meter
 from cachectl.errors import CachectlError
 from cachectl.stack import Cache
+
+PARTIAL, SUFFIX = ".cachectl-export-", ".partial"
 
 
 def export(
@@ -26,8 +30,9 @@ def export(
     """Write what the caches have stored into one archive, for `cachectl import` elsewhere.
 
     The archive (tar in zstd) has the digest of everything in it. All is checked while it is
-    written: what is damaged ends the export, and no file is left behind. FILE is replaced when the
-    archive is complete. The caches go on serving meanwhile.
+    written: what is damaged ends the export, and no file is left behind; what an export that was
+    killed has left beside FILE is removed. FILE is replaced when the archive is complete. The
+    caches go on serving meanwhile.
 
     Exit codes: 0 the archive is complete, 1 it could not be written, 2 wrong usage.
     """
@@ -35,7 +40,7 @@ def export(
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
         with (
-            caches.alone(found),
+            staging.alone(client, found),
             _replacing(file) as target,
             console.meter("exporting") as meter,
         ):
@@ -71,15 +76,45 @@ def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) ->
 def _replacing(file: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of another one when it is complete, and else vanishes."""
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=file.absolute().parent, prefix=f".{file.name}-", delete=False
-        ) as target:
-            try:
-                yield cast("BinaryIO", target)
-                target.flush()
-                Path(target.name).replace(file)
-            except BaseException:
-                Path(target.name).unlink()
-                raise
+        with _partial(file.absolute().parent) as target:
+            yield target
+            target.flush()
+            Path(target.name).replace(file)
     except OSError as error:
         raise CachectlError(f"{file} cannot be written: {error}") from error
+
+
+@contextmanager
+def _partial(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in a folder; those of processes that were killed are removed from there.
+
+    A process holds the lock of its own file as long as it lives.
+    """
+    _remove_leftovers(folder)
+    with _locked(folder) as target:
+        try:
+            yield target
+        finally:
+            Path(target.name).unlink(missing_ok=True)
+
+
+def _locked(folder: Path) -> BinaryIO:
+    while True:
+        made = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it is closed by who gets it
+            dir=folder, prefix=PARTIAL, suffix=SUFFIX, delete=False
+        )
+        fcntl.flock(made, fcntl.LOCK_EX)
+        # Another export may have taken it for a leftover before it was locked.
+        if Path(made.name).exists():
+            return cast("BinaryIO", made)
+        made.close()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.glob(f"{PARTIAL}*{SUFFIX}"):
+        # It may be somebody else's, or one that is being written.
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()

@@ -8,7 +8,7 @@ from typing import Annotated, BinaryIO
 import typer
 from docker import DockerClient
 
-from cachectl import caches, console, options, stack, staging
+from cachectl import console, options, stack, staging
 from cachectl.archive import Contents, Piece, Reader
 from cachectl.console import Meter
 from cachectl.errors import CachectlError, UsageError
@@ -27,9 +27,10 @@ def import_(
 
     The archive is read once: all of it is checked and written beside what the caches store, and
     becomes part of that only when it has turned out to be complete and unchanged. Until then an
-    error or Ctrl-C leaves the caches as they were. Importing again changes nothing. A tag that is
-    there already stands for what the archive says afterwards. Caches in an object store take no
-    archive: nothing there can be moved into place at once.
+    error or Ctrl-C leaves the caches as they were. What does not fit is refused before the disk is
+    full. Importing again changes nothing. A tag that is there already stands for what the archive
+    says afterwards. Caches in an object store take no archive: nothing there can be moved into
+    place at once.
 
     Exit codes: 0 all of it is in the caches, 1 it could not be imported, 2 wrong usage.
     """
@@ -41,7 +42,7 @@ def import_(
         found = stack.find(client, stack_name)
         try:
             with (
-                caches.alone(found),
+                staging.alone(client, found),
                 console.meter("importing") as meter,
             ):
                 imported = _import(client, found, source, meter)
@@ -74,13 +75,15 @@ def _import(
         for registry, cache in involved.items():
             mounted = volume.mounted(client, _volume(cache), cache.image)
             volumes[registry] = clean_up.enter_context(mounted)
-            staging.discard(volumes[registry])
             clean_up.callback(staging.discard, volumes[registry])
+            staging.discard(volumes[registry])
         for registry, pieces in archive.contents():
             staging.stage(volumes[registry], _counted(pieces, meter))
         imported = archive.manifest()
         for registry, own in imported.items():
-            staging.commit(volumes[registry], own.links)
+            staging.stage_links(volumes[registry], own)
+        for registry, own in imported.items():
+            staging.commit(volumes[registry], own)
     return imported
 
 

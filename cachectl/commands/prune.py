@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from cachectl import caches, console, options, selection, stack
+from cachectl import caches, console, options, selection, stack, staging
 from cachectl.errors import UsageError
 from cachectl.stack import Cache
 from registry import processes, retention, storage
@@ -92,7 +92,7 @@ def prune(
     with stack.engine() as client:
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
-        with caches.alone(found):
+        with staging.alone(client, found):
             pruned = {}
             for registry, cache in wanted.items():
                 choose = _choice(registry, kept, oldest, most) if of_images else None

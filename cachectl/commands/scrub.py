@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from cachectl import caches, console, options, stack
+from cachectl import caches, console, options, stack, staging
 from cachectl.errors import ExitCode
 from cachectl.stack import Cache
 from registry import processes, storage, storages
@@ -38,7 +38,7 @@ def scrub(
     with stack.engine() as client:
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
-        with caches.alone(found):
+        with staging.alone(client, found):
             damages = {
                 registry: _scrub(client, cache, repair=repair) for registry, cache in wanted.items()
             }

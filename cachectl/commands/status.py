@@ -10,7 +10,7 @@ from docker.models.containers import Container
 
 from cachectl import caches, console, node_metrics, options, stack, upstream
 from cachectl.errors import CachectlError, ExitCode
-from cachectl.metrics import Metrics, read_metrics
+from cachectl.metrics import SIZE_LIMIT, Metrics, read_metrics
 from cachectl.stack import Cache
 from registry import interruptible
 from registry.client import RateLimit
@@ -26,7 +26,7 @@ HEAD = "storage\n"
 PROBE = (
     f"printf '{HEAD}'; "
     "busybox du -sk .; busybox find . -path '*/_manifests/tags/*/current/link'; "
-    f"echo; wget -q -O - {METRICS_URL} || true"
+    f"echo; wget -q -O - {METRICS_URL} | busybox head -c {SIZE_LIMIT}"
 )
 
 
@@ -170,6 +170,9 @@ def _show(
             for cache in held
         ),
     )  # fmt: skip
+    for cache in held:
+        if cache.trouble:
+            console.say(f"{cache.registry}: {cache.trouble}")
     for registry, limit in left.items():
         console.say(f"{registry}: {limit if isinstance(limit, str) else _limit(limit)}")
 
@@ -204,6 +207,8 @@ def _described(
 ) -> dict[str, object]:
     return {
         "health": cache.health,
+        "restarts": cache.restarts,
+        "outOfMemory": cache.was_out_of_memory,
         "name": cache.name,
         "endpoint": cache.endpoint,
         "mirror": cache.mirror,

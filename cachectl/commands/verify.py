@@ -2,7 +2,7 @@
 
 import typer
 
-from cachectl import caches, console, options, selection, stack
+from cachectl import caches, console, options, selection, stack, staging
 from cachectl.errors import ExitCode
 from registry import interruptible
 from registry.verify import Verified
@@ -32,7 +32,7 @@ def verify(
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
-        with caches.alone(found):
+        with staging.alone(client, found):
             texts = texts or caches.stored_images(client, found.caches.values())
             involved = caches.of_images(found.caches, texts)
             with (

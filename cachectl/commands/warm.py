@@ -2,7 +2,7 @@
 
 import typer
 
-from cachectl import caches, console, options, selection, stack
+from cachectl import caches, console, options, selection, stack, staging
 from cachectl.errors import ExitCode, UsageError
 from registry import interruptible
 from registry.warm import NotWarmed, Warmed
@@ -37,7 +37,7 @@ def warm(
         found = stack.find(client, stack_name)
         involved = caches.of_images(found.caches, texts)
         with (
-            caches.alone(found),
+            staging.alone(client, found),
             caches.serving(client, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):
@@ -50,11 +50,15 @@ def warm(
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )
             )
+        again = stack.find(client, found.name).only(cache.registry for cache in involved)
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
     else:
         _show(outcomes)
     if any(isinstance(outcome, NotWarmed) for outcome in outcomes):
+        for cache in again.values():
+            if cache.trouble:
+                console.say(f"{cache.registry}: {cache.trouble}")
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 

@@ -1,3 +1,5 @@
+import pytest
+
 from cachectl.commands.status import Inside, inside
 from cachectl.metrics import Metrics, read_metrics
 
@@ -27,6 +29,11 @@ def test_nothing_is_saved_by_a_cache_that_was_only_warmed() -> None:
 
 def test_a_registry_that_counts_nothing_has_no_metrics() -> None:
     assert read_metrics("go_goroutines 12\n") is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999", "9" * 5000, "-1", "much", "1,5"])
+def test_what_is_no_number_is_not_counted(value: str) -> None:
+    assert read_metrics(f'registry_proxy_hits_total{{type="blob"}} {value}\n') is None
 
 
 def test_what_the_probe_prints_is_read() -> None:

@@ -37,6 +37,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         selection.from_file(path)
 
 
+def test_a_list_without_an_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"/dev/zero cannot be read: .* larger than 4194304 bytes"):
+        selection.from_file(Path("/dev/zero"))
+
+
 def test_a_platform_is_read_or_refused() -> None:
     assert selection.platform("linux/arm64") == Platform("linux", "arm64")
     with pytest.raises(UsageError, match="is no platform"):

@@ -242,6 +242,53 @@ def test_a_manifest_without_bounds_is_not_read_to_its_end(registry: TinyRegistry
         ask(registry, lambda client: client.manifest(REPOSITORY, "endless"))
 
 
+def test_a_manifest_that_drips_is_given_up(
+    registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MANIFEST_TIMEOUT_S", 0.2)
+    registry.fail("1", *[tiny_registry.silent(0.5)] * 9)
+
+    with pytest.raises(UnreachableError, match="did not come within"):
+        ask(registry, lambda client: client.manifest(REPOSITORY, "1"))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1" * 19, "none", "-1"])
+def test_a_limit_on_pulls_that_is_no_number_is_none(registry: TinyRegistry, number: str) -> None:
+    registry.headers = {"ratelimit-limit": number, "ratelimit-remaining": number}
+
+    async def limit(client: RegistryClient) -> RateLimit | None:
+        await client.manifest(REPOSITORY, "1")
+        return client.rate_limit
+
+    assert ask(registry, limit) is None
+
+
+# Redirects
+
+
+def test_a_redirect_is_followed_to_where_a_registry_may_send(registry: TinyRegistry) -> None:
+    elsewhere = registry.url.replace("127.0.0.1", "localhost")
+    registry.fail(LAYER.digest, redirect(f"{elsewhere}/v2/{REPOSITORY}/blobs/{LAYER.digest}"))
+
+    assert read(registry) == LAYER.content
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "100.100.100.200"])
+def test_a_redirect_to_a_link_local_or_metadata_address_is_not_followed(
+    registry: TinyRegistry, host: str
+) -> None:
+    registry.fail(LAYER.digest, redirect(f"http://{host}/latest/meta-data"))
+
+    error = failure(registry)
+
+    assert isinstance(error, ContentError)
+    assert "link-local and metadata addresses are not followed" in str(error)
+
+
+def redirect(url: str) -> Fault:
+    return lambda handler, _: handler.send(307, b"", {"Location": url})
+
+
 # Trying again
 
 
@@ -298,6 +345,7 @@ def test_a_pause_beyond_all_patience_is_not_waited_for(registry: TinyRegistry) -
         (b"<h1>It  is\nnot here</h1>", "404 <h1>It is not here</h1>"),
         (b"", "404 Not Found"),
         (b'{"errors": "no list"}', '404 {"errors": "no list"}'),
+        (b"[" * 60_000, f"404 {'[' * 500}..."),
         (b"x" * 200_000, "xxx..."),
     ],
 )
@@ -427,6 +475,18 @@ def test_a_cache_whose_blob_is_of_the_wrong_size_is_refused(cache: TinyRegistry)
     cache.kept.add((REPOSITORY, LAYER.digest))
 
     with pytest.raises(ContentError, match=f"the part 'bytes 0-0/{SIZE - 1}'"):
+        pull(cache)
+
+
+@pytest.mark.parametrize("sent", [2, 1 << 20])
+def test_a_cache_that_answers_with_more_than_the_byte_it_was_asked_for_is_refused(
+    cache: TinyRegistry, sent: int
+) -> None:
+    cache.hold(REPOSITORY, "1", IMAGE)
+    part = {"Content-Range": f"bytes 0-0/{SIZE}"}
+    cache.fail(LAYER.digest, lambda handler, _: handler.send(206, bytes(sent), part))
+
+    with pytest.raises(ContentError, match="more than the one byte"):
         pull(cache)
 
 

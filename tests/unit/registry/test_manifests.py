@@ -117,3 +117,52 @@ def test_an_attestation_is_no_image() -> None:
 def test_an_entry_for_no_known_platform_is_not_offered() -> None:
     with pytest.raises(PlatformError, match=r"it does for: linux/arm64$"):
         chosen("linux/amd64", "unknown/unknown", "linux/arm64")
+
+
+def layers(number: int) -> bytes:
+    """A manifest with many layers."""
+    blobs = [Blob(str(name).encode()).entry for name in range(number)]
+    named = {"schemaVersion": 2, "config": images.config().entry, "layers": blobs}
+    return json.dumps(named).encode()
+
+
+def test_an_image_has_no_more_layers_than_are_allowed() -> None:
+    most = manifests.PARTS_LIMIT
+    allowed = manifests.parse(layers(most), images.OCI_MANIFEST)
+
+    assert isinstance(allowed, Manifest)
+    assert len(allowed.layers) == most
+    with pytest.raises(ContentError, match="it has 20000 layers; allowed: 1000"):
+        manifests.parse(layers(20_000), images.OCI_MANIFEST)
+
+
+def test_an_index_has_no_more_images_than_are_allowed() -> None:
+    entries = [Blob(str(name).encode()).entry for name in range(manifests.PARTS_LIMIT + 1)]
+    content = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+
+    with pytest.raises(ContentError, match="it has 1001 manifests; allowed: 1000"):
+        manifests.parse(content, images.OCI_INDEX)
+
+
+def test_whatever_is_stored_names_all_of_its_layers() -> None:
+    """However many: what is not named would be pruned."""
+    assert len(manifests.digests_in(layers(20_000))) == 20_001
+
+
+@pytest.mark.parametrize("piece", ["{}", "[]", '{"a":[{}]}'])
+def test_json_that_takes_much_memory_is_not_parsed(piece: str) -> None:
+    named = f'{{"schemaVersion": 2, "config": {json.dumps(LAYER.entry)}, "layers": ['
+    content = (named + ",".join([piece] * 1_000_000)).encode()
+
+    with pytest.raises(ContentError, match="objects and lists in it; allowed: 65536"):
+        manifests.parse(content, images.OCI_MANIFEST)
+    assert manifests.digests_in(content) == (LAYER.digest,)
+
+
+def test_of_many_mistakes_few_are_told() -> None:
+    content = b'{"schemaVersion": 2, "layers": [' + b",".join([b"1"] * 100_000) + b"]}"
+
+    with pytest.raises(ContentError) as raised:
+        manifests.parse(content, images.OCI_MANIFEST)
+
+    assert len(str(raised.value)) < 1000

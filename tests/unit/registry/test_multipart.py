@@ -1,11 +1,16 @@
-"""The signature, by the examples of its specification."""
+"""The signature, by the examples of its specification, and what a store may answer."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from registry import multipart
-from registry.place import Keys
+from registry.object_store import StoreError
+from registry.place import Keys, Place
 
 KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 NOW = datetime(2013, 5, 24, tzinfo=UTC)
@@ -31,3 +36,52 @@ def test_requests_are_signed_as_amazon_says(query: dict[str, str], signature: st
         f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}"
     )
     assert headers["x-amz-date"] == "20130524T000000Z"
+
+
+class Store(BaseHTTPRequestHandler):
+    """An object store that answers any request with the same, a number of times over."""
+
+    piece: bytes
+    times: int
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(self.times):
+                self.wfile.write(self.piece)
+
+
+@contextmanager
+def store(piece: bytes, times: int = 1) -> Iterator[Place]:
+    handler = type("Own", (Store,), {"piece": piece, "times": times})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield Place("bucket", "folder", endpoint=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_an_answer_that_never_ends_is_refused() -> None:
+    with (
+        store(bytes(1 << 20), 1 << 20) as place,
+        pytest.raises(StoreError, match="answers with more than 8388608 bytes"),
+    ):
+        multipart.unfinished(place, KEYS)
+
+
+def test_a_list_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multipart, "PAGES_LIMIT", 20)
+    with (
+        store(b"<List><IsTruncated>true</IsTruncated></List>") as place,
+        pytest.raises(StoreError, match="lists uploads on more than 20 pages"),
+    ):
+        multipart.unfinished(place, KEYS)

@@ -106,6 +106,14 @@ def test_a_cluster_that_was_made_anew_replaces_its_predecessor(
     assert servers == ["https://127.0.0.1:2222"]
 
 
+def test_a_kubeconfig_without_an_end_is_refused(tmp_path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(b"#" * (kubeconfig.SIZE_LIMIT + 1))
+
+    with pytest.raises(TalosError, match="is larger than 4194304 bytes"):
+        kubeconfig.merge(of_cluster(tmp_path), target)
+
+
 def test_the_removed_cluster_is_no_longer_the_current_one(tmp_path: Path, target: Path) -> None:
     kubeconfig.merge(of_cluster(tmp_path), target)
     kubeconfig.merge(of_cluster(tmp_path, "other"), target)

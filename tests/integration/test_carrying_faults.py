@@ -1,0 +1,262 @@
+"""Export and import when there is no room, when they are killed, and when an archive is a trap."""
+
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import zstandard
+from docker import DockerClient
+from docker.models.containers import Container
+
+from cachectl.archive import HEADER, header
+from tests.integration.support import belongings, host, images
+from tests.integration.support.cachectl import Cachectl, Ended
+from tests.integration.support.polling import eventually
+from tests.integration.support.processes import run
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.upstream import Upstream
+
+HUB = "docker.io"
+OK, FAILED = range(2)
+INTERRUPTED = 130
+ROOM = 110 << 20
+LARGE = 60_000_000
+STAGING = ".cachectl-import"
+ENDS_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A cache of a stack that is up, and cachectl for it."""
+
+    stack: CacheStack
+    cachectl: Cachectl
+    container: Container
+
+    def held(self) -> set[str]:
+        """All files of its storage, with the sum of what they hold."""
+        command = "busybox find . -type f -exec busybox sha256sum {} +"
+        _, said = self.container.exec_run(["sh", "-c", command], workdir="/var/lib/registry")
+        return set(said.decode().splitlines()) if isinstance(said, bytes) else set()
+
+    def has_staging(self) -> bool:
+        """Whether something is staged in its volume."""
+        path = f"/var/lib/registry/{STAGING}"
+        return self.container.exec_run(["busybox", "test", "-e", path]).exit_code == 0
+
+
+@contextmanager
+def _up(
+    folder: Path, engine: DockerClient, upstream: Upstream, *, room: int = 0
+) -> Iterator[Cache]:
+    with stack(folder, engine, {"upstreams": upstreams(upstream.url, HUB)}) as made:
+        if room:
+            # In memory for as long as a container has it.
+            options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={room}"}
+            engine.volumes.create(f"registry-{made.name}-{HUB}", driver_opts=options)
+        made.up()
+        [container] = belongings.caches(engine, made.name).values()
+        yield Cache(made, Cachectl(made.name, folder), container)
+
+
+@pytest.fixture(scope="module")
+def full(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Cache]:
+    """A cache that has something to export."""
+    with _up(tmp_path_factory.mktemp("full"), engine, upstream) as cache:
+        large = images.oci_index(host.architecture(), sizes=(LARGE,))
+        assert cache.cachectl("warm", upstream.push(large).name).code == OK
+        yield cache
+
+
+@pytest.fixture(scope="module")
+def small(
+    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+) -> Iterator[Cache]:
+    """A cache whose volume has little room, and holds a small image."""
+    with _up(tmp_path_factory.mktemp("small"), engine, upstream, room=ROOM) as cache:
+        assert cache.cachectl("warm", upstream.push_index().name).code == OK
+        yield cache
+
+
+@pytest.fixture(scope="module")
+def archive(full: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a cache has exported."""
+    file = tmp_path_factory.mktemp("archive") / "caches.tar.zst"
+    assert full.cachectl("export", file).code == OK
+    return file
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own, which has room for a part of an export."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+def test_an_export_to_a_full_disk_ends_with_an_error_and_leaves_nothing(
+    full: Cache, small_disk: Path, engine: DockerClient
+) -> None:
+    ended = full.cachectl("export", small_disk / "caches.tar.zst")
+
+    assert ended.code == FAILED
+    assert "No space left on device" in ended.err
+    assert list(small_disk.iterdir()) == []
+    assert _throwaways(full, engine) == []
+
+
+def test_what_does_not_fit_into_a_volume_is_refused(small: Cache, archive: Path) -> None:
+    _refused(small, archive, "do not fit")
+
+
+def test_little_that_expands_to_much_is_refused(small: Cache, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.tar.zst"
+    _write_bomb(bomb, 1_500_000_000)
+    assert bomb.stat().st_size < 200_000
+
+    _refused(small, bomb, "do not fit")
+
+
+def _refused(cache: Cache, file: Path, words: str) -> None:
+    before = cache.held()
+
+    ended = cache.cachectl("import", file)
+
+    assert ended.code == FAILED
+    assert f"{file} was not imported" in ended.err
+    assert words in ended.err
+    assert cache.held() == before
+    assert not cache.has_staging()
+
+
+def _write_bomb(file: Path, size: int) -> None:
+    piece = bytes(1 << 20)
+    pieces = [piece] * (size // len(piece))
+    hashed = hashlib.sha256()
+    for one in pieces:
+        hashed.update(one)
+    begin = f'{{"version": 1, "registries": ["{HUB}"]}}'.encode()
+    with file.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as target:
+        target.write(header(HEADER, len(begin)) + begin + bytes(-len(begin) % 512))
+        target.write(header(f"0/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
+        for one in pieces:
+            target.write(one)
+
+
+@contextmanager
+def _half_imported(cache: Cache, archive: Path, pipe: Path) -> Iterator[subprocess.Popen[str]]:
+    """An import that waits for the second half of an archive."""
+    os.mkfifo(pipe)
+    content = archive.read_bytes()
+    process = cache.cachectl.start("import", pipe)
+    with pipe.open("wb", buffering=0) as end:
+        # Once all of it is taken, some of it is written.
+        end.write(content[: len(content) // 2])
+        eventually(cache.has_staging, within_s=60, what="something is staged")
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("command", [("verify",), ("scrub",), ("prune", "--uploads")])
+def test_what_a_killed_import_has_left_goes_with_the_next_command(
+    full: Cache, archive: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    before = full.held()
+    with _half_imported(full, archive, tmp_path / "pipe") as process:
+        process.kill()
+        process.communicate(timeout=30)
+    assert full.has_staging()
+
+    ended = full.cachectl(*command)
+
+    assert ended.code == OK
+    assert f"{HUB}: removed what an import that was killed had left" in ended.err
+    assert not full.has_staging()
+    assert full.held() == before
+
+
+def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(
+    full: Cache, archive: Path, tmp_path: Path, engine: DockerClient
+) -> None:
+    before = full.held()
+    with _half_imported(full, archive, tmp_path / "pipe") as process:
+        ended, within_s = _terminated(process)
+
+    assert ended.code == INTERRUPTED
+    assert within_s < ENDS_WITHIN_S
+    assert not full.has_staging()
+    assert full.held() == before
+    assert _throwaways(full, engine) == []
+
+
+def test_what_a_killed_export_has_left_goes_with_the_next_one(full: Cache, tmp_path: Path) -> None:
+    process = _begun_export(full, tmp_path)
+    process.kill()
+    process.communicate(timeout=30)
+    assert _partial(tmp_path)
+    with (tmp_path / ".cachectl-export-living.partial").open("w") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+
+        ended = full.cachectl("export", tmp_path / "other.tar.zst")
+
+        assert ended.code == OK
+        assert _partial(tmp_path) == [Path(living.name)]
+
+
+def test_an_export_that_is_terminated_ends_at_once_and_leaves_nothing(
+    full: Cache, tmp_path: Path, engine: DockerClient
+) -> None:
+    ended, within_s = _terminated(_begun_export(full, tmp_path))
+
+    assert ended.code == INTERRUPTED
+    assert within_s < ENDS_WITHIN_S
+    assert list(tmp_path.iterdir()) == []
+    assert _throwaways(full, engine) == []
+
+
+def _begun_export(cache: Cache, folder: Path) -> subprocess.Popen[str]:
+    """An export that has written something."""
+    process = cache.cachectl.start("export", folder / "caches.tar.zst")
+    eventually(
+        lambda: any(file.stat().st_size for file in _partial(folder)),
+        within_s=60,
+        what="something is exported",
+        every_s=0.001,
+    )
+    return process
+
+
+def _partial(folder: Path) -> list[Path]:
+    return list(folder.glob(".cachectl-export-*.partial"))
+
+
+def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
+    """How a process ends that is told to, and how many seconds that takes."""
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    return Ended(process.returncode, out, err), time.monotonic() - begun
+
+
+def _throwaways(cache: Cache, engine: DockerClient) -> list[Container]:
+    volume = cache.stack.outputs()["caches"][HUB]["storage"]
+    label = f"talos-registry-cache.throwaway={volume}"
+    return engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)

@@ -1,0 +1,66 @@
+"""Where a registry may send those who ask it."""
+
+import asyncio
+
+import httpx2
+import pytest
+
+from registry.addresses import check_followed
+from registry.errors import ContentError
+
+# Addresses for documentation, which are nobody's.
+SOMEBODY, HERE = "http://192.0.2.1:5000/v2/", "http://127.0.0.1:5000/v2/"
+
+
+def check(sender: str, target: str) -> None:
+    asyncio.run(check_followed(httpx2.URL(sender), httpx2.URL(target)))
+
+
+@pytest.mark.parametrize(
+    ("sender", "target"),
+    [
+        (SOMEBODY, "https://198.51.100.1/token"),
+        (SOMEBODY, "http://10.0.0.1:8080/token"),
+        (SOMEBODY, "https://nobody.invalid/token"),
+        (HERE, "http://127.0.0.1:5001/token"),
+        (HERE, "http://localhost:5001/token"),
+        (HERE, "http://[::1]/token"),
+        (HERE, "http://192.168.1.1/token"),
+    ],
+)
+def test_other_addresses_are_followed(sender: str, target: str) -> None:
+    check(sender, target)
+
+
+@pytest.mark.parametrize("sender", [SOMEBODY, HERE])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.0.1",
+        "169.254.169.254:80",
+        "[fe80::1]",
+        "[fe80::1%lo]",
+        "[::ffff:169.254.169.254]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "168.63.129.16",
+        "0xa9fea9fe",
+        "2852039166",
+        "169.254.43518",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_never_followed(sender: str, host: str) -> None:
+    with pytest.raises(ContentError, match="link-local and metadata addresses are not followed"):
+        check(sender, f"http://{host}/")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", "[::1]", "0.0.0.0", "[::]"])
+def test_who_is_elsewhere_sends_nobody_to_this_machine(host: str) -> None:
+    with pytest.raises(ContentError, match="which is this machine"):
+        check(SOMEBODY, f"http://{host}:5000/")
+
+
+@pytest.mark.parametrize("target", ["", "/token", "ftp://198.51.100.1/", "file:///etc/passwd"])
+def test_what_is_no_url_of_a_server_is_refused(target: str) -> None:
+    with pytest.raises(ContentError, match="allowed: a URL with http:// or https://"):
+        check(SOMEBODY, target)

@@ -47,6 +47,7 @@ class Cache:
         storage: what holds what is cached: the name of a volume, or a place in an object store.
         image: the ID of its image, or its name.
         ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
+        why_unhealthy: what its health check said last where it is unhealthy; else nothing.
     """
 
     registry: str
@@ -60,6 +61,7 @@ class Cache:
     storage: str | Place
     image: str
     ca: str | None
+    why_unhealthy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def _cache(container: Container) -> Cache | None:
         storage=storage,
         image=attributes["Image"],
         ca=container.labels.get(labels.CA),
+        why_unhealthy=processes.why_unhealthy(container),
     )
 
 

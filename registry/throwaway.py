@@ -12,6 +12,7 @@ from docker import DockerClient
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
+from registry import ownership
 from registry.errors import RegistryError
 from registry.place import Keys, Place
 
@@ -58,8 +59,12 @@ def serving(
         engine.volumes.get(volume)
         remove_leftovers(engine, volume)
         mode = "rw" if writable else "ro"
+        # Not always the caches' own user: a node of a Swarm makes volumes by itself, for the
+        # user of the image.
+        owner = ownership.find(engine, volume, image) if writable else ownership.OWNER
         container = engine.containers.create(
             image,
+            user=ownership.user(owner),
             environment=_environment(writable=writable),
             volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
             **_settings(volume),
@@ -98,6 +103,7 @@ def serving_objects(
         remove_leftovers(engine, str(place))
         container = engine.containers.create(
             image,
+            user=ownership.user(),
             environment={
                 **_environment(writable=writable),
                 **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
@@ -169,7 +175,7 @@ def _tar(files: Mapping[str, str]) -> bytes:
         for name, text in files.items():
             content = text.encode()
             entry = tarfile.TarInfo(name)
-            # Which user the registry is is its image's affair, and nobody else is there.
+            # It belongs to root, and the registry is another user; nobody else is there.
             entry.size, entry.mode = len(content), 0o444
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

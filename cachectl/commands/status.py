@@ -158,7 +158,7 @@ def _show(
         (
             (
                 cache.registry,
-                cache.health,
+                ": ".join(filter(None, (cache.health, cache.why_unhealthy))),
                 cache.endpoint or "-",
                 _reached(cache, reachable),
                 *_numbers(insides[cache.registry]),
@@ -200,6 +200,7 @@ def _described(
 ) -> dict[str, object]:
     return {
         "health": cache.health,
+        "whyUnhealthy": cache.why_unhealthy or None,
         "name": cache.name,
         "endpoint": cache.endpoint,
         "mirror": cache.mirror,

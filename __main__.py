@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     stack = settings.load()
-    facts = engine.discover(stack.stack)
+    facts = engine.discover(stack.stack, stack.caches.images if stack.caches else ())
     clusters_folder = ROOT / ".state" / "clusters" / stack.stack
     images = image_set.resolve(stack.images, stack.caches, ROOT)
     mistakes = talos_cluster.mistakes(stack.clusters, facts, clusters_folder)

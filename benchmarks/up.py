@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import docker
+
 from benchmarks.support.commands import run
 from benchmarks.support.pulumi_stack import Config, Stack
 from benchmarks.support.session import CannotRunError
+from components import registry_image
+from components.settings.caches import DEFAULT_IMAGE
 
 ROUNDS = 5
 FIRST_PORT = 5200
-IMAGE = "registry:3.1.2"
 
 
 def main() -> None:
@@ -86,12 +89,15 @@ def guide_up() -> None:
 
     The image is that of the stack, and a credential command lets it start without network.
     """
+    client = docker.from_env()
+    image = registry_image.on_engine(client, DEFAULT_IMAGE)
+    client.close()
     for number in range(5):
         run(
             "docker", "run", "-d", "-p", f"{FIRST_PORT + number}:5000",
             "-e", f"REGISTRY_PROXY_REMOTEURL=https://upstream-{number}.example",
             "-e", "REGISTRY_PROXY_EXEC_COMMAND=/bin/true",
-            "--restart", "always", "--name", f"bench-guide-{number}", IMAGE,
+            "--restart", "always", "--name", f"bench-guide-{number}", image,
         )  # fmt: skip
 
 

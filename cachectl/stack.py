@@ -49,6 +49,7 @@ class Cache:
         ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
         restarts: how often the engine has started it again, since it had ended by itself.
         was_out_of_memory: whether it was killed since it needed more memory than its limit.
+        why_unhealthy: what its health check said last where it is unhealthy; else nothing.
     """
 
     registry: str
@@ -64,6 +65,7 @@ class Cache:
     ca: str | None
     restarts: int = 0
     was_out_of_memory: bool = False
+    why_unhealthy: str = ""
 
     @property
     def trouble(self) -> str | None:
@@ -201,6 +203,7 @@ def _cache(container: Container) -> Cache | None:
         ca=container.labels.get(labels.CA),
         restarts=attributes.get("RestartCount", 0),
         was_out_of_memory=attributes["State"].get("OOMKilled", False),
+        why_unhealthy=processes.why_unhealthy(container),
     )
 
 

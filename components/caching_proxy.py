@@ -16,7 +16,7 @@ from components.placement import (
 )
 from components.settings.caches import Logs
 from components.settings.values import mebibytes
-from components.storage import Storage
+from components.storage import Storage, Stored
 
 # `up` waits for the first answer, so the first probes come fast; once the cache is up, a probe
 # takes its time, since each one costs the engine a process start. Engines before 25 know only one
@@ -74,7 +74,7 @@ class CachingProxy(pulumi.ComponentResource):
     """A registry that fetches from one upstream what it does not hold, and keeps it.
 
     It starts and serves what it holds while its upstream is away, and runs without capabilities
-    on a read-only root file system, as the user of its image. What is cached outlives it.
+    on a read-only root file system, as a user that is not root. What is cached outlives it.
     """
 
     mirror: str
@@ -104,7 +104,7 @@ class CachingProxy(pulumi.ComponentResource):
             environment={**_environment(args), **stored.environment},
             stored=stored,
             port=args.port,
-            probe=PROBE.format(url=CLOSED_URL if args.access else PLAIN_URL),
+            probe=_probe(args, stored),
             log_max_size=args.logs.max_size,
             log_max_files=args.logs.max_files,
             memory_limit_mib=mebibytes(args.memory_limit),
@@ -125,6 +125,12 @@ class CachingProxy(pulumi.ComponentResource):
             "storage": self.storage,
             "image": self.image,
         }
+
+
+def _probe(args: CachingProxyArgs, stored: Stored) -> str:
+    answers = PROBE.format(url=CLOSED_URL if args.access else PLAIN_URL)
+    # One that serves only has nothing to write.
+    return answers if args.remote_url is None else stored.probe + answers
 
 
 def _environment(args: CachingProxyArgs) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +14,7 @@ import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 
-from components import labels
+from components import labels, registry_image
 
 T = TypeVar("T")
 
@@ -57,15 +57,21 @@ class EngineFacts:
         published: the addresses on which each running container of the stack is published, in
             the order in which the engine lists them, by container name.
         networks: the engine's networks, by name.
+        images: the name of the image to run for each that the settings name.
     """
 
     mirror_host: str
     published: Mapping[str, Sequence[str]]
     networks: Mapping[str, EngineNetwork] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
-def discover(stack: str) -> EngineFacts:
+def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
     """Ask the engine what the program has to know.
+
+    Args:
+        stack: the stack's name.
+        references: the images that its settings name.
 
     Raises:
         EngineError: it does not answer.
@@ -74,6 +80,7 @@ def discover(stack: str) -> EngineFacts:
         api = client().api
         networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(filters={"label": f"{labels.STACK}={stack}"})
+        to_run = {one: registry_image.on_engine(client(), one) for one in references}
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(
@@ -92,6 +99,7 @@ def discover(stack: str) -> EngineFacts:
             )
             for name, network in networks.items()
         },
+        images=to_run,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pulumi
 import pulumi_docker as docker
 
-from components import engine, swarm
+from components import engine, health, storage_owner, swarm
 from components import labels as label
 from components.private_files import (
     FOLDER,
@@ -20,6 +20,7 @@ from components.private_files import (
 )
 from components.settings.placement import SwarmPlacement
 from components.storage import FOLDER_OF_VOLUME, Stored
+from registry import ownership
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001
@@ -167,6 +168,8 @@ class OnEngine:
             f"{name}-container",
             name=process.name,
             image=process.image,
+            # Whatever user the image names: all that use a volume have to be the same one.
+            user=ownership.user(),
             # Another label makes another container, which reads its files anew.
             labels=label.inputs(
                 {**process.labels, **({label.FILES: files.read_once} if files.read_once else {})}
@@ -209,7 +212,13 @@ class OnEngine:
                 delete_before_replace=True,
                 # The provider may take a changed health check for an update, and not apply it.
                 replace_on_changes=["healthcheck"],
-                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[
+                        engine.before_container,
+                        storage_owner.before_container,
+                        health.before_container,
+                    ]
+                ),
             ),
         ).name
 
@@ -312,6 +321,8 @@ class OnSwarm:
         return docker.ServiceTaskSpecContainerSpecArgs(
             # By name: an ID is one engine's own.
             image=process.image_reference,
+            # A node makes its volume by itself, for the user of the image.
+            user=None if process.stored.volumes else ownership.user(),
             # No labels: the provider would replace the service when one changes.
             env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
             secrets=files.secrets,

@@ -24,7 +24,7 @@ class PrivateFile:
 
     Attributes:
         content: what is in it.
-        mode: its permissions. A cache has one user, and which one is its image's affair.
+        mode: its permissions. They belong to root, and caches are another user.
         is_read_once: whether a registry reads it when it starts only, so that it has to be
             started anew when the file changes.
     """

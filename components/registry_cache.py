@@ -126,7 +126,7 @@ class RegistryCache(pulumi.ComponentResource):
             network=self._prefix,
             publish_on=self._publish_on,
             published=self._args.facts.published,
-            writer_image=self._image(caches.image),
+            writer_image=self._image(self._to_run(caches.image)),
         )
 
     def _addresses(self) -> Sequence[str]:
@@ -136,7 +136,7 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
         caches = self._args.caches
-        image = upstream.image or caches.image
+        image = self._to_run(upstream.image or caches.image)
         return CachingProxyArgs(
             name=self._named(host),
             storage=self._storage(host),
@@ -224,6 +224,10 @@ class RegistryCache(pulumi.ComponentResource):
             **self._to_caches.files,
             **self._of_caches.files,
         }
+
+    def _to_run(self, reference: str) -> str:
+        """The name of the image that is run for one that the settings name."""
+        return self._args.facts.images.get(reference, reference)
 
     def _image(self, reference: str) -> pulumi.Output[str]:
         """The ID of an image, pulled once however many caches run it, and kept on destroy."""

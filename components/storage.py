@@ -15,6 +15,18 @@ from registry.place import Keys, Place
 
 FOLDER_OF_VOLUME = "/var/lib/registry"
 KEYS_FILE = "s3-keys"
+# Of mostly 4 KiB.
+LEAST_FREE_BLOCKS = 256
+# Ends with an error, and says why, while a cache cannot store what it fetches. Where the size of a
+# file system cannot be told, it is not judged.
+WRITABLE = f"""\
+storage={FOLDER_OF_VOLUME} v2={FOLDER_OF_VOLUME}/docker/registry/v2
+for folder in $storage $v2/blobs $v2/repositories; do
+  [ ! -e $folder ] || [ -w $folder ] || {{ echo "cannot write to $folder"; exit 1; }}
+done
+set -- $(busybox stat -f -c "%b %a" $storage 2>/dev/null)
+[ "${{1:-0}}" = 0 ] || [ "$2" -ge {LEAST_FREE_BLOCKS} ] || {{ echo "$storage is full"; exit 1; }}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +36,13 @@ class Stored:
     Attributes:
         name: what the stack tells of it: the volume's name, or the place in an object store.
         volumes: the volume to mount, or none.
+        probe: shell commands that end with an error, and say why, while it cannot be written.
         environment: what the registry has to be told.
     """
 
     name: pulumi.Output[str]
     volumes: Sequence[pulumi.Output[str]] = ()
+    probe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +85,7 @@ class VolumeOfEngine:
                 ignore_changes=["driverOpts"],
             ),
         )
-        return Stored(volume.name, [volume.name])
+        return Stored(volume.name, [volume.name], WRITABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class VolumeOfNode:
         """Declare nothing: the node's engine is not the one that Pulumi talks to."""
         del name, labels, parent
         volume = pulumi.Output.from_input(self.volume)
+        # No probe: a Swarm would kill a cache whose disk is full, and what it could serve with it.
         return Stored(volume, [volume])
 
 

@@ -108,6 +108,14 @@ def health(container: Container) -> str:
     return str(state.get("Health", {}).get("Status", "running"))
 
 
+def why_unhealthy(container: Container) -> str:
+    """What the health check of a container that is not healthy said last; else nothing."""
+    health = container.attrs["State"].get("Health") or {}
+    if health.get("Status") != "unhealthy" or not health.get("Log"):
+        return ""
+    return " ".join(str(health["Log"][-1]["Output"]).split())
+
+
 @contextmanager
 def _stopped(container: Container) -> Iterator[None]:
     if container.status in STOPPED:

@@ -13,7 +13,7 @@ from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
-from registry import owner
+from registry import owner, ownership
 from registry.errors import RegistryError
 from registry.place import Keys, Place
 
@@ -65,10 +65,14 @@ def serving(
         # Else the engine would make an empty one.
         engine.volumes.get(volume)
         mode = "rw" if writable else "ro"
+        # Not always the caches' own user: a node of a Swarm makes volumes by itself, for the
+        # user of the image.
+        writer = ownership.find(engine, volume, image) if writable else ownership.OWNER
         container = create(
             engine,
             image,
             volume,
+            user=ownership.user(writer),
             environment=_environment(writable=writable),
             volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
             ports=PORTS,
@@ -108,6 +112,7 @@ def serving_objects(
             engine,
             image,
             str(place),
+            user=ownership.user(),
             environment={
                 **_environment(writable=writable),
                 **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
@@ -226,7 +231,7 @@ def _tar(files: Mapping[str, str]) -> bytes:
         for name, text in files.items():
             content = text.encode()
             entry = tarfile.TarInfo(name)
-            # Which user the registry is is its image's affair, and nobody else is there.
+            # It belongs to root, and the registry is another user; nobody else is there.
             entry.size, entry.mode = len(content), 0o444
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

@@ -65,8 +65,23 @@ def answers(host: str) -> bool:
 
 def has_image(host: str, reference: str) -> bool:
     """Whether the engine holds an image."""
-    status, _ = request(host, "GET", f"/images/{quote(reference, safe='')}/json")
-    return status == http.HTTPStatus.OK
+    return image_labels(host, reference) is not None
+
+
+def image_labels(host: str, reference: str) -> dict[str, str] | None:
+    """The labels of an image, or None where the engine does not hold it."""
+    status, body = request(host, "GET", f"/images/{quote(reference, safe='')}/json")
+    if status != http.HTTPStatus.OK:
+        return None
+    return (json.loads(body).get("Config") or {}).get("Labels") or {}
+
+
+def tag_image(host: str, reference: str, repository: str, tag: str) -> None:
+    """Give an image one more name."""
+    name = f"repo={quote(repository, safe='')}&tag={quote(tag)}"
+    status, body = request(host, "POST", f"/images/{quote(reference, safe='')}/tag?{name}")
+    if status != http.HTTPStatus.CREATED:
+        raise SetupError(f"the engine refused the name {repository}:{tag}: {_message(body)}")
 
 
 def pull_image(host: str, repository: str, tag: str, *, timeout_s: float) -> None:

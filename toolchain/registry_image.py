@@ -19,6 +19,8 @@ DEFAULT, OLDER = (
     for name in ("registry", "registry-3.0")
 )
 REPOSITORY = "registry"
+# What is built here has a name of its own: it is not the official image, which has another user.
+BUILT_REPOSITORY = f"talos-registry-cache/{REPOSITORY}"
 PULL_TIMEOUT_S = 60
 BUSYBOX_PACKAGE = "busybox-static"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -41,6 +43,10 @@ http:
 health:
   storagedriver: {enabled: true, interval: 10s, threshold: 3}
 """
+LABEL = (
+    "org.opencontainers.image.description",
+    "built-from-the-go-module-by-talos-registry-cache",
+)
 CHANGES = [
     f"USER {USER}",
     'ENTRYPOINT ["registry", "serve"]',
@@ -48,7 +54,7 @@ CHANGES = [
     "ENV PATH=/bin",
     "VOLUME /var/lib/registry",
     "EXPOSE 5000",
-    "LABEL org.opencontainers.image.description=built-from-the-go-module-by-talos-registry-cache",
+    "LABEL {}={}".format(*LABEL),
 ]
 DIRECTORIES = {
     "bin": 0, "dev": 0, "etc": 0, "etc/distribution": 0, "etc/ssl": 0, "etc/ssl/certs": 0,
@@ -58,8 +64,13 @@ APPLETS = ("cat", "sh", "sleep", "test", "wget")
 
 
 def reference(registry: golang.Program = DEFAULT) -> str:
-    """The image that is built from a registry, such as registry:3.1.2."""
+    """The official image of a registry, such as registry:3.1.2."""
     return f"{REPOSITORY}:{_tag(registry)}"
+
+
+def built_reference(registry: golang.Program = DEFAULT) -> str:
+    """The image that is built here from a registry, and stands for the official one."""
+    return f"{BUILT_REPOSITORY}:{_tag(registry)}"
 
 
 def ensure(host: str, stack_file: str = "") -> None:
@@ -80,7 +91,12 @@ def ensure_all(host: str) -> None:
 
 def _ensure(host: str, registry: golang.Program) -> None:
     image, tag = reference(registry), _tag(registry)
-    if engine.has_image(host, image):
+    if engine.has_image(host, built_reference(registry)):
+        return
+    if (labels := engine.image_labels(host, image)) is not None:
+        if LABEL in labels.items():
+            # Built by a version of this program that took the official image's name for it.
+            engine.tag_image(host, image, BUILT_REPOSITORY, tag)
         return
     with step(f"registry image {image}: pull"):
         try:
@@ -89,10 +105,11 @@ def _ensure(host: str, registry: golang.Program) -> None:
             problem = str(error)
         else:
             return
-    say(f"    it cannot be pulled ({problem}), so it is built here")
+    built = built_reference(registry)
+    say(f"    it cannot be pulled ({problem}), so {built} is built here and used instead")
     layer = _layer(golang.ensure(registry), _busybox())
-    with step(f"registry image {image}: load"):
-        engine.import_image(host, layer, REPOSITORY, tag, CHANGES)
+    with step(f"registry image {built}: load"):
+        engine.import_image(host, layer, BUILT_REPOSITORY, tag, CHANGES)
 
 
 def _tag(registry: golang.Program) -> str:

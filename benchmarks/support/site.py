@@ -16,10 +16,10 @@ from docker.models.containers import Container
 
 from benchmarks.support.session import CannotRunError
 from components import engine as engine_facts
-from components import labels
+from components import labels, registry_image
+from components.settings.caches import DEFAULT_IMAGE
 from registry import throwaway
 
-IMAGE = "registry:3.1.2"
 LABEL = "talos-registry-cache.benchmark"
 FIRST_PORT = 5400
 LAST_PORT = 5999
@@ -33,11 +33,13 @@ class Site:
 
     Attributes:
         engine: the engine.
+        image: the registry's image.
         address: the address of this machine at which containers reach it.
         name: what all that the run makes is named after.
     """
 
     engine: DockerClient
+    image: str
     address: str
     name: str
 
@@ -106,7 +108,7 @@ class Scope:
         name = f"{self.site.name}-{title}-{self.name}"
         try:
             return self.site.engine.containers.run(
-                IMAGE,
+                self.site.image,
                 name=name,
                 detach=True,
                 labels={LABEL: self.name},
@@ -132,12 +134,13 @@ def open_site(name: str) -> Iterator[Site]:
     """
     try:
         client = docker.from_env(timeout=60)
-        client.images.get(IMAGE)
+        image = registry_image.on_engine(client, DEFAULT_IMAGE)
+        client.images.get(image)
         address = engine_facts.discover("").mirror_host
     except (DockerException, engine_facts.EngineError) as error:
-        raise CannotRunError(f"no engine with the image {IMAGE}: {error}") from error
+        raise CannotRunError(f"no engine with the image {DEFAULT_IMAGE}: {error}") from error
     try:
-        yield Site(client, address, name)
+        yield Site(client, image, address, name)
     finally:
         client.close()
 

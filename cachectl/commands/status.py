@@ -162,7 +162,7 @@ def _show(
         (
             (
                 cache.registry,
-                cache.health,
+                ": ".join(filter(None, (cache.health, cache.why_unhealthy))),
                 cache.endpoint or "-",
                 _reached(cache, reachable),
                 *_numbers(insides[cache.registry]),
@@ -209,6 +209,7 @@ def _described(
         "health": cache.health,
         "restarts": cache.restarts,
         "outOfMemory": cache.was_out_of_memory,
+        "whyUnhealthy": cache.why_unhealthy or None,
         "name": cache.name,
         "endpoint": cache.endpoint,
         "mirror": cache.mirror,

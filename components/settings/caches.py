@@ -106,6 +106,13 @@ class Caches(Model):
     logs: Logs = Field(default=Logs(), description="Logging of the caches")
     memory_limit: Size = Field(default="512m", description="Memory limit of each cache")
 
+    @property
+    def images(self) -> frozenset[str]:
+        """All images that they name."""
+        return frozenset(
+            {self.image, *(one.image or self.image for one in self.upstreams.values())}
+        )
+
     @field_validator("upstreams", mode="before")
     @classmethod
     def _fill_from_catalogue(cls, value: Any) -> Any:

@@ -11,6 +11,7 @@ from docker import DockerClient
 from tests.integration.support.belongings import STACK_LABEL
 from tests.integration.support.polling import eventually
 from tests.integration.support.repository import Report, Repository, Settings
+from tests.integration.support.upstream import image_for
 
 REACHED_WITHIN_S = 90
 CLEAN_WITHIN_S = 60
@@ -19,6 +20,7 @@ DELETE, KEEP = {"onDestroy": "delete"}, {"onDestroy": "keep"}
 ONE = {"docker.io": {"port": 5000}}
 TWO = {**ONE, "quay.io": {"port": 5002}}
 OTHER_IMAGE = "registry:3.0.0"
+RUN = image_for(OTHER_IMAGE)
 WITH_USER = {"docker.io": {"port": 5000, "username": "me"}}
 
 # What each stack has before and after the change.
@@ -113,7 +115,7 @@ def test_changed_port_replaces_the_container_and_an_added_upstream_is_made(repor
 
 def test_changed_image_replaces_the_container_and_no_volume(report: Report) -> None:
     section = report.of("image")
-    assert f"| RemoteImage `{OTHER_IMAGE}` | create |" in section
+    assert f"| RemoteImage `{RUN}` | create |" in section
     assert "| Container `docker.io-container` | replace | `image`: " in section
     assert "data loss" not in section
 

@@ -6,19 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import docker
 import requests
 from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from components import registry_image
+from components.settings.caches import DEFAULT_IMAGE
 from tests.integration.support import host, images, network, processes
 from tests.integration.support.polling import eventually
 
-IMAGE = "registry:3.1.2"
 TIMEOUT_S = 30
 METRICS_PORT = 5001
 SENT = "registry_http_response_size_bytes_sum"
 SETTLED_AFTER_S = 0.2
+
+
+def image_for(reference: str) -> str:
+    """The image that this machine's engine runs for one that settings name."""
+    client = docker.from_env()
+    try:
+        return registry_image.on_engine(client, reference)
+    finally:
+        client.close()
+
+
+IMAGE = image_for(DEFAULT_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,28 @@ def test_a_cache_is_found_in_the_object_store_that_its_environment_names(
     assert cache.storage.ca == "PEM"
 
 
+def test_a_cache_that_is_not_healthy_has_the_last_reason() -> None:
+    inspected = container()
+    said = [{"Output": text} for text in ("an older one", "cannot write to\n/var/lib/registry\n")]
+    inspected.attrs["State"]["Health"] = {"Status": "unhealthy", "Log": said}
+
+    cache = stack._cache(inspected)
+
+    assert cache is not None
+    assert cache.why_unhealthy == "cannot write to /var/lib/registry"
+
+
+@pytest.mark.parametrize("health", [{}, {"Status": "healthy", "Log": [{"Output": "slow"}]}])
+def test_a_cache_that_is_not_unhealthy_has_none(health: dict[str, Any]) -> None:
+    inspected = container()
+    inspected.attrs["State"]["Health"] = health
+
+    cache = stack._cache(inspected)
+
+    assert cache is not None
+    assert cache.why_unhealthy == ""
+
+
 def test_a_task_of_a_service_is_no_cache_of_its_own() -> None:
     task = container({}, **{stack.OF_SERVICE: "registry-team-docker-io"})
 

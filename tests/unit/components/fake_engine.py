@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound
 
 from components import engine, labels
 
@@ -97,6 +98,12 @@ class FakeEngine:
     networks_here: list[FakeNetwork] = field(default_factory=list)
     services_here: list[FakeService] = field(default_factory=list)
     manages_a_swarm: bool = True
+    images_here: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The labels of each image, by its name."""
+
+    @property
+    def images(self) -> "_Images":
+        return _Images(self)
 
     @property
     def api(self) -> "_Api":
@@ -189,6 +196,23 @@ class _Api:
 
     def remove_service(self, service: str) -> None:
         self.fake.services_here = [one for one in self.fake.services_here if one.id != service]
+
+
+@dataclass(slots=True)
+class FakeImage:
+    """An image."""
+
+    labels: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Images:
+    fake: FakeEngine
+
+    def get(self, name: str) -> FakeImage:
+        if name not in self.fake.images_here:
+            raise ImageNotFound(name)
+        return FakeImage(self.fake.images_here[name])
 
 
 @dataclass(slots=True)

@@ -4,11 +4,11 @@ from typing import Any, Literal
 import pulumi
 import pytest
 
-from components import credential_helper, engine
+from components import credential_helper, engine, health, storage_owner
 from components.caching_proxy import CachingProxy, CachingProxyArgs
 from components.placement import MountedFiles, OnEngine
 from components.settings.caches import Logs
-from components.storage import VolumeOfEngine
+from components.storage import WRITABLE, VolumeOfEngine
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
@@ -127,7 +127,7 @@ def test_without_an_upstream_it_serves_what_it_holds_and_takes_nothing() -> None
 def test_what_it_holds_is_in_the_same_volume_with_an_upstream_and_without() -> None:
     online, offline = container().inputs, container(remote_url=None).inputs
 
-    assert {key for key in online if online[key] != offline[key]} == {"envs"}
+    assert {key for key in online if online[key] != offline[key]} == {"envs", "healthcheck"}
 
 
 def test_the_log_has_its_level_and_is_bounded() -> None:
@@ -152,7 +152,8 @@ def test_the_container_has_no_more_rights_than_it_needs() -> None:
     assert inputs["readOnly"] is True
     assert inputs["capabilities"] == {"drops": ["ALL"]}
     assert inputs["securityOpts"] == ["no-new-privileges"]
-    assert not {"user", "privileged", "groupAdds", "devices", "networkMode"} & inputs.keys()
+    assert inputs["user"] == "65532:65532"
+    assert not {"privileged", "groupAdds", "devices", "networkMode"} & inputs.keys()
 
 
 def test_the_container_starts_again_whenever_it_ends() -> None:
@@ -167,6 +168,16 @@ def test_up_waits_until_the_cache_answers() -> None:
     assert inputs["healthcheck"]["tests"][0] == "CMD-SHELL"
     assert "http://127.0.0.1:5000/v2/" in inputs["healthcheck"]["tests"][1]
     assert inputs["healthcheck"]["interval"] == "500ms"
+
+
+def test_a_cache_that_stores_is_healthy_only_while_it_can_write() -> None:
+    storing, serving = (
+        container(remote_url=url).inputs["healthcheck"]["tests"][1]
+        for url in ("https://quay.io", None)
+    )
+
+    assert storing == WRITABLE + serving
+    assert serving.startswith("wget")
 
 
 def test_the_slow_probe_of_a_healthy_cache_ends_before_its_timeout() -> None:
@@ -200,7 +211,11 @@ def test_a_container_is_deleted_before_its_port_and_name_are_used_again() -> Non
 
     assert one.delete_before_replace
     assert one.replace_on_changes == ("healthcheck",)
-    assert one.before_create == (engine.before_container,)
+    assert one.before_create == (
+        engine.before_container,
+        storage_owner.before_container,
+        health.before_container,
+    )
 
 
 def test_a_proxy_tells_where_nodes_and_where_this_machine_reach_it() -> None:

@@ -6,6 +6,7 @@ import pytest
 from components import credential_helper, engine, swarm
 from components.placement import in_names, service_name
 from components.settings import SettingsError
+from components.storage import WRITABLE
 from tests.unit.components.declared_caches import ON_SWARM, declare, on_swarm
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
@@ -133,7 +134,7 @@ def test_a_service_has_no_more_rights_than_it_needs() -> None:
 
     assert inputs["readOnly"] is True
     assert inputs["capDrops"] == ["ALL"]
-    assert not {"user", "capAdds", "privileges", "groups"} & inputs.keys()
+    assert not {"capAdds", "privileges", "groups"} & inputs.keys()
 
 
 def test_it_is_bounded_and_starts_again_whatever_ended_it() -> None:
@@ -150,11 +151,26 @@ def test_it_is_bounded_and_starts_again_whatever_ended_it() -> None:
 
 def test_it_is_probed_as_a_container_is() -> None:
     of_service = container(on_swarm())["healthcheck"]
-    on_engine = declare({"upstreams": {"quay.io": None}}).one(CONTAINER, "quay.io-container")
+    caches = {"upstreams": {"quay.io": None}, "offline": True}
+    on_engine = declare(caches).one(CONTAINER, "quay.io-container")
 
     assert of_service == {
         key: value for key, value in on_engine.inputs["healthcheck"].items() if key != "startPeriod"
     } | {"startPeriod": "0s"}
+
+
+def test_a_service_runs_as_the_user_of_caches_but_on_a_volume_that_its_node_makes() -> None:
+    on_node = on_swarm(**ONE_NODE)
+
+    assert container(on_swarm())["user"] == "65532:65532"
+    assert "user" not in container(on_node)
+
+
+def test_a_swarm_kills_no_cache_whose_disk_is_full() -> None:
+    on_node = on_swarm(**ONE_NODE)
+
+    assert container(on_node)["healthcheck"] == container(on_swarm())["healthcheck"]
+    assert WRITABLE not in container(on_node)["healthcheck"]["tests"][1]
 
 
 def test_a_service_has_the_labels_and_its_containers_none_that_would_replace_it() -> None:

@@ -16,6 +16,7 @@ import yaml
 from docker.errors import DockerException
 
 from components import engine, labels
+from registry import ownership
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 from tests.unit.components.stack_graph import (
@@ -28,6 +29,7 @@ from tests.unit.components.stack_graph import (
     TALOS_CLUSTER,
     Graph,
     Secret,
+    image_id,
 )
 from tests.unit.talos import programs
 
@@ -292,7 +294,13 @@ def test_ports_stay_in_the_order_in_which_the_engine_has_them(fake: FakeEngine) 
     assert [(port["ip"], port["external"]) for port in ports] == published
 
 
-def test_the_hooks_find_what_they_need_in_what_the_program_declares(fake: FakeEngine) -> None:
+def test_the_hooks_find_what_they_need_in_what_the_program_declares(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over = []
+    monkeypatch.setattr(
+        ownership, "hand_over", lambda _, volume, image, __: handed_over.append((volume, image))
+    )
     graph = run({"upstreams": {"docker.io": {"port": 1024}}, "publishOn": ["192.0.2.1"]})
     hooked = [*graph.all(NETWORK), *graph.all(CONTAINER)]
     for one in hooked:
@@ -300,14 +308,14 @@ def test_the_hooks_find_what_they_need_in_what_the_program_declares(fake: FakeEn
 
     async def create_all() -> None:
         for one in hooked:
-            (hook,) = one.before_create
-            running = hook(
-                pulumi.ResourceHookArgs(
-                    urn="", id="", name=one.name, type=one.type, new_inputs=one.inputs
+            for hook in one.before_create:
+                running = hook(
+                    pulumi.ResourceHookArgs(
+                        urn="", id="", name=one.name, type=one.type, new_inputs=one.inputs
+                    )
                 )
-            )
-            assert running is not None
-            await running
+                assert running is not None
+                await running
             if one.type == NETWORK:
                 fake.add_network(one.inputs["name"], "dev")
 
@@ -316,6 +324,16 @@ def test_the_hooks_find_what_they_need_in_what_the_program_declares(fake: FakeEn
     # The network's namesake is a container, which its hook leaves alone.
     assert [container.name for container in fake.containers_here] == ["registry-dev"]
     assert labels.STACK in fake.containers_here[0].labels
+    assert handed_over == [("registry-dev-docker.io", image_id("registry:3.1.2"))]
+
+
+def test_the_program_runs_the_image_that_the_engine_has(fake: FakeEngine) -> None:
+    built = "talos-registry-cache/registry:3.1.2"
+    fake.images_here = {built: {}}
+
+    graph = run({"upstreams": {"docker.io": None, "quay.io": {"image": "registry:3.0.0"}}})
+
+    assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built, "registry:3.0.0"]
 
 
 @pytest.mark.usefixtures("fake")

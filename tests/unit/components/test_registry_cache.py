@@ -199,6 +199,15 @@ def test_an_image_is_pulled_once_and_kept() -> None:
     assert cache_of(graph, "quay.io").inputs["image"] == image_id("registry:3.0.0")
 
 
+def test_the_image_that_is_run_is_the_one_that_the_engine_has_for_it() -> None:
+    built = f"talos-registry-cache/{IMAGE_NAME}"
+    graph = declare(TWO, facts=EngineFacts(GATEWAY, {}, images={IMAGE_NAME: built}))
+
+    assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built]
+    assert cache_of(graph, "quay.io").inputs["image"] == image_id(built)
+    assert graph.outputs["caches"]["quay.io"]["image"] == built
+
+
 def test_a_preview_does_not_know_the_image_yet() -> None:
     assert cache_of(declare(TWO, preview=True), "quay.io").inputs["image"] == UNKNOWN
 

@@ -310,6 +310,26 @@ def test_an_image_is_there_if_the_engine_knows_it(api: Server) -> None:
     assert not engine.has_image(api.host, "registry:2.5")
 
 
+def test_an_image_tells_its_labels(api: Server) -> None:
+    api.answers["/images/a/json"] = (200, b'{"Config": {"Labels": {"made": "here"}}}')
+    api.answers["/images/b/json"] = (200, b'{"Config": {"Labels": null}}')
+
+    assert engine.image_labels(api.host, "a") == {"made": "here"}
+    assert engine.image_labels(api.host, "b") == {}
+    assert engine.image_labels(api.host, "c") is None
+
+
+def test_an_image_can_have_one_more_name(api: Server) -> None:
+    api.answers["/images/a%3A1/tag"] = (201, b"")
+    api.answers["/images/b/tag"] = (409, b'{"message": "it is taken"}')
+
+    engine.tag_image(api.host, "a:1", "me/registry", "1")
+
+    assert api.asked == [("POST /images/a%3A1/tag?repo=me%2Fregistry&tag=1", b"")]
+    with pytest.raises(SetupError, match="the engine refused the name me/registry:1: it is taken"):
+        engine.tag_image(api.host, "b", "me/registry", "1")
+
+
 def test_an_image_is_pulled_by_repository_and_tag(api: Server) -> None:
     api.answers["/images/create"] = (200, b'{"status":"Pulling"}\n{"status":"Done"}\n')
 

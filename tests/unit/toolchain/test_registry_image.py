@@ -16,6 +16,9 @@ from toolchain.report import SetupError
 HOST = "unix:///var/run/docker.sock"
 DEFAULT = registry_image.reference()
 OLDER = registry_image.reference(registry_image.OLDER)
+BUILT = registry_image.built_reference()
+BUILT_OLDER = registry_image.built_reference(registry_image.OLDER)
+BUILT_HERE = dict([registry_image.LABEL])
 
 
 # Versions
@@ -139,14 +142,20 @@ class FakeEngine:
     """An engine that holds some images, and may reach a registry."""
 
     def __init__(self) -> None:
-        self.images: set[str] = set()
+        self.images: dict[str, dict[str, str]] = {}
         self.reaches_a_registry = True
         self.pulled: list[str] = []
         self.imported: list[str] = []
 
     def has_image(self, host: str, reference: str) -> bool:
+        return self.image_labels(host, reference) is not None
+
+    def image_labels(self, host: str, reference: str) -> dict[str, str] | None:
         assert host == HOST
-        return reference in self.images
+        return self.images.get(reference)
+
+    def tag_image(self, _: str, reference: str, repository: str, tag: str) -> None:
+        self.images[f"{repository}:{tag}"] = self.images[reference]
 
     def pull_image(self, _: str, repository: str, tag: str, *, timeout_s: float) -> None:
         assert timeout_s > 0
@@ -165,7 +174,7 @@ class FakeEngine:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     made = FakeEngine()
-    for name in ("has_image", "pull_image", "import_image"):
+    for name in ("has_image", "image_labels", "tag_image", "pull_image", "import_image"):
         monkeypatch.setattr(engine, name, getattr(made, name))
     monkeypatch.setattr(golang, "ensure", lambda program: Path(program.name))
     monkeypatch.setattr(registry_image, "_busybox", lambda: Path("busybox"))
@@ -173,11 +182,24 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return made
 
 
-def test_an_image_that_is_there_is_left_alone(fake: FakeEngine) -> None:
-    fake.images = {DEFAULT}
+@pytest.mark.parametrize("image", [DEFAULT, BUILT])
+def test_an_image_that_is_there_is_left_alone(fake: FakeEngine, image: str) -> None:
+    fake.images = {image: {}}
 
     registry_image.ensure(HOST)
 
+    assert fake.pulled == fake.imported == []
+    assert list(fake.images) == [image]
+
+
+def test_an_image_that_an_older_version_has_built_gets_the_name_that_it_has_now(
+    fake: FakeEngine,
+) -> None:
+    fake.images = {DEFAULT: BUILT_HERE}
+
+    registry_image.ensure(HOST)
+
+    assert fake.images == {DEFAULT: BUILT_HERE, BUILT: BUILT_HERE}
     assert fake.pulled == fake.imported == []
 
 
@@ -194,8 +216,9 @@ def test_an_image_is_built_where_none_can_be_reached(
 
     registry_image.ensure(HOST)
 
-    assert (fake.pulled, fake.imported) == ([], [DEFAULT])
-    assert "it cannot be pulled (no such host), so it is built here" in capsys.readouterr().err
+    assert (fake.pulled, fake.imported) == ([], [BUILT])
+    said = capsys.readouterr().err
+    assert f"it cannot be pulled (no such host), so {BUILT} is built here and used instead" in said
 
 
 @pytest.mark.parametrize(
@@ -210,12 +233,12 @@ def test_a_stack_has_the_images_that_it_names(
 
 
 def test_all_images_are_those_that_all_stack_files_name(fake: FakeEngine) -> None:
-    fake.images = {DEFAULT}
+    fake.images = {DEFAULT: {}}
     fake.reaches_a_registry = False
 
     registry_image.ensure_all(HOST)
 
-    assert fake.imported == [OLDER]
+    assert fake.imported == [BUILT_OLDER]
 
 
 # Busybox
@@ -278,3 +301,4 @@ def test_a_registry_is_named_by_its_version(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Program, "version", "v9.8.7")
 
     assert registry_image.reference() == "registry:9.8.7"
+    assert registry_image.built_reference() == "talos-registry-cache/registry:9.8.7"

@@ -1,0 +1,44 @@
+"""What `up` says of a container while it waits until that is healthy."""
+
+import asyncio
+
+import pulumi
+from docker.errors import DockerException, NotFound
+
+from components import engine
+from registry import processes
+
+LOOKED_AT_EVERY_S = 2
+_watches: set[asyncio.Task[None]] = set()
+
+
+async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
+    """Watch a container that is about to be made: the provider only says that time is up."""
+    name = (arguments.new_inputs or {})["name"]
+    watch = asyncio.create_task(_tell_why_unhealthy(name))
+    # The event loop holds its tasks weakly.
+    _watches.add(watch)
+    watch.add_done_callback(_watches.discard)
+
+
+async def _tell_why_unhealthy(name: str) -> None:
+    """Wait until a container is healthy, or is not and says why; ends with the program."""
+    while True:
+        await asyncio.sleep(LOOKED_AT_EVERY_S)
+        try:
+            is_healthy, why = await engine.in_thread(_look, name)
+        except DockerException as error:
+            pulumi.log.debug(f"{name} cannot be looked at: {error}")
+            return
+        if why:
+            pulumi.log.warn(f"{name} is unhealthy: {why}; see: docker logs {name}")
+        if is_healthy or why:
+            return
+
+
+def _look(name: str) -> tuple[bool, str]:
+    try:
+        container = engine.client().containers.get(name)
+    except NotFound:
+        return False, ""
+    return processes.health(container) == "healthy", processes.why_unhealthy(container)

@@ -1,0 +1,61 @@
+import asyncio
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import engine, storage_owner
+from registry import ownership
+from registry.ownership import OwnershipError
+
+STORAGE = {"volumeName": "data", "containerPath": "/var/lib/registry"}
+FILES = {"volumeName": "files", "containerPath": "/credentials", "readOnly": True}
+
+
+def before(**inputs: Any) -> None:
+    arguments = pulumi.ResourceHookArgs(
+        urn="", id="", name="quay.io-container", type="", new_inputs=inputs
+    )
+    asyncio.run(storage_owner.before_container(arguments))
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The volumes that were handed over, each with its image."""
+    made: list[tuple[str, str]] = []
+    monkeypatch.setattr(engine, "client", lambda: None)
+    monkeypatch.setattr(
+        ownership, "hand_over", lambda _, volume, image, __: made.append((volume, image))
+    )
+    return made
+
+
+def test_the_storage_alone_is_handed_over(handed_over: list[tuple[str, str]]) -> None:
+    before(image="sha256:1", volumes=[STORAGE, FILES])
+
+    assert handed_over == [("data", "sha256:1")]
+
+
+@pytest.mark.parametrize("volumes", [None, [], [FILES], [{**STORAGE, "readOnly": True}]])
+def test_what_is_not_written_is_left_alone(
+    handed_over: list[tuple[str, str]], volumes: list[dict[str, Any]] | None
+) -> None:
+    before(image="sha256:1", volumes=volumes)
+
+    assert handed_over == []
+
+
+def test_a_volume_that_cannot_be_handed_over_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OwnershipError("the volume data cannot be given away")
+
+    warned: list[str] = []
+    monkeypatch.setattr(engine, "client", lambda: None)
+    monkeypatch.setattr(ownership, "hand_over", refuse)
+    monkeypatch.setattr(pulumi.log, "warn", warned.append)
+
+    before(image="sha256:1", volumes=[STORAGE])
+
+    assert warned == ["quay.io-container: the volume data cannot be given away"]

@@ -5,8 +5,6 @@ where they are.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +24,6 @@ T = TypeVar("T")
 # Each starts a Pulumi, a Python and a plugin, which share what CPUs there are.
 AT_ONCE = 2
 LAST_LINES = 40
-PROGRAM_ANSWERS_WITHIN_S = 60
 # An engine that is no Swarm would have to become one, and that is not undone by a clean-up.
 ON_SWARM = (
     "Its caches run on a Swarm, and this engine is left as it is. "
@@ -119,7 +116,7 @@ def make(root: Path, branch: str, wanted: Sequence[str], say: Callable[[str], No
         program, later = folder / "program", folder / "head"
         checkouts.extract(root, changed.base, program)
         checkouts.copy(root, later)
-        base, head = _version(program), _version(later)
+        base, head = _version(commands, program), _version(commands, later)
         stacks = _chosen(changed, base, head, wanted)
         apart = Isolation(prefix, _ports(base, head))
         run = _Run(folder, program, commands, apart, say)
@@ -257,17 +254,10 @@ def _at_once(stacks: Iterable[str], do: Callable[[str], T]) -> list[tuple[str, T
         return list(zip(names, threads.map(do, names), strict=True))
 
 
-def _version(folder: Path) -> _Version:
+def _version(commands: Commands, folder: Path) -> _Version:
     """What a version of the program has; one that does not import knows no ports."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CUSTOMARY_PORTS],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PROGRAM_ANSWERS_WITHIN_S,
-    )
-    customary = json.loads(done.stdout) if done.returncode == 0 else {}
+    done = commands.python(_CUSTOMARY_PORTS, cwd=folder)
+    customary = json.loads(done.stdout) if done.code == 0 else {}
     return _Version(checkouts.stack_files(folder), customary)
 
 

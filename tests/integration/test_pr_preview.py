@@ -1,5 +1,6 @@
 """A pull request's preview tells what would change on machines that run the base branch."""
 
+import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,30 @@ WRONG: Settings = {"caches": {"upstreams": {"docker.io": {"port": "5000"}}, "ttl
 HALFWAY: Settings = {
     "caches": {"upstreams": {**ONE, "quay.io": {"port": 5002, "image": "127.0.0.1:1/registry:1"}}}
 }
+
+# What a reviewer may have in the environment, and a program that keeps all that it sees.
+SECRETS = {
+    name: f"planted in {name}"
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "CI_JOB_TOKEN",
+        "SSH_AUTH_SOCK",
+        "CACHECTL_PASSWORD",
+        "PULUMI_ACCESS_TOKEN",
+        "PULUMI_CONFIG_PASSPHRASE",
+        "KUBECONFIG",
+        "ANYTHING_AT_ALL",
+    )
+}
+SPY = """
+import json as _json, os as _os, pathlib as _pathlib, uuid as _uuid
+_name = f"{name}-{{_uuid.uuid4()}}"
+_pathlib.Path({folder!r}, _name).write_text(_json.dumps(dict(_os.environ)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +218,30 @@ def test_program_that_does_not_import_fails_with_its_error(tmp_path: Path) -> No
     report = broken.preview()
     assert report.code == 1
     assert "ModuleNotFoundError: No module named 'nothing_of_the_kind'" in report.of("same")
+
+
+def test_program_sees_no_secret_of_whoever_previews_it(tmp_path: Path) -> None:
+    seen, home = tmp_path / "seen", tmp_path / "home"
+    seen.mkdir()
+    home.mkdir()
+    spied = Repository(tmp_path / "spied")
+    for file in ("__main__.py", "components/upstreams.py"):
+        spied.append(file, SPY.format(name=Path(file).stem, folder=str(seen)))
+    spied.write("same", BEFORE["same"])
+    spied.commit()
+    spied.branch()
+    spied.write("same", BEFORE["port"])
+
+    report = spied.preview(more_env={**SECRETS, "HOME": str(home)})
+
+    assert report.code == 0, report.said
+    environments = [json.loads(file.read_text()) for file in seen.iterdir()]
+    assert {file.name.partition("-")[0] for file in seen.iterdir()} == {"__main__", "upstreams"}
+    for environment in environments:
+        assert [name for name in SECRETS if name in environment] == []
+        assert not any(secret in str(environment) for secret in SECRETS.values())
+        assert Path(environment["HOME"]) != home
+        assert not Path(environment["HOME"]).exists()
 
 
 def test_report_on_one_stack_of_a_fresh_clone_is_made_in_time(

@@ -75,6 +75,11 @@ class Repository:
         text = yaml.safe_dump({"config": config}, sort_keys=False)
         (self.root / f"Pulumi.{stack}.yaml").write_text(f"# {comment}\n{text}")
 
+    def append(self, file: str, text: str) -> None:
+        """Add lines to the end of a file."""
+        with (self.root / file).open("a") as opened:
+            opened.write(text)
+
     def commit(self) -> None:
         """Commit all that is there."""
         self._git("add", "--all")
@@ -89,9 +94,9 @@ class Repository:
         """Where a preview keeps its files while it runs."""
         return self.root / ".state" / "previews"
 
-    def preview(self, *arguments: str) -> Report:
+    def preview(self, *arguments: str, more_env: Mapping[str, str] | None = None) -> Report:
         """Preview the change, to the end."""
-        return _preview(self.root, _line("main", *arguments))
+        return _preview(self.root, _line("main", *arguments), more_env)
 
     def preview_in_clone(self, folder: Path, *arguments: str) -> Report:
         """Clone it into a new folder, as a runner does, and preview the change there."""
@@ -122,6 +127,7 @@ def _line(base: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "review", "--base", base, *arguments]
 
 
-def _preview(root: Path, line: list[str]) -> Report:
-    done = processes.finish(line, within_s=PREVIEW_WITHIN_S, cwd=root, env=os.environ)
+def _preview(root: Path, line: list[str], more_env: Mapping[str, str] | None = None) -> Report:
+    env = {**os.environ, **(more_env or {})}
+    done = processes.finish(line, within_s=PREVIEW_WITHIN_S, cwd=root, env=env)
     return Report(done.returncode, done.stdout, done.stderr)

@@ -44,6 +44,13 @@ class Report:
     text: str
     said: str
 
+    @property
+    def prefix(self) -> str:
+        """What the names of its stacks on the engine began with."""
+        found = re.search(r"pr-[0-9a-f]+-", self.said)
+        assert found is not None, self.said
+        return found[0]
+
     def of(self, stack: str) -> str:
         """The part of the report that is about a stack."""
         found = re.search(
@@ -76,8 +83,10 @@ class Repository:
         (self.root / f"Pulumi.{stack}.yaml").write_text(f"# {comment}\n{text}")
 
     def append(self, file: str, text: str) -> None:
-        """Add lines to the end of a file."""
-        with (self.root / file).open("a") as opened:
+        """Add lines to the end of a file, which is made where there is none."""
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as opened:
             opened.write(text)
 
     def commit(self) -> None:
@@ -88,6 +97,10 @@ class Repository:
     def branch(self) -> None:
         """Begin the change."""
         self._git("switch", "--quiet", "--create=change")
+
+    def commit_id(self, branch: str) -> str:
+        """The commit that a branch has come to."""
+        return processes.run("git", "rev-parse", branch, cwd=self.root).strip()
 
     @property
     def previews(self) -> Path:

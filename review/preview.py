@@ -344,7 +344,5 @@ def _removed(stack: str) -> str:
 def _notes(changed: Difference) -> list[str]:
     if checkouts.PACKAGES not in changed.files:
         return []
-    return [
-        f"{checkouts.PACKAGES} differs; "
-        "both versions ran with the packages of the checkout that made this report."
-    ]
+    whose = "the checkout that made this report"
+    return [f"{checkouts.PACKAGES} differs; both versions ran with the packages of {whose}."]

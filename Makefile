@@ -2,6 +2,8 @@ STACK ?= dev
 BASE ?= main
 HEAD ?=
 ARGS ?=
+# Names of branches that somebody else may have chosen: the shell sees them as words.
+export BASE HEAD
 
 TOOLCHAIN := python3 -m toolchain
 PYTHON := .venv/bin/python
@@ -39,7 +41,7 @@ demo: ## Show what the caches save, without network: four nodes cold and warm; r
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Show what this checkout, or the commit HEAD, would do to stacks that run BASE
-	@$(TOOLCHAIN) run --all-images -- python -m review --base '$(BASE)' $(if $(HEAD),--head '$(HEAD)') $(ARGS)
+	@$(TOOLCHAIN) run --all-images -- python -m review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
 bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
 	@$(TOOLCHAIN) run -- python -m benchmarks.up

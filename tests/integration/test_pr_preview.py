@@ -9,7 +9,7 @@ import pytest
 from docker import DockerClient
 
 from tests.integration.support.belongings import STACK_LABEL
-from tests.integration.support.polling import eventually
+from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.repository import Report, Repository, Settings
 
 REACHED_WITHIN_S = 90
@@ -285,7 +285,7 @@ def test_preview_that_is_stopped_leaves_nothing_behind(
             what="something on the engine",
         )
         process.send_signal(number)
-        process.wait(CLEAN_WITHIN_S)
+        process.wait(PATIENCE * CLEAN_WITHIN_S)
     eventually(lambda: not folder.exists(), within_s=CLEAN_WITHIN_S, what="the janitor's end")
     assert not _named(engine, prefix)
 

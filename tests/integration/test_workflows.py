@@ -105,7 +105,7 @@ def test_nothing_that_a_pull_request_brings_may_write_or_see_a_secret(file: Path
 
 
 def test_ci_runs_targets_that_the_makefile_has() -> None:
-    for job, target in (("check", "check"), ("test", "test")):
+    for job, target in (("check", "check"), ("test", "up"), ("test", "test"), ("test", "down")):
         script = _script("ci.yml", job, target.capitalize())
         assert script == f"make {target}"
         processes.run(*script.split(), "--dry-run", cwd=ROOT)

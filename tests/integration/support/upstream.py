@@ -15,7 +15,7 @@ from tests.integration.support import host, images, network, processes
 from tests.integration.support.polling import eventually
 
 IMAGE = "registry:3.1.2"
-TIMEOUT_S = 30
+TIMEOUT_S = 150
 METRICS_PORT = 5001
 SENT = "registry_http_response_size_bytes_sum"
 SETTLED_AFTER_S = 0.2

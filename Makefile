@@ -1,6 +1,9 @@
 STACK ?= dev
 BASE ?= main
+HEAD ?=
 ARGS ?=
+# Names of branches that somebody else may have chosen: the shell sees them as words.
+export BASE HEAD
 
 TOOLCHAIN := python3 -m toolchain
 PYTHON := .venv/bin/python
@@ -37,8 +40,8 @@ check: ## Lint, check types and formatting
 demo: ## Show what the caches save, without network: four nodes cold and warm; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
-pr-preview: ## Show what this checkout would do to stacks that run BASE, as a pull request's report
-	@$(TOOLCHAIN) run --all-images -- python -m review --base $(BASE) $(ARGS)
+pr-preview: ## Show what this checkout, or the commit HEAD, would do to stacks that run BASE
+	@$(TOOLCHAIN) run --all-images -- python -m review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
 bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
 	@$(TOOLCHAIN) run -- python -m benchmarks.up

@@ -23,7 +23,12 @@ def exit_code(made: preview.Preview, *, allow_data_loss: bool, detailed: bool) -
 
 
 def main(
+    *,
     base: Annotated[str, typer.Option(help="Branch, tag or commit to compare with.")] = "main",
+    head: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit of the change. Default: the working tree."),
+    ] = None,
     stack: Annotated[
         list[str] | None,
         typer.Option(help="Stack to look at; may be repeated. Default: all that can be affected."),
@@ -31,19 +36,22 @@ def main(
     output: Annotated[
         Path | None, typer.Option(help="File for the report. Default: standard output.")
     ] = None,
-    allow_data_loss: Annotated[  # noqa: FBT002 - a flag
+    allow_data_loss: Annotated[
         bool, typer.Option("--allow-data-loss", help="End with 0 although data would be lost.")
     ] = False,
-    detailed_exitcode: Annotated[  # noqa: FBT002 - a flag
+    detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="End with 2 if there are changes.")
     ] = False,
 ) -> None:
-    """Report in Markdown what the working tree would do to stacks that run the base branch.
+    """Report in Markdown what a change would do to stacks that run the base branch.
+
+    With --head, this checkout makes the report, and takes nothing from the change but the program
+    and the stack files that are compared.
 
     Ends with 0 when the report is made and no data would be lost, 3 when some would, 1 on failure.
     """
     try:
-        made = preview.make(ROOT, base, stack or [], _say)
+        made = preview.make(ROOT, base, stack or [], _say, head=head)
     except ReviewError as error:
         _say(f"error: {error}")
         raise typer.Exit(FAILED) from None

@@ -1,12 +1,12 @@
-"""The two versions that are compared: the commit that a change starts from, and the working tree.
+"""The two versions that are compared: the commit that a change starts from, and the change.
 
-Git is only read: no worktree is added, no file of the checkout is touched.
+The change is the working tree, or a commit. Git is only read: no worktree is added, no file of the
+checkout is touched.
 """
 
-import io
+import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,12 @@ class Difference:
     Attributes:
         base: the commit that it starts from.
         files: the paths that differ from it, in the repository.
+        head: the commit that it is, or None for the working tree.
     """
 
     base: str
     files: frozenset[str]
+    head: str | None = None
 
     @property
     def program(self) -> list[str]:
@@ -36,45 +38,41 @@ class Difference:
         return sorted(file for file in self.files if file.startswith(PROGRAM))
 
 
-def difference(root: Path, branch: str) -> Difference:
-    """What the working tree changes, compared with where it left a branch.
+def difference(root: Path, branch: str, head: str | None = None) -> Difference:
+    """What a change is, compared with where it left a branch.
 
     Args:
         root: the checkout.
         branch: a branch, tag or commit.
+        head: the change, a branch, tag or commit as well; None for the working tree.
 
     Raises:
-        ReviewError: it is unknown, or has nothing in common with the checkout.
+        ReviewError: one is unknown, or they have nothing in common.
     """
-    commit = _git(
-        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{branch}^{{commit}}"
-    )
-    if commit is None:
-        raise ReviewError(
-            f"there is no commit {branch!r} in {root}; allowed: a branch, tag or commit"
-        )
-    base = _git(root, "merge-base", commit.strip(), "HEAD")
+    commit = _commit(root, branch)
+    changed = "HEAD" if head is None else _commit(root, head)
+    base = _git(root, "merge-base", commit, changed)
     if base is None:
         raise ReviewError(
-            f"{branch} and this checkout have no commit in common; "
+            f"{branch} and {head or 'this checkout'} have no commit in common; "
             "is it a shallow clone? then run git fetch --unshallow"
         )
     start = base.strip()
-    changed = _must(root, "diff", "--name-only", "--no-renames", "-z", start)
-    return Difference(start, frozenset(_names(changed)) | frozenset(_untracked(root)))
+    diff = ("diff", "--name-only", "--no-renames", "-z", start)
+    if head is not None:
+        return Difference(start, frozenset(_names(_must(root, *diff, changed))), changed)
+    return Difference(start, frozenset(_names(_must(root, *diff))) | frozenset(_untracked(root)))
 
 
 def extract(root: Path, commit: str, folder: Path) -> None:
-    """Put the files of a commit into a new folder."""
-    line = ["git", "archive", "--format=tar", commit]
-    done = subprocess.run(line, cwd=root, capture_output=True, check=False, timeout=GIT_WITHIN_S)
-    if done.returncode != 0:
-        raise ReviewError(f"`{' '.join(line)}` failed: {done.stderr.decode().strip()}")
+    """Put the files of a commit into a new folder.
+
+    All of them: `git archive` would leave out what the commit's own attributes say.
+    """
     folder.mkdir()
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        # Python has such filters from 3.11.4 on; Git keeps no path that leads out of the folder.
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        archive.extractall(folder)  # noqa: S202
+    index = folder.with_name(f"{folder.name}.index")
+    _must(root, "read-tree", commit, index=index)
+    _must(root, "checkout-index", "--all", f"--prefix={folder}/", index=index)
 
 
 def copy(root: Path, folder: Path) -> None:
@@ -113,6 +111,20 @@ def affected(
     ]
 
 
+def _commit(root: Path, name: str) -> str:
+    """The commit that a branch, tag or commit names.
+
+    Raises:
+        ReviewError: there is none.
+    """
+    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if found is None:
+        raise ReviewError(
+            f"there is no commit {name!r} in {root}; allowed: a branch, tag or commit"
+        )
+    return found.strip()
+
+
 def _untracked(root: Path) -> list[str]:
     return _names(_must(root, "ls-files", "--others", "--exclude-standard", "-z"))
 
@@ -121,18 +133,19 @@ def _names(printed: str) -> list[str]:
     return [name for name in printed.split("\0") if name]
 
 
-def _must(root: Path, *arguments: str) -> str:
-    printed = _git(root, *arguments)
+def _must(root: Path, *arguments: str, index: Path | None = None) -> str:
+    printed = _git(root, *arguments, index=index)
     if printed is None:
         raise ReviewError(f"`git {' '.join(arguments)}` failed in {root}; is it a git checkout?")
     return printed
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails."""
+def _git(root: Path, *arguments: str, index: Path | None = None) -> str | None:
+    """What git prints, or None where it fails; with an index of its own, where one is given."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=root,
+        env={**os.environ, "GIT_INDEX_FILE": str(index)} if index else None,
         capture_output=True,
         text=True,
         check=False,

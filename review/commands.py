@@ -1,6 +1,5 @@
-"""Pulumi as a preview runs it: on a state of its own, and killed with all that it has started."""
+"""What a preview runs: Pulumi on a state of its own, and killed with all that it has started."""
 
-import os
 import secrets
 import signal
 import subprocess
@@ -11,17 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from review import janitor
+from review import environment, janitor
 from review.errors import ReviewError
 
 COMMAND_WITHIN_S = 900
+PROGRAM_ANSWERS_WITHIN_S = 60
 CLEAN_WITHIN_S = 120
 SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-# Of these, Pulumi would take another state, stack or key than the one that is made here.
-_NOT_INHERITED = frozenset({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_STACK", "PULUMI_ACCESS_TOKEN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,10 @@ class Done:
 
 
 class Commands:
-    """Runs Pulumi, and has the janitor clean up after it."""
+    """Runs a version of the program, and has the janitor clean up after it.
+
+    All that is run sees the environment of `review.environment` alone.
+    """
 
     def __init__(self, folder: Path, cleaner: "subprocess.Popen[str]") -> None:
         """Prepare the state.
@@ -63,20 +63,31 @@ class Commands:
             ReviewError: it cannot be run, or took too long.
         """
         line = ["pulumi", "--non-interactive", "--color", "never", *arguments]
-        process = self._start(line, cwd)
-        try:
-            stdout, stderr = process.communicate(timeout=COMMAND_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            raise ReviewError(f"`{' '.join(line)}` took more than {COMMAND_WITHIN_S} s") from None
-        finally:
-            self._end(process)
-        return Done(process.returncode, stdout, stderr)
+        return self._finish(line, cwd, COMMAND_WITHIN_S)
+
+    def python(self, code: str, *, cwd: Path) -> Done:
+        """Run Python code that imports a version of the program, whatever its exit code.
+
+        Raises:
+            ReviewError: it cannot be run, or took too long.
+        """
+        return self._finish([sys.executable, "-c", code], cwd, PROGRAM_ANSWERS_WITHIN_S)
 
     def stop(self) -> None:
         """Kill what runs, and start nothing any more."""
         with self._lock:
             self._is_stopped = True
             janitor.kill_sessions(self._running)
+
+    def _finish(self, line: list[str], cwd: Path, within_s: float) -> Done:
+        process = self._start(line, cwd)
+        try:
+            stdout, stderr = process.communicate(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            raise ReviewError(f"`{' '.join(line)}` took more than {within_s} s") from None
+        finally:
+            self._end(process)
+        return Done(process.returncode, stdout, stderr)
 
     def _start(self, line: list[str], cwd: Path) -> "subprocess.Popen[str]":
         with self._lock:
@@ -94,7 +105,7 @@ class Commands:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise ReviewError(f"cannot run pulumi: {error}") from None
+                raise ReviewError(f"cannot run {line[0]}: {error}") from None
             self._running.add(process.pid)
             self._tell(f"+{process.pid}\n")
             return process
@@ -157,10 +168,10 @@ def cleaned_up(root: Path, prefix: str) -> Iterator[tuple[Path, Commands]]:
 
 
 def _environment(folder: Path) -> Mapping[str, str]:
-    inherited = {name: text for name, text in os.environ.items() if name not in _NOT_INHERITED}
     state = folder / "state"
     state.mkdir()
-    return inherited | {
+    return {
+        **environment.make(folder),
         "PULUMI_BACKEND_URL": state.as_uri(),
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(_passphrase(folder)),
         "PULUMI_SKIP_UPDATE_CHECK": "true",

@@ -4,15 +4,14 @@ Base and head run from one and the same path, one after the other, so that no di
 where they are.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from review import checkouts, isolation, plan
 from review.checkouts import Difference
@@ -26,7 +25,10 @@ T = TypeVar("T")
 # Each starts a Pulumi, a Python and a plugin, which share what CPUs there are.
 AT_ONCE = 2
 LAST_LINES = 40
-PROGRAM_ANSWERS_WITHIN_S = 60
+WARNING = (
+    "==> this runs the program of the change: as you, with your files and engine in its reach\n"
+    "    if you do not trust its author, use a throw-away machine: docs/pull-requests.md"
+)
 # An engine that is no Swarm would have to become one, and that is not undone by a clean-up.
 ON_SWARM = (
     "Its caches run on a Swarm, and this engine is left as it is. "
@@ -38,6 +40,7 @@ import json
 from components.upstreams import CATALOGUE
 print(json.dumps({host: known.port for host, known in CATALOGUE.items() if known.port}))
 """
+_PORTS = TypeAdapter(dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,32 +104,45 @@ class _Version:
     customary_ports: Mapping[str, int]
 
 
-def make(root: Path, branch: str, wanted: Sequence[str], say: Callable[[str], None]) -> Preview:
-    """Find out what the working tree would do to stacks that run the base branch.
+def make(
+    root: Path,
+    branch: str,
+    wanted: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    head: str | None = None,
+) -> Preview:
+    """Find out what a change would do to stacks that run the base branch.
 
     Args:
         root: the checkout.
         branch: the base branch, or a tag or commit.
         wanted: the stacks to look at; those that can be affected if there are none.
         say: tells a person what is being done.
+        head: the change, a branch, tag or commit; None for the working tree.
 
     Raises:
-        ReviewError: the checkout has no such base, no such stack, or cannot be cleaned up after.
+        ReviewError: the checkout has no such commit, no such stack, or cannot be cleaned up after.
     """
-    changed = checkouts.difference(root, branch)
+    changed = checkouts.difference(root, branch, head)
     prefix = isolation.new_prefix()
+    say(WARNING)
+    say(f"==> what it makes on the engine is named {prefix}…, and removed at the end")
     with cleaned_up(root, prefix) as (folder, commands):
         program, later = folder / "program", folder / "head"
         checkouts.extract(root, changed.base, program)
-        checkouts.copy(root, later)
-        base, head = _version(program), _version(later)
-        stacks = _chosen(changed, base, head, wanted)
-        apart = Isolation(prefix, _ports(base, head))
+        if changed.head is None:
+            checkouts.copy(root, later)
+        else:
+            checkouts.extract(root, changed.head, later)
+        before, after = _version(commands, program), _version(commands, later)
+        stacks = _chosen(changed, before, after, wanted)
+        apart = Isolation(prefix, _ports(before, after))
         run = _Run(folder, program, commands, apart, say)
-        failures = run.bring_up(base, _with_sources(stacks, base, head))
+        failures = run.bring_up(before, _with_sources(stacks, before, after))
         program.rename(folder / "base")
         later.rename(program)
-        previews = run.compare(stacks, base, head, failures)
+        previews = run.compare(stacks, before, after, failures)
     return Preview(branch, changed.base, previews, _notes(changed))
 
 
@@ -257,17 +273,12 @@ def _at_once(stacks: Iterable[str], do: Callable[[str], T]) -> list[tuple[str, T
         return list(zip(names, threads.map(do, names), strict=True))
 
 
-def _version(folder: Path) -> _Version:
+def _version(commands: Commands, folder: Path) -> _Version:
     """What a version of the program has; one that does not import knows no ports."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CUSTOMARY_PORTS],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PROGRAM_ANSWERS_WITHIN_S,
-    )
-    customary = json.loads(done.stdout) if done.returncode == 0 else {}
+    done = commands.python(_CUSTOMARY_PORTS, cwd=folder)
+    customary: Mapping[str, int] = {}
+    with suppress(ValidationError):
+        customary = _PORTS.validate_json(done.stdout)
     return _Version(checkouts.stack_files(folder), customary)
 
 
@@ -333,4 +344,5 @@ def _removed(stack: str) -> str:
 def _notes(changed: Difference) -> list[str]:
     if checkouts.PACKAGES not in changed.files:
         return []
-    return [f"{checkouts.PACKAGES} differs; the base's program ran with the head's packages too."]
+    whose = "the checkout that made this report"
+    return [f"{checkouts.PACKAGES} differs; both versions ran with the packages of {whose}."]

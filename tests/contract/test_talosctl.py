@@ -25,7 +25,7 @@ from talos.mirror import Mirror
 from talos.places import Places, write_private
 from talos.versions import Talosctl, Version
 
-WITHIN_S = 60
+WITHIN_S = 300
 MIRRORS = {
     "docker.io": Mirror("http://172.17.0.1:5000"),
     "localhost:5005": Mirror("https://10.5.0.1:5001/path"),

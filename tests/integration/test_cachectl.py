@@ -18,7 +18,8 @@ from talos.images import of_kubernetes
 from tests.integration.support import belongings, docker_cli, host, private_engine
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
-from tests.integration.support.polling import eventually
+from tests.integration.support.polling import PATIENCE, eventually
+from tests.integration.support.pulling import pulling
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
@@ -112,7 +113,7 @@ def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> 
     image = upstream.push_index().name
     started = [caches.cachectl.start("warm", image, "--json") for _ in range(2)]
 
-    ended = [process.communicate(timeout=60) for process in started]
+    ended = [process.communicate(timeout=PATIENCE * 60) for process in started]
 
     assert [process.returncode for process in started] == [OK, OK]
     fetched = sorted('"fetched": 0' in out for out, _ in ended)
@@ -136,7 +137,7 @@ def test_ctrl_c_leaves_no_container_behind(
         what="a throw-away registry is made",
     )
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE * 60)
 
     assert process.returncode == INTERRUPTED
     assert said.endswith("cachectl: interrupted\n")
@@ -270,7 +271,7 @@ def test_an_import_that_is_interrupted_changes_nothing(
     with pipe.open("wb", buffering=0) as end:
         end.write(content[: len(content) // 2])
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE * 60)
 
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in said
@@ -385,12 +386,13 @@ def test_logs_are_followed_until_ctrl_c(caches: Caches, upstream: Upstream) -> N
     image = upstream.push_index().name
     process = caches.cachectl.start("logs", "--follow", "--tail", "0")
     assert process.stdout is not None
-    time.sleep(2)
-    caches.cachectl("warm", image)
     path = image.partition(":")[0]
-    line = next(line for line in process.stdout if path in line)
+    endpoint = caches.stack.outputs()["caches"][HUB]["endpoint"]
+    # Until it follows, which nothing tells.
+    with pulling(lambda: requests.head(f"{endpoint}/v2/{path}/manifests/1", timeout=60)):
+        line = next(line for line in process.stdout if path in line)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=PATIENCE * 20)
 
     assert line.startswith(f"{HUB}: ")
     assert process.returncode == INTERRUPTED
@@ -512,13 +514,13 @@ def _largest_layer(caches: Caches, image: str) -> str:
     repository, _, tag = image.partition(":")
     base = f"{caches.stack.outputs()['caches'][HUB]['endpoint']}/v2/{repository}/manifests"
     accept = {"Accept": "application/vnd.oci.image.index.v1+json"}
-    index = requests.get(f"{base}/{tag}", headers=accept, timeout=10).json()
+    index = requests.get(f"{base}/{tag}", headers=accept, timeout=60).json()
     own = next(
         entry["digest"]
         for entry in index["manifests"]
         if entry["platform"]["architecture"] == host.architecture()
     )
     accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
-    manifest = requests.get(f"{base}/{own}", headers=accept, timeout=10).json()
+    manifest = requests.get(f"{base}/{own}", headers=accept, timeout=60).json()
     largest = max(manifest["layers"], key=lambda layer: layer["size"])
     return str(largest["digest"])

@@ -4,7 +4,6 @@ import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -125,7 +124,8 @@ def test_a_changed_password_counts_at_once(up: CacheStack, engine: DockerClient)
         assert http.get(f"{_endpoint(up)}/v2/").status_code == 401
     with _client(up, "another one") as http:
         assert http.get(f"{_endpoint(up)}/v2/").status_code == 200
-    shown: list[Any] = [one.attrs for one in engine.containers.list(all=True)]
+    shown = [one.attrs for one in belongings.containers(engine, up.name)]
+    assert shown
     for text in (json.dumps(shown), up.export(), up.pulumi("stack", "output")):
         assert "another one" not in text
         assert "PRIVATE KEY" not in text

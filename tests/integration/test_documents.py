@@ -13,13 +13,15 @@ import yaml
 from docker import DockerClient
 
 from tests.integration.support import host, nodes, private_engine, processes, prometheus
+from tests.integration.support.polling import PATIENCE
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import PROJECT, ROOT
 from tests.support import documents
 from tests.support.documents import Block, Document
 
 BLOCK_WITHIN_S = 150
-FOLLOWED_FOR_S = 5
+# Longer than it may take to start on a busy machine.
+FOLLOWED_FOR_S = 20
 INTERRUPTED = 124
 TALOSCTL = "talosctl-1.11"
 NODE_TAG = "v1.11.5"
@@ -68,7 +70,7 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
             input=TYPED,
-            timeout=BLOCK_WITHIN_S,
+            timeout=PATIENCE * BLOCK_WITHIN_S,
             cwd=checkout,
             env=_environment(checkout, self.engine.host),
         )

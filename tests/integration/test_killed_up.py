@@ -1,54 +1,53 @@
 """A `pulumi up` that was killed is finished by the next one, wherever it was."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from docker import DockerClient
 
 from tests.integration.conftest import NewStack
-from tests.integration.support import belongings, docker_cli, host, sessions
+from tests.integration.support import belongings, docker_cli, happenings, host, sessions
 from tests.integration.support.belongings import Belongings
-from tests.integration.support.polling import eventually
+from tests.integration.support.happenings import Happening
 from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.upstream import Upstream
 
 REGISTRIES = ("docker.io", "quay.io", "registry.example")
-REACHED_WITHIN_S = 60
 
-Reached = Callable[[DockerClient, CacheStack], bool]
-
-# What of the stack is on the engine at the moment of the kill.
-MOMENTS: dict[str, Reached] = {
-    "first volume": lambda _, stack: bool(stack.belongings().volumes),
-    "network": lambda _, stack: bool(stack.belongings().networks),
-    "first container": lambda _, stack: bool(stack.belongings().containers),
-    "first cache": lambda engine, stack: bool(belongings.caches(engine, stack.name)),
-    "all caches": lambda engine, stack: (
-        set(belongings.caches(engine, stack.name)) == set(REGISTRIES)
-    ),
+# What has happened to things of the stack at the moment of the kill, and to how many.
+MOMENTS = {
+    "first volume": ("volume", "create", 1),
+    "network": ("network", "create", 1),
+    "first container": ("container", "create", 1),
+    "first cache": ("container", "start", 1),
+    "all caches": ("container", "start", len(REGISTRIES)),
 }
 
 
 @contextmanager
-def _killed_when(reached: Callable[[], bool], stack: CacheStack, output: Path) -> Iterator[None]:
-    """Start `pulumi up`, kill it at a moment, and take its lock away.
+def _killed_at(
+    is_it: Callable[[Happening], bool], count: int, stack: CacheStack, output: Path
+) -> Iterator[None]:
+    """Start `pulumi up`, kill it as soon as something has happened so often, and take its lock.
 
     The provider is not killed with it: it ends what it has begun, and idles until it notices,
     minutes later. So it is for anyone who kills the command.
     """
+    since = time.time()
     up = stack.start_up(output)
     try:
-        eventually(
-            lambda: reached() or up.poll() is not None,
-            within_s=REACHED_WITHIN_S,
-            what="the moment to kill",
-            every_s=0,
-        )
-        assert up.poll() is None, f"it ended too early:\n{output.read_text()}"
-        sessions.kill_group(up.pid)
-        up.wait()
+        with happenings.until_it_ends(up, since) as happening:
+            seen = 0
+            for one in happening:
+                seen += is_it(one)
+                if seen == count:
+                    break
+            sessions.kill_group(up.pid)
+        assert up.wait() == -SIGKILL, f"it ended too early:\n{output.read_text()}"
         stack.mend()
         stack.cancel()
         yield
@@ -68,7 +67,12 @@ def test_first_up_that_was_killed_is_finished_by_the_next(
 ) -> None:
     image = upstream.push_index()
     stack = new_stack({"upstreams": upstreams(upstream.url, *REGISTRIES)})
-    with _killed_when(lambda: MOMENTS[moment](engine, stack), stack, tmp_path / "killed.log"):
+    kind, action, count = MOMENTS[moment]
+
+    def is_it(one: Happening) -> bool:
+        return (one.kind, one.action) == (kind, action) and one.name.startswith(stack.prefix)
+
+    with _killed_at(is_it, count, stack, tmp_path / "killed.log"):
         stack.up()
 
     _assert_complete(stack, engine)
@@ -90,10 +94,10 @@ def test_replacement_that_was_killed_is_finished_with_what_was_cached(
     stack.configure(caches)
     replaced = f"{stack.prefix}-{registry}"
 
-    def is_half_done() -> bool:
-        return replaced not in stack.belongings().containers
+    def is_removed(one: Happening) -> bool:
+        return one == Happening("container", "destroy", replaced)
 
-    with _killed_when(is_half_done, stack, tmp_path / "killed.log"), upstream.away():
+    with _killed_at(is_removed, 1, stack, tmp_path / "killed.log"), upstream.away():
         stack.up()
         endpoint = stack.outputs()["caches"][registry]["endpoint"]
         assert docker_cli.pull(endpoint, image) == image.digest

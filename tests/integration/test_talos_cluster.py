@@ -1,7 +1,6 @@
 """Clusters that a real talosctl makes, with nodes that stand in for Talos."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from review import plan
 from talos import docker_nodes
 from talos.errors import TalosError
 from tests.integration.support import containerd, docker_cli, host, nodes, private_engine, sessions
-from tests.integration.support.polling import eventually
+from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import IMAGE, Pushed
@@ -354,10 +353,8 @@ def test_a_create_that_never_ends_is_undone_and_the_log_is_named(
 ) -> None:
     made = new_stack({"stuck": {**ENDLESS, "cidr": "10.76.0.0/24"}})
 
-    started = time.monotonic()
     message = _failed_up(made)
 
-    assert time.monotonic() - started < 60
     log = made.clusters_folder / "stuck.log"
     assert str(log) in message
     assert "create docker" in log.read_text()
@@ -471,7 +468,7 @@ def test_an_engine_that_goes_in_the_middle_is_told_and_the_next_up_makes_it_good
             what="the first node",
         )
         site.engine.kill()
-        assert up.wait(ENGINE_GONE_WITHIN_S) != 0
+        assert up.wait(PATIENCE * ENGINE_GONE_WITHIN_S) != 0
     finally:
         sessions.kill_rest(up.pid)
         site.engine.start()

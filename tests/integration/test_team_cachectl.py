@@ -14,8 +14,6 @@ from tests.integration.support.team import READER, REGISTRY, Team
 
 OK, NOT_ALL_THERE = 0, 3
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @pytest.fixture(scope="module")
 def cachectl(ours: Team, tmp_path_factory: pytest.TempPathFactory) -> Cachectl:

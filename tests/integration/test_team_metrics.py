@@ -17,7 +17,7 @@ from tests.integration.support.team import REGISTRY, Team
 
 SEEN_WITHIN_S = 90
 
-pytestmark = [pytest.mark.usefixtures("beds_are_possible"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.usefixtures("beds_are_possible")
 
 
 @dataclass(frozen=True, slots=True)

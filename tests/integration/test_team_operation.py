@@ -20,8 +20,6 @@ SERVES_WITHIN_S = 90
 SLOW_S = 0.1
 SLOW_LINK_MBIT = 10
 
-pytestmark = pytest.mark.timeout(400)
-
 
 def test_an_update_rolls_from_node_to_node_and_no_pull_fails(
     ours: Team, containerd: Containerd

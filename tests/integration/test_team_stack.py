@@ -13,8 +13,6 @@ from tests.integration.support.team import READER, Team
 
 BLOBS = 1 + len(images.LAYER_SIZES)
 
-pytestmark = pytest.mark.timeout(400)
-
 
 def test_each_node_runs_the_cache_and_another_up_changes_nothing(ours: Team) -> None:
     assert set(ours.stack.preview()) == {"same"}

@@ -18,7 +18,7 @@ from tests.integration.support.upstream import Pushed
 
 BLOBS = 1 + len(images.LAYER_SIZES)
 
-pytestmark = [pytest.mark.usefixtures("beds_are_possible"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.usefixtures("beds_are_possible")
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def test_nodes_on_another_network_reach_the_mirrors(up: CacheStack, engine: Dock
 def test_a_virtual_machine_behind_its_own_bridge_reaches_the_mirrors(up: CacheStack) -> None:
     with bridged_host.running() as on_it:
         for url in up.outputs()["mirrors"].values():
-            fetch = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)"
+            fetch = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=60)"
             processes.run(*on_it, sys.executable, "-c", fetch, f"{url}/v2/")
 
 

@@ -13,18 +13,18 @@ import yaml
 
 from review import markdown
 from tests.integration.support import processes
-from tests.integration.support.repository import Repository
+from tests.integration.support.repository import Repository, Settings
 from tests.integration.support.stack import ROOT
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 STEP_WITHIN_S = 200
-WITH_TWO = {
+WITH_TWO: Settings = {
     "caches": {
         "upstreams": {"docker.io": {"port": 5000}, "quay.io": {"port": 5002}},
         "storage": {"onDestroy": "delete"},
     }
 }
-WITH_ONE = {
+WITH_ONE: Settings = {
     "caches": {"upstreams": {"docker.io": {"port": 5000}}, "storage": {"onDestroy": "delete"}}
 }
 
@@ -105,7 +105,7 @@ def test_nothing_that_a_pull_request_brings_may_write_or_see_a_secret(file: Path
 
 
 def test_ci_runs_targets_that_the_makefile_has() -> None:
-    for job, target in (("check", "check"), ("test", "test")):
+    for job, target in (("check", "check"), ("test", "up"), ("test", "test"), ("test", "down")):
         script = _script("ci.yml", job, target.capitalize())
         assert script == f"make {target}"
         processes.run(*script.split(), "--dry-run", cwd=ROOT)
@@ -115,30 +115,58 @@ def test_ci_runs_targets_that_the_makefile_has() -> None:
 def test_preview_step_fails_on_data_loss_unless_it_is_meant(
     tmp_path: Path, allow: str, code: int
 ) -> None:
-    repository = Repository(tmp_path / "repository")
+    repository = _losing_data(tmp_path)
+    repository.commit()
+
+    ended, report = _previewed(repository, tmp_path, allow)
+
+    assert ended == code
+    assert "**Data would be lost**" in report
+    first, *lines, last = (tmp_path / "output").read_text().splitlines(keepends=True)
+    assert (first.strip(), "".join(lines)) == (f"report<<{last.strip()}", report)
+
+
+def test_pull_request_cannot_change_the_report_about_itself(tmp_path: Path) -> None:
+    repository = _losing_data(tmp_path)
+    nothing = "def report(*_): return 'Nothing changes'\n"
+    repository.append("review/markdown.py", f"\n\n{nothing}")
+    repository.append("review/preview.py", "\n\nPreview.loses_data = False\n")
+    # In the place of a package that the report is made with.
+    repository.append("typer.py", "import sys\nprint('Nothing changes')\nsys.exit(0)\n")
+    repository.commit()
+
+    ended, report = _previewed(repository, tmp_path)
+
+    assert ended == 3
+    assert "**Data would be lost**" in report
+    assert "Nothing changes" not in report
+
+
+def _losing_data(folder: Path) -> Repository:
+    """A change that loses data, and is not committed."""
+    repository = Repository(folder / "repository")
     repository.write("lost", WITH_TWO)
     repository.commit()
     repository.branch()
     repository.write("lost", WITH_ONE)
-    _program(tmp_path / "bin", "python3", PYTHON)
-    summary, output = tmp_path / "summary.md", tmp_path / "output"
+    return repository
+
+
+def _previewed(repository: Repository, folder: Path, allow: str = "") -> tuple[int, str]:
+    """Run the steps of the preview on a change that is checked out; exit code and report."""
+    _program(folder / "bin", "python3", PYTHON)
+    summary = folder / "summary.md"
     env = {
-        "BASE": "main",
+        "BASE": repository.commit_id("main"),
+        "HEAD": repository.commit_id("change"),
         "ALLOW": allow,
-        "RUNNER_TEMP": str(tmp_path),
+        "RUNNER_TEMP": str(folder),
         "GITHUB_STEP_SUMMARY": str(summary),
-        "GITHUB_OUTPUT": str(output),
+        "GITHUB_OUTPUT": str(folder / "output"),
     }
-
-    ended = _run(
-        _script("preview.yml", "preview", "Preview"), env, repository.root, tmp_path / "bin"
-    )
-
-    assert ended == code
-    report = summary.read_text()
-    assert "**Data would be lost**" in report
-    first, *lines, last = output.read_text().splitlines(keepends=True)
-    assert (first.strip(), "".join(lines)) == (f"report<<{last.strip()}", report)
+    for step in ("Base", "Preview"):
+        ended = _run(_script("preview.yml", "preview", step), env, repository.root, folder / "bin")
+    return ended, summary.read_text()
 
 
 @pytest.mark.parametrize(

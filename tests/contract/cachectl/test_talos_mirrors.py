@@ -16,7 +16,7 @@ MIRRORS = {
     "docker.io": Mirror("http://172.17.0.1:5000"),
     "localhost:5005": Mirror("https://172.17.0.1:5001", CA, "adam", "s3cret"),
 }
-WITHIN_S = 60
+WITHIN_S = 300
 
 
 @pytest.mark.parametrize(("program", "legacy"), [("talosctl-1.11", True), ("talosctl-1.13", False)])

@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx2
 
 from components.certificate_authority import Issued
+from tests.integration.support import host
 from tests.unit.registry.support.images import Blob, Built
 from toolchain.places import BIN
 
-READY_WITHIN_S = 10
+READY_WITHIN_S = 60
 # As the image that the caches run has it.
 CONFIGURATION = """\
 version: 0.1
@@ -91,7 +92,7 @@ def running(
     """Run a registry on a storage."""
     binary = program()
     assert binary
-    port, debug_port = _free_port(), _free_port()
+    port, debug_port = host.free_port(), host.free_port()
     root.mkdir(parents=True, exist_ok=True)
     configuration = root.with_name(f"{root.name}-{port}.yml")
     configuration.write_text(CONFIGURATION.format(root=root, port=port, debug_port=debug_port))
@@ -167,10 +168,3 @@ def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
         except ConnectionError:
             time.sleep(0.02)
     raise AssertionError(f"the registry does not answer at port {port}:\n{log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-    return port

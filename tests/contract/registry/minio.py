@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,10 +12,11 @@ from pathlib import Path
 import httpx2
 
 from registry.place import Keys, Place
+from tests.integration.support import host
 from toolchain.places import BIN
 
 BUCKET = "caches"
-READY_WITHIN_S = 30
+READY_WITHIN_S = 60
 
 
 def program() -> Path | None:
@@ -43,7 +43,7 @@ def running(folder: Path) -> Iterator[tuple[Place, Keys]]:
         f"MINIO_ROOT_USER={keys.access}\nMINIO_ROOT_PASSWORD={keys.secret}\n"
         "MINIO_BROWSER=off\nMINIO_UPDATE=off\n"
     )
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{host.free_port()}"
     log = folder / "minio.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -70,10 +70,3 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         except httpx2.TransportError:
             time.sleep(0.05)
     raise AssertionError(f"MinIO does not answer at {url}:\n{log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-    return port

@@ -27,7 +27,7 @@ from tests.unit.registry.support.images import Blob, Built
 
 pytestmark = [
     pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(600),
 ]
 
 NODE = Platform("linux", "amd64")

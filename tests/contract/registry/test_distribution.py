@@ -23,7 +23,7 @@ from tests.unit.registry.support.tiny_registry import Handler, TinyRegistry, ser
 
 pytestmark = [
     pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(600),
 ]
 
 NODE = Platform("linux", "amd64")

@@ -27,7 +27,7 @@ from tests.unit.registry.support.images import Blob, Built
 pytestmark = [
     pytest.mark.skipif(distribution.program() is None, reason="the toolchain built no registry"),
     pytest.mark.skipif(minio.program() is None, reason="the toolchain built no MinIO"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
 ]
 
 NODE = Platform("linux", "amd64")
@@ -36,7 +36,7 @@ NAMES = ("team/one", "team/two")
 TEXTS = tuple(f"{name}:1" for name in NAMES)
 # The S3 driver of distribution uploads parts of this size.
 PART = 10 << 20
-PART_WITHIN_S = 10
+PART_WITHIN_S = 60
 
 
 @dataclass(frozen=True, slots=True)

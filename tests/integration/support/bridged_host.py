@@ -4,9 +4,8 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.integration.support import processes
-
-GATEWAY, ADDRESS, PREFIX = "10.99.0.1", "10.99.0.2", 24
+from tests.integration.support import network, processes
+from tests.integration.support.network import PREFIX
 
 
 @contextmanager
@@ -14,16 +13,18 @@ def running() -> Iterator[Sequence[str]]:
     """Make such a host; what a command line begins with to run on it."""
     name = secrets.token_hex(4)
     namespace, bridge, outer = f"it-{name}", f"itb{name}", f"itv{name}"
+    subnet = network.free_subnet()
+    gateway, address = f"{subnet}.1", f"{subnet}.2"
     _ip("netns", "add", namespace)
     try:
         _ip("link", "add", bridge, "type", "bridge")
-        _ip("address", "add", f"{GATEWAY}/{PREFIX}", "dev", bridge)
+        _ip("address", "add", f"{gateway}/{PREFIX}", "dev", bridge)
         _ip("link", "set", bridge, "up")
         _ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         _ip("link", "set", outer, "master", bridge, "up")
-        _ip("-netns", namespace, "address", "add", f"{ADDRESS}/{PREFIX}", "dev", "eth0")
+        _ip("-netns", namespace, "address", "add", f"{address}/{PREFIX}", "dev", "eth0")
         _ip("-netns", namespace, "link", "set", "eth0", "up")
-        _ip("-netns", namespace, "route", "add", "default", "via", GATEWAY)
+        _ip("-netns", namespace, "route", "add", "default", "via", gateway)
         yield "ip", "netns", "exec", namespace
     finally:
         processes.finish(["ip", "link", "delete", bridge], within_s=10)

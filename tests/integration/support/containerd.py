@@ -9,7 +9,7 @@ from pathlib import Path
 from talos.machine_config import hosts_toml
 from talos.mirror import Mirror
 from tests.integration.support import host, processes
-from tests.integration.support.polling import eventually
+from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.upstream import Pushed
 
@@ -126,7 +126,7 @@ def running(folder: Path, enter: Sequence[str] = ()) -> Iterator[Containerd]:
     finally:
         server.terminate()
         try:
-            server.wait(START_WITHIN_S)
+            server.wait(PATIENCE * START_WITHIN_S)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()

@@ -18,7 +18,7 @@ from tests.integration.support.upstream import Upstream
 
 Scheme = Literal["none", "basic", "bearer"]
 
-TIMEOUT_S = 30
+TIMEOUT_S = 150
 CHUNK = 65_536
 TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
 FORWARDED = ("Accept", "Range", "If-None-Match")

@@ -9,7 +9,7 @@ from registry import manifests
 from tests.integration.support import host
 from tests.integration.support.upstream import Pushed
 
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)

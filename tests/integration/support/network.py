@@ -146,7 +146,7 @@ def switch(name: str) -> Iterator[Switch]:
         name: its namespace, and this machine's device of the link with it; both are made.
     """
     with namespace(name):
-        made = Switch(name, _free_subnet())
+        made = Switch(name, free_subnet())
         ip = ("ip", "-netns", name, "link")
         processes.run(*ip, "add", BRIDGE, "type", "bridge")
         processes.run(*ip, "set", BRIDGE, "up")
@@ -158,8 +158,8 @@ def switch(name: str) -> Iterator[Switch]:
             processes.finish(["ip", "link", "delete", name], within_s=10)
 
 
-def _free_subnet() -> str:
-    """The beginning of the addresses of a subnet in which this machine has none."""
+def free_subnet() -> str:
+    """The three numbers that begin the addresses of a subnet in which this machine has none."""
     taken = {address.rpartition(".")[0] for address in host.addresses()}
     while (subnet := f"10.{200 + secrets.randbelow(55)}.{secrets.randbelow(255)}") in taken:
         pass

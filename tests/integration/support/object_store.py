@@ -21,7 +21,7 @@ from tests.integration.support.polling import eventually
 PROGRAM = "minio"
 PORT = 9000
 START_WITHIN_S = 60
-STOP_WITHIN_S = 30
+STOP_WITHIN_S = 150
 WIRE_ENDS = ("slow0", "slow1")
 
 

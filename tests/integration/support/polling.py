@@ -7,6 +7,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EVERY_S = 0.05
+PATIENCE = 5
+"""How much longer a machine that is busy with something else may take than an idle one."""
 
 
 def eventually(
@@ -14,12 +16,18 @@ def eventually(
 ) -> T:
     """Ask again and again until the answer is true, and return it.
 
+    Args:
+        check: asks.
+        within_s: how long that may take on an idle machine; on a busy one, PATIENCE times that.
+        what: what is waited for.
+        every_s: seconds between two questions.
+
     Raises:
         TimeoutError: the answer was not true in time.
     """
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + PATIENCE * within_s
     while not (answer := check()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {within_s} s: {what}")
+            raise TimeoutError(f"not within {PATIENCE * within_s} s: {what}")
         time.sleep(every_s)
     return answer

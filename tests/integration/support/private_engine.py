@@ -23,7 +23,7 @@ from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.upstream import IMAGE, Pushed
 
 START_WITHIN_S = 60
-STOP_WITHIN_S = 60
+STOP_WITHIN_S = 300
 LAYER_SIZE = 300_000
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
@@ -100,7 +100,7 @@ class PrivateEngine:
     @contextmanager
     def client(self) -> Iterator[DockerClient]:
         """A new client of it."""
-        client = docker.DockerClient(self.host, timeout=60)
+        client = docker.DockerClient(self.host, timeout=300)
         try:
             yield client
         finally:

@@ -1,8 +1,13 @@
-"""Command lines that end: each has a time limit, and says what it printed when it fails."""
+"""Command lines that end: each has a time limit, and says what it printed when it fails.
+
+A limit is for an idle machine, and PATIENCE times as long on a busy one: it ends what hangs.
+"""
 
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.integration.support.polling import PATIENCE
 
 
 class CommandFailedError(Exception):
@@ -46,7 +51,7 @@ def finish(
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=within_s,
+        timeout=PATIENCE * within_s,
         env=env,
         cwd=cwd,
     )

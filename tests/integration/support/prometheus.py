@@ -31,7 +31,7 @@ CHANGES = (
     "VOLUME /prometheus",
 )
 STARTS_WITHIN_S = 60
-ASKED_FOR_S = 10
+ASKED_FOR_S = 60
 REMOVED_WITHIN_S = 60
 # What Grafana puts in for its own variables.
 RATE_INTERVAL, RANGE = "10s", "2m"

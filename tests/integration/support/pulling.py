@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-JOINED_WITHIN_S = 90
+JOINED_WITHIN_S = 450
 
 
 @dataclass(slots=True)

@@ -44,6 +44,13 @@ class Report:
     text: str
     said: str
 
+    @property
+    def prefix(self) -> str:
+        """What the names of its stacks on the engine began with."""
+        found = re.search(r"pr-[0-9a-f]+-", self.said)
+        assert found is not None, self.said
+        return found[0]
+
     def of(self, stack: str) -> str:
         """The part of the report that is about a stack."""
         found = re.search(
@@ -75,6 +82,13 @@ class Repository:
         text = yaml.safe_dump({"config": config}, sort_keys=False)
         (self.root / f"Pulumi.{stack}.yaml").write_text(f"# {comment}\n{text}")
 
+    def append(self, file: str, text: str) -> None:
+        """Add lines to the end of a file, which is made where there is none."""
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as opened:
+            opened.write(text)
+
     def commit(self) -> None:
         """Commit all that is there."""
         self._git("add", "--all")
@@ -84,14 +98,18 @@ class Repository:
         """Begin the change."""
         self._git("switch", "--quiet", "--create=change")
 
+    def commit_id(self, branch: str) -> str:
+        """The commit that a branch has come to."""
+        return processes.run("git", "rev-parse", branch, cwd=self.root).strip()
+
     @property
     def previews(self) -> Path:
         """Where a preview keeps its files while it runs."""
         return self.root / ".state" / "previews"
 
-    def preview(self, *arguments: str) -> Report:
+    def preview(self, *arguments: str, more_env: Mapping[str, str] | None = None) -> Report:
         """Preview the change, to the end."""
-        return _preview(self.root, _line("main", *arguments))
+        return _preview(self.root, _line("main", *arguments), more_env)
 
     def preview_in_clone(self, folder: Path, *arguments: str) -> Report:
         """Clone it into a new folder, as a runner does, and preview the change there."""
@@ -122,6 +140,7 @@ def _line(base: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "review", "--base", base, *arguments]
 
 
-def _preview(root: Path, line: list[str]) -> Report:
-    done = processes.finish(line, within_s=PREVIEW_WITHIN_S, cwd=root, env=os.environ)
+def _preview(root: Path, line: list[str], more_env: Mapping[str, str] | None = None) -> Report:
+    env = {**os.environ, **(more_env or {})}
+    done = processes.finish(line, within_s=PREVIEW_WITHIN_S, cwd=root, env=env)
     return Report(done.returncode, done.stdout, done.stderr)

@@ -119,7 +119,7 @@ def _at_once(*steps: Callable[[], None]) -> None:
 
 @contextmanager
 def _engine() -> Iterator[DockerClient]:
-    client = docker.DockerClient(os.environ["DOCKER_HOST"], timeout=60)
+    client = docker.DockerClient(os.environ["DOCKER_HOST"], timeout=300)
     try:
         yield client
     finally:

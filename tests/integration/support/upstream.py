@@ -17,7 +17,7 @@ from components.settings.caches import DEFAULT_IMAGE
 from tests.integration.support import host, images, network, processes
 from tests.integration.support.polling import eventually
 
-TIMEOUT_S = 30
+TIMEOUT_S = 150
 METRICS_PORT = 5001
 SENT = "registry_http_response_size_bytes_sum"
 SETTLED_AFTER_S = 0.2

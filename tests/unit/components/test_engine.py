@@ -286,7 +286,7 @@ def test_many_containers_wait_at_once(fake: FakeEngine) -> None:
         making = asyncio.gather(*waiting)
         await asyncio.sleep(engine.NETWORK_POLL_S)
         fake.add_network("caches", OWN)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await making
 
     asyncio.run(make_all())
@@ -301,7 +301,7 @@ def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
         loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
         taken = loop.run_in_executor(None, release.wait)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await engine.before_container(hook_arguments(name="cache"))
         finally:
             release.set()

@@ -33,7 +33,7 @@ from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 MIRRORS = {"docker.io": "http://172.17.0.1:5000"}
 KUBECONFIG = {
     "apiVersion": "v1",

@@ -376,7 +376,7 @@ def test_start_up_waits_for_no_package_that_only_providers_and_cachectl_need() -
         "print({'bcrypt', 'cryptography', 'httpx2', 'obstore', 'rich', 'typer'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
 
     assert done.stdout == "set()\n"

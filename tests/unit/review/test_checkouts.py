@@ -46,6 +46,25 @@ def test_change_is_what_differs_from_where_it_left_the_branch(root: Path) -> Non
     assert checkouts.difference(root, "main").files == {"changed", "removed", "untracked", "same"}
 
 
+def test_change_of_a_commit_is_what_it_has_whatever_is_checked_out(root: Path) -> None:
+    _git(root, "switch", "main")
+    (root / "untracked").touch()
+    (root / "same").write_text("not committed yet")
+    assert checkouts.difference(root, "main", "change").files == {"changed", "removed"}
+
+
+@pytest.mark.parametrize("head", ["nowhere", "--help", "change:changed", ""])
+def test_unknown_head_is_refused(root: Path, head: str) -> None:
+    with pytest.raises(ReviewError, match="there is no commit"):
+        checkouts.difference(root, "main", head)
+
+
+def test_a_commit_hides_no_file_by_its_attributes(root: Path, tmp_path: Path) -> None:
+    _commit(root, **{".gitattributes": "same export-ignore\n", "same": "2"})
+    checkouts.extract(root, "change", tmp_path / "head")
+    assert (tmp_path / "head" / "same").read_text() == "2"
+
+
 @pytest.mark.parametrize("branch", ["nowhere", "--help", "main:same", ""])
 def test_unknown_branch_is_refused(root: Path, branch: str) -> None:
     with pytest.raises(ReviewError, match="there is no commit"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from review import janitor
 
-WITHIN_S = 10
+WITHIN_S = 50
 
 # Like Pulumi with its plugins: a child in a process group of its own.
 PARENT = """

@@ -25,7 +25,7 @@ from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
 SPEC = ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")})
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 @dataclass

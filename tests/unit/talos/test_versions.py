@@ -118,4 +118,4 @@ def test_one_that_does_not_answer(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(VersionError, match=r"did not answer within 0.2 s"):
         versions.find(program, within_s=0.2)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50

@@ -113,12 +113,33 @@ def test_a_command_has_the_tools_of_the_tests_if_it_wants_them(machine: Machine)
     assert machine.done == ["requirements-dev.txt", *READY, "test tools"]
 
 
-def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks() -> None:
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ([], ["--base", "main"]),
+        (["BASE=release", "HEAD=FETCH_HEAD"], ["--base", "release", "--head", "FETCH_HEAD"]),
+        # A branch that somebody else has named is a word, whatever it has in it.
+        (["HEAD=`id`';id;\""], ["--base", "main", "--head", "`id`';id;\""]),
+    ],
+)
+def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks(
+    tmp_path: Path, variables: list[str], options: list[str]
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+
     printed = subprocess.run(
-        ["make", "--dry-run", "pr-preview"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "pr-preview", *variables],
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
-    assert "toolchain run --all-images -- python -m review --base main" in printed.stdout
+    run = ["-m", "toolchain", "run", "--all-images", "--", "python", "-m", "review"]
+    assert printed.stdout.splitlines() == [*run, *options]
 
 
 def test_tests_have_what_the_guide_and_the_clusters_need(machine: Machine) -> None:

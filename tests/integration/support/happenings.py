@@ -1,0 +1,58 @@
+"""What happens on the engine while a process runs, as the engine tells it."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("container", "network", "volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that has happened.
+
+    Attributes:
+        kind: what it happened to: a container, network or volume.
+        action: what happened, such as `create`.
+        name: the name of it.
+    """
+
+    kind: str
+    action: str
+    name: str
+
+
+@contextmanager
+def until_it_ends(
+    process: "subprocess.Popen[bytes]", since: float
+) -> Iterator[Iterator[Happening]]:
+    """What happens on the engine, at the moment it does, until a process has ended.
+
+    Args:
+        process: the process.
+        since: the time from which on, in seconds since 1970; before the process was started, for
+            nothing to be missed.
+    """
+    kinds = (f"--filter=type={kind}" for kind in KINDS)
+    line = ["docker", "events", "--format={{json .}}", f"--since={since:.3f}", *kinds]
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as events:
+
+        def close() -> None:
+            process.wait()
+            events.terminate()
+
+        threading.Thread(target=close, daemon=True).start()
+        try:
+            assert events.stdout is not None
+            yield (_read(json.loads(event)) for event in events.stdout)
+        finally:
+            events.terminate()
+
+
+def _read(event: dict[str, Any]) -> Happening:
+    actor = event["Actor"]
+    return Happening(event["Type"], event["Action"], actor["Attributes"].get("name", actor["ID"]))

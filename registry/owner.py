@@ -21,19 +21,19 @@ def own() -> str:
     return _named(os.getpid())
 
 
-def is_gone(owner: str) -> bool:
-    """Whether a process is known to have ended.
+def lives(owner: str) -> bool | None:
+    """Whether a process goes on; None where that cannot be told.
 
     Args:
         owner: what `own` has called it. One of another machine, or of another container, cannot be
-            looked for: it is not known to have ended.
+            looked for.
     """
     host, _, process = owner.partition(" ")
     number, _, started = process.partition(" ")
     if host != _host() or not number.isdecimal():
-        return False
+        return None
     now = _started(int(number))
-    return now is not None and now != started
+    return None if now is None else now == started
 
 
 @cache

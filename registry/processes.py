@@ -87,13 +87,16 @@ def start_again(engine: DockerClient, name: str) -> bool:
         name: the container of the cache, which nobody else is working on.
 
     Raises:
-        ProcessError: there is no such container, or it does not run.
+        ProcessError: it does not run.
     """
     try:
         container = engine.containers.get(name)
         if container.status != "exited":
             return False
         container.start()
+    except NotFound:
+        # Who asks for it will find out.
+        return False
     except DockerException as error:
         raise ProcessError(f"{name} is stopped, and does not start: {error}") from error
     _wait(container)

@@ -5,7 +5,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -157,7 +157,8 @@ def create(engine: DockerClient, image: str, what: str, **settings: Any) -> Cont
         try:
             return making.result()
         except KeyboardInterrupt:
-            remove(making.result())
+            with suppress(DockerException):
+                remove(making.result())
             raise
 
 
@@ -168,17 +169,20 @@ def remove(container: Container) -> None:
 
 
 def remove_leftovers(engine: DockerClient) -> None:
-    """Remove what processes have left that are gone, and what is very old."""
+    """Remove what processes have left that are gone, or may be gone and have left it long ago."""
     oldest = time.time() - VERY_OLD_S
     for one in _all(engine):
-        if owner.is_gone(one["Labels"].get(OWNER, "")) or one["Created"] < oldest:
-            _remove(engine.api, one["Id"])
+        lives = owner.lives(one["Labels"].get(OWNER, ""))
+        if lives is False or (lives is None and one["Created"] < oldest):
+            # What stays takes some room, and is tried again.
+            with suppress(APIError):
+                _remove(engine.api, one["Id"])
 
 
 def remove_own(engine: DockerClient) -> None:
-    """Remove all that this process has made, at once."""
-    own = [one["Id"] for one in _all(engine) if one["Labels"].get(OWNER) == owner.own()]
-    with ThreadPoolExecutor() as threads:
+    """Remove all that this process has made, at once; what cannot be removed is left to others."""
+    with suppress(DockerException, OSError), ThreadPoolExecutor() as threads:
+        own = [one["Id"] for one in _all(engine) if one["Labels"].get(OWNER) == owner.own()]
         list(threads.map(lambda one: _remove(engine.api, one), own))
 
 

@@ -147,7 +147,7 @@ class Volume:
             # Else it is the container that is gone.
             self._container.reload()
             raise NotThereError(f"a volume has no folder {folder}")
-        answer.raise_for_status()
+        api._raise_for_status(answer)  # noqa: SLF001 - with what the engine says
         return answer
 
     def _asked(self, command: Sequence[str], user: tuple[int, int]) -> str:

@@ -200,7 +200,7 @@ def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(
         ended, within_s = _terminated(process)
 
     assert ended.code == INTERRUPTED
-    assert within_s < ENDS_WITHIN_S
+    assert within_s < _in_turn(ENDS_WITHIN_S)
     assert not full.has_staging()
     assert full.held() == before
     assert _throwaways(full, engine) == []
@@ -226,7 +226,7 @@ def test_an_export_that_is_terminated_ends_at_once_and_leaves_nothing(
     ended, within_s = _terminated(_begun_export(full, tmp_path))
 
     assert ended.code == INTERRUPTED
-    assert within_s < ENDS_WITHIN_S
+    assert within_s < _in_turn(ENDS_WITHIN_S)
     assert list(tmp_path.iterdir()) == []
     assert _throwaways(full, engine) == []
 
@@ -254,6 +254,11 @@ def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return Ended(process.returncode, out, err), time.monotonic() - begun
+
+
+def _in_turn(within_s: float) -> float:
+    """How long takes, on a machine with much to do, what otherwise takes so many seconds."""
+    return within_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _throwaways(cache: Cache, engine: DockerClient) -> list[Container]:

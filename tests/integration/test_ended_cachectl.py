@@ -3,10 +3,12 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -24,6 +26,7 @@ from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRIES = ("docker.io", "quay.io")
 OK, INTERRUPTED = 0, 130
+NOBODY = 65534
 # It has to take a while to read.
 LARGE = (40_000_000, 40_000_000)
 BEGINS_WITHIN_S = 60
@@ -290,3 +293,49 @@ def test_two_users_are_both_right(caches: Caches, command: str) -> None:
 
         assert [process.returncode for process in both] == [OK, OK], ended
         assert sum("waiting for its end" in said for _, said in ended) == 1
+
+
+@pytest.fixture
+def nobody(caches: Caches) -> Iterator[Cachectl]:
+    """Another user of the machine, who may use its engine."""
+    socket = Path(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    if os.geteuid() != 0 or not socket.is_socket():
+        pytest.skip("only root can be another user, and only on an engine of this machine")
+    # pytest's own folders are not open to others.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        theirs = Cachectl(caches.stack.name, Path(folder))
+        theirs.env["HOME"] = folder
+        theirs.user = {
+            "user": NOBODY,
+            "group": NOBODY,
+            "extra_groups": [socket.stat().st_gid],
+        }
+        try:
+            theirs.start("--version").communicate(timeout=60)
+        except PermissionError:
+            pytest.skip("another user cannot run this Python")
+        yield theirs
+
+
+def test_two_users_of_the_machine_are_both_right(caches: Caches, nobody: Cachectl) -> None:
+    both = [nobody.start("verify"), caches.cachectl.start("scrub")]
+    ended = [process.communicate(timeout=120) for process in both]
+
+    assert [process.returncode for process in both] == [OK, OK], ended
+    assert sum("waiting for its end" in said for _, said in ended) == 1
+
+
+def test_what_another_user_has_left_is_removed_and_what_they_use_is_not(
+    caches: Caches, nobody: Cachectl
+) -> None:
+    process = nobody.start("verify")
+    begun(caches)
+    process.send_signal(signal.SIGSTOP)
+    used = {one["Id"] for one in caches.thrown_away()}
+
+    throwaway.remove_leftovers(caches.engine)
+    assert used <= {one["Id"] for one in caches.thrown_away()}
+    killed(process)
+    throwaway.remove_leftovers(caches.engine)
+    assert used.isdisjoint(one["Id"] for one in caches.thrown_away())

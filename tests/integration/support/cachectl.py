@@ -39,6 +39,7 @@ class Cachectl:
 
     Attributes:
         env: its environment.
+        user: who starts it where that is not this process's user, as `subprocess.Popen` takes it.
     """
 
     def __init__(self, stack: str, folder: Path, enter: Sequence[str] = ()) -> None:
@@ -55,6 +56,7 @@ class Cachectl:
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder),
         }
+        self.user: dict[str, Any] = {}
         self._folder = folder
         self._program = [*enter, sys.executable, "-m", "cachectl"]
 
@@ -79,4 +81,5 @@ class Cachectl:
             text=True,
             env=self.env,
             cwd=self._folder,
+            **self.user,
         )

@@ -1,4 +1,4 @@
-"""Whether a process is gone that has left something behind."""
+"""Whether a process goes on that has left something behind."""
 
 import os
 import subprocess
@@ -35,36 +35,36 @@ def living(user: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", s
 
 def test_this_process_is_not_gone_and_called_the_same_each_time() -> None:
     assert owner.own() == owner.own()
-    assert not owner.is_gone(owner.own())
+    assert owner.lives(owner.own()) is True
 
 
 def test_a_process_is_gone_when_it_was_killed_and_not_before() -> None:
     with living() as (process, name):
         assert name.split()[:2] == [owner.own().split()[0], str(process.pid)]
-        assert not owner.is_gone(name)
+        assert owner.lives(name) is True
         process.kill()
         # Nobody has asked yet how it ended: it is a zombie.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert owner.is_gone(name)
+        assert owner.lives(name) is False
         process.wait(10)
-        assert owner.is_gone(name)
+        assert owner.lives(name) is False
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_another_users_process_is_not_gone() -> None:
     with living(user=65534) as (_, name):
-        assert not owner.is_gone(name)
+        assert owner.lives(name) is True
 
 
 def test_another_process_that_has_got_its_id_is_another_one() -> None:
     machine, number, started = owner.own().split()
 
-    assert owner.is_gone(f"{machine} {number} {started}0")
+    assert owner.lives(f"{machine} {number} {started}0") is False
 
 
 @pytest.mark.parametrize("name", ["", "elsewhere 1 now", "elsewhere", "{} all now", "{} -1 now"])
-def test_what_cannot_be_looked_for_is_not_known_to_be_gone(name: str) -> None:
-    assert not owner.is_gone(name.format(owner.own().split()[0]))
+def test_what_cannot_be_looked_for_may_go_on(name: str) -> None:
+    assert owner.lives(name.format(owner.own().split()[0])) is None
 
 
 def test_ps_tells_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,8 @@ def test_ps_tells_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> Non
     owner._named.cache_clear()
     try:
         own = owner.own()
-        assert not owner.is_gone(own)
+        assert owner.lives(own) is True
         assert own.split()[2].count("-") == 4
-        assert owner.is_gone(f"{own}-later")
+        assert owner.lives(f"{own}-later") is False
     finally:
         owner._named.cache_clear()

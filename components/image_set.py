@@ -1,6 +1,7 @@
 """ImageSet: these images are in the caches, before any node asks for them."""
 
 import platform
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from talos import images as talos_images
 from talos.cluster_spec import ClusterSpec
 from talos.errors import TalosError
 
+LARGEST_FILE = 1 << 20
+LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -131,16 +134,34 @@ def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
         return
     path = ("images", "file")
     try:
-        lines = (folder / settings.file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        yield Mistake(path, f"found {settings.file!r}; allowed: a file that can be read ({error})")
+        lines = _read(folder / settings.file).splitlines()
+    except (OSError, ValueError) as error:
+        allowed = f"a file that can be read ({error})"
+        yield Mistake(path, f"found {settings.file!r}; allowed: {allowed}")
         return
     for number, line in enumerate(lines, start=1):
         if text := line.partition("#")[0].strip():
             try:
                 yield str(reference.parse(text))
             except InvalidReferenceError as error:
-                yield Mistake(path, f"line {number} of {settings.file}: {error}")
+                found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
+                yield Mistake(path, f"{found}; allowed: an image reference ({error})")
+
+
+def _read(file: Path) -> str:
+    """The text of a regular file: a device or a pipe may have no end.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, too large, or no text.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError("it is no regular file")
+    with file.open("rb") as opened:
+        content = opened.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
+    return content.decode()
 
 
 def _of_talos(settings: Images) -> Iterator[str | Mistake]:

@@ -185,10 +185,9 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path: Path) -> Non
         "talos": {"talosctl": "no-such-talosctl"},
     }
 
-    none = "is no image reference: its repository is"
-    assert [line.split(";")[0] for line in mistakes(images, tmp_path)] == [
-        f"images.file: line 2 of images.txt: 'a b' {none} 'library/a b'",
-        f"images.file: line 5 of images.txt: '-bad' {none} 'library/-bad'",
+    assert [line.split("; ")[0] for line in mistakes(images, tmp_path)] == [
+        "images.file: found 'a b' in line 2 of images.txt",
+        "images.file: found '-bad' in line 5 of images.txt",
         "images.talos: there is no program no-such-talosctl",
         "images: found registry.k8s.io/pause:3.10, and there is no cache of registry.k8s.io",
         "images: found gcr.io/app:1, and there is no cache of gcr.io",

@@ -27,7 +27,7 @@ _ALLOWED = {
     "model_type": "a mapping",
     "string_too_short": "a text that is not empty",
     "string_type": "a text",
-    "string_unicode": "a text",
+    "string_unicode": "a text of Unicode",
     "too_short": "one or more",
 }
 
@@ -48,10 +48,19 @@ class Mistake:
         return f"{in_yaml(self.path)}: {self.text}"
 
 
-def refused(found: object, allowed: str) -> PydanticCustomError:
-    """The error that a validator raises for a value that is not allowed."""
+def refused(found: object, allowed: str, detail: object = None) -> PydanticCustomError:
+    """The error that a validator raises for a value that is not allowed.
+
+    Args:
+        found: the value.
+        allowed: what is allowed.
+        detail: more of what is wrong; left out where the value, which it may quote, is not shown.
+    """
+    shown = _shown(found)
+    if detail is not None and shown == repr(found):
+        allowed += f" ({detail})"
     return PydanticCustomError(
-        "refused", "found {found}; allowed: {allowed}", {"found": _shown(found), "allowed": allowed}
+        "refused", "found {found}; allowed: {allowed}", {"found": shown, "allowed": allowed}
     )
 
 
@@ -84,7 +93,10 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 def from_pydantic(error: ErrorDetails, settings: type[BaseModel]) -> Mistake:
     """What pydantic found wrong with settings of a model."""
     path = _path(error["loc"])
+    is_secret = bool(path) and bool(_SECRET.search(str(path[-1])))
     match error["type"]:
+        case "refused" if is_secret and "found" in error["ctx"]:
+            text = f"found [hidden]; allowed: {error['ctx']['allowed']}"
         case "refused":
             text = error["msg"]
         case "extra_forbidden":
@@ -102,7 +114,8 @@ def from_pydantic(error: ErrorDetails, settings: type[BaseModel]) -> Mistake:
             text = f"found none; allowed: {_meaning(settings, error['loc'])}"
         case kind:
             rule = _ALLOWED.get(kind) or error["msg"].removeprefix("Input should be ")
-            text = f"found {_shown(error['input'])}; allowed: {rule}"
+            found = "[hidden]" if is_secret else _shown(error["input"])
+            text = f"found {found}; allowed: {rule}"
     return Mistake(path, text)
 
 
@@ -171,7 +184,7 @@ def _meaning(settings: type[BaseModel], loc: Path) -> str:
     """What the field is that is missing at a place within the settings."""
     fields = _model(settings, loc[:-1]).model_fields.values()
     (meaning,) = (str(field.description) for field in fields if field.alias == loc[-1])
-    return f"{meaning[0].lower()}{meaning[1:]}"
+    return meaning if meaning[1].isupper() else f"{meaning[0].lower()}{meaning[1:]}"
 
 
 def _model(settings: type[BaseModel], loc: Path) -> type[BaseModel]:

@@ -74,7 +74,9 @@ def by_kind(default: str) -> Discriminator:
 
     def kind(value: Any) -> Any:
         is_written = isinstance(value, Mapping)
-        return str(value.get("kind", default) if is_written else getattr(value, "kind", default))
+        kind = value.get("kind", default) if is_written else getattr(value, "kind", default)
+        # It is shown where it is wrong, and may be anything.
+        return "no text" if isinstance(kind, Mapping | list) else str(kind)
 
     return Discriminator(kind)
 
@@ -197,13 +199,13 @@ def _addresses(value: list[str]) -> list[str]:
 
 def _cidr(value: str) -> str:
     try:
-        network = IPv4Network(value)
-    except ValueError as error:
-        raise refused(value, f"an IPv4 network such as 10.5.0.0/24 ({error})") from None
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise refused(value, "an IPv4 network such as 10.5.0.0/24") from None
     if network.prefixlen > LONGEST_PREFIX:
         raise refused(value, f"a network with room for nodes: /{LONGEST_PREFIX} or wider")
     if str(network) != value:
-        raise refused(value, f"the network as {network}")
+        raise refused(value, f"an IPv4 network as it is written, such as {network}")
     if any(network.overlaps(other) for other in NO_NODES):
         raise refused(value, "a network that nodes can have, such as 10.5.0.0/24")
     return value
@@ -276,7 +278,7 @@ def _image(value: str) -> str:
     try:
         reference.parse(value)
     except InvalidReferenceError as error:
-        raise refused(value, f"{_IMAGE} ({error})") from None
+        raise refused(value, _IMAGE, error) from None
     return value
 
 

@@ -1155,6 +1155,38 @@ def test_root_is_who_runs_pulumi_as_user_0(
             load(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("cachess", " (did you mean caches?)"),
+        ("password", " (did you mean passwords?)"),
+        ("zz", ""),
+    ],
+)
+def test_a_key_that_there_is_not_is_refused_without_its_value(key: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"caches": json.dumps(upstream()), key: "hunter2"})
+
+    (line,) = str(refused.value).splitlines()[1:]
+    assert line == (
+        f"  {key}: found an unknown key{meant}; allowed: "
+        "caches, clusters, images, mirrorsFrom, passwords, readers, s3Keys, tlsKey"
+    )
+
+
+def test_keys_of_others_are_left_to_them() -> None:
+    loaded: list[StackSettings] = []
+    config = {"talos-registry-cache:caches": json.dumps(upstream()), "docker:host": "unix:///a"}
+    stack_graph.run(lambda: loaded.append(settings.load()), config=config)
+
+    assert loaded
+
+
+def test_a_value_that_is_nested_too_deeply_is_a_mistake_like_others() -> None:
+    with pytest.raises(SettingsError, match=r"caches: found '\[\[\[.*; allowed: a mapping"):
+        load({"caches": "[" * 100_000})
+
+
 def test_a_stack_without_any_settings_is_told_so() -> None:
     with pytest.raises(SettingsError, match=r"caches\.upstreams: found none"):
         load({})

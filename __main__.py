@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pulumi
 
-from components import engine, guard_rails, image_set, mirrors, settings, talos_cluster
+from components import (
+    engine,
+    guard_rails,
+    image_set,
+    mirrors,
+    registry_cache,
+    settings,
+    talos_cluster,
+)
 from components.image_set import ImageSet, ImageSetArgs
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.talos_cluster import TalosCluster, TalosClusterArgs
@@ -21,8 +29,12 @@ try:
     facts = engine.discover(stack.stack, stack.caches.images if stack.caches else ())
     clusters_folder = ROOT / ".state" / "clusters" / stack.stack
     images = image_set.resolve(stack.images, stack.caches, ROOT)
-    mistakes = talos_cluster.mistakes(stack.clusters, facts, clusters_folder)
-    settings.refuse(stack.stack, [*images.mistakes, *mistakes])
+    mistakes = [
+        *registry_cache.mistakes(stack.caches, facts),
+        *images.mistakes,
+        *talos_cluster.mistakes(stack.clusters, facts, clusters_folder),
+    ]
+    settings.refuse(stack.stack, mistakes)
 except (settings.SettingsError, engine.EngineError) as error:
     raise pulumi.RunError(str(error)) from None
 

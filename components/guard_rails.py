@@ -12,7 +12,7 @@ import pulumi
 import pulumi_docker as docker
 
 from components.private_files import FOLDER
-from components.settings.caches import ANY_ADDRESS
+from components.settings.values import ANY_ADDRESS
 
 SECRET_NAME = re.compile(r"(?<!HT)PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY", re.IGNORECASE)
 URL_WITH_CREDENTIALS = re.compile(r"://[^/@\s]+:[^/@\s]+@")

@@ -23,6 +23,7 @@ from talos import images as talos_images
 from talos.cluster_spec import ClusterSpec
 from talos.errors import TalosError
 
+LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -130,17 +131,20 @@ def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
     if settings.file is None:
         return
     path = ("images", "file")
+    file = folder / settings.file
     try:
-        lines = files.read_text(folder / settings.file, files.LIST_LIMIT).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        yield Mistake(path, f"found {settings.file!r}; allowed: a file that can be read ({error})")
+        lines = files.read_text(file, files.LIST_LIMIT, regular=True).splitlines()
+    except (OSError, ValueError) as error:
+        allowed = f"a file that can be read ({error})"
+        yield Mistake(path, f"found {settings.file!r}; allowed: {allowed}")
         return
     for number, line in enumerate(lines, start=1):
         if text := line.partition("#")[0].strip():
             try:
                 yield str(reference.parse(text))
             except InvalidReferenceError as error:
-                yield Mistake(path, f"line {number} of {settings.file}: {error}")
+                found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
+                yield Mistake(path, f"{found}; allowed: an image reference ({error})")
 
 
 def _of_talos(settings: Images) -> Iterator[str | Mistake]:

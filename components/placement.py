@@ -1,6 +1,5 @@
 """Where the process of a cache runs: in a container of an engine, or as a service of a Swarm."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ import pulumi_docker as docker
 
 from components import engine, health, storage_owner, swarm
 from components import labels as label
+from components.names import in_names, service_name
 from components.private_files import (
     FOLDER,
     FilesInSwarm,
@@ -364,13 +364,3 @@ class OnSwarm:
                 )
             ],
         )
-
-
-def service_name(container: str) -> str:
-    """The name that a container would have, as one label of a DNS name: what a Swarm allows."""
-    return re.sub(r"[._]", "-", container)
-
-
-def in_names(host: str) -> str:
-    """A registry host in a name of the engine's, where a colon is not allowed."""
-    return host.replace(":", "_")

@@ -16,4 +16,4 @@ def is_name(text: str) -> bool:
 
 def is_password(text: str) -> bool:
     """Whether a text can be a reader's password."""
-    return 0 < len(text.encode()) <= LONGEST_PASSWORD and text.isprintable()
+    return text.isprintable() and 0 < len(text.encode()) <= LONGEST_PASSWORD

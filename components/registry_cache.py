@@ -1,6 +1,6 @@
 """RegistryCache: the caches of a stack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -9,18 +9,20 @@ import pulumi
 import pulumi_docker as docker
 from pydantic import SecretStr
 
-from components import access, credential_helper, engine
+from components import access, credential_helper, engine, names
 from components import labels as label
 from components.caching_proxy import CachingProxy, CachingProxyArgs
 from components.engine import EngineFacts
-from components.placement import MountedFiles, OnEngine, OnSwarm, Placement, in_names
+from components.names import in_names
+from components.placement import MountedFiles, OnEngine, OnSwarm, Placement
 from components.private_files import PrivateFile
 from components.settings import Caches, Secrets
-from components.settings.caches import ANY_ADDRESS, Upstream
+from components.settings.caches import Upstream, asking_themselves
+from components.settings.mistakes import Mistake
 from components.settings.placement import SwarmPlacement
 from components.settings.secrets import VIA
 from components.settings.storage import S3Storage, VolumeStorage
-from components.settings.values import is_ipv4
+from components.settings.values import ANY_ADDRESS, is_ipv4
 from components.storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
 from components.trust import Trust
 
@@ -68,7 +70,7 @@ class RegistryCache(pulumi.ComponentResource):
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
         self._args = args
         caches = args.caches
-        self._prefix = caches.name_prefix or f"registry-{args.stack}"
+        self._prefix = names.of_caches(caches.name_prefix, args.stack)
         self._mirror_host = _mirror_host(caches, args.facts)
         self._publish_on = _publish_on(caches, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
@@ -242,6 +244,23 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _named(self, host: str) -> str:
         return f"{self._prefix}-{in_names(host)}"
+
+
+def mistakes(caches: Caches | None, facts: EngineFacts) -> Iterator[Mistake]:
+    """What is wrong with settings of caches on this machine, before anything is touched.
+
+    Args:
+        caches: the settings, or None where the stack has no caches.
+        facts: what the program has learnt of the engine.
+    """
+    if caches is None:
+        return
+    mirror_host = _mirror_host(caches, facts)
+    hosts = {mirror_host, *_publish_on(caches, mirror_host)}
+    if ANY_ADDRESS in hosts:
+        hosts.add(facts.mirror_host)
+    for mistake in asking_themselves(caches, hosts):
+        yield Mistake(("caches", *mistake.path), mistake.text)
 
 
 def _mirror_host(caches: Caches, facts: EngineFacts) -> str:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 
 from registry.errors import PlatformError
 
-_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LONGEST_SHOWN = 100
+# What Go builds for (`go tool dist list`), under the operating systems that images are made for.
+_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd"})
+_ARCHITECTURES = frozenset(
+    {
+        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle",
+        "ppc64", "ppc64le", "riscv64", "s390x",
+    }
+)  # fmt: skip
+_VARIANT = re.compile(r"v?[0-9]{1,3}(\.[0-9]{1,3})?")
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 # What an unnamed variant is.
 _BASE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
@@ -48,12 +57,14 @@ def parse(text: str) -> Platform:
     """
     match text.split("/"):
         case [os, architecture, *variant] if len(variant) <= 1 and all(
-            _PART.fullmatch(part) for part in (os, architecture, *variant)
+            map(_VARIANT.fullmatch, variant)
         ):
-            return Platform(os, _ALIASES.get(architecture, architecture), "".join(variant))
+            platform = Platform(os, _ALIASES.get(architecture, architecture), "".join(variant))
+            if os in _SYSTEMS and platform.architecture in _ARCHITECTURES:
+                return platform
     raise PlatformError(
-        f"{text!r} is no platform; allowed: OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, "
-        "such as linux/amd64 or linux/arm/v7"
+        f"{text[:LONGEST_SHOWN]!r} is no platform; allowed: OS/ARCHITECTURE or "
+        "OS/ARCHITECTURE/VARIANT, such as linux/amd64 or linux/arm/v7"
     )
 
 

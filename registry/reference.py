@@ -11,9 +11,14 @@ from registry.errors import InvalidReferenceError
 
 DOCKER_HUB = "docker.io"
 NAME_LIMIT = 255
+HOST_LIMIT = 253
+HIGHEST_PORT = 65535
+LONGEST_SHOWN = 120
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_HOST = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _HOST_SIGN = re.compile(r"[.:\[]")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -65,7 +70,7 @@ def parse(text: str) -> Reference:
     path, tag = (name, None) if colon < 0 else (name[:colon], name[colon + 1 :])
     registry, repository = _split_registry(path)
 
-    if not _HOST.fullmatch(registry):
+    if not _is_host(registry):
         raise _refusal(text, "registry", registry, "HOST or HOST:PORT")
     if not _REPOSITORY.fullmatch(repository):
         allowed = "lower-case letters and digits, parted by '/', '.', '_', '__' or dashes"
@@ -87,6 +92,14 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def _is_host(registry: str) -> bool:
+    found = _HOST.fullmatch(registry)
+    if found is None:
+        return False
+    is_port = int(found["port"] or 0) <= HIGHEST_PORT
+    return is_port and len(found["host"]) <= HOST_LIMIT
+
+
 def _split_registry(path: str) -> tuple[str, str]:
     """Part a name as Docker does: only what looks like a host is one."""
     first, slash, rest = path.partition("/")
@@ -101,5 +114,9 @@ def _split_registry(path: str) -> tuple[str, str]:
 
 def _refusal(text: str, part: str, found: str, allowed: str) -> InvalidReferenceError:
     return InvalidReferenceError(
-        f"{text!r} is no image reference: its {part} is {found!r}; allowed: {allowed}"
+        f"{_cut(text)} is no image reference: its {part} is {_cut(found)}; allowed: {allowed}"
     )
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")

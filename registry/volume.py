@@ -141,6 +141,7 @@ class Volume:
         self._exec(command, self.owner)
 
     def _archive(self, folder: str) -> "requests.Response":
+        api: Any = self._container.client and self._container.client.api
         path = f"{STORAGE_FOLDER}/{folder}".rstrip("/")
         answer = _archive(self._container, path, "GET")
         if answer.status_code == HTTPStatus.NOT_FOUND:

@@ -130,8 +130,7 @@ def _in_numbers(spec: ClusterSpec) -> Iterator[str]:
         value = getattr(spec, key)
         if value is not None and not lowest <= value < float("inf"):
             yield f"found {key} {value}; allowed: {lowest} or more"
-    if spec.cidr is not None:
-        yield from _in_cidr(spec, spec.cidr)
+    yield from _in_cidr(spec, spec.cidr or DEFAULT_CIDR)
 
 
 def _in_cidr(spec: ClusterSpec, cidr: str) -> Iterator[str]:

@@ -116,10 +116,19 @@ def in_words(since: Version, until: Version | None = None) -> str:
 
 
 def _executable(program: str) -> str:
-    found = shutil.which(program)
+    try:
+        found = shutil.which(program)
+        exists = Path(program).exists()
+    except (OSError, ValueError) as error:
+        # A name that is too long, or has what no path can have.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VersionError(
+            f"found {_excerpt(program)}, which is no path ({reason}); "
+            "allowed: the path of talosctl, or its name on PATH"
+        ) from error
     if found is not None:
         return str(Path(found).absolute())
-    if Path(program).exists():
+    if exists:
         raise VersionError(f"{program} cannot be executed; make it executable, or name another")
     raise VersionError(
         f"there is no program {program}; install talosctl "

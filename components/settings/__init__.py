@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
+from pulumi.runtime.config import CONFIG
 from pydantic import Field, ValidationError, field_validator
 
 from components.settings import secrets as secrets_
@@ -26,7 +27,7 @@ from components.settings.clusters import (
     in_mirrors,
 )
 from components.settings.images import Images
-from components.settings.mistakes import Mistake, SettingsError, from_pydantic
+from components.settings.mistakes import Mistake, SettingsError, from_pydantic, unknown_key
 from components.settings.secrets import Secrets
 from components.settings.values import ClusterName, Model, Name
 
@@ -64,6 +65,10 @@ class StackFile(Model):
         if not isinstance(value, Mapping):
             return value
         return {name: {} if cluster is None else cluster for name, cluster in value.items()}
+
+
+KEYS = (*(str(field.alias) for field in StackFile.model_fields.values()), *secrets_.KEYS)
+"""The keys that a stack file has below this project's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ def load() -> StackSettings:
             for key in secrets_.KEYS
             if not pulumi.runtime.is_config_secret(config.full_key(key))
         },
+        unknown=_keys(config) - {*KEYS},
         is_root=os.name == "posix" and os.geteuid() == 0,
     )
 
@@ -120,6 +126,7 @@ def parse(
     mirrors_from: Any = None,
     secrets: Mapping[str, Any] | None = None,
     plain: Collection[str] = (),
+    unknown: Collection[str] = (),
     is_root: bool = False,
 ) -> StackSettings:
     """Check the values of the configuration keys of a stack.
@@ -132,16 +139,17 @@ def parse(
         mirrors_from: the value of the key `mirrorsFrom`.
         secrets: the values of the keys that are secret, by key.
         plain: those of these keys that are not encrypted in the stack file.
+        unknown: the keys below the project's name that are none of these.
         is_root: whether ports below 1024 may be used.
 
     Raises:
         SettingsError: the values have mistakes.
     """
-    mistakes: list[Mistake] = []
+    mistakes = [Mistake((key,), unknown_key(key, KEYS)) for key in sorted(unknown)]
     parsed: StackFile | None = None
     written = _written(caches, clusters, images, mirrors_from)
     try:
-        parsed = StackFile.model_validate(written, context={"is_root": is_root})
+        parsed = StackFile.model_validate(written, context={"is_root": is_root, "stack": stack})
     except ValidationError as error:
         mistakes += [from_pydantic(line, StackFile) for line in error.errors()]
     upstreams = upstreams_as_written(caches)
@@ -159,6 +167,7 @@ def parse(
     mistakes += secrets_.mistakes(found, plain, caches)
     if parsed and parsed.caches:
         mistakes += within_caches(parsed.caches)
+        mistakes += secrets_.in_key(parsed.caches, found.get("tlsKey"))
     refuse(stack, mistakes)
     assert parsed is not None  # noqa: S101 - else there were mistakes
     return StackSettings(
@@ -186,8 +195,15 @@ def _object(config: pulumi.Config, key: str) -> Any:
     """The value of a key, or its text where that is no object: `parse` says what is wrong."""
     try:
         return config.get_object(key)
-    except pulumi.ConfigTypeError:
+    except (pulumi.ConfigTypeError, RecursionError):
         return config.get(key)
+
+
+def _keys(config: pulumi.Config) -> set[str]:
+    """The keys that a stack file has below this project's name."""
+    own = config.full_key("")
+    found = (CONFIG.get(), pulumi.runtime.get_config_env())
+    return {key.removeprefix(own) for keys in found for key in keys if key.startswith(own)}
 
 
 def _written(caches: Any, clusters: Any, images: Any, mirrors_from: Any) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The settings of who may use the caches, and of how these reach their upstreams."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, model_validator
 
+from components.settings.mistakes import Mistake, refuse_within
 from components.settings.values import (
     Model,
     Pem,
@@ -38,6 +40,14 @@ class GivenTls(Model):
 Tls = Annotated[Annotated[OwnTls, Tag("own")] | Annotated[GivenTls, Tag("given")], by_kind("own")]
 
 
+def in_the_clear(*urls: str) -> Iterator[Mistake]:
+    """What is wrong with a user name at some URLs: its password would go over plain HTTP."""
+    for url in urls:
+        if url.startswith("http:"):
+            text = f"found one for {url}, where its password would go in the clear"
+            yield Mistake(("username",), f"{text}; allowed: one with https://")
+
+
 class Via(Model):
     """The caches of a team as the way to upstreams."""
 
@@ -50,3 +60,9 @@ class Via(Model):
     username: Username | None = Field(
         default=None, description="User name at them; its password is in `passwords.via`"
     )
+
+    @model_validator(mode="after")
+    def _keep_the_password_secret(self) -> "Via":
+        if self.username is not None:
+            refuse_within(in_the_clear(*self.mirrors.values()))
+        return self

@@ -1,31 +1,39 @@
 """The settings of a stack's caching proxies."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.settings.access import Tls, Via
-from components.settings.mistakes import Mistake
+from components import names
+from components.settings.access import Tls, Via, in_the_clear
+from components.settings.mistakes import Mistake, Path, refuse_within
 from components.settings.placement import EnginePlacement, Placement, SwarmPlacement
 from components.settings.storage import Storage, VolumeStorage
 from components.settings.values import (
-    Address,
+    ANY_ADDRESS,
+    Addresses,
     Image,
+    LogSize,
+    Memory,
     MirrorHost,
     Model,
     Name,
     Port,
     RegistryHost,
     RemoteUrl,
-    Size,
     Ttl,
     Username,
 )
 from components.upstreams import CATALOGUE
 
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what a Swarm publishes on
 DEFAULT_IMAGE = "registry:3.1.2"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# The name of a volume is that of a folder, and a service's is one label of a DNS name.
+LONGEST_VOLUME_NAME = 255
+LONGEST_SERVICE_NAME = 63
 
 
 class Upstream(Model):
@@ -44,6 +52,12 @@ class Upstream(Model):
         default=None, description="User name at the upstream; its password is in `passwords`"
     )
 
+    @model_validator(mode="after")
+    def _keep_the_password_secret(self) -> "Upstream":
+        if self.username is not None:
+            refuse_within(in_the_clear(self.remote_url))
+        return self
+
 
 class Logs(Model):
     """The log of each cache, as `docker logs` shows it."""
@@ -51,7 +65,7 @@ class Logs(Model):
     level: Literal["error", "warn", "info", "debug"] = Field(
         default="info", description="The least severe level that is logged"
     )
-    max_size: Size = Field(default="10m", description="Size at which a log file is rotated")
+    max_size: LogSize = Field(default="10m", description="Size at which a log file is rotated")
     max_files: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=3, description="Number of rotated log files that are kept"
     )
@@ -96,7 +110,7 @@ class Caches(Model):
             "or host.docker.internal where the engine runs in a virtual machine"
         ),
     )
-    publish_on: Annotated[list[Address], Field(min_length=1)] | None = Field(
+    publish_on: Addresses | None = Field(
         default=None,
         description=(
             "Addresses of this machine on which the ports are open; the default is 127.0.0.1 and "
@@ -104,7 +118,7 @@ class Caches(Model):
         ),
     )
     logs: Logs = Field(default=Logs(), description="Logging of the caches")
-    memory_limit: Size = Field(default="512m", description="Memory limit of each cache")
+    memory_limit: Memory = Field(default="512m", description="Memory limit of each cache")
 
     @property
     def images(self) -> frozenset[str]:
@@ -119,6 +133,13 @@ class Caches(Model):
         if value is None:
             return {}
         return _with_catalogue(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _fit_together(self, info: ValidationInfo) -> "Caches":
+        prefix = names.of_caches(self.name_prefix, (info.context or {}).get("stack", ""))
+        hosts = {self.mirror_host, *(self.publish_on or ())}
+        refuse_within([*asking_themselves(self, hosts), *_in_names(self, prefix)])
+        return self
 
 
 def upstreams_as_written(caches: Any) -> dict[str, Mapping[str, Any]]:
@@ -153,6 +174,64 @@ def within_caches(caches: Caches) -> Iterator[Mistake]:
         if host in caches.via.mirrors and upstream.username is not None:
             text = "found beside caches.via, which is asked instead; allowed: one of both"
             yield Mistake(("caches", "upstreams", host, "username"), text)
+
+
+def asking_themselves(caches: Caches, hosts: Collection[str]) -> Iterator[Mistake]:
+    """URLs of upstreams at which these caches are themselves, below the key `caches`.
+
+    Args:
+        caches: the settings.
+        hosts: the names and addresses at which the caches are reached.
+    """
+    users = {upstream.port: host for host, upstream in caches.upstreams.items()}
+    urls: dict[Path, str] = {
+        ("upstreams", host, "remoteUrl"): upstream.remote_url
+        for host, upstream in caches.upstreams.items()
+    }
+    if caches.via:
+        urls |= {("via", "mirrors", host): url for host, url in caches.via.mirrors.items()}
+    for path, url in urls.items():
+        found = urlsplit(url)
+        port = found.port or DEFAULT_PORTS[found.scheme]
+        if found.hostname in hosts and port in users:
+            text = f"found {url}, which is this stack's own cache of {users[port]}"
+            yield Mistake(path, f"{text}; allowed: where the registry itself is, or another cache")
+
+
+def _in_names(caches: Caches, prefix: str) -> Iterator[Mistake]:
+    """Names of caches that an engine or a Swarm would not take.
+
+    Args:
+        caches: the settings.
+        prefix: what the names begin with.
+    """
+    if isinstance(caches.placement, SwarmPlacement):
+        yield from _in_names_on_swarm(caches, prefix)
+        return
+    volumes = getattr(caches.storage, "volume_prefix", None) or prefix
+    for host in caches.upstreams:
+        longest = max(len(prefix), len(volumes)) + len(f"-{host}-credentials")
+        if longest > LONGEST_VOLUME_NAME:
+            text = f"found a name of {longest} characters; allowed: {LONGEST_VOLUME_NAME}"
+            yield Mistake(("upstreams", host), f"{text}, with namePrefix before it")
+
+
+def _in_names_on_swarm(caches: Caches, prefix: str) -> Iterator[Mistake]:
+    if not re.fullmatch(r"[a-zA-Z0-9]([-_]*[a-zA-Z0-9])*", prefix):
+        text = f"found {prefix}, which names a network; allowed: letters, digits, - and _ within"
+        yield Mistake(("namePrefix",), f"{text}, as a Swarm's networks are named")
+    users: dict[str, str] = {}
+    for host in caches.upstreams:
+        name = names.service_name(f"{prefix}-{names.in_names(host)}")
+        if len(name) > LONGEST_SERVICE_NAME:
+            text = f"found the service name {name}, of {len(name)} characters"
+            yield Mistake(
+                ("upstreams", host),
+                f"{text}; allowed: {LONGEST_SERVICE_NAME}, with a shorter namePrefix",
+            )
+        elif users.setdefault(name, host) != host:
+            text = f"found the service name {name}, which {users[name]} has"
+            yield Mistake(("upstreams", host), f"{text}; allowed: one of its own, in another stack")
 
 
 def _on_swarm(caches: Caches, placement: SwarmPlacement) -> Iterator[Mistake]:

@@ -9,19 +9,20 @@ from pydantic import Field
 
 from components.settings.mistakes import Mistake
 from components.settings.values import (
+    Argument,
     Cidr,
-    Duration,
     Image,
+    MemoryOfNode,
     MirrorHost,
     Model,
     Patch,
     RegistryHost,
-    Size,
     Text,
+    Timeout,
     VersionText,
 )
 
-Count = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, le=1000)]
 
 
 class Cluster(Model):
@@ -41,10 +42,10 @@ class Cluster(Model):
     workers: Annotated[Count, Field(ge=0)] | None = Field(
         default=None, description="Number of workers; talosctl's default is 1"
     )
-    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Share of CPUs of each node"
+    cpus: Annotated[float, Field(strict=True, ge=0.01, le=1024, allow_inf_nan=False)] | None = (
+        Field(default=None, description="Share of CPUs of each node")
     )
-    memory: Size | None = Field(default=None, description="Memory of each node, such as 2g")
+    memory: MemoryOfNode | None = Field(default=None, description="Memory of each node, such as 2g")
     cidr: Cidr = Field(
         default="10.5.0.0/24",
         description="Network of the nodes, whose first address is the gateway",
@@ -65,7 +66,7 @@ class Cluster(Model):
     disks: list[Text] = Field(
         default=[], description="Disks of each virtual machine, such as virtio:10GiB"
     )
-    mirrors: dict[RegistryHost, bool] = Field(
+    mirrors: dict[RegistryHost, Annotated[bool, Field(strict=True)]] = Field(
         default={},
         description="false leaves the mirror of a registry out; all that the stack has are used",
     )
@@ -88,10 +89,10 @@ class Cluster(Model):
     config_patches_workers: list[Patch] = Field(
         default=[], description="Patches of workers' machine configuration"
     )
-    extra_arguments: list[Text] = Field(
+    extra_arguments: list[Argument] = Field(
         default=[], description="Further arguments of `talosctl cluster create`"
     )
-    timeout: Duration = Field(
+    timeout: Timeout = Field(
         default="20m", description="How long creating it may take before it is undone"
     )
     merge_kubeconfig: Annotated[bool, Field(strict=True)] = Field(
@@ -133,7 +134,7 @@ def in_mirrors(
         mirrors = cluster.get("mirrors")
         for host in mirrors if isinstance(mirrors, Mapping) else {}:
             if host not in upstreams:
-                text = f"this stack has no cache of it; allowed: {', '.join(upstreams)}"
+                text = f"found, but this stack has no cache of it; allowed: {', '.join(upstreams)}"
                 yield Mistake(("clusters", name, "mirrors", host), text)
 
 

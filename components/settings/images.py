@@ -14,7 +14,7 @@ def _reference(value: str) -> str:
     try:
         return str(reference.parse(value))
     except InvalidReferenceError as error:
-        raise refused(value, f"an image reference ({error})") from None
+        raise refused(value, "an image reference", error) from None
 
 
 def _platform(value: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from components.settings.values import Model, Name, Text, by_kind
+from components.settings.values import LabelValue, Model, Name, by_kind
 
 
 class EnginePlacement(Model):
@@ -17,10 +17,10 @@ class SwarmPlacement(Model):
     """Services of a Docker Swarm, on several hosts."""
 
     kind: Literal["swarm"] = Field(description="What this is: a Docker Swarm")
-    node_labels: dict[Name, Text] = Field(
+    node_labels: dict[Name, LabelValue] = Field(
         default={}, description="Labels that a node must have to run caches; all do without"
     )
-    replicas: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+    replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
         default=None,
         description="Number of nodes that run each cache; the default is every node",
     )

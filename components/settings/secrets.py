@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from components import readers
-from components.settings.caches import upstreams_as_written
-from components.settings.mistakes import Mistake, Path, in_yaml
+from components.settings.access import GivenTls
+from components.settings.caches import Caches, upstreams_as_written
+from components.settings.mistakes import Mistake, Path, in_one_line, in_yaml
 
 VIA = "via"
 # Each key that is a mapping, and what it maps.
@@ -91,7 +92,7 @@ def mistakes(written: Mapping[str, Any], plain: Collection[str], caches: Any) ->
     for path, value in found.items():
         yield from _in_one(path, value, wanted, is_plain=path[0] in plain)
     for path in sorted(wanted.keys() - found.keys(), key=str):
-        yield Mistake(path, f"missing, for {wanted[path]}; set it with {command(path)}")
+        yield Mistake(path, f"found none, for {wanted[path]}; allowed: one, {_set_with(path)}")
     if written.get("readers") and not _kind(caches, "tls"):
         text = "found without caches.tls; allowed: with it, since passwords would go in the clear"
         yield Mistake(("readers",), text)
@@ -107,6 +108,30 @@ def command(path: Path) -> str:
         # It has several lines, and a terminal is read up to the first one's end.
         return f"pulumi config set --secret {in_yaml(path)} < {in_yaml(path)}.pem"
     return f"pulumi config set --secret --path '{in_yaml(path)}'"
+
+
+def in_key(caches: Caches, key: Any) -> Iterator[Mistake]:
+    """What is wrong with the key of a given certificate.
+
+    Args:
+        caches: the settings of the caches.
+        key: the value of `tlsKey`.
+    """
+    if not isinstance(caches.tls, GivenTls) or not isinstance(key, str) or not key:
+        return
+    # Few stacks have a certificate, and what reads them takes long to load.
+    from components.settings import certificates  # noqa: PLC0415 - see above
+
+    if not certificates.is_key(key):
+        text = "found no private key; allowed: one in PEM, which no password protects"
+        yield Mistake(("tlsKey",), text)
+    elif not certificates.is_key_of(key, caches.tls.certificate):
+        text = "found the key of another certificate; allowed: that of caches.tls.certificate"
+        yield Mistake(("tlsKey",), text)
+
+
+def _set_with(path: Path) -> str:
+    return f"set with {command(path)}"
 
 
 def _secret(values: Mapping[str, str] | None) -> Mapping[str, SecretStr]:
@@ -141,7 +166,7 @@ def _wanted(caches: Any) -> Wanted:
 
 def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterator[Mistake]:
     if is_plain:
-        yield Mistake(path, f"found in plain text; allowed: encrypted, set with {command(path)}")
+        yield Mistake(path, f"found in plain text; allowed: encrypted, {_set_with(path)}")
     if path not in wanted and path[0] != "readers":
         yield Mistake(path, f"found, but {_no_use_for(path)}")
     is_reader = path[0] == "readers"
@@ -159,15 +184,16 @@ def _in_one(path: Path, value: Any, wanted: Wanted, *, is_plain: bool) -> Iterat
 def _no_use_for(path: Path) -> str:
     match path:
         case ("passwords", "via"):
-            return "caches.via has no username"
+            return "caches.via has no username; allowed: beside one"
         case ("passwords", host):
-            return f"caches.upstreams has no username for {host}"
+            name = in_one_line(str(host))
+            return f"caches.upstreams has no username for {name}; allowed: beside one"
         case ("s3Keys", name) if name not in S3_KEYS:
-            return f"there are only {' and '.join(S3_KEYS)}"
+            return f"it is no key of a store; allowed: {' and '.join(S3_KEYS)}"
         case ("s3Keys", _):
-            return "caches.storage is no s3"
+            return "caches.storage is no s3; allowed: beside one"
         case _:
-            return "caches.tls has no certificate"
+            return "caches.tls has no certificate; allowed: beside one"
 
 
 def _part(caches: Any, key: str) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from components.settings.values import Bucket, Model, Name, Pem, RemoteUrl, Text, by_kind
+from components.settings.values import Bucket, Model, Name, Pem, RemoteUrl, by_kind
 
 
 class VolumeStorage(Model):
@@ -31,7 +31,7 @@ class S3Storage(Model):
     endpoint: RemoteUrl | None = Field(
         default=None, description="URL of the store, where it is not Amazon's"
     )
-    region: Text = Field(default="us-east-1", description="The region of the bucket")
+    region: Name = Field(default="us-east-1", description="The region of the bucket")
     path_style: Annotated[bool, Field(strict=True)] = Field(
         default=True,
         description="Whether the bucket is in the path of a URL, or else in its host name",

@@ -36,7 +36,9 @@ def _guarded(
     with guarding(upstream, scheme, USERNAME, PASSWORD) as front:
         registries = upstreams(front.url, REGISTRY) | upstreams(upstream.url, OTHER)
         registries[REGISTRY]["username"] = USERNAME
-        settings = {"upstreams": registries, "logs": {"level": "debug"}}
+        # The authority is trusted by all caches of a stack that has another as its way.
+        via = {"mirrors": {OTHER: upstream.url}, "ca": front.ca}
+        settings = {"upstreams": registries, "via": via, "logs": {"level": "debug"}}
         with stack(folder, engine, settings) as made:
             made.set_password(REGISTRY, password)
             yield front, made

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from docker import DockerClient
 from pulumi.automation import CommandError
 
 from tests.integration.conftest import NewStack
@@ -46,6 +47,72 @@ def test_all_mistakes_are_listed_and_nothing_is_made(new_stack: NewStack, comman
     assert stack.belongings() == belongings.NOTHING
     resources = json.loads(stack.export())["deployment"].get("resources") or []
     assert [made["type"] for made in resources if made["type"] != "pulumi:pulumi:Stack"] == []
+
+
+# Each was accepted once: `up` failed with some resources made, or was green and did what nobody
+# wanted.
+ACCEPTED_ONCE: dict[str, dict[str, Any]] = {
+    "caches.publishOn[0]": {"publishOn": ["0.0.0.0", "127.0.0.1"]},
+    "caches.ttl": {"ttl": "9999999999999h"},
+    "caches.memoryLimit": {"memoryLimit": "1k"},
+    "caches.logs.maxSize": {"logs": {"maxSize": f"{'9' * 30}g"}},
+    "caches.tls.names[0]": {"tls": {"names": ["300.1.1.1"]}},
+    "caches.via.ca": {
+        "via": {"mirrors": {"docker.io": "https://a.test"}, "ca": "-----BEGIN CERTIFICATE-----\n"}
+    },
+}
+
+
+def test_what_was_accepted_once_is_refused_in_a_preview(new_stack: NewStack) -> None:
+    port = host.free_port()
+    wrong: dict[str, Any] = {"upstreams": {"docker.io": {"port": port}}}
+    for settings in ACCEPTED_ONCE.values():
+        wrong |= settings
+    with pytest.raises(CommandError) as failure:
+        new_stack(wrong).preview()
+    shown = str(failure.value)
+    missing = [path for path in ACCEPTED_ONCE if f"{path}: found " not in shown]
+    assert not missing, shown
+    assert "Traceback" not in shown
+
+
+def test_caches_that_would_ask_themselves_are_refused_in_a_preview(
+    new_stack: NewStack, engine: DockerClient
+) -> None:
+    port = host.free_port()
+    gateway = host.bridge_gateway(engine)
+    via = {"mirrors": {"docker.io": f"http://{gateway}:{port}"}}
+    with pytest.raises(CommandError, match=r"which is this stack's own cache of docker\.io"):
+        new_stack({"upstreams": {"docker.io": {"port": port}}, "via": via}).preview()
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "a\0b", "n" * 300])
+def test_a_file_of_images_that_is_none_or_has_no_end_is_refused_without_a_traceback(
+    new_stack: NewStack, file: str
+) -> None:
+    stack = new_stack({"upstreams": {"docker.io": {"port": host.free_port()}}})
+    stack.configure({"file": file}, key="images")
+    with pytest.raises(CommandError, match=r"images\.file: found") as failure:
+        stack.preview()
+    assert "Traceback" not in str(failure.value)
+
+
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_talosctl_that_can_be_no_path_is_refused_without_a_traceback(
+    new_stack: NewStack, length: int
+) -> None:
+    stack = new_stack({"upstreams": {"docker.io": {"port": host.free_port()}}})
+    stack.configure({"demo": {"talosctl": "n" * length}}, key="clusters")
+    with pytest.raises(CommandError, match=r"clusters\.demo\.talosctl: found") as failure:
+        stack.preview()
+    assert "Traceback" not in str(failure.value)
+
+
+def test_a_key_that_there_is_not_is_refused(new_stack: NewStack) -> None:
+    stack = new_stack({"upstreams": {"docker.io": {"port": host.free_port()}}})
+    stack.configure({"upstreams": {}}, key="cachess")
+    with pytest.raises(CommandError, match=r"cachess: found an unknown key \(did you mean caches"):
+        stack.preview()
 
 
 def test_no_upstream_at_all_is_refused(new_stack: NewStack) -> None:

@@ -4,15 +4,19 @@ import base64
 import http.client
 import json
 import secrets
+import ssl
+import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
+from components import certificate_authority
 from tests.integration.support import host
 from tests.integration.support.upstream import Upstream
 
@@ -36,6 +40,7 @@ class Front:
         username, password: the one account that it knows.
         served: the requests that it has forwarded, in their order.
         is_gone: whether it closes every connection without a word.
+        ca: the certificate of its authority, PEM, where it has TLS: where it asks for a password.
     """
 
     def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
@@ -49,8 +54,28 @@ class Front:
         self._tokens: set[str] = set()
         self._server = _Server(self)
         self.url = f"http://{upstream.address}:{self._server.server_port}"
+        self.ca: str | None = None
+        if scheme != "none":
+            self._close_to_listeners()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
+
+    def _close_to_listeners(self) -> None:
+        """Speak TLS: no stack sends a password in the clear."""
+        now = datetime.now(UTC)
+        authority = certificate_authority.issue_authority("tests", now)
+        issued = certificate_authority.issue_server(authority, [self.upstream.address], now)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile("w") as pem:
+            pem.write(issued.certificate + issued.key)
+            pem.flush()
+            context.load_cert_chain(pem.name)
+        # The handshake is for the thread that answers, so that nobody waits for another's.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.ca = authority.certificate
+        self.url = self.url.replace("http:", "https:")
 
     def close(self) -> None:
         """Stop listening."""

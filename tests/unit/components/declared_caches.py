@@ -17,7 +17,6 @@ from tests.unit.components.stack_graph import Graph
 GATEWAY = "172.17.0.1"
 
 S3_KEYS = {"accessKey": "an-access-key", "secretKey": "a-secret-key"}
-PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 ON_SWARM: Mapping[str, Any] = {
     "upstreams": {"docker.io": None, "quay.io": None},
     "placement": {"kind": "swarm"},

@@ -100,7 +100,8 @@ def test_mirrors_of_another_stack_alone_are_no_stack_and_no_caches_are_made_up()
 @pytest.mark.parametrize("name", ["a b", "org/dev", "../dev", "-dev"])
 def test_the_other_stack_is_named_as_stacks_are(name: str) -> None:
     assert mistake({"demo": None}, mirrors_from=name) == (
-        f"mirrorsFrom: found {name!r}; allowed: letters, digits, dots, dashes and underscores"
+        f"mirrorsFrom: found {name!r}; allowed: letters, digits, dots, dashes and underscores, "
+        "up to 128, a letter or digit first"
     )
 
 
@@ -189,7 +190,7 @@ def test_a_number_is_no_network_and_overlaps_none(cidr: Any) -> None:
 @pytest.mark.parametrize(
     ("cidr", "why"),
     [
-        ("10.5.0.1/24", "10.5.0.1/24 has host bits set"),
+        ("10.5.0.1/24", "allowed: an IPv4 network as it is written, such as 10.5.0.0/24"),
         ("10.5.0.0/33", "allowed: an IPv4 network such as 10.5.0.0/24"),
         ("fd00::/64", "allowed: an IPv4 network such as 10.5.0.0/24"),
         ("10.5.0.0/30", "room for nodes: /29 or wider"),
@@ -211,7 +212,7 @@ def test_a_mirror_that_is_left_out_is_one_of_the_stack() -> None:
     assert parsed.clusters["demo"].mirrors == {"quay.io": False}
 
     assert mistake({"demo": {"mirrors": {"ghcr.io": False}}}, caches=CACHES) == (
-        'clusters.demo.mirrors["ghcr.io"]: this stack has no cache of it; '
+        'clusters.demo.mirrors["ghcr.io"]: found, but this stack has no cache of it; '
         "allowed: docker.io, quay.io"
     )
 
@@ -279,7 +280,7 @@ def test_what_is_no_patch_is_one_mistake_at_its_place_in_the_list(key: str, patc
         ("workers", -1, "greater than or equal to 0"),
         ("workers", 1.5, "a whole number"),
         ("workers", True, "a whole number"),
-        ("cpus", 0, "greater than 0"),
+        ("cpus", 0, "greater than or equal to 0.01"),
         ("cpus", float("inf"), "a finite number"),
         ("cpus", float("nan"), "a finite number"),
         ("memory", "2x", "a number with k, m or g, such as 10m"),
@@ -329,7 +330,9 @@ def test_there_may_be_no_workers() -> None:
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant() -> None:
     line = mistake({"demo": {"wokers": 2}})
 
-    assert line.startswith("clusters.demo.wokers: unknown key (did you mean workers?); allowed: ")
+    assert line.startswith(
+        "clusters.demo.wokers: found an unknown key (did you mean workers?); allowed: "
+    )
     assert "provisioner, talosctl, controlplanes, workers, cpus, memory, cidr" in line
 
 

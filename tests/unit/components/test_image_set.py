@@ -1,3 +1,4 @@
+import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from components import image_set, settings
 from components.engine import EngineFacts
 from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.registry_cache import RegistryCache, RegistryCacheArgs
+from components.settings.images import Images
 from registry import reference
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
@@ -185,10 +187,9 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path: Path) -> Non
         "talos": {"talosctl": "no-such-talosctl"},
     }
 
-    none = "is no image reference: its repository is"
-    assert [line.split(";")[0] for line in mistakes(images, tmp_path)] == [
-        f"images.file: line 2 of images.txt: 'a b' {none} 'library/a b'",
-        f"images.file: line 5 of images.txt: '-bad' {none} 'library/-bad'",
+    assert [line.split("; ")[0] for line in mistakes(images, tmp_path)] == [
+        "images.file: found 'a b' in line 2 of images.txt",
+        "images.file: found '-bad' in line 5 of images.txt",
         "images.talos: there is no program no-such-talosctl",
         "images: found registry.k8s.io/pause:3.10, and there is no cache of registry.k8s.io",
         "images: found gcr.io/app:1, and there is no cache of gcr.io",
@@ -212,6 +213,29 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, written: bytes | Non
     (mistake,) = mistakes({"file": "images.txt"}, tmp_path)
 
     assert mistake.startswith("images.file: found 'images.txt'; allowed: a file that can be read (")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "n" * 300, "n" * 5000, "/dev/zero", "pipe", "."])
+def test_a_file_that_is_none_or_has_no_end_is_told(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    # Settings refuse some of these before a file is looked for.
+    images = Images.model_construct(file=name, references=[], talos=None, platform=None)
+    with_caches = caches_of(settings.parse("dev", caches=CACHES))
+
+    (line,) = map(str, image_set.resolve(images, with_caches, tmp_path).mistakes)
+    assert line.startswith("images.file: found '")
+    assert "allowed: a file that can be read (" in line
+
+
+def test_a_file_is_read_up_to_a_mebibyte(tmp_path: Path) -> None:
+    file = tmp_path / "images.txt"
+    file.write_text("nginx\n" + "#" * (2**20 - 6))
+    assert mistakes({"file": "images.txt"}, tmp_path) == []
+
+    file.write_text("#" * (2**20 + 1))
+    (line,) = mistakes({"file": "images.txt"}, tmp_path)
+    assert line.endswith("(it has more than 1 MiB)")
 
 
 @pytest.mark.parametrize("written", ["", "# nothing yet\n"])

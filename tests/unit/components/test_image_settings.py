@@ -119,8 +119,12 @@ def test_a_platform_has_one_spelling(written: str, platform: str) -> None:
             "images.talos.kubernetesVersion",
             "found '1.35'; allowed: a version such as",
         ),
-        ({"refrences": ["nginx"]}, "images.refrences", "unknown key (did you mean references?)"),
-        ({"talos": {"version": "v1.11.5"}}, "images.talos.version", "unknown key"),
+        (
+            {"refrences": ["nginx"]},
+            "images.refrences",
+            "found an unknown key (did you mean references?)",
+        ),
+        ({"talos": {"version": "v1.11.5"}}, "images.talos.version", "found an unknown key"),
         (["nginx"], "images", "found ['nginx']; allowed: a mapping"),
     ],
 )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from components import credential_helper, engine, swarm
-from components.placement import in_names, service_name
+from components.names import in_names, service_name
 from components.settings import SettingsError
 from components.storage import WRITABLE
 from tests.unit.components.declared_caches import ON_SWARM, declare, on_swarm

@@ -7,11 +7,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine
+from components import engine, registry_cache, settings
 from components.engine import EngineFacts, EngineNetwork
 from components.placement import OnEngine
 from tests.unit.components import declared_caches
 from tests.unit.components.declared_caches import GATEWAY
+from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
     CONTAINER,
@@ -256,7 +257,7 @@ def test_a_host_with_a_port_has_names_that_the_engine_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "mib"), [("512m", 512), ("2g", 2048), ("65536k", 64), ("1k", 1), ("1536k", 2)]
+    ("limit", "mib"), [("512m", 512), ("2g", 2048), ("65536k", 64), ("16896k", 16), ("17408k", 17)]
 )
 def test_the_memory_limit_is_in_mib(limit: str, mib: int) -> None:
     graph = declare({**TWO, "memoryLimit": limit})
@@ -415,8 +416,8 @@ def test_loopback_as_mirror_host_is_published_once() -> None:
     assert ports_of(graph, "quay.io") == [("127.0.0.1", 5002)]
 
 
-def test_given_addresses_are_the_only_ones_each_once() -> None:
-    graph = declare({**TWO, "publishOn": ["10.9.0.2", "10.9.0.1", "10.9.0.2"]})
+def test_given_addresses_are_the_only_ones() -> None:
+    graph = declare({**TWO, "publishOn": ["10.9.0.2", "10.9.0.1"]})
 
     assert ports_of(graph, "quay.io") == [("10.9.0.1", 5002), ("10.9.0.2", 5002)]
 
@@ -461,3 +462,36 @@ def test_all_wanted_addresses_are_published_and_no_other(
     wanted: list[str], published: list[str]
 ) -> None:
     assert sorted(published_on(wanted, published)) == sorted(wanted)
+
+
+# What only this machine shows to be wrong
+
+
+@pytest.mark.parametrize(
+    ("written", "is_refused"),
+    [
+        ({}, True),
+        ({"mirrorHost": "10.0.0.9"}, False),
+        ({"mirrorHost": "10.0.0.9", "publishOn": ["0.0.0.0"]}, True),
+        ({"publishOn": ["127.0.0.1"]}, True),
+    ],
+)
+def test_caches_that_ask_themselves_at_the_address_of_this_machine(
+    written: dict[str, Any], *, is_refused: bool
+) -> None:
+    via = {"mirrors": {"docker.io": f"http://{GATEWAY}:5002"}}
+    caches = caches_of(settings.parse("dev", caches={**TWO, "via": via, **written}))
+
+    lines = [str(one) for one in registry_cache.mistakes(caches, EngineFacts(GATEWAY, {}))]
+
+    text = f"found http://{GATEWAY}:5002, which is this stack's own cache of quay.io"
+    allowed = "where the registry itself is, or another cache"
+    assert lines == is_refused * [f'caches.via.mirrors["docker.io"]: {text}; allowed: {allowed}']
+
+
+def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
+    via = {"mirrors": {"docker.io": f"http://{GATEWAY}:6000"}}
+    caches = caches_of(settings.parse("dev", caches={**TWO, "via": via}))
+
+    assert not list(registry_cache.mistakes(caches, EngineFacts(GATEWAY, {})))
+    assert not list(registry_cache.mistakes(None, EngineFacts(GATEWAY, {})))

@@ -16,6 +16,7 @@ from components.settings.caches import DEFAULT_IMAGE
 from components.settings.mistakes import in_yaml
 from components.upstreams import CATALOGUE
 from tests.unit.components import stack_graph
+from tests.unit.components.certificates import AUTHORITY
 from tests.unit.components.parsed_settings import caches_of, volume_storage_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,11 +175,12 @@ def test_a_registry_outside_the_catalogue_needs_its_url_and_port() -> None:
     missing_port, missing_url = mistakes({"upstreams": {"registry.test": {}}})
 
     assert missing_port == (
-        'caches.upstreams["registry.test"].port: missing; this registry has no customary one'
+        'caches.upstreams["registry.test"].port: found none; allowed: one, '
+        "since this registry has no customary one"
     )
     assert missing_url == (
-        'caches.upstreams["registry.test"].remoteUrl: missing; '
-        f"only the catalogue's registries have one: {', '.join(CATALOGUE)}"
+        'caches.upstreams["registry.test"].remoteUrl: found none; '
+        f"allowed: one, but for the catalogue's: {', '.join(CATALOGUE)}"
     )
 
 
@@ -208,7 +210,7 @@ def test_what_is_no_registry_host_is_refused(host: str) -> None:
         ("https://registry.test", "https://registry.test"),
         ("https://registry.test/", "https://registry.test"),
         ("http://registry.test:5000", "http://registry.test:5000"),
-        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+        ("http://10.0.0.1:5000/", "http://10.0.0.1:5000"),
     ],
 )
 def test_a_remote_url_has_a_scheme_and_a_host(written: str, meant: str) -> None:
@@ -300,14 +302,15 @@ def test_an_upstream_with_a_user_name_and_a_password_is_allowed() -> None:
 
 def test_a_user_name_needs_a_password() -> None:
     assert mistake(upstream(username="me")) == (
-        'passwords["registry.test"]: missing, for its username; set it with '
+        'passwords["registry.test"]: found none, for its username; allowed: one, set with '
         "pulumi config set --secret --path 'passwords[\"registry.test\"]'"
     )
 
 
 def test_a_password_needs_a_user_name() -> None:
     assert mistake(upstream(), secrets={"passwords": {"registry.test": "hunter2"}}) == (
-        'passwords["registry.test"]: found, but caches.upstreams has no username for registry.test'
+        'passwords["registry.test"]: found, but caches.upstreams has no username for '
+        "registry.test; allowed: beside one"
     )
 
 
@@ -362,7 +365,7 @@ def test_no_passwords_is_fine_however_it_is_written() -> None:
 
 S3 = {"kind": "s3", "bucket": "caches"}
 S3_KEYS = {"accessKey": "a", "secretKey": "s"}
-PEM = "-----BEGIN CERTIFICATE-----\n…"
+PEM = AUTHORITY.certificate
 SWARM = {
     "upstreams": ONE,
     "placement": {"kind": "swarm"},
@@ -405,7 +408,7 @@ def test_an_unknown_key_is_refused_with_those_of_its_kind(
 ) -> None:
     lines = mistakes({"upstreams": ONE, key: {**of_kind, "zzz": 1}})
 
-    assert f"caches.{key}.zzz: unknown key; allowed: {known}" in lines
+    assert f"caches.{key}.zzz: found an unknown key; allowed: {known}" in lines
 
 
 def test_what_does_not_say_its_kind_is_of_the_default_one() -> None:
@@ -430,7 +433,9 @@ def test_a_bucket_has_a_name_that_stores_take(bucket: str) -> None:
 def test_an_object_store_needs_a_bucket() -> None:
     caches = {"upstreams": ONE, "storage": {"kind": "s3"}}
 
-    assert mistake(caches, secrets={"s3Keys": S3_KEYS}) == "caches.storage.bucket: missing"
+    assert mistake(caches, secrets={"s3Keys": S3_KEYS}) == (
+        "caches.storage.bucket: found none; allowed: the bucket, which has to exist"
+    )
 
 
 @pytest.mark.parametrize(
@@ -446,7 +451,7 @@ def test_a_certificate_is_pem_and_what_is_there_instead_is_cut_short(
     path: str, settings_of: Any
 ) -> None:
     written = {"upstreams": ONE, **settings_of("MII" + "C" * 500)}
-    needed = {"storage": {"s3Keys": S3_KEYS}, "tls": {"tlsKey": "key"}, "via": {}}
+    needed = {"storage": {"s3Keys": S3_KEYS}, "tls": {"tlsKey": AUTHORITY.key}, "via": {}}
 
     line = mistake(written, secrets=needed[path.partition(".")[0]])
 
@@ -575,11 +580,11 @@ def test_a_user_name_at_a_team_s_caches_needs_a_password_and_only_then_there_is_
 
     assert parse(named, secrets=password).secrets.passwords["via"].get_secret_value() == "hunter2"
     assert mistake(named) == (
-        "passwords.via: missing, for its username; set it with "
+        "passwords.via: found none, for its username; allowed: one, set with "
         "pulumi config set --secret --path 'passwords.via'"
     )
     assert mistake({"upstreams": ONE, "via": via}, secrets=password) == (
-        "passwords.via: found, but caches.via has no username"
+        "passwords.via: found, but caches.via has no username; allowed: beside one"
     )
 
 
@@ -606,14 +611,14 @@ GIVEN = {"upstreams": ONE, "tls": {"kind": "given", "certificate": PEM}}
             OVER_S3,
             {"s3Keys": {"accessKey": "a"}},
             (
-                "s3Keys.secretKey: missing, for caches.storage; set it with "
+                "s3Keys.secretKey: found none, for caches.storage; allowed: one, set with "
                 "pulumi config set --secret --path 's3Keys.secretKey'"
             ),
         ),
         (
             OVER_S3,
             {"s3Keys": {**S3_KEYS, "token": "t"}},
-            "s3Keys.token: found, but there are only accessKey and secretKey",
+            "s3Keys.token: found, but it is no key of a store; allowed: accessKey and secretKey",
         ),
         (OVER_S3, {"s3Keys": "a"}, "s3Keys: found no mapping; allowed: accessKey and secretKey"),
         (
@@ -632,17 +637,21 @@ GIVEN = {"upstreams": ONE, "tls": {"kind": "given", "certificate": PEM}}
         (
             CLOSED,
             {"s3Keys": {"accessKey": "a"}},
-            "s3Keys.accessKey: found, but caches.storage is no s3",
+            "s3Keys.accessKey: found, but caches.storage is no s3; allowed: beside one",
         ),
         (
             GIVEN,
             {},
             (
-                "tlsKey: missing, for caches.tls.certificate; set it with "
+                "tlsKey: found none, for caches.tls.certificate; allowed: one, set with "
                 "pulumi config set --secret tlsKey < tlsKey.pem"
             ),
         ),
-        (CLOSED, {"tlsKey": "key"}, "tlsKey: found, but caches.tls has no certificate"),
+        (
+            CLOSED,
+            {"tlsKey": "key"},
+            "tlsKey: found, but caches.tls has no certificate; allowed: beside one",
+        ),
         (GIVEN, {"tlsKey": {"a": 1}}, "tlsKey: found no text; allowed: a key"),
         (
             {"upstreams": ONE},
@@ -689,7 +698,7 @@ def test_what_is_wrong_with_secrets_is_told_with_what_to_do(
     ("caches", "secrets", "paths"),
     [
         (OVER_S3, {"s3Keys": S3_KEYS}, ["s3Keys.accessKey", "s3Keys.secretKey"]),
-        (GIVEN, {"tlsKey": "hunter2"}, ["tlsKey"]),
+        (GIVEN, {"tlsKey": AUTHORITY.key}, ["tlsKey"]),
         (CLOSED, {"readers": {"adam": "hunter2"}}, ["readers.adam"]),
     ],
 )
@@ -709,7 +718,7 @@ def test_secrets_are_not_shown_with_the_settings() -> None:
     caches = {**OVER_S3, **GIVEN}
     secrets = {
         "s3Keys": {"accessKey": "hunter2a", "secretKey": "hunter2s"},
-        "tlsKey": "hunter2t",
+        "tlsKey": AUTHORITY.key,
         "readers": {"adam": "hunter2r"},
     }
 
@@ -720,6 +729,7 @@ def test_secrets_are_not_shown_with_the_settings() -> None:
     assert parsed.secrets.tls_key
     assert parsed.secrets.readers["adam"].get_secret_value() == "hunter2r"
     assert "hunter2" not in repr(parsed)
+    assert AUTHORITY.key not in repr(parsed)
 
 
 # The other settings
@@ -839,14 +849,16 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(
 ) -> None:
     line = mistake(caches)
 
-    assert line.startswith(f"{path}: unknown key (did you mean {meant}?); allowed: {allowed}")
+    assert line.startswith(
+        f"{path}: found an unknown key (did you mean {meant}?); allowed: {allowed}"
+    )
 
 
 def test_a_key_that_is_like_no_other_is_refused_without_a_guess() -> None:
     line = mistake(upstream(zzz=5))
 
     assert line == (
-        'caches.upstreams["registry.test"].zzz: unknown key; '
+        'caches.upstreams["registry.test"].zzz: found an unknown key; '
         "allowed: port, remoteUrl, image, username"
     )
 
@@ -854,7 +866,7 @@ def test_a_key_that_is_like_no_other_is_refused_without_a_guess() -> None:
 def test_a_password_among_the_upstreams_is_refused_and_not_repeated() -> None:
     line = mistake(upstream(password="hunter2"))  # noqa: S106
 
-    assert line.startswith('caches.upstreams["registry.test"].password: unknown key')
+    assert line.startswith('caches.upstreams["registry.test"].password: found an unknown key')
     assert "hunter2" not in line
 
 
@@ -932,11 +944,17 @@ def from_path(text: str) -> tuple[str | int, ...]:
     return tuple(parts)
 
 
-# A backslash before the closing quote cannot be written in Pulumi's syntax.
+# A backslash before the closing quote cannot be written in Pulumi's syntax, nor can a line end be
+# on one line.
 NAMES = st.text() | st.text("abc.[]\"' -_1")
 
 
-@given(st.lists(NAMES.filter(lambda name: "\\" not in name) | st.integers(0, 9), max_size=4))
+@given(
+    st.lists(
+        NAMES.filter(lambda name: "\\" not in name and name.isprintable()) | st.integers(0, 9),
+        max_size=4,
+    )
+)
 def test_a_path_is_one_that_pulumi_config_set_takes(parts: list[str | int]) -> None:
     path = ("caches", *parts)
 
@@ -1021,6 +1039,10 @@ def test_whatever_is_written_there_are_settings_or_a_settings_error(
     assert re.search(r"^  (caches|passwords)\b.*: ", refused, re.MULTILINE)
 
 
+ADDRESSES = st.ip_addresses(network="10.0.0.0/8").map(str)
+USERNAMES = st.text("aB9 .@$ä", min_size=1)
+
+
 @st.composite
 def right_settings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
     hosts = draw(
@@ -1038,11 +1060,11 @@ def right_settings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
     for host, port in zip(hosts, ports, strict=True):
         upstreams[host] = {"port": port}
         if host not in CATALOGUE or draw(st.booleans()):
-            upstreams[host]["remoteUrl"] = draw(st.sampled_from(["https://a.test", "http://b:80"]))
+            upstreams[host]["remoteUrl"] = draw(st.sampled_from(["https://a.test", "https://b:80"]))
         if draw(st.booleans()):
             upstreams[host]["image"] = "registry:3.0.0"
         if draw(st.booleans()):
-            upstreams[host]["username"] = draw(st.text(min_size=1))
+            upstreams[host]["username"] = draw(USERNAMES)
             passwords[host] = draw(st.text(min_size=1))
     others = st.fixed_dictionaries(
         {},
@@ -1057,9 +1079,8 @@ def right_settings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
                 },
             ),
             "ttl": st.sampled_from(["never", "720h"]),
-            "mirrorHost": st.sampled_from(["auto", "host.docker.internal"])
-            | st.ip_addresses(v=4).map(str),
-            "publishOn": st.lists(st.ip_addresses(v=4).map(str), min_size=1, unique=True),
+            "mirrorHost": st.sampled_from(["auto", "host.docker.internal"]) | ADDRESSES,
+            "publishOn": st.lists(ADDRESSES, min_size=1, unique=True),
             "logs": st.fixed_dictionaries(
                 {},
                 optional={
@@ -1134,6 +1155,38 @@ def test_root_is_who_runs_pulumi_as_user_0(
             load(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("cachess", " (did you mean caches?)"),
+        ("password", " (did you mean passwords?)"),
+        ("zz", ""),
+    ],
+)
+def test_a_key_that_there_is_not_is_refused_without_its_value(key: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"caches": json.dumps(upstream()), key: "hunter2"})
+
+    (line,) = str(refused.value).splitlines()[1:]
+    assert line == (
+        f"  {key}: found an unknown key{meant}; allowed: "
+        "caches, clusters, images, mirrorsFrom, passwords, readers, s3Keys, tlsKey"
+    )
+
+
+def test_keys_of_others_are_left_to_them() -> None:
+    loaded: list[StackSettings] = []
+    config = {"talos-registry-cache:caches": json.dumps(upstream()), "docker:host": "unix:///a"}
+    stack_graph.run(lambda: loaded.append(settings.load()), config=config)
+
+    assert loaded
+
+
+def test_a_value_that_is_nested_too_deeply_is_a_mistake_like_others() -> None:
+    with pytest.raises(SettingsError, match=r"caches: found '\[\[\[.*; allowed: a mapping"):
+        load({"caches": "[" * 100_000})
+
+
 def test_a_stack_without_any_settings_is_told_so() -> None:
     with pytest.raises(SettingsError, match=r"caches\.upstreams: found none"):
         load({})
@@ -1163,7 +1216,7 @@ def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> Non
     written = {key.partition(":")[2]: value for key, value in keys.items()}
 
     parsed = settings.parse(
-        path.stem,
+        path.stem.removeprefix("Pulumi."),
         caches=written.pop("caches", None),
         clusters=written.pop("clusters", None),
         mirrors_from=written.pop("mirrorsFrom", None),

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from components.settings.secrets import S3Keys
 from components.storage import keys_file
-from tests.unit.components.declared_caches import PEM, S3_KEYS, declare
+from tests.unit.components.certificates import authority
+from tests.unit.components.declared_caches import S3_KEYS, declare
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Graph, Secret
 
 UPSTREAMS = {"upstreams": {"quay.io": None}}
@@ -107,13 +108,13 @@ def test_no_key_is_in_an_environment() -> None:
 
 
 def test_the_authority_of_a_store_is_trusted_beside_those_of_the_image() -> None:
-    authority = PEM.format("store")
-    graph = over_s3(endpoint="https://s3.test", ca=authority)
+    store = authority("store").certificate
+    graph = over_s3(endpoint="https://s3.test", ca=store)
 
     uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
     assert environment(graph)["SSL_CERT_DIR"] == "/credentials"
     assert {one["file"]: one["content"] for one in uploads}["/credentials/authorities.crt"] == (
-        authority
+        store
     )
     assert "SSL_CERT_DIR" not in environment(over_s3())
 

@@ -452,11 +452,11 @@ def test_a_talosctl_that_knows_no_fallback_to_skip_whatever_the_mirrors_will_be(
 
 
 def test_what_no_talosctl_could_make_sense_of() -> None:
-    (line,) = mistakes({"demo": {"cpus": 0.001, "timeout": "500ms"}})
+    (line,) = mistakes({"demo": {"extraArguments": ["--name=other"]}})
 
     assert line == (
-        "clusters.demo: cluster demo: found cpus 0.001; allowed: 0.01 or more; "
-        "found timeout_s 0.5; allowed: 1 or more"
+        "clusters.demo: cluster demo: found the argument --name, which is set for you; "
+        "allowed: any other"
     )
 
 
@@ -464,6 +464,12 @@ def test_a_network_with_too_little_room() -> None:
     (line,) = mistakes({"demo": {"cidr": "10.6.0.0/29", "workers": 5}})
 
     assert "found cidr 10.6.0.0/29, which has room for 5 nodes, and 6 are wanted" in line
+
+
+def test_the_network_that_talosctl_takes_by_itself_has_its_room_too() -> None:
+    (line,) = mistakes({"demo": {"workers": 300}})
+
+    assert "found cidr 10.5.0.0/24, which has room for 253 nodes, and 301 are wanted" in line
 
 
 @pytest.mark.parametrize("cidr", ["172.18.0.0/16", "172.18.7.0/24", "172.0.0.0/8"])

@@ -17,7 +17,7 @@ def entry(platform: str | None, number: int) -> Descriptor:
         images.OCI_MANIFEST,
         f"sha256:{number:064x}",
         1,
-        platforms.parse(platform) if platform else None,
+        Platform(*platform.split("/")) if platform else None,
     )
 
 

@@ -18,7 +18,21 @@ def test_platforms_are_read(text: str, platform: Platform) -> None:
     assert platforms.parse(text) == platform
 
 
-@pytest.mark.parametrize("text", ["", "linux", "amd64", "linux/", "linux/arm/v7/x", "Linux/amd64"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "linux",
+        "amd64",
+        "linux/",
+        "linux/arm/v7/x",
+        "Linux/amd64",
+        "linux/nonsense",
+        "nonsense/amd64",
+        "linux/arm/nonsense",
+        "linux/arm/",
+    ],
+)
 def test_what_is_no_platform_is_named_with_what_is_allowed(text: str) -> None:
     with pytest.raises(PlatformError, match="allowed: OS/ARCHITECTURE") as refused:
         platforms.parse(text)

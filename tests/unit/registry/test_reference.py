@@ -13,7 +13,7 @@ DIGEST = "sha256:" + "0a" * 32
 
 WORD = r"[a-z0-9]{1,8}"
 HOSTS = st.from_regex(
-    re.compile(rf"localhost|localhost:[0-9]{{1,5}}|{WORD}\.{WORD}(:[0-9]{{1,5}})?|\[::1\]:5000"),
+    re.compile(rf"localhost|localhost:[0-9]{{1,4}}|{WORD}\.{WORD}(:[0-9]{{1,4}})?|\[::1\]:5000"),
     fullmatch=True,
 ).filter(lambda host: host not in {"docker.io", "index.docker.io"})
 REPOSITORIES = st.from_regex(re.compile(rf"{WORD}([._/-]{WORD}|__{WORD}){{0,3}}"), fullmatch=True)
@@ -83,6 +83,8 @@ def test_any_text_is_refused_or_reads_back_as_the_same_reference(text: str) -> N
         ("a//b", "its repository is 'a//b'"),
         ("http://quay.io/a", "its registry is 'http:'; allowed: HOST or HOST:PORT"),
         ("quay.io:port/a", "its registry is 'quay.io:port'"),
+        ("quay.io:65536/a", "its registry is 'quay.io:65536'"),
+        (f"{'a.' * 127}io/a", "its registry is 'a.a."),
         ("nginx:", "its tag is ''"),
         ("nginx:-1", "its tag is '-1'"),
         (f"nginx:{'1' * 129}", "at most 128"),

@@ -76,6 +76,14 @@ def test_no_talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         versions.find()
 
 
+@pytest.mark.parametrize("program", ["n" * 300, "n" * 5000, f"/{'n' * 300}", "a\0b", "/a\0b"])
+def test_what_can_be_no_path(program: str) -> None:
+    with pytest.raises(VersionError, match=r"allowed: the path of talosctl|no program") as refused:
+        versions.find(program)
+
+    assert len(str(refused.value)) < 250
+
+
 def test_one_that_cannot_be_executed(tmp_path: Path) -> None:
     program = tmp_path / "talosctl"
     program.write_text("")

@@ -300,14 +300,14 @@ def test_the_hooks_find_what_they_need_in_what_the_program_declares(fake: FakeEn
 
     async def create_all() -> None:
         for one in hooked:
-            (hook,) = one.before_create
-            running = hook(
-                pulumi.ResourceHookArgs(
-                    urn="", id="", name=one.name, type=one.type, new_inputs=one.inputs
+            for hook in one.before_create:
+                running = hook(
+                    pulumi.ResourceHookArgs(
+                        urn="", id="", name=one.name, type=one.type, new_inputs=one.inputs
+                    )
                 )
-            )
-            assert running is not None
-            await running
+                assert running is not None
+                await running
             if one.type == NETWORK:
                 fake.add_network(one.inputs["name"], "dev")
 

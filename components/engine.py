@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pulumi
@@ -23,6 +24,7 @@ T = TypeVar("T")
 ENGINE_IN_VM = "host.docker.internal"
 NETWORK_WITHIN_S = 30
 NETWORK_POLL_S = 0.05
+LISTENS = "0A"
 LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
 
@@ -237,10 +239,10 @@ class NetworkHooks:
             check_owner("network", inputs, network.attrs["Labels"])
             network.reload()
             # Of a network of a Swarm, the containers are other nodes' as well.
-            if network.attrs["Driver"] == "bridge":
-                self._detached += network.attrs["Containers"] or ()
-            for container in self._detached:
+            is_local = network.attrs["Driver"] == "bridge"
+            for container in network.attrs["Containers"] or () if is_local else ():
                 network.disconnect(container, force=True)
+                self._detached.append(container)
             try:
                 network.remove()
             except APIError as error:
@@ -321,9 +323,40 @@ def _check_port(address: str, port: int, resource: str) -> None:
 
 
 def _user_of(port: int) -> str:
-    for container in client().containers.list(filters={"publish": str(port)}):
+    containers = client().containers
+    # One that is being started has its port before it counts as running.
+    for container in containers.list(all=True, filters={"publish": str(port)}):
         return f"the container {container.name}"
+    sockets = _listening(port)
+    for container in containers.list() if sockets else ():
+        # On the machine's own network nothing is published, and the process itself listens.
+        if container.attrs["HostConfig"]["NetworkMode"] == "host":
+            processes = container.top(ps_args="-eo pid")["Processes"]
+            if any(_open_sockets(process) & sockets for (process,) in processes):
+                return f"the container {container.name}"
     return "a process of this machine"
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on a port, as the kernel names them; none where it tells nothing."""
+    found = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == LISTENS and int(local.rpartition(":")[2], 16) == port:
+                    found.add(f"socket:[{inode}]")
+    return found
+
+
+def _open_sockets(process: str) -> set[str]:
+    """What a process has open, as far as we may see it."""
+    found = set()
+    with suppress(OSError):
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(file.readlink()))
+    return found
 
 
 def _can_bind(address: str, port: int) -> bool:

@@ -22,6 +22,16 @@ class FakeContainer:
     running: bool = True
     networks: Sequence[str] = ()
     volumes: Sequence[str] = ()
+    network_mode: str = "bridge"
+    processes: Sequence[int] = ()
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return {"HostConfig": {"NetworkMode": self.network_mode}}
+
+    def top(self, *, ps_args: str) -> Mapping[str, Any]:
+        assert ps_args == "-eo pid", "else there are more columns than one"
+        return {"Titles": ["PID"], "Processes": [[str(process)] for process in self.processes]}
 
     @property
     def id(self) -> str:
@@ -256,9 +266,10 @@ class _Containers:
     def list(
         self,
         *,
-        filters: Mapping[str, str],
+        filters: Mapping[str, str] | None = None,
         all: bool = False,  # noqa: A002 - docker's name
     ) -> Sequence[FakeContainer]:
+        filters = filters or {}
         return [
             container
             for container in self.fake.containers_here

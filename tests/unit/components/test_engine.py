@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -250,6 +251,27 @@ def test_a_port_of_another_container_is_taken_and_the_container_named(fake: Fake
         f"cache-resource: port {port} on 127.0.0.1 is taken by the container their-registry; "
         "free it, or set another one in caches.upstreams"
     )
+
+
+def test_a_port_of_a_container_that_is_being_started_is_taken_by_it(fake: FakeEngine) -> None:
+    with listening() as port:
+        fake.add_container("starting", published=[("127.0.0.1", port)], running=False)
+
+        with pytest.raises(TakenError, match="is taken by the container starting;"):
+            before(engine.before_container, "cache", ports=published(port))
+
+
+def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
+    fake: FakeEngine,
+) -> None:
+    fake.add_container("other", network_mode="host", processes=[1 << 30])
+    fake.add_container("shares-nothing", processes=[os.getpid()])
+    fake.add_container("theirs", network_mode="host", processes=[1 << 30, os.getpid()])
+    with (
+        listening() as port,
+        pytest.raises(TakenError, match="is taken by the container theirs;"),
+    ):
+        before(engine.before_container, "cache", ports=published(port))
 
 
 def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:

@@ -2,17 +2,20 @@
 
 import asyncio
 import re
+import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pulumi
 from docker import DockerClient
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException, NotFound
 
 from components import labels, registry_image
 
@@ -21,6 +24,8 @@ T = TypeVar("T")
 ENGINE_IN_VM = "host.docker.internal"
 NETWORK_WITHIN_S = 30
 NETWORK_POLL_S = 0.05
+LISTENS = "0A"
+LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
 
 class EngineError(Exception):
@@ -39,11 +44,30 @@ class EngineNetwork:
         id: its ID.
         stack: the stack whose caches it is made for, or None.
         subnets: its IPv4 subnets.
+        labels: its labels.
     """
 
     id: str
     stack: str | None
     subnets: Sequence[str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContainer:
+    """A container of the stack that the engine has.
+
+    Attributes:
+        state: its state, in the engine's words.
+        labels: its labels.
+        networks: the IDs of the networks that it is on.
+        volumes: the names of the volumes that it mounts.
+    """
+
+    state: str
+    labels: Mapping[str, str]
+    networks: Collection[str]
+    volumes: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +82,22 @@ class EngineFacts:
             the order in which the engine lists them, by container name.
         networks: the engine's networks, by name.
         images: the name of the image to run for each that the settings name.
+        stack: the stack.
+        containers: its containers, running or not, by name.
+        volumes: the labels of the engine's volumes, by name.
+        generation: what marks the resources that are made now.
+        is_local: whether the engine is reached without a network.
     """
 
     mirror_host: str
     published: Mapping[str, Sequence[str]]
     networks: Mapping[str, EngineNetwork] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    stack: str = ""
+    containers: Mapping[str, EngineContainer] = field(default_factory=dict)
+    volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    generation: str = ""
+    is_local: bool = True
 
 
 def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
@@ -79,16 +113,17 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
     try:
         api = client().api
         networks = {network["Name"]: network for network in api.networks()}
-        containers = api.containers(filters={"label": f"{labels.STACK}={stack}"})
+        containers = api.containers(all=True, filters={"label": f"{labels.STACK}={stack}"})
+        # One that is being removed may have no name.
+        containers = [container for container in containers if container["Names"]]
+        volumes = api.volumes()["Volumes"] or []
         to_run = {one: registry_image.on_engine(client(), one) for one in references}
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(
         mirror_host=_host_behind(_ipv4(networks["bridge"]) if "bridge" in networks else []),
         published={
-            container["Names"][0].removeprefix("/"): [
-                port["IP"] for port in container["Ports"] if "PublicPort" in port
-            ]
+            _name(container): [port["IP"] for port in container["Ports"] if "PublicPort" in port]
             for container in containers
         },
         networks={
@@ -96,10 +131,29 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
                 network["Id"],
                 (network["Labels"] or {}).get(labels.STACK),
                 [config["Subnet"] for config in _ipv4(network)],
+                network["Labels"] or {},
             )
             for name, network in networks.items()
         },
         images=to_run,
+        stack=stack,
+        containers={_name(container): _container(container) for container in containers},
+        volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
+        generation=secrets.token_hex(4),
+        is_local=api.base_url in LOCAL_URLS,
+    )
+
+
+def _name(container: Mapping[str, Any]) -> str:
+    return str(container["Names"][0].removeprefix("/"))
+
+
+def _container(found: Mapping[str, Any]) -> EngineContainer:
+    return EngineContainer(
+        state=found["State"],
+        labels=found["Labels"],
+        networks=[one["NetworkID"] for one in found["NetworkSettings"]["Networks"].values()],
+        volumes=[mount["Name"] for mount in found["Mounts"] if mount["Type"] == "volume"],
     )
 
 
@@ -109,36 +163,107 @@ def is_own_address(address: str) -> bool:
 
 
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
-    """Make way for a container, and wait until its network is there.
+    """Make way for a container.
 
     Pulumi makes only what its state does not hold: a container that is there all the same, with
     this stack's labels, comes from a run that was killed before it could note it down, and is
     removed.
 
-    The container is made beside its network, not after it: the provider takes 2 seconds to report
-    a network that the engine has made in a fraction of one.
-
     Raises:
         TakenError: the name or a port is somebody else's.
-        EngineError: the network did not appear.
     """
     inputs = arguments.new_inputs or {}
     await in_thread(_remove_leftover_container, inputs)
     for port in inputs.get("ports") or []:
         _check_port(port["ip"], int(port["external"]), arguments.name)
-    for network in inputs.get("networksAdvanced") or []:
-        await _network_appears(network["name"])
 
 
-async def before_network(arguments: pulumi.ResourceHookArgs) -> None:
-    """Make sure that the name of a network is free.
+class NetworkHooks:
+    """What is done around the making of a network, and of the containers that are on it.
 
-    Raises:
-        TakenError: it is somebody else's.
+    Containers are made beside their network, not after it: the provider takes 2 seconds to report
+    a network that the engine has made in a fraction of one.
+
+    A network that is there although the state does not hold it makes way for the one that is made.
+    Containers that the state does hold may be on it; they get onto the new one.
     """
-    inputs = arguments.new_inputs or {}
-    for network in await in_thread(_networks, inputs["name"]):
-        check_owner("network", inputs, network.attrs["Labels"])
+
+    def __init__(self, name: str) -> None:
+        """Prepare for the network of a name."""
+        self._name = name
+        self._is_noted = False
+        self._is_refused = False
+        self._settled = asyncio.Event()
+        self._detached: list[str] = []
+
+    def watch(self, network: pulumi.CustomResource) -> None:
+        """Have containers wait no longer once the state holds this network."""
+        network.id.apply(self._note)
+
+    async def before_network(self, arguments: pulumi.ResourceHookArgs) -> None:
+        """Make way for the network.
+
+        Raises:
+            TakenError: its name is somebody else's, or it is in use.
+        """
+        try:
+            await in_thread(self._make_way, arguments.new_inputs or {})
+        except Exception:
+            self._is_refused = True
+            raise
+        finally:
+            self._settled.set()
+
+    async def after_network(self, arguments: pulumi.ResourceHookArgs) -> None:
+        """Bring the containers back that were on a network that has made way."""
+        await in_thread(self._attach, arguments.id)
+
+    async def before_container(self, _: pulumi.ResourceHookArgs) -> None:
+        """Wait until the network is there that a container is to be on.
+
+        Raises:
+            EngineError: it did not appear.
+        """
+        try:
+            async with asyncio.timeout(NETWORK_WITHIN_S):
+                await self._settled.wait()
+                while not self._is_noted and not self._is_refused:
+                    if await in_thread(_networks, self._name):
+                        return
+                    await asyncio.sleep(NETWORK_POLL_S)
+        except TimeoutError:
+            raise EngineError(
+                f"the network {self._name} was not made within {NETWORK_WITHIN_S} s"
+            ) from None
+        if self._is_refused:
+            raise EngineError(f"the network {self._name} was not made")
+
+    def _note(self, _: str) -> None:
+        self._is_noted = True
+        self._settled.set()
+
+    def _make_way(self, inputs: Mapping[str, Any]) -> None:
+        for network in _networks(self._name):
+            check_owner("network", inputs, network.attrs["Labels"])
+            network.reload()
+            # Of a network of a Swarm, the containers are other nodes' as well.
+            is_local = network.attrs["Driver"] == "bridge"
+            for container in network.attrs["Containers"] or () if is_local else ():
+                network.disconnect(container, force=True)
+                self._detached.append(container)
+            try:
+                network.remove()
+            except APIError as error:
+                raise TakenError(
+                    f"the network {self._name} is in use and cannot be made anew: "
+                    f"{error.explanation}"
+                ) from error
+
+    def _attach(self, ident: str) -> None:
+        for container in self._detached:
+            # Its own cache may have been made anew by now.
+            with suppress(NotFound):
+                client().networks.get(ident).connect(container)
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
@@ -178,15 +303,6 @@ def _networks(name: str) -> Sequence[Any]:
     return client().networks.list(names=[f"^{re.escape(name)}$"])
 
 
-async def _network_appears(name: str) -> None:
-    try:
-        async with asyncio.timeout(NETWORK_WITHIN_S):
-            while not await in_thread(_networks, name):  # noqa: ASYNC110
-                await asyncio.sleep(NETWORK_POLL_S)
-    except TimeoutError:
-        raise EngineError(f"the network {name} was not made within {NETWORK_WITHIN_S} s") from None
-
-
 def check_owner(kind: str, inputs: Mapping[str, Any], found: Mapping[str, str] | None) -> None:
     """Make sure that what has the name of a resource is its stack's.
 
@@ -215,9 +331,40 @@ def _check_port(address: str, port: int, resource: str) -> None:
 
 
 def _user_of(port: int) -> str:
-    for container in client().containers.list(filters={"publish": str(port)}):
+    containers = client().containers
+    # One that is being started has its port before it counts as running.
+    for container in containers.list(all=True, filters={"publish": str(port)}):
         return f"the container {container.name}"
+    sockets = _listening(port)
+    for container in containers.list() if sockets else ():
+        # On the machine's own network nothing is published, and the process itself listens.
+        if container.attrs["HostConfig"]["NetworkMode"] == "host":
+            processes = container.top(ps_args="-eo pid")["Processes"]
+            if any(_open_sockets(process) & sockets for (process,) in processes):
+                return f"the container {container.name}"
     return "a process of this machine"
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on a port, as the kernel names them; none where it tells nothing."""
+    found = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == LISTENS and int(local.rpartition(":")[2], 16) == port:
+                    found.add(f"socket:[{inode}]")
+    return found
+
+
+def _open_sockets(process: str) -> set[str]:
+    """What a process has open, as far as we may see it."""
+    found = set()
+    with suppress(OSError):
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(file.readlink()))
+    return found
 
 
 def _can_bind(address: str, port: int) -> bool:

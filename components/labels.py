@@ -11,6 +11,11 @@ CA = f"{PROJECT}.ca"
 MIRROR = f"{PROJECT}.mirror"
 """The URL at which clients reach a cache, whichever of its nodes answers."""
 
+STATE = f"{PROJECT}.state"
+"""Where Pulumi keeps the state that something was made from; see `owner`."""
+GENERATION = f"{PROJECT}.generation"
+"""Which `up` has made something; another value replaces it."""
+
 FILES = f"{PROJECT}.files"
 """A digest of the private files that a registry reads when it starts only."""
 

@@ -9,6 +9,7 @@ import pulumi_docker as docker
 
 from components import engine, health, storage_owner, swarm
 from components import labels as label
+from components.belongings import Belongings
 from components.names import in_names, service_name
 from components.private_files import (
     FOLDER,
@@ -136,15 +137,17 @@ class OnEngine:
         prefix: what the names of volumes with private files begin with.
         network: name of the network of the stack's caches.
         publish_on: addresses of this machine on which ports are open.
-        published: the addresses on which each container is published now, in the engine's order.
         writer_image: ID of the image of the containers that fill volumes.
+        belongings: what is there already.
+        network_hooks: what is done around the making of the network.
     """
 
     prefix: str
     network: str
     publish_on: Sequence[str]
-    published: Mapping[str, Sequence[str]]
     writer_image: pulumi.Input[str]
+    belongings: Belongings
+    network_hooks: engine.NetworkHooks
 
     def files(
         self,
@@ -154,8 +157,13 @@ class OnEngine:
         parent: pulumi.Resource,
     ) -> MountedFiles:
         """Declare a volume that holds them."""
+        volume = f"{self.prefix}-{in_names(name)}"
         args = FilesInVolumeArgs(
-            f"{self.prefix}-{in_names(name)}", self.writer_image, labels, files
+            volume=volume,
+            image=self.writer_image,
+            labels={**labels, **self.belongings.marks_of_writer(volume)},
+            volume_labels=self.belongings.labels_of_volume(volume, labels),
+            files=files,
         )
         made = FilesInVolume(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(volume=made.volume, read_once=made.read_once)
@@ -164,6 +172,7 @@ class OnEngine:
         self, name: str, process: Process, files: MountedFiles, parent: pulumi.Resource
     ) -> pulumi.Output[str]:
         """Declare a container."""
+        labels = {**process.labels, **self.belongings.marks_of_cache(process.name)}
         return docker.Container(
             f"{name}-container",
             name=process.name,
@@ -172,7 +181,7 @@ class OnEngine:
             user=ownership.user(),
             # Another label makes another container, which reads its files anew.
             labels=label.inputs(
-                {**process.labels, **({label.FILES: files.read_once} if files.read_once else {})}
+                {**labels, **({label.FILES: files.read_once} if files.read_once else {})}
             ),
             restart="always",
             envs=process.variables,
@@ -215,6 +224,7 @@ class OnEngine:
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[
                         engine.before_container,
+                        self.network_hooks.before_container,
                         storage_owner.before_container,
                         health.before_container,
                     ]
@@ -229,7 +239,7 @@ class OnEngine:
         turns the order in which it was asked around, later ones sort. Any other order than the
         engine's would replace the container at every `up`.
         """
-        published = self.published.get(container, [])
+        published = self.belongings.facts.published.get(container, [])
         wanted = sorted(self.publish_on)
         return published if sorted(published) == wanted else wanted
 

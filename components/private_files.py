@@ -41,13 +41,15 @@ class FilesInVolumeArgs:
     Attributes:
         volume: name of the volume that holds them, and of the container that fills it.
         image: ID of the image of that container, which never runs.
-        labels: the labels of both.
+        labels: the labels of that container.
+        volume_labels: those of the volume.
         files: the files, by name.
     """
 
     volume: str
     image: pulumi.Input[str]
     labels: Mapping[str, str]
+    volume_labels: Mapping[str, str]
     files: Mapping[str, PrivateFile]
 
 
@@ -67,15 +69,19 @@ class FilesInVolume(pulumi.ComponentResource):
         # made anew while caches use them.
         super().__init__("talos-registry-cache:caches:CredentialHelper", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        labels = label.inputs(args.labels)
-        volume = docker.Volume(f"{name}-volume", name=args.volume, labels=labels, opts=child)
+        volume = docker.Volume(
+            f"{name}-volume",
+            name=args.volume,
+            labels=label.inputs(args.volume_labels),
+            opts=child,
+        )
         # A file can be uploaded into a volume only, since the cache's own root is read-only, and
         # only through a container that mounts it: this one, which is never started.
         docker.Container(
             f"{name}-writer",
             name=args.volume,
             image=args.image,
-            labels=labels,
+            labels=label.inputs(args.labels),
             start=False,
             must_run=False,
             network_mode="none",

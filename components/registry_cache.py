@@ -1,7 +1,7 @@
 """RegistryCache: the caches of a stack."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -9,10 +9,11 @@ import pulumi
 import pulumi_docker as docker
 from pydantic import SecretStr
 
-from components import access, credential_helper, engine, names
+from components import access, credential_helper, names, owner
 from components import labels as label
+from components.belongings import Belongings
 from components.caching_proxy import CachingProxy, CachingProxyArgs
-from components.engine import EngineFacts
+from components.engine import EngineFacts, NetworkHooks
 from components.names import in_names
 from components.placement import MountedFiles, OnEngine, OnSwarm, Placement
 from components.private_files import PrivateFile
@@ -27,6 +28,7 @@ from components.storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNod
 from components.trust import Trust
 
 LOOPBACK = "127.0.0.1"
+ANONYMOUS = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class RegistryCacheArgs:
         caches: their settings.
         secrets: the stack's secrets.
         facts: what the program has learnt of the engine.
+        owner: the state of the stack.
     """
 
     stack: str
     caches: Caches
     secrets: Secrets
     facts: EngineFacts
+    owner: str = field(default_factory=owner.of_this_program)
 
 
 class RegistryCache(pulumi.ComponentResource):
@@ -67,14 +71,19 @@ class RegistryCache(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: RegistryCacheArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
-        self._args = args
         caches = args.caches
         self._prefix = names.of_caches(caches.name_prefix, args.stack)
+        self._belongings = Belongings(args.facts, args.owner, self._prefix)
+        self._belongings.refuse_others(names_on_engine(args.stack, caches), caches.take_over_from)
+        super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        self._args = args
         self._mirror_host = _mirror_host(caches, args.facts)
         self._publish_on = _publish_on(caches, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
-        self._placement = self._place(self._network())
+        hooks = NetworkHooks(self._prefix)
+        network = self._network(hooks)
+        hooks.watch(network)
+        self._placement = self._place(network, hooks)
         self._to_caches = access.to_caches(
             args.stack, caches, args.secrets, self._addresses(), self
         )
@@ -100,26 +109,25 @@ class RegistryCache(pulumi.ComponentResource):
             }
         )
 
-    def _network(self) -> docker.Network:
-        args = self._args
-        left_behind = args.facts.networks.get(self._prefix)
-        is_ours = left_behind is not None and left_behind.stack == args.stack
+    def _network(self, hooks: NetworkHooks) -> docker.Network:
+        labels = {**label.of_stack(self._args.stack), **self._belongings.marks_of_network()}
         return docker.Network(
             "network",
             name=self._prefix,
             driver="overlay" if self._is_on_swarm else "bridge",
             # For what collects metrics, which are open to this network only.
             attachable=True if self._is_on_swarm else None,
-            labels=label.inputs(label.of_stack(args.stack)),
+            labels=label.inputs(labels),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                hooks=pulumi.ResourceHookBinding(before_create=[engine.before_network]),
-                # One that a killed run has left, which caches may be on, is taken over.
-                import_=left_behind.id if left_behind and is_ours else None,
+                delete_before_replace=True,
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[hooks.before_network], after_create=[hooks.after_network]
+                ),
             ),
         )
 
-    def _place(self, network: docker.Network) -> Placement:
+    def _place(self, network: docker.Network, hooks: NetworkHooks) -> Placement:
         caches = self._args.caches
         if isinstance(caches.placement, SwarmPlacement):
             return OnSwarm(self._prefix, caches.placement, network.id)
@@ -127,8 +135,9 @@ class RegistryCache(pulumi.ComponentResource):
             prefix=self._prefix,
             network=self._prefix,
             publish_on=self._publish_on,
-            published=self._args.facts.published,
             writer_image=self._image(self._to_run(caches.image)),
+            belongings=self._belongings,
+            network_hooks=hooks,
         )
 
     def _addresses(self) -> Sequence[str]:
@@ -184,7 +193,7 @@ class RegistryCache(pulumi.ComponentResource):
                 volume = f"{prefix or self._prefix}-{in_names(host)}"
                 if self._is_on_swarm:
                     return VolumeOfNode(volume)
-                return VolumeOfEngine(volume, on_destroy)
+                return VolumeOfEngine(volume, on_destroy, self._belongings)
 
     def _endpoint_host(self) -> str:
         """The host by which this machine reaches the caches: where they are not its own, as all."""
@@ -205,7 +214,7 @@ class RegistryCache(pulumi.ComponentResource):
             return self._own_files(host, upstream.username, passwords[host])
         if self._shared_files is None:
             self._shared_files = self._placement.files(
-                "anonymous",
+                ANONYMOUS,
                 label.of_stack(self._args.stack),
                 self._all_files(credential_helper.file()),
                 self,
@@ -214,7 +223,7 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _own_files(self, host: str, username: str, password: SecretStr) -> MountedFiles:
         return self._placement.files(
-            f"{host}-credentials",
+            _with_credentials(host),
             label.of_upstream(self._args.stack, host),
             self._all_files(credential_helper.file(username, password)),
             self,
@@ -261,6 +270,21 @@ def mistakes(caches: Caches | None, facts: EngineFacts) -> Iterator[Mistake]:
         hosts.add(facts.mirror_host)
     for mistake in asking_themselves(caches, hosts):
         yield Mistake(("caches", *mistake.path), mistake.text)
+
+
+def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
+    """The names that the network, containers and volumes of a stack's caches may have."""
+    prefix = names.of_caches(caches.name_prefix, stack)
+    hosts = [in_names(host) for host in caches.upstreams]
+    ends = [ANONYMOUS, *hosts, *map(_with_credentials, hosts)]
+    found = {prefix, *(f"{prefix}-{end}" for end in ends)}
+    if isinstance(caches.storage, VolumeStorage):
+        found |= {f"{caches.storage.volume_prefix or prefix}-{host}" for host in hosts}
+    return found
+
+
+def _with_credentials(host: str) -> str:
+    return f"{host}-credentials"
 
 
 def _mirror_host(caches: Caches, facts: EngineFacts) -> str:

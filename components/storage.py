@@ -8,6 +8,7 @@ import pulumi
 import pulumi_docker as docker
 
 from components import labels as label
+from components.belongings import Belongings
 from components.private_files import FOLDER, PrivateFile
 from components.settings.secrets import S3Keys
 from components.settings.storage import S3Storage
@@ -67,17 +68,19 @@ class VolumeOfEngine:
     Attributes:
         volume: its name.
         on_destroy: whether it outlives the stack.
+        belongings: what is there already.
     """
 
     volume: str
     on_destroy: Literal["keep", "delete"]
+    belongings: Belongings
 
     def declare(self, name: str, labels: Mapping[str, str], parent: pulumi.Resource) -> Stored:
         """Declare the volume."""
         volume = docker.Volume(
             f"{name}-storage",
             name=self.volume,
-            labels=label.inputs(labels),
+            labels=label.inputs(self.belongings.labels_of_volume(self.volume, labels)),
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 retain_on_delete=self.on_destroy == "keep",

@@ -117,6 +117,13 @@ class Caches(Model):
             "the mirror host, if that is an address"
         ),
     )
+    take_over_from: list[Annotated[str, Field(strict=True, min_length=1)]] = Field(
+        default=[],
+        description=(
+            "Other states, as `up` names them, whose stack of the same name on this engine is "
+            "taken over: containers and network are replaced, volumes are kept"
+        ),
+    )
     logs: Logs = Field(default=Logs(), description="Logging of the caches")
     memory_limit: Memory = Field(default="512m", description="Memory limit of each cache")
 

@@ -12,6 +12,7 @@ from pulumi.automation import CommandError
 
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, docker_cli, host
+from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.upstream import IMAGE, Upstream
 
@@ -75,6 +76,26 @@ def test_port_taken_by_a_container_is_named_with_it(
         message = _failed_up(stack)
         assert f"port {port} on {host.LOOPBACK} is taken by the container {name}" in message
         assert _healthy(engine, stack) == {OTHER}
+
+
+def test_port_taken_by_a_container_on_the_machines_own_network_is_named_with_it(
+    new_stack: NewStack, engine: DockerClient, upstream: Upstream
+) -> None:
+    settings = {"upstreams": upstreams(upstream.url, BLOCKED)}
+    port = settings["upstreams"][BLOCKED]["port"]
+    stack = new_stack(settings)
+    name = f"it-stranger-{secrets.token_hex(4)}"
+    listens = [f"REGISTRY_HTTP_ADDR={host.LOOPBACK}:{port}", "REGISTRY_HTTP_DEBUG_ADDR="]
+    stranger = engine.containers.run(
+        IMAGE, name=name, environment=listens, network_mode="host", detach=True
+    )
+    try:
+        eventually(lambda: host.accepts(host.LOOPBACK, port), within_s=30, what="it listens")
+        assert f"port {port} on {host.LOOPBACK} is taken by the container {name}" in (
+            _failed_up(stack)
+        )
+    finally:
+        stranger.remove(force=True, v=True)
 
 
 def test_name_taken_by_a_strangers_container_is_an_error_that_it_survives(

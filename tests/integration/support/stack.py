@@ -188,9 +188,18 @@ def stack(
     caches: Settings,
     *,
     engine_host: str | None = None,
+    name: str | None = None,
 ) -> Iterator[CacheStack]:
-    """A stack that is not up yet; whatever it has on the engine is removed at the end."""
-    name = f"it-{secrets.token_hex(4)}"
+    """A stack that is not up yet; whatever it has on the engine is removed at the end.
+
+    Args:
+        folder: where it makes a folder of its own, with its files and its state.
+        engine: the engine.
+        caches: its settings.
+        engine_host: where Pulumi finds the engine, if not where the tests do.
+        name: its name, if it is to have one that another stack has.
+    """
+    name = name or f"it-{secrets.token_hex(4)}"
     folder = _new_folder(folder / f"stack-{secrets.token_hex(4)}")
     made = CacheStack(name, folder, engine, engine_host or os.environ["DOCKER_HOST"])
     made.configure(caches)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 
 from components import engine, labels
 
@@ -20,6 +20,22 @@ class FakeContainer:
     labels: Mapping[str, str]
     published: Sequence[tuple[str, int]] = ()
     running: bool = True
+    networks: Sequence[str] = ()
+    volumes: Sequence[str] = ()
+    network_mode: str = "bridge"
+    processes: Sequence[int] = ()
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return {"HostConfig": {"NetworkMode": self.network_mode}}
+
+    def top(self, *, ps_args: str) -> Mapping[str, Any]:
+        assert ps_args == "-eo pid", "else there are more columns than one"
+        return {"Titles": ["PID"], "Processes": [[str(process)] for process in self.processes]}
+
+    @property
+    def id(self) -> str:
+        return f"id-of-{self.name}"
 
     def remove(self, *, force: bool, v: bool) -> None:
         assert force or not self.running, "the engine removes no running container unasked"
@@ -35,6 +51,25 @@ class FakeNetwork:
     name: str
     labels: Mapping[str, str] | None
     subnets: Sequence[str] = ()
+    containers: list[str] = field(default_factory=list)
+    driver: str = "bridge"
+
+    def reload(self) -> None:
+        """Ask for what a list of networks does not have, which is here all the same."""
+
+    def disconnect(self, container: str, *, force: bool) -> None:
+        assert force, "the engine would ask a container that may not answer"
+        self.containers.remove(container)
+
+    def connect(self, container: str) -> None:
+        if container not in [one.id for one in self.fake.containers_here]:
+            raise NotFound(f"no such container: {container}")
+        self.containers.append(container)
+
+    def remove(self) -> None:
+        if self.containers:
+            raise APIError("403", explanation=f"network {self.name} has active endpoints")
+        self.fake.networks_here.remove(self)
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -43,6 +78,9 @@ class FakeNetwork:
             "Id": f"id-of-{self.name}",
             "Labels": self.labels,
             "IPAM": {"Config": [{"Subnet": subnet} for subnet in self.subnets]},
+            "Driver": self.driver,
+            # What is on it, or nothing at all where nothing is.
+            "Containers": dict.fromkeys(self.containers) or None,
         }
 
 
@@ -97,6 +135,7 @@ class FakeEngine:
     containers_here: list[FakeContainer] = field(default_factory=list)
     networks_here: list[FakeNetwork] = field(default_factory=list)
     services_here: list[FakeService] = field(default_factory=list)
+    volumes_here: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
     manages_a_swarm: bool = True
     images_here: dict[str, dict[str, str]] = field(default_factory=dict)
     """The labels of each image, by its name."""
@@ -131,9 +170,10 @@ class FakeEngine:
         return container
 
     def add_network(
-        self, name: str, stack: str | None = None, subnets: Sequence[str] = ()
+        self, name: str, stack: str | None = None, subnets: Sequence[str] = (), **more: Any
     ) -> FakeNetwork:
-        network = FakeNetwork(self, name, {labels.STACK: stack} if stack else None, subnets)
+        owner = {labels.STACK: stack} if stack else None
+        network = FakeNetwork(self, name, owner, subnets, **more)
         self.networks_here.append(network)
         return network
 
@@ -155,6 +195,11 @@ class FakeEngine:
 @dataclass(slots=True)
 class _Api:
     fake: FakeEngine
+    base_url: str = "http+docker://localhost"
+
+    def volumes(self) -> Mapping[str, Any]:
+        there = self.fake.volumes_here.items()
+        return {"Volumes": [{"Name": name, "Labels": found} for name, found in there] or None}
 
     def networks(self) -> Sequence[Mapping[str, Any]]:
         bridge = {
@@ -165,11 +210,25 @@ class _Api:
         }
         return [*(network.attrs for network in self.fake.networks_here), bridge]
 
-    def containers(self, *, filters: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
+    def containers(
+        self,
+        *,
+        all: bool,  # noqa: A002 - docker's name
+        filters: Mapping[str, str],
+    ) -> Sequence[Mapping[str, Any]]:
         label, _, value = filters["label"].partition("=")
         return [
             {
-                "Names": [f"/{container.name}"],
+                "Names": [f"/{container.name}"] if container.name else None,
+                "State": "running" if container.running else "exited",
+                "Labels": container.labels,
+                "NetworkSettings": {
+                    "Networks": {one: {"NetworkID": f"id-of-{one}"} for one in container.networks}
+                },
+                "Mounts": [
+                    *({"Type": "volume", "Name": name} for name in container.volumes),
+                    {"Type": "bind", "Source": "/etc/hosts"},
+                ],
                 "Ports": [
                     {"PrivatePort": 5001, "Type": "tcp"},
                     *(
@@ -179,7 +238,7 @@ class _Api:
                 ],
             }
             for container in self.fake.containers_here
-            if container.running and container.labels.get(label) == value
+            if (all or container.running) and container.labels.get(label) == value
         ]
 
     def services(self, *, filters: Mapping[str, str], status: bool) -> Sequence[Mapping[str, Any]]:
@@ -230,9 +289,10 @@ class _Containers:
     def list(
         self,
         *,
-        filters: Mapping[str, str],
+        filters: Mapping[str, str] | None = None,
         all: bool = False,  # noqa: A002 - docker's name
     ) -> Sequence[FakeContainer]:
+        filters = filters or {}
         return [
             container
             for container in self.fake.containers_here
@@ -249,3 +309,6 @@ class _Networks:
     def list(self, *, names: Sequence[str]) -> Sequence[FakeNetwork]:
         (name,) = names
         return [network for network in self.fake.networks_here if re.search(name, network.name)]
+
+    def get(self, ident: str) -> FakeNetwork:
+        return next(one for one in self.fake.networks_here if one.attrs["Id"] == ident)

@@ -62,6 +62,7 @@ class Declared:
     ignore_changes: tuple[str, ...]
     secret_outputs: tuple[str, ...]
     before_create: tuple[ResourceHookFunction, ...]
+    after_create: tuple[ResourceHookFunction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,7 @@ class _Monitor(mocks.MockMonitor):
                 ignore_changes=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
                 before_create=tuple(hooks[name] for name in request.hooks.before_create),
+                after_create=tuple(hooks[name] for name in request.hooks.after_create),
             )
 
 

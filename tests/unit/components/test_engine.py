@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -11,7 +12,13 @@ import pytest
 from docker.errors import DockerException
 
 from components import engine, labels
-from components.engine import EngineError, EngineNetwork, TakenError
+from components.engine import (
+    EngineContainer,
+    EngineError,
+    EngineNetwork,
+    NetworkHooks,
+    TakenError,
+)
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 
@@ -104,6 +111,7 @@ def test_published_addresses_are_told_in_the_order_of_the_engine(fake: FakeEngin
     fake.add_container("one", OWN, published=[("172.17.0.1", 5000), ("127.0.0.1", 5000)])
     fake.add_container("two", OWN, published=[("127.0.0.1", 5001)])
     fake.add_container("idle", OWN)
+    fake.add_container("", OWN)  # as one that is being removed
     fake.add_container("not-ours", STRANGER, published=[("127.0.0.1", 5002)])
 
     assert engine.discover(OWN).published == {
@@ -120,9 +128,36 @@ def test_networks_are_told_with_whose_they_are_and_their_ipv4_subnets(fake: Fake
 
     assert engine.discover(OWN).networks == {
         "bridge": EngineNetwork("id-of-bridge", None, ["127.0.0.0/8"]),
-        "caches": EngineNetwork("id-of-caches", OWN, ["10.5.0.0/24"]),
+        "caches": EngineNetwork("id-of-caches", OWN, ["10.5.0.0/24"], {labels.STACK: OWN}),
         "host": EngineNetwork("id-of-host", None, []),
     }
+
+
+def test_containers_of_the_stack_are_told_running_or_not(fake: FakeEngine) -> None:
+    fake.add_container("one", OWN, networks=["caches"], volumes=["cached"])
+    fake.add_container("idle", OWN, running=False)
+    fake.add_container("not-ours", STRANGER)
+
+    facts = engine.discover(OWN)
+
+    own = {labels.STACK: OWN}
+    assert facts.stack == OWN
+    assert facts.containers == {
+        "one": EngineContainer("running", own, ["id-of-caches"], ["cached"]),
+        "idle": EngineContainer("exited", own, [], []),
+    }
+
+
+def test_volumes_are_told_with_their_labels(fake: FakeEngine) -> None:
+    assert engine.discover(OWN).volumes == {}
+    fake.volumes_here = {"cached": {labels.STACK: OWN}, "other": None}
+
+    assert engine.discover(OWN).volumes == {"cached": {labels.STACK: OWN}, "other": {}}
+
+
+def test_every_run_has_a_generation_of_its_own(fake: FakeEngine) -> None:
+    assert fake.manages_a_swarm
+    assert engine.discover(OWN).generation != engine.discover(OWN).generation
 
 
 def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +253,27 @@ def test_a_port_of_another_container_is_taken_and_the_container_named(fake: Fake
     )
 
 
+def test_a_port_of_a_container_that_is_being_started_is_taken_by_it(fake: FakeEngine) -> None:
+    with listening() as port:
+        fake.add_container("starting", published=[("127.0.0.1", port)], running=False)
+
+        with pytest.raises(TakenError, match="is taken by the container starting;"):
+            before(engine.before_container, "cache", ports=published(port))
+
+
+def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
+    fake: FakeEngine,
+) -> None:
+    fake.add_container("other", network_mode="host", processes=[1 << 30])
+    fake.add_container("shares-nothing", processes=[os.getpid()])
+    fake.add_container("theirs", network_mode="host", processes=[1 << 30, os.getpid()])
+    with (
+        listening() as port,
+        pytest.raises(TakenError, match="is taken by the container theirs;"),
+    ):
+        before(engine.before_container, "cache", ports=published(port))
+
+
 def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
     fake.add_container("idle")
     with (
@@ -259,39 +315,6 @@ def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
     before(engine.before_container, "cache", ports=published(5000))
 
 
-def test_a_container_waits_for_its_network(fake: FakeEngine) -> None:
-    async def make_network_meanwhile() -> bool:
-        arguments = hook_arguments(name="cache", networksAdvanced=[{"name": "caches"}])
-        waiting = asyncio.ensure_future(engine.before_container(arguments))
-        await asyncio.sleep(3 * engine.NETWORK_POLL_S)
-        too_early = waiting.done()
-        fake.add_network("my-caches", OWN)
-        await asyncio.sleep(3 * engine.NETWORK_POLL_S)
-        too_early |= waiting.done()
-        fake.add_network("caches", OWN)
-        await waiting
-        return too_early
-
-    assert asyncio.run(make_network_meanwhile()) is False
-
-
-def test_many_containers_wait_at_once(fake: FakeEngine) -> None:
-    async def make_all() -> None:
-        waiting = [
-            engine.before_container(
-                hook_arguments(name=f"cache-{number}", networksAdvanced=[{"name": "caches"}])
-            )
-            for number in range(50)
-        ]
-        making = asyncio.gather(*waiting)
-        await asyncio.sleep(engine.NETWORK_POLL_S)
-        fake.add_network("caches", OWN)
-        async with asyncio.timeout(60):
-            await making
-
-    asyncio.run(make_all())
-
-
 def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
     fake.add_container("cache", OWN)
     release = threading.Event()
@@ -312,25 +335,109 @@ def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
     assert fake.containers_here == []
 
 
-def test_a_container_does_not_wait_for_ever(
-    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
+# Around the making of a network
 
-    with pytest.raises(EngineError, match=r"the network caches was not made within 0\.05 s"):
-        before(engine.before_container, "cache", networksAdvanced=[{"name": "caches"}])
+
+async def _waits(waiting: "asyncio.Future[Any]") -> bool:
+    """Whether something still waits after it could have noticed."""
+    await asyncio.sleep(3 * engine.NETWORK_POLL_S)
+    return not waiting.done()
+
+
+def test_containers_wait_until_their_network_is_made_and_not_until_it_is_noted(
+    fake: FakeEngine,
+) -> None:
+    async def make_network_meanwhile() -> list[bool]:
+        hooks = NetworkHooks("caches")
+        waiting = asyncio.gather(
+            *(hooks.before_container(hook_arguments(name=f"cache-{n}")) for n in range(50))
+        )
+        waited = [await _waits(waiting)]
+        await hooks.before_network(hook_arguments(name="caches"))
+        fake.add_network("my-caches", OWN)
+        waited.append(await _waits(waiting))
+        fake.add_network("caches", OWN)
+        async with asyncio.timeout(5):
+            await waiting
+        return waited
+
+    assert asyncio.run(make_network_meanwhile()) == [True, True]
+
+
+def test_containers_do_not_get_onto_a_network_that_is_to_make_way(fake: FakeEngine) -> None:
+    fake.add_network("caches", OWN)
+
+    async def nothing_of_it_is_known_yet() -> bool:
+        waiting = asyncio.ensure_future(
+            NetworkHooks("caches").before_container(hook_arguments(name="cache"))
+        )
+        waits = await _waits(waiting)
+        waiting.cancel()
+        return waits
+
+    assert asyncio.run(nothing_of_it_is_known_yet())
+
+
+def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEngine) -> None:
+    hooks = NetworkHooks("caches")
+
+    class Network(pulumi.CustomResource):
+        def __init__(self) -> None:
+            super().__init__("docker:index/network:Network", "network", {"name": "caches"})
+
+    async def wait() -> None:
+        async with asyncio.timeout(5):
+            await hooks.before_container(hook_arguments(name="cache"))
+
+    stack_graph.run(lambda: hooks.watch(Network()))
+
+    asyncio.run(wait())
     assert fake.networks_here == []
 
 
-# Before a network is made
+def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
+
+    with pytest.raises(EngineError, match=r"the network caches was not made within 0\.05 s"):
+        before(NetworkHooks("caches").before_container, "cache")
+    assert fake.networks_here == []
 
 
-def test_a_network_that_a_killed_run_left_behind_is_no_obstacle(fake: FakeEngine) -> None:
-    own = fake.add_network("caches", OWN)
+def test_containers_of_a_network_that_is_refused_are_not_made(fake: FakeEngine) -> None:
+    fake.add_network("caches", STRANGER)
+    hooks = NetworkHooks("caches")
+    with pytest.raises(TakenError):
+        before(hooks.before_network, "caches")
 
-    before(engine.before_network, "caches")
+    with pytest.raises(EngineError, match=r"the network caches was not made$"):
+        before(hooks.before_container, "cache")
 
-    assert fake.networks_here == [own]
+
+def test_a_network_that_a_killed_run_left_makes_way_and_its_containers_are_brought_over(
+    fake: FakeEngine,
+) -> None:
+    stays, goes = fake.add_container("stays", OWN), fake.add_container("goes", OWN)
+    left = fake.add_network("caches", OWN, containers=[stays.id, goes.id])
+    hooks = NetworkHooks("caches")
+
+    before(hooks.before_network, "caches")
+    assert left not in fake.networks_here
+    fake.containers_here.remove(goes)
+    new = fake.add_network("caches", OWN)
+    made = hook_arguments(name="caches")
+    made.id = "id-of-caches"
+    asyncio.run(hooks.after_network(made))
+
+    assert new.containers == [stays.id]
+
+
+def test_a_network_of_a_swarm_that_is_in_use_is_named(fake: FakeEngine) -> None:
+    there = fake.add_network("caches", OWN, driver="overlay", containers=["of-another-node"])
+
+    with pytest.raises(TakenError, match=r"the network caches is in use.* has active endpoints"):
+        before(NetworkHooks("caches").before_network, "caches")
+
+    assert fake.networks_here == [there]
 
 
 @pytest.mark.parametrize("owner", [STRANGER, None])
@@ -338,7 +445,7 @@ def test_a_stranger_s_network_stays_and_is_named(fake: FakeEngine, owner: str | 
     stranger = fake.add_network("caches", owner)
 
     with pytest.raises(TakenError, match=r"the network name caches is taken.*docker network rm"):
-        before(engine.before_network, "caches")
+        before(NetworkHooks("caches").before_network, "caches")
 
     assert fake.networks_here == [stranger]
 
@@ -347,6 +454,6 @@ def test_a_stranger_s_network_stays_and_is_named(fake: FakeEngine, owner: str | 
 def test_networks_of_similar_names_are_left_alone(fake: FakeEngine, other: str) -> None:
     similar = fake.add_network(other, OWN)
 
-    before(engine.before_network, "a.b")
+    before(NetworkHooks("a.b").before_network, "a.b")
 
     assert fake.networks_here == [similar]

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from components import credential_helper, engine, swarm
+from components import credential_helper, swarm
 from components.names import in_names, service_name
 from components.settings import SettingsError
 from components.storage import WRITABLE
@@ -71,7 +71,7 @@ def test_the_network_reaches_over_all_nodes_and_lets_others_in() -> None:
 
     assert network.inputs["driver"] == "overlay"
     assert network.inputs["attachable"] is True
-    assert network.before_create == (engine.before_network,)
+    assert [hook.__name__ for hook in network.before_create] == ["before_network"]
     assert task(on_swarm())["networksAdvanceds"] == [{"id": "network-id"}]
 
 

@@ -28,7 +28,10 @@ def with_password() -> Files:
 def declare(files: Callable[[], Files] = anonymous) -> Graph:
     def program() -> None:
         labels = {"stack": "dev"}
-        args = FilesInVolumeArgs("registry-dev-anonymous", "sha256:0123", labels, files())
+        of_volume = {**labels, "made": "before"}
+        args = FilesInVolumeArgs(
+            "registry-dev-anonymous", "sha256:0123", labels, of_volume, files()
+        )
         FilesInVolume("anonymous", args)
 
     return stack_graph.run(program)
@@ -90,12 +93,15 @@ def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> No
     assert container.before_create == (engine.before_container,)
 
 
-def test_volume_and_container_have_the_labels() -> None:
+def test_volume_and_container_have_their_labels() -> None:
     graph = declare()
 
     labels = [{"label": "stack", "value": "dev"}]
     assert writer(graph).inputs["labels"] == labels
-    assert graph.one(VOLUME, "anonymous-volume").inputs["labels"] == labels
+    assert graph.one(VOLUME, "anonymous-volume").inputs["labels"] == [
+        *labels,
+        {"label": "made", "value": "before"},
+    ]
 
 
 # The credential command
@@ -129,7 +135,7 @@ def test_the_password_is_in_nothing_but_the_script() -> None:
 
 def test_the_password_does_not_show_in_the_arguments() -> None:
     async def shown() -> str:
-        return repr(FilesInVolumeArgs("volume", "image", {}, with_password()))
+        return repr(FilesInVolumeArgs("volume", "image", {}, {}, with_password()))
 
     assert "hunter2" not in asyncio.run(shown())
 

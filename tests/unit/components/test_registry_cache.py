@@ -7,9 +7,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine, registry_cache, settings
-from components.engine import EngineFacts, EngineNetwork
+from components import engine, labels, registry_cache, settings
+from components.belongings import Belongings, OwnedByAnotherError
+from components.engine import EngineContainer, EngineFacts, EngineNetwork, NetworkHooks
 from components.placement import OnEngine
+from components.registry_cache import names_on_engine
 from tests.unit.components import declared_caches
 from tests.unit.components.declared_caches import GATEWAY
 from tests.unit.components.parsed_settings import caches_of
@@ -61,6 +63,11 @@ def cache_of(graph: Graph, host: str) -> Declared:
 
 def ports_of(graph: Graph, host: str) -> list[tuple[str, float]]:
     return [(port["ip"], port["external"]) for port in cache_of(graph, host).inputs["ports"]]
+
+
+def facts_of(**found: Any) -> EngineFacts:
+    """Facts of an engine that has only what is found."""
+    return EngineFacts(GATEWAY, {}, **found, stack="dev", generation="new")
 
 
 # The stacks of the project
@@ -213,22 +220,57 @@ def test_a_preview_does_not_know_the_image_yet() -> None:
     assert cache_of(declare(TWO, preview=True), "quay.io").inputs["image"] == UNKNOWN
 
 
-def test_the_name_of_the_network_is_checked_before_it_is_made() -> None:
-    (network,) = declare(TWO).all(NETWORK)
+def test_the_network_makes_way_for_itself_and_is_never_imported() -> None:
+    there = {"registry-dev": EngineNetwork("leftover", "dev", [], {labels.STACK: "dev"})}
 
-    assert network.before_create == (engine.before_network,)
+    (network,) = declare(TWO, facts=facts_of(networks=there)).all(NETWORK)
+
+    assert [hook.__name__ for hook in network.before_create] == ["before_network"]
+    assert [hook.__name__ for hook in network.after_create] == ["after_network"]
+    assert network.delete_before_replace
     assert network.inputs["driver"] == "bridge"
+    assert network.imported == ""
 
 
-@pytest.mark.parametrize(("owner", "imported"), [("dev", "leftover"), ("other", ""), (None, "")])
-def test_a_network_that_is_there_is_taken_over_if_it_is_the_stack_s(
-    owner: str | None, imported: str
-) -> None:
-    there = {"registry-dev": EngineNetwork("leftover", owner, ["172.18.0.0/16"])}
+def test_a_cache_waits_for_its_network_once_its_name_and_port_are_free() -> None:
+    hooks = cache_of(declare(TWO), "quay.io").before_create
 
-    (network,) = declare(TWO, facts=EngineFacts(GATEWAY, {}, there)).all(NETWORK)
+    assert hooks[0] is engine.before_container
+    assert [hook.__qualname__ for hook in hooks[1:]] == ["NetworkHooks.before_container"]
 
-    assert network.imported == imported
+
+def test_what_is_new_is_marked_with_its_owner_and_generation() -> None:
+    graph = declare(WITH_USER, passwords={"docker.io": PASSWORD}, facts=facts_of())
+
+    for one in (*graph.all(CONTAINER), *graph.all(VOLUME), *graph.all(NETWORK)):
+        assert {"label": labels.GENERATION, "value": "new"} in one.inputs["labels"]
+        assert labels.STATE in {found["label"] for found in one.inputs["labels"]}
+
+
+def test_what_another_state_has_made_is_refused_before_anything_is_declared() -> None:
+    theirs = {labels.STACK: "dev", labels.STATE: "https://caches.test#bob/caches"}
+    facts = facts_of(
+        containers={"registry-dev-quay.io": EngineContainer("running", theirs, [], [])}
+    )
+
+    with pytest.raises(OwnedByAnotherError, match="bob"):
+        declare(TWO, facts=facts)
+    graph = declare({**TWO, "takeOverFrom": [theirs[labels.STATE]]}, facts=facts)
+
+    assert {"label": labels.GENERATION, "value": "new"} in (
+        cache_of(graph, "quay.io").inputs["labels"]
+    )
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_every_name_on_the_engine_is_looked_at_for_another_owner(*, preview: bool) -> None:
+    caches = {**WITH_USER, "namePrefix": "mine", "storage": {"volumePrefix": "cached"}}
+    parsed = settings.parse("dev", caches=caches, secrets={"passwords": {"docker.io": PASSWORD}})
+
+    graph = declare(caches, passwords={"docker.io": PASSWORD}, preview=preview)
+
+    made = (*graph.all(CONTAINER), *graph.all(VOLUME), *graph.all(NETWORK))
+    assert {one.inputs["name"] for one in made} <= set(names_on_engine("dev", caches_of(parsed)))
 
 
 def test_all_caches_are_on_the_network_of_the_stack() -> None:
@@ -433,7 +475,15 @@ def test_addresses_come_in_the_order_that_the_engine_has_them_in() -> None:
 
 def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
     """The addresses on which a container is published that is so now."""
-    placement = OnEngine("registry-dev", "registry-dev", wanted, {"one": published}, "sha256:0")
+    facts = EngineFacts(GATEWAY, {"one": published})
+    placement = OnEngine(
+        prefix="registry-dev",
+        network="registry-dev",
+        publish_on=wanted,
+        writer_image="sha256:0",
+        belongings=Belongings(facts, "here", "registry-dev"),
+        network_hooks=NetworkHooks("registry-dev"),
+    )
     return placement._addresses("one")
 
 

@@ -1,0 +1,170 @@
+"""What of a stack is on the engine already: whether it is sound, and whose it is.
+
+A program does not see what its state holds. So each resource on the engine has two labels: the
+state that it was made from, and a generation. While a resource is sound, it is declared with the
+labels that it has, and there is nothing to do. Otherwise it is declared with new ones, which
+replaces it.
+See docs/decisions/0019-generation-and-owner.md.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import pulumi
+
+from components import labels as label
+from components import owner
+from components.engine import EngineContainer, EngineFacts
+
+MARKS = (label.STATE, label.GENERATION)
+RUNNING = ("running", "restarting")
+
+
+class OwnedByAnotherError(pulumi.RunError):
+    """Something that a stack needs was made from another state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """Something on the engine that another state has made.
+
+    Attributes:
+        kind: what it is, in the engine's words.
+        name: its name.
+        owner: the state that made it.
+    """
+
+    kind: str
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What of a stack is on the engine.
+
+    Attributes:
+        facts: what the engine has.
+        owner: the state of this stack.
+        network: name of the network of the stack's caches.
+    """
+
+    facts: EngineFacts
+    owner: str
+    network: str
+
+    def marks_of_network(self) -> Mapping[str, str]:
+        """The marks that the network is declared with."""
+        found = self.facts.networks.get(self.network)
+        return self._marks(found.labels if found else None)
+
+    def marks_of_cache(self, name: str) -> Mapping[str, str]:
+        """The marks that the container of a cache is declared with."""
+        found = self.facts.containers.get(name)
+        is_sound = found and found.state in RUNNING and self._is_attached(found)
+        return self._marks(found.labels if found and is_sound else None)
+
+    def marks_of_writer(self, name: str) -> Mapping[str, str]:
+        """The marks that a container is declared with that fills a volume, and never runs."""
+        found = self.facts.containers.get(name)
+        return self._marks(found.labels if found else None)
+
+    def labels_of_volume(self, name: str, wanted: Mapping[str, str]) -> Mapping[str, str]:
+        """The labels that a volume is declared with: whatever it has, if it is there.
+
+        Another label would replace a volume, with all that it holds.
+        """
+        return dict(sorted(self.facts.volumes.get(name, {**wanted, **self._new}).items()))
+
+    def refuse_others(self, names: Collection[str], take_over_from: Collection[str]) -> None:
+        """Refuse to touch what was made from another state, unless it may be taken over.
+
+        That of a state whose folder on this machine is gone may be. What is taken over is said.
+
+        Args:
+            names: the names of what the stack has on an engine.
+            take_over_from: the owners from which everything may be taken over.
+
+        Raises:
+            OwnedByAnotherError: there is something; the message says whose, and what to do.
+        """
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for one in self.of_others(names):
+            found[one.owner].append(f"{one.kind} {one.name}")
+        refused = {}
+        for other, things in found.items():
+            if other in take_over_from or owner.is_gone(other):
+                why = "" if other in take_over_from else ", which is gone"
+                pulumi.log.info(f"taken over from {other}{why}: {', '.join(things)}")
+            else:
+                refused[other] = things
+        if refused:
+            raise OwnedByAnotherError(self._refusal(refused))
+
+    def _refusal(self, refused: Mapping[str, Collection[str]]) -> str:
+        lines = "".join(
+            f"\n  {other}: {', '.join(things)}" for other, things in sorted(refused.items())
+        )
+        return (
+            f"another state has a stack {self.facts.stack} on this engine, nothing was changed; "
+            f"made there, and needed here:{lines}\n"
+            f"this state is {self.owner}. Allowed: to destroy that stack, or remove what is listed "
+            "(docker container, network or volume rm); to give this stack names and ports of its "
+            "own (caches.namePrefix, caches.storage.volumePrefix); or to take all of it over "
+            f"(caches.takeOverFrom: [{', '.join(sorted(refused))}])"
+        )
+
+    def of_others(self, names: Collection[str]) -> Iterator[Belonging]:
+        """What has one of these names and was made from another state."""
+        containers = {name: self._other(one.labels) for name, one in self.facts.containers.items()}
+        found = self.facts.networks.get(self.network)
+        networks = {self.network: self._other(found.labels)} if found else {}
+        volumes = {
+            name: self._other(labels)
+            for name, labels in self.facts.volumes.items()
+            if not self._is_mounted(name)
+        }
+        kinds = {"container": containers, "network": networks, "volume": volumes}
+        for kind, owners in kinds.items():
+            for name, other in sorted(owners.items()):
+                if name in names and other:
+                    yield Belonging(kind, name, other)
+
+    @property
+    def _new(self) -> Mapping[str, str]:
+        return {label.STATE: self.owner, label.GENERATION: self.facts.generation}
+
+    def _marks(self, sound: Mapping[str, str] | None) -> Mapping[str, str]:
+        """The marks of what is sound and the stack's own, else new ones."""
+        if sound is None or not self._is_own(sound):
+            return self._new
+        return {mark: sound[mark] for mark in MARKS if mark in sound}
+
+    def _is_attached(self, container: EngineContainer) -> bool:
+        """Whether a container is on the stack's network, and has volumes that are there."""
+        network = self.facts.networks.get(self.network)
+        return (
+            network is not None
+            and network.id in container.networks
+            and self._is_own(network.labels)
+            and self.facts.volumes.keys() >= set(container.volumes)
+        )
+
+    def _is_mounted(self, volume: str) -> bool:
+        """Whether a container of this stack's own uses a volume, whoever may have made that."""
+        return any(
+            volume in container.volumes and self._is_own(container.labels)
+            for container in self.facts.containers.values()
+        )
+
+    def _is_own(self, labels: Mapping[str, str]) -> bool:
+        return labels.get(label.STACK) == self.facts.stack and self._other(labels) is None
+
+    def _other(self, labels: Mapping[str, str]) -> str | None:
+        """The other state that has made what has these labels, for a stack of this name."""
+        found = labels.get(label.STATE)
+        if found is None or labels.get(label.STACK) != self.facts.stack:
+            return None
+        is_same = owner.is_same(found, self.owner, is_on_this_machine=self.facts.is_local)
+        return None if is_same else found

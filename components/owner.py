@@ -1,0 +1,67 @@
+"""The owner of what a stack has on the engine: where Pulumi keeps the state that made it.
+
+It is a URL: that of the backend, with the organization and project of the stack as its fragment. Of
+a backend in files, it has the machine as well: `file://laptop/home/me/caches/.state#…`.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+import pulumi
+
+CLOUD = "https://api.pulumi.com"
+FILE = "file"
+
+
+def of_this_program() -> str:
+    """The owner of what this program makes."""
+    within = f"{pulumi.get_organization()}/{pulumi.get_project()}"
+    url = urlsplit(_backend())
+    if url.scheme == FILE:
+        return f"{FILE}://{socket.gethostname()}{quote(str(_folder(url)))}#{within}"
+    # Without a user, a password and parameters, which are nobody else's business.
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}#{within}"
+
+
+def is_same(one: str, other: str, *, is_on_this_machine: bool) -> bool:
+    """Whether two owners are one.
+
+    Args:
+        one: an owner.
+        other: an owner.
+        is_on_this_machine: whether the engine is this machine's own. Then so are the files of all
+            who use it, and a machine that has got another name is no other one.
+    """
+    first, second = urlsplit(one), urlsplit(other)
+    if is_on_this_machine and first.scheme == second.scheme == FILE:
+        return first[2:] == second[2:]
+    return one == other
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the state was in files of this machine, and its folder is there no more."""
+    url = urlsplit(owner)
+    is_here = url.scheme == FILE and url.netloc == socket.gethostname()
+    return is_here and not Path(unquote(url.path)).exists()
+
+
+def _backend() -> str:
+    return os.environ.get("PULUMI_BACKEND_URL") or _logged_in_to() or CLOUD
+
+
+def _logged_in_to() -> str | None:
+    """The backend that `pulumi login` has chosen."""
+    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    try:
+        current = json.loads((home / "credentials.json").read_bytes())["current"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return current if isinstance(current, str) and current else None
+
+
+def _folder(url: SplitResult) -> Path:
+    # `file://~` and `file://./state` are what Pulumi takes as well.
+    return Path(unquote(f"{url.netloc}{url.path}")).expanduser().resolve()

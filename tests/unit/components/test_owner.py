@@ -1,0 +1,107 @@
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from components import owner
+from tests.unit.components import stack_graph
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Laptop.lan")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+
+
+def of_this_program() -> str:
+    found: list[str] = []
+    stack_graph.run(lambda: found.append(owner.of_this_program()))
+    return found[0].replace(f"#{stack_graph.ORGANIZATION}/{stack_graph.PROJECT}", "#…")
+
+
+@pytest.mark.parametrize(
+    ("backend", "found"),
+    [
+        ("file:///home/ann/caches/.state", "file://Laptop.lan/home/ann/caches/.state#…"),
+        ("file:///home/ann/my%20caches/", "file://Laptop.lan/home/ann/my%20caches#…"),
+        ("file://~", "file://Laptop.lan/home/ann#…"),
+        ("file://~/caches/../state", "file://Laptop.lan/home/ann/state#…"),
+        ("https://api.pulumi.com", "https://api.pulumi.com#…"),
+        ("s3://states/caches?region=eu-1&profile=ann", "s3://states/caches#…"),
+        ("postgres://ann:hunter2@db.test:5432/states", "postgres://db.test:5432/states#…"),
+    ],
+)
+def test_the_owner_is_where_the_state_is_and_tells_no_secret(
+    backend: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", backend)
+
+    assert of_this_program() == found
+
+
+def test_a_folder_that_is_relative_is_below_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://./state")
+
+    assert of_this_program() == f"file://Laptop.lan{tmp_path}/state#…"
+
+
+def test_the_backend_is_the_one_that_was_logged_in_to(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps({"current": "s3://states", "accessTokens": {}}))
+
+    assert of_this_program() == "s3://states#…"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"current": ""}', '{"current": 1}'])
+def test_the_backend_is_the_cloud_by_default(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "credentials.json").write_text(text)
+
+    assert of_this_program() == "https://api.pulumi.com#…"
+
+
+FILES = "file://Laptop.lan/home/ann/.state#o/p"
+
+
+@pytest.mark.parametrize(
+    ("other", "is_local", "is_same"),
+    [
+        (FILES, False, True),
+        ("file://renamed.lan/home/ann/.state#o/p", True, True),
+        ("file://renamed.lan/home/ann/.state#o/p", False, False),
+        ("file://Laptop.lan/home/bob/.state#o/p", True, False),
+        ("file://Laptop.lan/home/ann/.state#o/q", True, False),
+        ("https://Laptop.lan/home/ann/.state#o/p", True, False),
+    ],
+)
+def test_owners_are_the_same_by_their_folder_and_where_it_matters_their_machine(
+    other: str, *, is_local: bool, is_same: bool
+) -> None:
+    assert owner.is_same(FILES, other, is_on_this_machine=is_local) is is_same
+
+
+def test_clouds_are_the_same_by_their_url() -> None:
+    cloud = "https://api.pulumi.com#ann/caches"
+
+    assert owner.is_same(cloud, cloud, is_on_this_machine=True)
+    assert not owner.is_same(cloud, "https://api.pulumi.com#bob/caches", is_on_this_machine=True)
+
+
+def test_a_state_is_gone_if_its_folder_was_on_this_machine_and_is_not_there(
+    tmp_path: Path,
+) -> None:
+    there = tmp_path / "my states"
+    there.mkdir()
+    url = f"file://Laptop.lan{tmp_path}/my%20states#o/p"
+    assert not owner.is_gone(url)
+    there.rmdir()
+
+    assert owner.is_gone(url)
+    assert not owner.is_gone(url.replace("Laptop", "another"))
+    assert not owner.is_gone("https://api.pulumi.com#o/p")

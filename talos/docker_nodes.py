@@ -21,7 +21,7 @@ from talos.nodes import KUBERNETES_PORT, Found, Node, role
 CLUSTER = "talos.cluster.name"
 TYPE = "talos.type"
 
-# A node that cannot run ends at once; one that is still up after this many seconds has booted.
+# A node that cannot run ends within a moment of being started; so long it is watched.
 STAYS_UP_S = 3.0
 POLL_S = 0.2
 

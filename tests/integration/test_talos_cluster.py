@@ -205,8 +205,7 @@ def _up(made: CacheStack) -> str:
 # Nodes that have stopped
 
 
-@pytest.mark.parametrize("is_refreshed", [False, True])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "is_refreshed"), [(1, False), (1, True), (3, False)])
 def test_nodes_that_have_stopped_are_started_by_up_and_lose_nothing(
     up: CacheStack, site: Site, count: int, *, is_refreshed: bool
 ) -> None:

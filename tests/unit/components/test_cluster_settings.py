@@ -45,6 +45,7 @@ def test_a_cluster_needs_no_more_than_its_name(written: Any) -> None:
     assert (demo.provisioner, demo.talosctl, demo.cidr) == ("docker", "talosctl", "10.5.0.0/24")
     assert (demo.mirror_host, demo.timeout) == ("auto", "20m")
     assert (demo.skip_fallback, demo.merge_kubeconfig) == (False, False)
+    assert demo.on_lost_nodes == "keep", "what is replaced is lost"
 
 
 def test_what_is_left_out_is_left_to_talosctl() -> None:
@@ -292,6 +293,7 @@ def test_what_is_no_patch_is_one_mistake_at_its_place_in_the_list(key: str, patc
         ("mirrors", ["docker.io"], "a mapping"),
         ("skipFallback", "yes", "true or false"),
         ("mergeKubeconfig", 1, "true or false"),
+        ("onLostNodes", "start", "'keep' or 'replace'"),
         ("extraArguments", "--debug", "a list"),
         ("timeout", "20 minutes", "a duration such as 20m"),
         ("timeout", 20, "a text"),

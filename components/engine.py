@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pulumi
 from docker import DockerClient
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException
 
 from components import labels, registry_image
 
@@ -249,8 +249,10 @@ class NetworkHooks:
             # Of a network of a Swarm, the containers are other nodes' as well.
             is_local = network.attrs["Driver"] == "bridge"
             for container in network.attrs["Containers"] or () if is_local else ():
-                network.disconnect(container, force=True)
-                self._detached.append(container)
+                # It may have made way itself by now. If not, removing the network fails.
+                with suppress(APIError):
+                    network.disconnect(container, force=True)
+                    self._detached.append(container)
             try:
                 network.remove()
             except APIError as error:
@@ -261,8 +263,8 @@ class NetworkHooks:
 
     def _attach(self, ident: str) -> None:
         for container in self._detached:
-            # Its own cache may have been made anew by now.
-            with suppress(NotFound):
+            # It may have made way by now. If not, the next `up` finds it off the network.
+            with suppress(APIError):
                 client().networks.get(ident).connect(container)
 
 

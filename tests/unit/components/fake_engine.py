@@ -59,6 +59,8 @@ class FakeNetwork:
 
     def disconnect(self, container: str, *, force: bool) -> None:
         assert force, "the engine would ask a container that may not answer"
+        if container not in self.containers:
+            raise NotFound(f"no such container: {container}")
         self.containers.remove(container)
 
     def connect(self, container: str) -> None:

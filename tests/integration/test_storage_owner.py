@@ -1,5 +1,6 @@
 """The storage of a cache has one owner, whichever image runs on it: else nothing more is stored."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi import automation
 
+from registry import ownership
+from registry.ownership import OwnershipError
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, http_pull, registry_images
 from tests.integration.support.cachectl import Cachectl
@@ -102,6 +105,20 @@ def test_a_volume_that_somebody_else_has_filled_is_handed_over(
     with upstream.away():
         pull(stack, image)
         pull(stack, another)
+
+
+def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
+    engine: DockerClient, images: Mapping[str, str]
+) -> None:
+    name = f"it-read-only-{secrets.token_hex(4)}"
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "ro"}
+    volume = engine.volumes.create(name, driver="local", driver_opts=options)
+    try:
+        with pytest.raises(OwnershipError, match=f"{name} cannot be given to the user 65532:65532"):
+            ownership.hand_over(engine, name, images["official"], print)
+    finally:
+        # An engine does not remove a volume that a container has.
+        volume.remove()
 
 
 @pytest.mark.parametrize("shape", ["official", "built"])

@@ -74,10 +74,10 @@ def test_the_dashboard_has_numbers_for_all_that_it_shows_of_each_node(watched: W
     shown = prometheus.expressions(watched.written / dashboard.FILE, watched.team.stack.name)
     ask = watched.prometheus.query
 
-    size = watched.team.pull(first, image).size
-    watched.team.settled()
+    pulled = watched.team.pull(first, image)
+    watched.team.settled(pulled)
     watched.prometheus.assert_counts_pulls(
-        shown, lambda: watched.team.pull(last, image), size, SEEN_WITHIN_S
+        shown, lambda: watched.team.pull(last, image), pulled.size, SEEN_WITHIN_S
     )
 
     assert len(ask(shown["Served and fetched, by node: {{node}} served"])) >= 2

@@ -84,8 +84,7 @@ def test_a_lost_node_costs_no_pull_and_is_back_by_itself(
     ours: Team, containerd: Containerd
 ) -> None:
     image = ours.bed.upstream.push_index()
-    ours.pull(ours.bed.manager, image)
-    ours.settled()
+    ours.settled(ours.pull(ours.bed.manager, image))
     hosts, lost = ours.hosts_folder(), ours.bed.hosts[-1]
     asked = len(ours.front.blobs_served())
 
@@ -107,8 +106,7 @@ def test_while_the_store_is_away_nodes_go_to_the_upstream_and_afterwards_all_is_
 ) -> None:
     stored, new = ours.bed.upstream.push_index(), ours.bed.upstream.push_index()
     node = ours.bed.manager
-    ours.pull(node, stored)
-    ours.settled()
+    ours.settled(ours.pull(node, stored))
     hosts = ours.hosts_folder(then=ours.bed.upstream.url)
 
     ours.bed.store.stop()

@@ -36,7 +36,7 @@ def test_what_one_node_has_fetched_costs_the_upstream_nothing_through_another(
 
     cold = ours.pull(first, image)
     once = len(ours.front.blobs_served()) - before
-    ours.settled()
+    ours.settled(cold)
     warm = ours.pull(last, image)
 
     assert cold == warm
@@ -82,8 +82,7 @@ def test_no_secret_is_seen_on_the_swarm_or_in_the_state(ours: Team) -> None:
 
 def test_destroy_leaves_nothing_on_the_swarm_and_keeps_what_is_stored(ours: Team) -> None:
     image = ours.bed.upstream.push_index()
-    ours.pull(ours.bed.manager, image)
-    kept = ours.settled()
+    kept = ours.settled(ours.pull(ours.bed.manager, image))
 
     ours.stack.destroy()
 

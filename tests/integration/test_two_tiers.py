@@ -57,7 +57,7 @@ def test_a_cold_workstation_costs_the_internet_nothing(
 ) -> None:
     image = teams.bed.upstream.push_index()
     warm = teams.pull(teams.bed.manager, image)
-    teams.settled()
+    teams.settled(warm)
     asked = len(teams.front.blobs_served())
 
     assert _pull(own, workstation, image) == warm
@@ -70,17 +70,25 @@ def test_what_the_team_does_not_hold_yet_is_fetched_and_then_held_by_both(
     teams: Team, workstation: Host, own: CacheStack
 ) -> None:
     # A registry asks for a blob's size first, and then for the blob. The team's fetches it for the
-    # one, and while that is on, again for the other (distribution 3.1.2, proxyblobstore.go).
+    # one, and while that is on, again for the other (distribution 3.1.2, proxyblobstore.go). What
+    # it fetched for the first is stored unless that is over before, as on a busy machine.
     image = teams.bed.upstream.push_index()
-    asked = len(teams.front.blobs_served())
+    served = teams.front.blobs_served
+    asked = len(served())
 
     cold = _pull(own, workstation, image)
-    teams.settled()
 
-    fetched = len(teams.front.blobs_served()) - asked
-    assert BLOBS <= fetched <= 2 * BLOBS
-    assert teams.pull(teams.bed.manager, image) == cold
-    assert len(teams.front.blobs_served()) - asked == fetched
+    assert BLOBS <= len(served()) - asked <= 2 * BLOBS
+
+    def is_held() -> bool:
+        before = len(served())
+        assert teams.pull(teams.bed.manager, image) == cold
+        return len(served()) == before
+
+    eventually(is_held, within_s=60, what="the team's caches hold it", every_s=1)
+    asked = len(served())
+    assert _pull(own, workstation, image) == cold
+    assert len(served()) == asked
 
 
 def test_without_the_team_held_images_are_served_and_others_come_from_the_registry_itself(

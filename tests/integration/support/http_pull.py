@@ -18,10 +18,12 @@ class Pulled:
 
     Attributes:
         digest: what the tag names.
+        blobs: the digests of the blobs.
         size: bytes of the blobs.
     """
 
     digest: str
+    blobs: tuple[str, ...]
     size: int
 
 
@@ -50,7 +52,8 @@ def pull(endpoint: str, image: Pushed, http: httpx2.Client | None = None) -> Pul
         )
         manifest, _ = _manifest(http, repository, mine.digest)
     assert isinstance(manifest, manifests.Manifest)
-    return Pulled(digest, sum(_blob(http, repository, blob.digest) for blob in manifest.blobs))
+    blobs = tuple(blob.digest for blob in manifest.blobs)
+    return Pulled(digest, blobs, sum(_blob(http, repository, blob) for blob in blobs))
 
 
 def _manifest(

@@ -28,6 +28,7 @@ PORT = host.free_port()
 READER = "reader"
 TIMEOUT_S = 300
 SETTLED_AFTER_S = 0.5
+SETTLED_WITHIN_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,25 @@ class Team:
             timeout=TIMEOUT_S,
         )
 
-    def settled(self) -> dict[str, int]:
-        """The size of each object in the store, once nothing is written any more."""
+    def settled(self, *pulled: Pulled) -> dict[str, int]:
+        """The size of each object in the store, once nothing is written any more.
+
+        A cache stores a blob after it has served it, and on a busy machine long after.
+
+        Args:
+            pulled: what was pulled through it, all of which is stored then.
+        """
+        wanted = [_data(blob) for one in pulled for blob in one.blobs]
 
         def settled() -> dict[str, int]:
             objects = self.bed.store.objects()
             time.sleep(SETTLED_AFTER_S)
             is_settled = objects and objects == self.bed.store.objects()
-            return objects if is_settled and not any(map(_is_upload, objects)) else {}
+            is_whole = all(any(key.endswith(data) for key in objects) for data in wanted)
+            is_at_rest = is_settled and not any(map(_is_upload, objects))
+            return objects if is_whole and is_at_rest else {}
 
-        return eventually(settled, within_s=TIMEOUT_S, what="the store is at rest")
+        return eventually(settled, within_s=SETTLED_WITHIN_S, what="the store is at rest")
 
     def hosts_folder(self, then: str = "") -> Path:
         """What a containerd that trusts it, and may read, takes for its `--hosts-dir`.
@@ -114,6 +124,11 @@ class Team:
     def docker(self, *arguments: str) -> str:
         """Ask its manager."""
         return processes.run("docker", "--host", self.bed.manager.engine.host, *arguments)
+
+
+def _data(digest: str) -> str:
+    """What the key of a blob's content ends with."""
+    return f"/{digest.removeprefix('sha256:')}/data"
 
 
 def _is_upload(key: str) -> bool:

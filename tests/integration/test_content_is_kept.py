@@ -172,7 +172,7 @@ def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanw
     code, said = busy.cache.exec_run(["busybox", "truncate", "-s", "10", path])
     assert code == 0, said
 
-    with pulling(busy, 5 * IMAGES) as pulls:
+    with pulling(busy, 3 * IMAGES) as pulls:
         found = busy.stack.refresh()
         healed = busy.stack.up()
         stopped = stopped_at(busy.cache)

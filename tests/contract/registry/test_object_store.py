@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import obstore
 import pytest
 
-from registry import multipart, object_store, storage
+from registry import multipart, object_store, storage, storages
 from registry.object_store import StoreError, opened
 from registry.place import Keys, Place
 from registry.platforms import Platform
 from registry.retry import Retry
 from registry.storage import Storage
+from registry.storages import InStore
 from registry.verify import verify
 from registry.warm import NotWarmed, Warmed, warm
 from tests.contract.registry import distribution, minio
@@ -174,6 +176,29 @@ def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes
     assert list(storage.damages(stored.content)) == []
     with distribution.running(tmp_path / "reader", {**stored.environment, **READ_ONLY}) as reader:
         assert problems(reader) == []
+
+
+def test_what_looks_damaged_is_read_again_before_it_counts(
+    cache: Distribution, stored: Stored, base: Blob
+) -> None:
+    warmed(cache)
+    engine: Any = None
+    held = InStore(engine, stored.place, stored.keys, "an image")
+    store, path = opened(stored.place, stored.keys), f"{storage.blob_folder(base.digest)}/data"
+    obstore.delete(store, path)
+    suspects = list(storage.damages(held.read()))
+    assert [one.digest for one in suspects] == [base.digest]
+
+    gone = storages.confirmed(held, suspects)
+    obstore.put(store, path, base.content)
+    written = storages.confirmed(held, suspects)
+    obstore.put(store, path, b"damaged")
+    damaged = storages.remove_damaged(held, suspects)
+    nobodys = storages.confirmed(held, suspects)
+
+    assert (gone, written, nobodys) == (suspects, [], [])
+    assert [one.folders for one in damaged] == [suspects[0].folders]
+    assert list(storage.damages(held.read())) == []
 
 
 def test_all_can_be_removed_and_what_is_beside_it_stays(

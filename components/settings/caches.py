@@ -24,6 +24,7 @@ from components.settings.values import (
     Port,
     RegistryHost,
     RemoteUrl,
+    Text,
     Ttl,
     Username,
 )
@@ -117,7 +118,7 @@ class Caches(Model):
             "the mirror host, if that is an address"
         ),
     )
-    take_over_from: list[Annotated[str, Field(strict=True, min_length=1)]] = Field(
+    take_over_from: list[Text] = Field(
         default=[],
         description=(
             "Other states, as `up` names them, whose stack of the same name on this engine is "

@@ -14,7 +14,7 @@ from components.engine import EngineFacts
 from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings.images import Images
-from registry import reference
+from registry import files, reference
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
@@ -228,14 +228,14 @@ def test_a_file_that_is_none_or_has_no_end_is_told(tmp_path: Path, name: str) ->
     assert "allowed: a file that can be read (" in line
 
 
-def test_a_file_is_read_up_to_a_mebibyte(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     file = tmp_path / "images.txt"
-    file.write_text("nginx\n" + "#" * (2**20 - 6))
+    file.write_text("nginx\n" + "#" * (files.LIST_LIMIT - 6))
     assert mistakes({"file": "images.txt"}, tmp_path) == []
 
-    file.write_text("#" * (2**20 + 1))
+    file.write_text("#" * (files.LIST_LIMIT + 1))
     (line,) = mistakes({"file": "images.txt"}, tmp_path)
-    assert line.endswith("(it has more than 1 MiB)")
+    assert f"it is larger than {files.LIST_LIMIT} bytes" in line
 
 
 @pytest.mark.parametrize("written", ["", "# nothing yet\n"])

@@ -544,7 +544,7 @@ def test_nothing_is_left_of_a_creation_that_fails(bench: Bench) -> None:
 def test_a_creation_ends_at_its_timeout(bench: Bench) -> None:
     bench.talosctl.does(*STEPS[:-1], "hang")
 
-    with pytest.raises(TalosError, match="was ended after 1 s"):
+    with pytest.raises(TalosError, match=r"was ended after \d+ s"):
         bench.create(timeoutS=1)
 
     assert bench.engine.names == []

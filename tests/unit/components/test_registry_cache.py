@@ -236,7 +236,7 @@ def test_a_cache_waits_for_its_network_once_its_name_and_port_are_free() -> None
     hooks = cache_of(declare(TWO), "quay.io").before_create
 
     assert hooks[0] is engine.before_container
-    assert [hook.__qualname__ for hook in hooks[1:]] == ["NetworkHooks.before_container"]
+    assert hooks[1].__qualname__ == "NetworkHooks.before_container"
 
 
 def test_what_is_new_is_marked_with_its_owner_and_generation() -> None:

@@ -19,7 +19,7 @@ from components import labels
 from registry import processes, throwaway
 from registry.endpoints import Endpoint, Endpoints
 from registry.place import Place, place_in
-from registry.throwaway import PORT, STORAGE_FOLDER
+from registry.serving import PORT, STORAGE_FOLDER
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.
 ENGINE_WITHIN_S = 600

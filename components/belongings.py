@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components import labels as label
-from components import owner
+from components import state_owner
 from components.engine import EngineContainer, EngineFacts
 
 MARKS = (label.STATE, label.GENERATION)
@@ -94,7 +94,7 @@ class Belongings:
             found[one.owner].append(f"{one.kind} {one.name}")
         refused = {}
         for other, things in found.items():
-            if other in take_over_from or owner.is_gone(other):
+            if other in take_over_from or state_owner.is_gone(other):
                 why = "" if other in take_over_from else ", which is gone"
                 pulumi.log.info(f"taken over from {other}{why}: {', '.join(things)}")
             else:
@@ -166,5 +166,5 @@ class Belongings:
         found = labels.get(label.STATE)
         if found is None or labels.get(label.STACK) != self.facts.stack:
             return None
-        is_same = owner.is_same(found, self.owner, is_on_this_machine=self.facts.is_local)
+        is_same = state_owner.is_same(found, self.owner, is_on_this_machine=self.facts.is_local)
         return None if is_same else found

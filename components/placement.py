@@ -21,7 +21,7 @@ from components.private_files import (
 )
 from components.settings.placement import SwarmPlacement
 from components.storage import FOLDER_OF_VOLUME, Stored
-from registry import ownership
+from registry import file_owner
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001
@@ -178,7 +178,7 @@ class OnEngine:
             name=process.name,
             image=process.image,
             # Whatever user the image names: all that use a volume have to be the same one.
-            user=ownership.user(),
+            user=file_owner.user(),
             # Another label makes another container, which reads its files anew.
             labels=label.inputs(
                 {**labels, **({label.FILES: files.read_once} if files.read_once else {})}
@@ -332,7 +332,7 @@ class OnSwarm:
             # By name: an ID is one engine's own.
             image=process.image_reference,
             # A node makes its volume by itself, for the user of the image.
-            user=None if process.stored.volumes else ownership.user(),
+            user=None if process.stored.volumes else file_owner.user(),
             # No labels: the provider would replace the service when one changes.
             env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
             secrets=files.secrets,

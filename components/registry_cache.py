@@ -9,7 +9,7 @@ import pulumi
 import pulumi_docker as docker
 from pydantic import SecretStr
 
-from components import access, credential_helper, names, owner
+from components import access, credential_helper, names, state_owner
 from components import labels as label
 from components.belongings import Belongings
 from components.caching_proxy import CachingProxy, CachingProxyArgs
@@ -47,7 +47,7 @@ class RegistryCacheArgs:
     caches: Caches
     secrets: Secrets
     facts: EngineFacts
-    owner: str = field(default_factory=owner.of_this_program)
+    owner: str = field(default_factory=state_owner.of_this_program)
 
 
 class RegistryCache(pulumi.ComponentResource):

@@ -1,4 +1,4 @@
-"""What happens to the storage of a cache before its container is made; see `registry.ownership`."""
+"""What happens to a cache's storage before its container is made; see `registry.file_owner`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import pulumi
 
 from components import engine
 from components.storage import FOLDER_OF_VOLUME
-from registry import ownership
+from registry import file_owner
 
 
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
@@ -20,7 +20,7 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
     for volume in _storages(inputs):
         try:
             await engine.in_thread(_hand_over, volume, inputs["image"])
-        except ownership.OwnershipError as error:
+        except file_owner.OwnershipError as error:
             pulumi.log.warn(f"{arguments.name}: {error}")
 
 
@@ -32,4 +32,4 @@ def _storages(inputs: Mapping[str, Any]) -> Iterator[str]:
 
 def _hand_over(volume: str, image: str) -> None:
     # What is printed, Pulumi shows; its own log cannot be used in this thread.
-    ownership.hand_over(engine.client(), volume, image, lambda line: print(line, flush=True))  # noqa: T201
+    file_owner.hand_over(engine.client(), volume, image, lambda line: print(line, flush=True))  # noqa: T201

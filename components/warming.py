@@ -15,8 +15,8 @@ from registry import lock, platforms, processes, reference, storage, storages
 from registry.endpoints import Endpoint, Endpoints
 from registry.errors import RegistryError
 from registry.place import SCHEME, Keys, Place
+from registry.serving import ServingError
 from registry.storages import CacheStorage, InStore, InVolume
-from registry.throwaway import ThrowawayError
 from registry.verify import verify
 from registry.warm import NotWarmed, Progress, Warmed, warm
 
@@ -89,7 +89,7 @@ def missing(props: Properties) -> Mapping[str, str]:
         try:
             with _storages(props, [host], writable=False) as served:
                 lost |= _unproved(images, served)
-        except ThrowawayError as error:
+        except ServingError as error:
             # Its volume is gone, say: `up` makes it again, and has to find that it is empty.
             lost |= dict.fromkeys(images, str(error))
     return lost

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from docker import DockerClient
 
-from registry import multipart, object_store, storage, throwaway, volume
+from registry import multipart, object_store, serving, storage, volume
 from registry.place import Keys, Place
 from registry.storage import (
     BLOBS,
@@ -57,7 +57,7 @@ class CacheStorage(Protocol):
         ...
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a throw-away registry on it, and give its URL; see `registry.throwaway`."""
+        """Run a throw-away registry on it, and give its URL; see `registry.serving`."""
         ...
 
 
@@ -110,7 +110,7 @@ class InVolume:
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
         """Run a throw-away registry on the volume."""
-        return throwaway.serving(self.engine, self.volume, self.image, writable=writable)
+        return serving.serving(self.engine, self.volume, self.image, writable=writable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class InStore:
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
         """Run a throw-away registry on its objects."""
-        return throwaway.serving_objects(
+        return serving.serving_objects(
             self.engine, self.place, self.keys, self.image, writable=writable
         )
 

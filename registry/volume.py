@@ -17,7 +17,7 @@ from docker.models.containers import Container
 
 from registry import throwaway
 from registry.errors import RegistryError
-from registry.throwaway import STORAGE_FOLDER
+from registry.serving import STORAGE_FOLDER
 
 if TYPE_CHECKING:
     import requests

@@ -17,12 +17,12 @@ import requests
 from docker import DockerClient
 from docker.models.containers import Container
 
-from registry import throwaway
+from registry import serving, throwaway
 from tests.integration.support import belongings, http_pull, warming
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack, stack, upstreams
-from tests.integration.support.upstream import Pushed, Upstream
+from tests.integration.support.upstream import IMAGE, Pushed, Upstream
 
 REGISTRIES = ("docker.io", "quay.io")
 OK, INTERRUPTED = 0, 130
@@ -278,7 +278,7 @@ def test_what_a_killed_command_left_is_removed_by_the_next_of_another_user(
 
 def test_what_a_live_process_has_made_is_left_alone(caches: Caches) -> None:
     volume = caches.stack.outputs()["caches"]["docker.io"]["storage"]
-    with throwaway.serving(caches.engine, volume, "registry:3.1.2") as url:
+    with serving.serving(caches.engine, volume, IMAGE) as url:
         ended = caches.other("verify")
         assert requests.get(f"{url}/v2/", timeout=10).ok
 

@@ -9,8 +9,8 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi import automation
 
-from registry import ownership
-from registry.ownership import OwnershipError
+from registry import file_owner
+from registry.file_owner import OwnershipError
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, http_pull, registry_images
 from tests.integration.support.cachectl import Cachectl
@@ -115,7 +115,7 @@ def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
     volume = engine.volumes.create(name, driver="local", driver_opts=options)
     try:
         with pytest.raises(OwnershipError, match=f"{name} cannot be given to the user 65532:65532"):
-            ownership.hand_over(engine, name, images["official"], print)
+            file_owner.hand_over(engine, name, images["official"], print)
     finally:
         # An engine does not remove a volume that a container has.
         volume.remove()

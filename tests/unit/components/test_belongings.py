@@ -4,7 +4,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import owner
+from components import state_owner
 from components.belongings import Belonging, Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork
 from components.labels import GENERATION, STACK, STATE
@@ -181,7 +181,7 @@ def test_what_may_be_taken_over_is_and_that_is_said(said: list[str]) -> None:
 def test_what_a_state_has_made_that_is_gone_is_taken_over(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "is_gone", lambda other: other == THERE)
+    monkeypatch.setattr(state_owner, "is_gone", lambda other: other == THERE)
 
     belongings(cache=changed(labels=THEIRS)).refuse_others(NAMES, [])
 

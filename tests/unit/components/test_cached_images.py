@@ -17,9 +17,10 @@ from components import dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
-from registry import lock, throwaway
+from registry import lock
+from registry import serving as registry_serving
 from registry import warm as warm_module
-from registry.throwaway import ThrowawayError
+from registry.serving import ServingError
 from registry.warm import Progress
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
@@ -59,9 +60,9 @@ class Caches:
     def serving(
         self, _engine: DockerClient, volume: str, image: str, *, writable: bool = False
     ) -> Iterator[str]:
-        """Stand for `throwaway.serving`, which needs an engine."""
+        """Stand for `serving.serving`, which needs an engine."""
         if volume in self.gone:
-            raise ThrowawayError(f"cannot serve the volume {volume}")
+            raise ServingError(f"cannot serve the volume {volume}")
         self.served.append((volume, image, writable))
         cache = self.by_host[volume.removeprefix("volume-of-")]
         with serving(storage_of(cache)) as storage:
@@ -93,7 +94,7 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
         serving(TinyRegistry(caches=True)) as quay,
     ):
         made = Caches({HUB: hub, QUAY: quay})
-        monkeypatch.setattr(throwaway, "serving", made.serving)
+        monkeypatch.setattr(registry_serving, "serving", made.serving)
         monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
         monkeypatch.setattr(lock, "FOLDER", tmp_path)
         yield made

@@ -16,7 +16,7 @@ import yaml
 from docker.errors import DockerException
 
 from components import engine, labels
-from registry import ownership
+from registry import file_owner
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 from tests.unit.components.stack_graph import (
@@ -299,7 +299,7 @@ def test_the_hooks_find_what_they_need_in_what_the_program_declares(
 ) -> None:
     handed_over = []
     monkeypatch.setattr(
-        ownership, "hand_over", lambda _, volume, image, __: handed_over.append((volume, image))
+        file_owner, "hand_over", lambda _, volume, image, __: handed_over.append((volume, image))
     )
     graph = run({"upstreams": {"docker.io": {"port": 1024}}, "publishOn": ["192.0.2.1"]})
     hooked = [*graph.all(NETWORK), *graph.all(CONTAINER)]

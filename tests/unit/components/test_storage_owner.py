@@ -5,8 +5,8 @@ import pulumi
 import pytest
 
 from components import engine, storage_owner
-from registry import ownership
-from registry.ownership import OwnershipError
+from registry import file_owner
+from registry.file_owner import OwnershipError
 
 STORAGE = {"volumeName": "data", "containerPath": "/var/lib/registry"}
 FILES = {"volumeName": "files", "containerPath": "/credentials", "readOnly": True}
@@ -25,7 +25,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     made: list[tuple[str, str]] = []
     monkeypatch.setattr(engine, "client", lambda: None)
     monkeypatch.setattr(
-        ownership, "hand_over", lambda _, volume, image, __: made.append((volume, image))
+        file_owner, "hand_over", lambda _, volume, image, __: made.append((volume, image))
     )
     return made
 
@@ -53,7 +53,7 @@ def test_a_volume_that_cannot_be_handed_over_is_used_as_it_is(
 
     warned: list[str] = []
     monkeypatch.setattr(engine, "client", lambda: None)
-    monkeypatch.setattr(ownership, "hand_over", refuse)
+    monkeypatch.setattr(file_owner, "hand_over", refuse)
     monkeypatch.setattr(pulumi.log, "warn", warned.append)
 
     before(image="sha256:1", volumes=[STORAGE])

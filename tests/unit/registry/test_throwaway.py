@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError
 
-from registry import owner, throwaway
+from registry import running_process, throwaway
 
 DAY_S = 24 * 3600
 ELSEWHERE = "another-machine 1 yesterday"
@@ -46,7 +46,7 @@ def stays(labels: dict[str, str], age_s: float) -> bool:
 
 def gone() -> str:
     """A process that has ended."""
-    program = "from registry import owner; print(owner.own())"
+    program = "from registry import running_process; print(running_process.own())"
     return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
 
 
@@ -56,7 +56,7 @@ def test_what_a_process_has_left_that_is_gone_goes_at_once() -> None:
 
 @pytest.mark.parametrize("age_s", [0, 2 * DAY_S])
 def test_what_a_process_uses_stays_however_old(age_s: float) -> None:
-    assert stays({throwaway.OWNER: owner.own()}, age_s)
+    assert stays({throwaway.OWNER: running_process.own()}, age_s)
 
 
 @pytest.mark.parametrize("labels", [{}, {throwaway.OWNER: ELSEWHERE}])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import owner
+from components import state_owner
 from tests.unit.components import stack_graph
 
 
@@ -18,7 +18,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def of_this_program() -> str:
     found: list[str] = []
-    stack_graph.run(lambda: found.append(owner.of_this_program()))
+    stack_graph.run(lambda: found.append(state_owner.of_this_program()))
     return found[0].replace(f"#{stack_graph.ORGANIZATION}/{stack_graph.PROJECT}", "#…")
 
 
@@ -83,14 +83,16 @@ FILES = "file://Laptop.lan/home/ann/.state#o/p"
 def test_owners_are_the_same_by_their_folder_and_where_it_matters_their_machine(
     other: str, *, is_local: bool, is_same: bool
 ) -> None:
-    assert owner.is_same(FILES, other, is_on_this_machine=is_local) is is_same
+    assert state_owner.is_same(FILES, other, is_on_this_machine=is_local) is is_same
 
 
 def test_clouds_are_the_same_by_their_url() -> None:
     cloud = "https://api.pulumi.com#ann/caches"
 
-    assert owner.is_same(cloud, cloud, is_on_this_machine=True)
-    assert not owner.is_same(cloud, "https://api.pulumi.com#bob/caches", is_on_this_machine=True)
+    assert state_owner.is_same(cloud, cloud, is_on_this_machine=True)
+    assert not state_owner.is_same(
+        cloud, "https://api.pulumi.com#bob/caches", is_on_this_machine=True
+    )
 
 
 def test_a_state_is_gone_if_its_folder_was_on_this_machine_and_is_not_there(
@@ -99,9 +101,9 @@ def test_a_state_is_gone_if_its_folder_was_on_this_machine_and_is_not_there(
     there = tmp_path / "my states"
     there.mkdir()
     url = f"file://Laptop.lan{tmp_path}/my%20states#o/p"
-    assert not owner.is_gone(url)
+    assert not state_owner.is_gone(url)
     there.rmdir()
 
-    assert owner.is_gone(url)
-    assert not owner.is_gone(url.replace("Laptop", "another"))
-    assert not owner.is_gone("https://api.pulumi.com#o/p")
+    assert state_owner.is_gone(url)
+    assert not state_owner.is_gone(url.replace("Laptop", "another"))
+    assert not state_owner.is_gone("https://api.pulumi.com#o/p")

@@ -9,14 +9,15 @@ that user before a cache starts on it.
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import DockerException, NotFound
+from docker.errors import DockerException
 from docker.models.containers import Container
 
+from registry import throwaway
 from registry.errors import RegistryError
 
 Owner = tuple[int, int]
@@ -26,8 +27,8 @@ OWNER: Owner = (65532, 65532)
 STORAGE_FOLDER = PurePosixPath("/var/lib/registry")
 # The first folder that a registry makes there.
 FIRST_FOLDER = "docker"
-LABEL = "talos-registry-cache.handing-over"
 CHANGED_WITHIN_S = 3600
+CAPABILITIES = ["CHOWN", "DAC_READ_SEARCH"]
 
 Say = Callable[[str], None]
 
@@ -54,7 +55,6 @@ def hand_over(engine: DockerClient, volume: str, image: str, say: Say) -> None:
         OwnershipError: it belongs to somebody else, and that cannot be changed.
     """
     try:
-        _remove_leftovers(engine, volume)
         with _made(engine, volume, image) as container:
             found = _on_the_way_down(engine, container)
             if set(found) == {OWNER}:
@@ -123,8 +123,7 @@ def _change(engine: DockerClient, volume: str, image: str) -> None:
         f"find . -depth ( ! -user {OWNER[0]} -o ! -group {OWNER[1]} ) "
         f"-exec busybox chown -h {user()} {{}} +"
     )
-    allowed = {"cap_add": ["CHOWN", "DAC_READ_SEARCH"], "read_only": True}
-    with _made(engine, volume, image, command=command.split(), **allowed) as container:
+    with _made(engine, volume, image, command=command.split(), cap_add=CAPABILITIES) as container:
         container.start()
         code = container.wait(timeout=CHANGED_WITHIN_S)["StatusCode"]
         said = container.logs(tail=1).decode(errors="replace").strip()
@@ -134,31 +133,18 @@ def _change(engine: DockerClient, volume: str, image: str) -> None:
 
 @contextmanager
 def _made(engine: DockerClient, volume: str, image: str, **settings: Any) -> Iterator[Container]:
-    container = engine.containers.create(
+    container = throwaway.create(
+        engine,
         image,
+        volume,
         entrypoint=["busybox"],
         user="0:0",
-        labels={LABEL: volume},
         volumes={volume: {"bind": str(STORAGE_FOLDER), "mode": "rw"}},
         working_dir=str(STORAGE_FOLDER),
         network_mode="none",
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
         **settings,
     )
     try:
         yield container
     finally:
-        _remove(container)
-
-
-def _remove_leftovers(engine: DockerClient, volume: str) -> None:
-    """Remove what a run that was killed has left."""
-    filters: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={volume}"}
-    for container in engine.containers.list(all=True, filters=filters, ignore_removed=True):
-        _remove(container)
-
-
-def _remove(container: Container) -> None:
-    with suppress(NotFound):
-        container.remove(force=True, v=True)
+        throwaway.remove(container)

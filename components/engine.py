@@ -17,7 +17,7 @@ import pulumi
 from docker import DockerClient
 from docker.errors import APIError, DockerException
 
-from components import labels
+from components import dynamic_provider, labels
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class EngineFacts:
         stack: the stack.
         containers: its containers, running or not, by name.
         volumes: the labels of the engine's volumes, by name.
-        generation: what marks the resources that are made now.
+        generation: what marks the resources that are made now, or nothing where none are marked.
         is_local: whether the engine is reached without a network.
     """
 
@@ -131,7 +131,8 @@ def discover(stack: str) -> EngineFacts:
         stack=stack,
         containers={_name(container): _container(container) for container in containers},
         volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
-        generation=secrets.token_hex(4),
+        # What is made for a pull request's preview is compared and thrown away.
+        generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
         is_local=api.base_url in LOCAL_URLS,
     )
 

@@ -133,7 +133,8 @@ class Belongings:
 
     @property
     def _new(self) -> Mapping[str, str]:
-        return {label.STATE: self.owner, label.GENERATION: self.facts.generation}
+        generation = self.facts.generation
+        return {label.STATE: self.owner, label.GENERATION: generation} if generation else {}
 
     def _marks(self, sound: Mapping[str, str] | None) -> Mapping[str, str]:
         """The marks of what is sound and the stack's own, else new ones."""

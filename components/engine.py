@@ -17,7 +17,8 @@ import pulumi
 from docker import DockerClient
 from docker.errors import APIError, DockerException
 
-from components import labels, registry_image
+from components import dynamic_provider, labels, registry_image
+from registry import throwaway
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class EngineFacts:
         stack: the stack.
         containers: its containers, running or not, by name.
         volumes: the labels of the engine's volumes, by name.
-        generation: what marks the resources that are made now.
+        generation: what marks the resources that are made now, or nothing where none are marked.
         is_local: whether the engine is reached without a network.
     """
 
@@ -103,6 +104,9 @@ class EngineFacts:
 def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
     """Ask the engine what the program has to know.
 
+    Unless this is a preview, the containers that killed commands have left are removed: they may
+    use a volume that is to be deleted.
+
     Args:
         stack: the stack's name.
         references: the images that its settings name.
@@ -118,6 +122,8 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
         containers = [container for container in containers if container["Names"]]
         volumes = api.volumes()["Volumes"] or []
         to_run = {one: registry_image.on_engine(client(), one) for one in references}
+        if not pulumi.runtime.is_dry_run():
+            throwaway.remove_leftovers(client())
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(
@@ -139,7 +145,8 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
         stack=stack,
         containers={_name(container): _container(container) for container in containers},
         volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
-        generation=secrets.token_hex(4),
+        # What is made for a pull request's preview is compared and thrown away.
+        generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
         is_local=api.base_url in LOCAL_URLS,
     )
 

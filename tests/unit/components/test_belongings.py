@@ -114,6 +114,13 @@ def test_a_volume_that_is_there_keeps_its_labels_and_so_its_data(labels: dict[st
     assert found == labels
 
 
+def test_nothing_is_marked_where_there_is_no_generation() -> None:
+    there = Belongings(EngineFacts("172.17.0.1", {}, stack="dev"), HERE, "caches")
+
+    assert there.marks_of_cache("cache") == there.marks_of_network() == {}
+    assert there.labels_of_volume("cached", {STACK: "dev"}) == {STACK: "dev"}
+
+
 def test_a_volume_that_is_not_there_is_marked_anew() -> None:
     assert belongings(volumes={}).labels_of_volume("cached", {STACK: "dev"}) == {
         STACK: "dev",

@@ -11,7 +11,7 @@ import pulumi
 import pytest
 from docker.errors import DockerException
 
-from components import engine, labels
+from components import dynamic_provider, engine, labels
 from components.engine import (
     EngineContainer,
     EngineError,
@@ -156,8 +156,20 @@ def test_volumes_are_told_with_their_labels(fake: FakeEngine) -> None:
 
 
 def test_every_run_has_a_generation_of_its_own(fake: FakeEngine) -> None:
-    assert fake.manages_a_swarm
-    assert engine.discover(OWN).generation != engine.discover(OWN).generation
+    first, second = (engine.discover(OWN).generation for _ in range(2))
+
+    assert first
+    assert first != second
+    assert fake.containers_here == []
+
+
+def test_a_simulated_run_has_no_generation(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(dynamic_provider.SIMULATE, "1")
+
+    assert engine.discover(OWN).generation == ""
+    assert fake.containers_here == []
 
 
 def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

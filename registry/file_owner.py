@@ -55,7 +55,8 @@ def hand_over(engine: DockerClient, volume: str, image: str, say: Say) -> None:
         OwnershipError: it belongs to somebody else, and that cannot be changed.
     """
     try:
-        with _made(engine, volume, image) as container:
+        # An engine puts nothing into what is read-only, and this never runs.
+        with _made(engine, volume, image, read_only=False) as container:
             found = _on_the_way_down(engine, container)
             if set(found) == {OWNER}:
                 return

@@ -1,6 +1,7 @@
 """Containers that are thrown away: made for a while, and gone with the process that made them."""
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,11 @@ LABEL = "talos-registry-cache.throwaway"
 """What a container works on that is thrown away."""
 OWNER = "talos-registry-cache.owner"
 """The process that has made it; see `registry.running_process`."""
+NO_RIGHTS: Mapping[str, Any] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+}
 # Nothing works that long; this is for processes of which nothing can be known from here.
 VERY_OLD_S = 24 * 3600
 
@@ -40,10 +46,7 @@ def create(engine: DockerClient, image: str, what: str, **settings: Any) -> Cont
             engine.containers.create,
             image,
             labels={LABEL: what, OWNER: running_process.own()},
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            **settings,
+            **{**NO_RIGHTS, **settings},
         )
         try:
             return making.result()

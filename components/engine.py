@@ -25,6 +25,11 @@ T = TypeVar("T")
 ENGINE_IN_VM = "host.docker.internal"
 NETWORK_WITHIN_S = 30
 NETWORK_POLL_S = 0.05
+OTHERS_WITHIN_S = 15
+OTHERS_BEGIN_WITHIN_S = 0.5
+
+# The containers between their first hook and their creation, by the names of their resources.
+_in_preparation: set[str] = set()
 LISTENS = "0A"
 LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
@@ -180,9 +185,31 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
         TakenError: the name or a port is somebody else's.
     """
     inputs = arguments.new_inputs or {}
-    await in_thread(_remove_leftover_container, inputs)
-    for port in inputs.get("ports") or []:
-        _check_port(port["ip"], int(port["external"]), arguments.name)
+    try:
+        await in_thread(_remove_leftover_container, inputs)
+        for port in inputs.get("ports") or []:
+            _check_port(port["ip"], int(port["external"]), arguments.name)
+    except TakenError:
+        await _others_are_prepared()
+        raise
+
+
+def is_prepared(container: str) -> None:
+    """Note that the last hook before the creation of a container is done."""
+    _in_preparation.discard(container)
+
+
+async def _others_are_prepared() -> None:
+    """Wait until the containers that are being prepared can be created.
+
+    Pulumi ends the program as soon as a resource fails, and with the program the hooks of all other
+    resources. What is wrong with one cache is no reason to leave the others out.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(OTHERS_WITHIN_S):
+            await asyncio.sleep(OTHERS_BEGIN_WITHIN_S)
+            while _in_preparation:  # noqa: ASYNC110
+                await asyncio.sleep(NETWORK_POLL_S)
 
 
 class NetworkHooks:
@@ -225,12 +252,20 @@ class NetworkHooks:
         """Bring the containers back that were on a network that has made way."""
         await in_thread(self._attach, arguments.id)
 
-    async def before_container(self, _: pulumi.ResourceHookArgs) -> None:
+    async def before_container(self, arguments: pulumi.ResourceHookArgs) -> None:
         """Wait until the network is there that a container is to be on.
 
         Raises:
             EngineError: it did not appear.
         """
+        _in_preparation.add(arguments.name)
+        try:
+            await self._appears()
+        except EngineError:
+            is_prepared(arguments.name)
+            raise
+
+    async def _appears(self) -> None:
         try:
             async with asyncio.timeout(NETWORK_WITHIN_S):
                 await self._settled.wait()

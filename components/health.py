@@ -14,6 +14,7 @@ _watches: set[asyncio.Task[None]] = set()
 
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
     """Watch a container that is about to be made: the provider only says that time is up."""
+    engine.is_prepared(arguments.name)
     name = (arguments.new_inputs or {})["name"]
     watch = asyncio.create_task(_tell_why_unhealthy(name))
     # The event loop holds its tasks weakly.

@@ -1,13 +1,16 @@
 """What a team's stack lives through: updates, lost nodes, a store that is away or slow."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.x509.oid import NameOID
 from pulumi.automation import CommandError
 
-from components.certificate_authority import issue_authority
 from tests.integration.support import http_pull, images, team
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import eventually
@@ -63,11 +66,10 @@ def test_a_new_password_rolls_from_node_to_node_and_other_readers_notice_nothing
 def test_an_update_that_does_not_come_up_is_told_and_taken_back(ours: Team) -> None:
     image, ca = ours.bed.upstream.push_index(), ours.stack.outputs()["ca"]
     right, wrong = ours.stack.settings(), ours.stack.settings()
-    now = datetime.now(UTC)
-    one, other = issue_authority("one", now), issue_authority("other", now)
-    wrong["tls"] = {"kind": "given", "certificate": one.certificate}
+    certificate, key = _of_a_kind_that_no_registry_takes()
+    wrong["tls"] = {"kind": "given", "certificate": certificate}
     ours.stack.configure(wrong)
-    ours.stack.set_secret("tlsKey", other.key)
+    ours.stack.set_secret("tlsKey", key)
     with pytest.raises(CommandError, match="was not updated and is"):
         ours.stack.up()
 
@@ -183,3 +185,19 @@ def _serves(ours: Team, host: Host, ca: str = "") -> bool:
 
 def _environment(ours: Team) -> list[str]:
     return list(ours.service()["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"])
+
+
+def _of_a_kind_that_no_registry_takes() -> tuple[str, str]:
+    """A certificate and its key, Ed448, which Go's TLS does not know."""
+    key = ed448.Ed448PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "caches")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    ).sign(key, None)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()

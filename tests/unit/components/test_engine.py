@@ -327,6 +327,28 @@ def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
     before(engine.before_container, "cache", ports=published(5000))
 
 
+def test_a_taken_name_is_told_once_the_other_caches_can_be_made(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "OTHERS_BEGIN_WITHIN_S", 0)
+    fake.add_container("cache")
+    fake.add_network("caches", OWN)
+    hooks = NetworkHooks("caches")
+
+    async def refuse_beside_another() -> bool:
+        hooks._settled.set()
+        await hooks.before_container(hook_arguments(name="other"))
+        refusing = asyncio.ensure_future(engine.before_container(hook_arguments(name="cache")))
+        await asyncio.sleep(5 * engine.NETWORK_POLL_S)
+        was_early = refusing.done()
+        engine.is_prepared("cache-resource")
+        with pytest.raises(TakenError):
+            await refusing
+        return was_early
+
+    assert asyncio.run(refuse_beside_another()) is False
+
+
 def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
     fake.add_container("cache", OWN)
     release = threading.Event()

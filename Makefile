@@ -41,7 +41,7 @@ demo: ## Show what the caches save, without network: four nodes cold and warm; r
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Show what this checkout, or the commit HEAD, would do to stacks that run BASE
-	@$(TOOLCHAIN) run --all-images -- python -m review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
+	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
 bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
@@ -54,8 +54,8 @@ docs: ## Renew docs/settings.md and the schema of stack files from the models
 
 lock: ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
 	@$(TOOLCHAIN) packages
-	@$(PYTHON) -m uv $(LOCK) pyproject.toml --output-file requirements.txt
-	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group build --output-file requirements.txt
+	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 # Without the index: a lock that names a package registry's host works on no other network.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -7,7 +7,6 @@ import pulumi
 
 from components import (
     engine,
-    guard_rails,
     image_set,
     mirrors,
     registry_cache,
@@ -17,6 +16,7 @@ from components import (
 from components.image_set import ImageSet, ImageSetArgs
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.talos_cluster import TalosCluster, TalosClusterArgs
+from talos_registry_cache.engine import leftovers
 
 ROOT = Path(__file__).resolve().parent
 
@@ -35,10 +35,11 @@ try:
         *talos_cluster.mistakes(stack.clusters, facts, clusters_folder),
     ]
     settings.refuse(stack.stack, mistakes)
+    if not pulumi.runtime.is_dry_run():
+        leftovers.remove(engine.client(), stack.stack)
 except (settings.SettingsError, engine.EngineError) as error:
     raise pulumi.RunError(str(error)) from None
 
-guard_rails.put_up(stack.caches.publish_on if stack.caches else None)
 offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.NONE
 if stack.caches:
     cache = RegistryCache(

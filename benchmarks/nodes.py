@@ -25,7 +25,7 @@ from benchmarks.support.image_set import REFERENCES
 from benchmarks.support.pulumi_stack import ROOT
 from benchmarks.support.site import Site, open_site
 from benchmarks.support.upstream import Upstream
-from registry import manifests, reference
+from talos_registry_cache.registry import manifests, reference
 from toolchain import debian
 from toolchain.report import SetupError, say, step
 

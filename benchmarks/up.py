@@ -20,8 +20,8 @@ import docker
 from benchmarks.support.commands import run
 from benchmarks.support.pulumi_stack import Config, Stack
 from benchmarks.support.session import CannotRunError
-from components import registry_image
 from components.settings.caches import DEFAULT_IMAGE
+from talos_registry_cache.engine import registry_image
 
 ROUNDS = 5
 FIRST_PORT = 5200

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import pulumi
 
-from components.certificate import OwnAuthority, OwnCertificate, PasswordFile
-from components.private_files import FOLDER, PrivateFile
-from components.settings import Caches, Secrets
-from components.settings.access import GivenTls, OwnTls
-from components.settings.storage import S3Storage
-from components.storage import KEYS_FILE, keys_file
-from components.trust import OPEN, Trust
+from .certificate import OwnAuthority, OwnCertificate, PasswordFile
+from .private_files import FOLDER, PrivateFile
+from .settings import Caches, Secrets
+from .settings.access import GivenTls, OwnTls
+from .settings.storage import S3Storage
+from .storage import KEYS_FILE, keys_file
+from .trust import OPEN, Trust
 
 CERTIFICATE_FILE = "server.crt"
 KEY_FILE = "server.key"

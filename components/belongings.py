@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components import labels as label
-from components import state_owner
-from components.engine import EngineContainer, EngineFacts
+from talos_registry_cache.engine import labels as label
+
+from . import state_owner
+from .engine import EngineContainer, EngineFacts
 
 MARKS = (label.STATE, label.GENERATION)
 RUNNING = ("running", "restarting")

@@ -1,4 +1,4 @@
-"""CachedImages: the dynamic resource behind `ImageSet`, over the room registry/."""
+"""CachedImages: the dynamic resource behind `ImageSet`, over `talos_registry_cache.registry`."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -7,9 +7,10 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from components import dynamic_provider
-from components.trust import Trust
-from registry.errors import RegistryError
+from talos_registry_cache.registry.errors import RegistryError
+
+from . import dynamic_provider
+from .trust import Trust
 
 Properties = Mapping[str, Any]
 
@@ -93,6 +94,6 @@ def _lost(props: Properties) -> Mapping[str, str]:
 
 def _warming() -> ModuleType:
     """What only the provider's own process needs: the program's start-up is not to wait for it."""
-    from components import warming  # noqa: PLC0415 - see above
+    from . import warming  # noqa: PLC0415 - see above
 
     return warming

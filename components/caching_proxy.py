@@ -6,17 +6,17 @@ from typing import Any
 
 import pulumi
 
-from components import credential_helper
-from components.placement import (
+from . import credential_helper
+from .placement import (
     CONTAINER_PORT,
     METRICS_PORT,
     MountedFiles,
     Placement,
     Process,
 )
-from components.settings.caches import Logs
-from components.settings.values import mebibytes
-from components.storage import Storage, Stored
+from .settings.caches import Logs
+from .settings.values import mebibytes
+from .storage import Storage, Stored
 
 # `up` waits for the first answer, so the first probes come fast; once the cache is up, a probe
 # takes its time, since each one costs the engine a process start. Engines before 25 know only one

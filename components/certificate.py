@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
-from components import dynamic_provider
+from . import dynamic_provider
 
 # So many days before its end a certificate is made anew, by whichever `up` comes.
 RENEWED_BEFORE = timedelta(days=30)
@@ -217,6 +217,6 @@ def _is_due(certificate: str) -> bool:
 
 def _authority() -> ModuleType:
     """What only the provider's own process needs: the program's start-up is not to wait for it."""
-    from components import certificate_authority  # noqa: PLC0415 - see above
+    from . import certificate_authority  # noqa: PLC0415 - see above
 
     return certificate_authority

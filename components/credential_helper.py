@@ -11,7 +11,7 @@ import shlex
 import pulumi
 from pydantic import SecretStr
 
-from components.private_files import FOLDER, PrivateFile
+from .private_files import FOLDER, PrivateFile
 
 FILE = "helper"
 COMMAND = f"{FOLDER}/{FILE}"

@@ -17,8 +17,9 @@ import pulumi
 from docker import DockerClient
 from docker.errors import APIError, DockerException
 
-from components import dynamic_provider, labels, registry_image
-from registry import throwaway
+from talos_registry_cache.engine import labels, registry_image
+
+from . import dynamic_provider
 
 T = TypeVar("T")
 
@@ -109,9 +110,6 @@ class EngineFacts:
 def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
     """Ask the engine what the program has to know.
 
-    Unless this is a preview, the containers that killed commands have left are removed: they may
-    use a volume that is to be deleted.
-
     Args:
         stack: the stack's name.
         references: the images that its settings name.
@@ -127,8 +125,6 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
         containers = [container for container in containers if container["Names"]]
         volumes = api.volumes()["Volumes"] or []
         to_run = {one: registry_image.on_engine(client(), one) for one in references}
-        if not pulumi.runtime.is_dry_run():
-            throwaway.remove_leftovers(client())
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(

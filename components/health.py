@@ -5,8 +5,9 @@ import asyncio
 import pulumi
 from docker.errors import DockerException, NotFound
 
-from components import engine
-from registry import processes
+from talos_registry_cache.engine import processes
+
+from . import engine
 
 LOOKED_AT_EVERY_S = 2
 _watches: set[asyncio.Task[None]] = set()

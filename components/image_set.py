@@ -8,20 +8,21 @@ from typing import Any
 
 import pulumi
 
-from components.cached_images import CachedImages
-from components.local_cluster import find_talosctl
-from components.registry_cache import RegistryCache
-from components.settings import Caches
-from components.settings.images import Images
-from components.settings.mistakes import Mistake
-from components.settings.secrets import S3Keys
-from components.settings.storage import S3Storage, Storage
-from registry import files, reference
-from registry.errors import InvalidReferenceError
-from talos import command_line
-from talos import images as talos_images
-from talos.cluster_spec import ClusterSpec
-from talos.errors import TalosError
+from talos_registry_cache.registry import files, reference
+from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.talos import command_line
+from talos_registry_cache.talos import images as talos_images
+from talos_registry_cache.talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos.errors import TalosError
+
+from .cached_images import CachedImages
+from .local_cluster import find_talosctl
+from .registry_cache import RegistryCache
+from .settings import Caches
+from .settings.images import Images
+from .settings.mistakes import Mistake
+from .settings.secrets import S3Keys
+from .settings.storage import S3Storage, Storage
 
 LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -1,4 +1,4 @@
-"""LocalCluster: the dynamic resource behind `TalosCluster`, over the room talos/."""
+"""LocalCluster: the dynamic resource behind `TalosCluster`, over `talos_registry_cache.talos`."""
 
 import functools
 import os
@@ -11,15 +11,16 @@ import pulumi
 from docker import DockerClient
 from pulumi import dynamic
 
-from components import dynamic_provider
-from components.trust import Trust
-from talos import cluster, command_line, kubeconfig, versions
-from talos.cluster import Observed
-from talos.cluster_spec import ClusterSpec, Provisioner
-from talos.errors import TalosError
-from talos.mirror import Mirror
-from talos.places import Places
-from talos.process import Runner
+from talos_registry_cache.talos import cluster, command_line, kubeconfig, versions
+from talos_registry_cache.talos.cluster import Observed
+from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.process import Runner
+
+from . import dynamic_provider
+from .trust import Trust
 
 # Changes of these reach no node: they count from the next creation on, or are made in place.
 HARMLESS = frozenset({"talosctl", "timeoutS", "mergeKubeconfig", "onLostNodes"})
@@ -28,9 +29,7 @@ REPLACING = frozenset({"name", "folder", "spec", "mirrors", "ca", "reader"})
 # Pulumi hands all numbers over as floating point.
 _WHOLE_NUMBERS = frozenset({"controlplanes", "workers", "memory_mib"})
 
-_SIMULATED = Observed(
-    nodes=(), cidr=None, gateway=None, kubernetes_endpoint=None, command=None, problems=()
-)
+_SIMULATED = Observed(nodes=(), kubernetes_endpoint=None, command=None, problems=())
 
 Properties = Mapping[str, Any]
 

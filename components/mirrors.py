@@ -6,8 +6,8 @@ from typing import Any
 
 import pulumi
 
-from components.registry_cache import RegistryCache
-from components.trust import OPEN, Trust
+from .registry_cache import RegistryCache
+from .trust import OPEN, Trust
 
 Urls = Mapping[str, str]
 

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 import pulumi
 import pulumi_docker as docker
 
-from components import engine, health, storage_owner, swarm
-from components import labels as label
-from components.belongings import Belongings
-from components.names import in_names, service_name
-from components.private_files import (
+from talos_registry_cache.engine import file_owner
+from talos_registry_cache.engine import labels as label
+
+from . import engine, health, storage_owner, swarm
+from .belongings import Belongings
+from .names import in_names, service_name
+from .private_files import (
     FOLDER,
     FilesInSwarm,
     FilesInSwarmArgs,
@@ -19,9 +21,8 @@ from components.private_files import (
     FilesInVolumeArgs,
     PrivateFile,
 )
-from components.settings.placement import SwarmPlacement
-from components.storage import FOLDER_OF_VOLUME, Stored
-from registry import file_owner
+from .settings.placement import SwarmPlacement
+from .storage import FOLDER_OF_VOLUME, Stored
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_docker as docker
 
-from components import engine
-from components import labels as label
+from talos_registry_cache.engine import labels as label
+
+from . import engine
 
 FOLDER = "/credentials"
 

@@ -9,23 +9,24 @@ import pulumi
 import pulumi_docker as docker
 from pydantic import SecretStr
 
-from components import access, credential_helper, names, state_owner
-from components import labels as label
-from components.belongings import Belongings
-from components.caching_proxy import CachingProxy, CachingProxyArgs
-from components.engine import EngineFacts, NetworkHooks
-from components.names import in_names
-from components.placement import MountedFiles, OnEngine, OnSwarm, Placement
-from components.private_files import PrivateFile
-from components.settings import Caches, Secrets
-from components.settings.caches import Upstream, asking_themselves
-from components.settings.mistakes import Mistake
-from components.settings.placement import SwarmPlacement
-from components.settings.secrets import VIA
-from components.settings.storage import S3Storage, VolumeStorage
-from components.settings.values import ANY_ADDRESS, is_ipv4
-from components.storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
-from components.trust import Trust
+from talos_registry_cache.engine import labels as label
+
+from . import access, credential_helper, names, state_owner
+from .belongings import Belongings
+from .caching_proxy import CachingProxy, CachingProxyArgs
+from .engine import EngineFacts, NetworkHooks
+from .names import in_names
+from .placement import MountedFiles, OnEngine, OnSwarm, Placement
+from .private_files import PrivateFile
+from .settings import Caches, Secrets
+from .settings.caches import Upstream, asking_themselves
+from .settings.mistakes import Mistake
+from .settings.placement import SwarmPlacement
+from .settings.secrets import VIA
+from .settings.storage import S3Storage, VolumeStorage
+from .settings.values import ANY_ADDRESS, is_ipv4
+from .storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
+from .trust import Trust
 
 LOOPBACK = "127.0.0.1"
 ANONYMOUS = "anonymous"

@@ -7,12 +7,13 @@ from typing import Literal, Protocol
 import pulumi
 import pulumi_docker as docker
 
-from components import labels as label
-from components.belongings import Belongings
-from components.private_files import FOLDER, PrivateFile
-from components.settings.secrets import S3Keys
-from components.settings.storage import S3Storage
-from registry.place import Keys, Place
+from talos_registry_cache.engine import labels as label
+from talos_registry_cache.registry.s3_location import Keys, Place
+
+from .belongings import Belongings
+from .private_files import FOLDER, PrivateFile
+from .settings.secrets import S3Keys
+from .settings.storage import S3Storage
 
 FOLDER_OF_VOLUME = "/var/lib/registry"
 KEYS_FILE = "s3-keys"

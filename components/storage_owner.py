@@ -1,13 +1,14 @@
-"""What happens to a cache's storage before its container is made; see `registry.file_owner`."""
+"""What happens to a cache's storage before its container is made; see `engine.file_owner`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
 
-from components import engine
-from components.storage import FOLDER_OF_VOLUME
-from registry import file_owner
+from talos_registry_cache.engine import file_owner
+
+from . import engine
+from .storage import FOLDER_OF_VOLUME
 
 
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pulumi
 
-from components import engine
-from registry import processes
+from talos_registry_cache.engine import processes
+
+from . import engine
 
 POLL_S = 0.5
 # A node that is stopping drains for up to a minute before its next cache starts.

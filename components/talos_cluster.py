@@ -11,19 +11,20 @@ import pulumi
 import pulumi_docker as docker
 import yaml
 
-from components import dynamic_provider
-from components.engine import EngineFacts
-from components.local_cluster import LocalCluster, find_talosctl, mirrors_with, spec_arguments
-from components.mirrors import Mirrors, Urls
-from components.settings import Cluster
-from components.settings.mistakes import Mistake
-from components.settings.values import mebibytes, seconds
-from components.trust import Reader
-from talos import command_line
-from talos.cluster_spec import ClusterSpec, Provisioner
-from talos.errors import TalosError
-from talos.mirror import Mirror
-from talos.places import Places
+from talos_registry_cache.talos import command_line
+from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.talos.mirror import Mirror
+
+from . import dynamic_provider
+from .engine import EngineFacts
+from .local_cluster import LocalCluster, find_talosctl, mirrors_with, spec_arguments
+from .mirrors import Mirrors, Urls
+from .settings import Cluster
+from .settings.mistakes import Mistake
+from .settings.values import mebibytes, seconds
+from .trust import Reader
 
 
 @dataclass(frozen=True, slots=True)

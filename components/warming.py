@@ -10,15 +10,17 @@ from typing import Any
 
 from docker import DockerClient
 
-from components import dynamic_provider
-from registry import lock, platforms, processes, reference, storage, storages
-from registry.endpoints import Endpoint, Endpoints
-from registry.errors import RegistryError
-from registry.place import SCHEME, Keys, Place
-from registry.serving import ServingError
-from registry.storages import CacheStorage, InStore, InVolume
-from registry.verify import verify
-from registry.warm import NotWarmed, Progress, Warmed, warm
+from talos_registry_cache.engine import cache_storage, lock, processes
+from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
+from talos_registry_cache.engine.throwaway_registry import ServingError
+from talos_registry_cache.registry import layout, platforms, reference
+from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
+from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.s3_location import SCHEME, Keys, Place
+from talos_registry_cache.registry.verify import verify
+from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
+
+from . import dynamic_provider
 
 PROGRESS_EVERY_S = 2.0
 MB = 1_000_000
@@ -77,9 +79,9 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
     with dynamic_provider.engine() as engine, _alone(engine, props):
         for host in _by_registry(images):
             held = _storage(engine, props, host)
-            if damages := storages.confirmed(held, list(storage.damages(held.read()))):
+            if damages := cache_storage.confirmed(held, list(layout.damages(held.read()))):
                 with processes.forgetting(engine, props["caches"][host]["name"]):
-                    storages.remove_damaged(held, damages)
+                    cache_storage.remove_damaged(held, damages)
 
 
 def missing(props: Properties) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from toolchain import (
     test_tools,
     virtualenv,
 )
-from toolchain.places import CACHE, ROOT, VENV
+from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from toolchain.places import CACHE
+from toolchain.paths import CACHE
 from toolchain.report import SetupError, run
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from toolchain.places import STATE
+from toolchain.paths import STATE
 from toolchain.report import SetupError, run, step
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.places import BIN, CACHE, GO_MODULES
+from toolchain.paths import BIN, CACHE, GO_MODULES
 from toolchain.report import run, step
 
 OLDEST_GO = (1, 26)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from toolchain import golang
-from toolchain.places import BIN, PULUMI_HOME, ROOT, STATE, virtualenv_bin
+from toolchain.paths import BIN, PULUMI_HOME, ROOT, STATE, virtualenv_bin
 from toolchain.report import run, say, step
 
 SDK_MODULE = "github.com/pulumi/pulumi/sdk/v3"

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 from toolchain import debian, engine, golang
-from toolchain.places import CACHE
+from toolchain.paths import CACHE
 from toolchain.report import SetupError, say, step
 
 MODULE = "github.com/distribution/distribution/v3"

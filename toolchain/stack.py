@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from toolchain import engine
-from toolchain.places import ROOT, STATE
+from toolchain.paths import ROOT, STATE, virtualenv_bin
 from toolchain.report import SetupError, run, run_in_foreground, say
 
 PROJECT = "talos-registry-cache"
@@ -31,8 +31,11 @@ def file(stack: str) -> Path:
 
 
 def up(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    """Converge a stack; the exit code is Pulumi's own."""
-    return _pulumi("up", stack, env, ["--yes", *arguments])
+    """Converge a stack, and say where `cachectl` is; the exit code is Pulumi's own."""
+    code = _pulumi("up", stack, env, ["--yes", *arguments])
+    if code == 0:
+        say(f"to see, fill and prove the caches: {virtualenv_bin() / 'cachectl'} --help")
+    return code
 
 
 def preview(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:

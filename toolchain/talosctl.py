@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from toolchain import golang
-from toolchain.places import BIN
+from toolchain.paths import BIN
 
 PACKAGE = "github.com/siderolabs/talos/cmd/talosctl"
 CURRENT, CLASSIC = (

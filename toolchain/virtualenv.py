@@ -1,4 +1,4 @@
-"""The virtual environment with the locked Python packages."""
+"""The virtual environment with the locked Python packages, and the project itself."""
 
 import hashlib
 import subprocess
@@ -6,31 +6,45 @@ import sys
 import venv
 from pathlib import Path
 
-from toolchain.places import ROOT, VENV, virtualenv_bin
+from toolchain.paths import ROOT, VENV, virtualenv_bin
 from toolchain.report import SetupError, run, step
 
 OLDEST_PYTHON = (3, 11)
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
+# What it says of the project itself: its version, and the `cachectl` command.
+PROJECT = "pyproject.toml"
 
 
 def ensure(lock: str) -> None:
-    """Install the packages of a lock file, unless just these are installed already.
+    """Install the packages of a lock file and the project, unless they are installed already.
+
+    The project is installed in place, so that `cachectl` runs what the checkout has.
 
     The development lock is a superset of the runtime one, so an environment that holds it is
     left as it is when the runtime one is asked for.
     """
-    if _installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT)):
-        return
+    if not (_installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT))):
+        _install(lock)
+    if not _installed(PROJECT):
+        _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+        _stamp(PROJECT).write_text(_wanted(PROJECT))
+
+
+def _install(lock: str) -> None:
     if sys.version_info < OLDEST_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(f"Python {found} is too old: 3.11 or newer is needed")
     with step(f"Python packages of {lock}"):
         if not (virtualenv_bin() / "python").exists():
             _create()
-        pip = [str(virtualenv_bin() / "python"), "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "install", "--quiet", "--require-hashes", "--requirement", str(ROOT / lock)])
+        _pip("install", "--require-hashes", "--requirement", str(ROOT / lock))
         _stamp(lock).write_text(_wanted(lock))
+
+
+def _pip(*arguments: str) -> None:
+    pip = [str(virtualenv_bin() / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    run([*pip, *arguments])
 
 
 def _create() -> None:

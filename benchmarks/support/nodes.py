@@ -16,9 +16,9 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from urllib.parse import urlsplit
 
 from benchmarks.support.image_set import REFERENCES
-from registry import manifests, reference
-from registry.manifests import Descriptor, Index
-from registry.reference import Reference
+from talos_registry_cache.registry import manifests, reference
+from talos_registry_cache.registry.manifests import Descriptor, Index
+from talos_registry_cache.registry.reference import Reference
 
 PULLS_AT_ONCE = 4
 SILENCE_S = 300

@@ -16,9 +16,8 @@ from docker.models.containers import Container
 
 from benchmarks.support.session import CannotRunError
 from components import engine as engine_facts
-from components import labels, registry_image
 from components.settings.caches import DEFAULT_IMAGE
-from registry import throwaway
+from talos_registry_cache.engine import labels, registry_image, throwaway
 
 LABEL = "talos-registry-cache.benchmark"
 FIRST_PORT = 5400

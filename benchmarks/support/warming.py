@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.support.commands import run
 from benchmarks.support.image_set import REFERENCES
 from components.image_set import ARCHITECTURES
-from registry.platforms import Platform
-from registry.warm import NotWarmed, warm
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.warm import NotWarmed, warm
 
 
 def peak_mb(endpoints: Mapping[str, str]) -> float:

@@ -13,23 +13,23 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import Field, ValidationError, field_validator
 
-from components.settings import secrets as secrets_
-from components.settings.caches import (
+from . import secrets as secrets_
+from .caches import (
     Caches,
     across_upstreams,
     upstreams_as_written,
     within_caches,
 )
-from components.settings.clusters import (
+from .clusters import (
     Cluster,
     across_clusters,
     clusters_as_written,
     in_mirrors,
 )
-from components.settings.images import Images
-from components.settings.mistakes import Mistake, SettingsError, from_pydantic, unknown_key
-from components.settings.secrets import Secrets
-from components.settings.values import ClusterName, Model, Name
+from .images import Images
+from .mistakes import Mistake, SettingsError, from_pydantic, unknown_key
+from .secrets import Secrets
+from .values import ClusterName, Model, Name
 
 __all__ = [
     "Caches",

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from components.settings.mistakes import Mistake, refuse_within
-from components.settings.values import (
+from .mistakes import Mistake, refuse_within
+from .values import (
     Model,
     Pem,
     RegistryHost,

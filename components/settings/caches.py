@@ -7,12 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components import names
-from components.settings.access import Tls, Via, in_the_clear
-from components.settings.mistakes import Mistake, Path, refuse_within
-from components.settings.placement import EnginePlacement, Placement, SwarmPlacement
-from components.settings.storage import Storage, VolumeStorage
-from components.settings.values import (
+from talos_registry_cache.registry.catalogue import CATALOGUE
+
+from .. import names
+from .access import Tls, Via, in_the_clear
+from .mistakes import Mistake, Path, refuse_within
+from .placement import EnginePlacement, Placement, SwarmPlacement
+from .storage import Storage, VolumeStorage
+from .values import (
     ANY_ADDRESS,
     Addresses,
     Image,
@@ -28,7 +30,6 @@ from components.settings.values import (
     Ttl,
     Username,
 )
-from components.upstreams import CATALOGUE
 
 DEFAULT_IMAGE = "registry:3.1.2"
 DEFAULT_PORTS = {"http": 80, "https": 443}

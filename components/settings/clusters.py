@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.settings.mistakes import Mistake
-from components.settings.values import (
+from .mistakes import Mistake
+from .values import (
     Argument,
     Cidr,
     Image,

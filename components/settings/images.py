@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from components.settings.mistakes import refused
-from components.settings.values import Model, Text, VersionText
-from registry import platforms, reference
-from registry.errors import InvalidReferenceError, PlatformError
+from talos_registry_cache.registry import platforms, reference
+from talos_registry_cache.registry.errors import InvalidReferenceError, PlatformError
+
+from .mistakes import refused
+from .values import Model, Text, VersionText
 
 
 def _reference(value: str) -> str:

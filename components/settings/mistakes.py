@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from components.upstreams import CATALOGUE
+from talos_registry_cache.registry.catalogue import CATALOGUE
 
 Path = tuple[str | int, ...]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from components.settings.values import LabelValue, Model, Name, by_kind
+from .values import LabelValue, Model, Name, by_kind
 
 
 class EnginePlacement(Model):

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.settings import StackFile, secrets
-from components.settings.mistakes import in_yaml
+from . import StackFile, secrets
+from .mistakes import in_yaml
 
 PROJECT = "talos-registry-cache"
 DOCS = Path(__file__).resolve().parents[2] / "docs"

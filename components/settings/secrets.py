@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from components import readers
-from components.settings.access import GivenTls
-from components.settings.caches import Caches, upstreams_as_written
-from components.settings.mistakes import Mistake, Path, in_one_line, in_yaml
+from .. import readers
+from .access import GivenTls
+from .caches import Caches, upstreams_as_written
+from .mistakes import Mistake, Path, in_one_line, in_yaml
 
 VIA = "via"
 # Each key that is a mapping, and what it maps.
@@ -120,7 +120,7 @@ def in_key(caches: Caches, key: Any) -> Iterator[Mistake]:
     if not isinstance(caches.tls, GivenTls) or not isinstance(key, str) or not key:
         return
     # Few stacks have a certificate, and what reads them takes long to load.
-    from components.settings import certificates  # noqa: PLC0415 - see above
+    from . import certificates  # noqa: PLC0415 - see above
 
     if not certificates.is_key(key):
         text = "found no private key; allowed: one in PEM, which no password protects"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from components.settings.values import Bucket, Model, Name, Pem, RemoteUrl, by_kind
+from .values import Bucket, Model, Name, Pem, RemoteUrl, by_kind
 
 
 class VolumeStorage(Model):

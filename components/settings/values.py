@@ -24,9 +24,10 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from components.settings.mistakes import Mistake, refuse_within, refused, saying
-from registry import reference
-from registry.errors import InvalidReferenceError
+from talos_registry_cache.registry import reference
+from talos_registry_cache.registry.errors import InvalidReferenceError
+
+from .mistakes import Mistake, refuse_within, refused, saying
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what is refused, unless a stack names it
 
@@ -168,7 +169,7 @@ def _pem(value: str) -> str:
     if "PRIVATE KEY-----" in value:
         raise saying(f"found a private key among them; allowed: {allowed}, and no key")
     # Most stacks have none, and reading them takes longer to load than all settings to check.
-    from components.settings import certificates  # noqa: PLC0415 - see above
+    from . import certificates  # noqa: PLC0415 - see above
 
     if not certificates.are_certificates(value):
         raise saying(f"found what cannot be read as certificates; allowed: {allowed}")
@@ -276,9 +277,11 @@ def _username(value: str) -> str:
 
 def _image(value: str) -> str:
     try:
-        reference.parse(value)
+        image = reference.parse(value)
     except InvalidReferenceError as error:
         raise refused(value, _IMAGE, error) from None
+    if image.digest is None and image.tag == MOVING_TAG:
+        raise refused(value, f"one with a tag that does not move, or a digest: {_IMAGE}")
     return value
 
 
@@ -291,6 +294,7 @@ def _port(value: int, info: ValidationInfo) -> int:
 
 
 _IMAGE = "an image reference such as registry:3.1.2"
+MOVING_TAG = "latest"
 
 Address = Annotated[str, BeforeValidator(_address), _in_schema(_IPV4)]
 Addresses = Annotated[list[Address], Field(min_length=1), AfterValidator(_addresses)]

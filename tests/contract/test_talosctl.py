@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from components.certificate_authority import issue_authority
-from talos import cluster, command_line, images, machine_config, versions
-from talos.cluster_spec import ClusterSpec, Provisioner
-from talos.machine_config import MirrorForm
-from talos.mirror import Mirror
-from talos.places import Places, write_private
-from talos.versions import Talosctl, Version
+from talos_registry_cache.talos import cluster, command_line, images, machine_config, versions
+from talos_registry_cache.talos.cluster_files import Places, write_private
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.machine_config import MirrorForm
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.versions import Talosctl, Version
 
 WITHIN_S = 300
 MIRRORS = {

@@ -13,8 +13,8 @@ import yaml
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos import versions
-from talos.images import of_kubernetes
+from talos_registry_cache.talos import versions
+from talos_registry_cache.talos.images import of_kubernetes
 from tests.integration.support import belongings, docker_cli, host, private_engine
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd

@@ -16,7 +16,7 @@ import zstandard
 from docker import DockerClient
 from docker.models.containers import Container
 
-from cachectl.archive import HEADER, header
+from talos_registry_cache.cli.archive import HEADER, header
 from tests.integration.support import belongings, host, images
 from tests.integration.support.cachectl import Cachectl, Ended
 from tests.integration.support.polling import eventually
@@ -190,6 +190,20 @@ def test_what_a_killed_import_has_left_goes_with_the_next_command(
     assert f"{HUB}: removed what an import that was killed had left" in ended.err
     assert not full.has_staging()
     assert full.held() == before
+
+
+def test_up_removes_what_a_killed_import_has_left_and_nothing_of_one_that_is_at_work(
+    full: Cache, archive: Path, tmp_path: Path
+) -> None:
+    with _half_imported(full, archive, tmp_path / "pipe") as process:
+        full.stack.up()
+        assert full.has_staging()
+        process.kill()
+        process.communicate(timeout=30)
+
+    full.stack.up()
+
+    assert not full.has_staging()
 
 
 def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(

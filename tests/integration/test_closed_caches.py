@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from docker import DockerClient
 
-from talos.machine_config import hosts_toml
-from talos.mirror import Mirror
+from talos_registry_cache.talos.machine_config import hosts_toml
+from talos_registry_cache.talos.mirror import Mirror
 from tests.integration.support import belongings, host, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd

@@ -164,12 +164,13 @@ def _lend_what_is_installed(checkout: Path) -> None:
     program.write_text(
         f"#!{venv}/bin/python\n"
         f"import sys\nsys.path.insert(0, {str(checkout)!r})\n"
-        "from cachectl.__main__ import main\nsys.exit(main())\n"
+        "from talos_registry_cache.cli.__main__ import main\nsys.exit(main())\n"
     )
     program.chmod(0o755)
     stamp = (
         "from toolchain import virtualenv as v\n"
-        "for lock in (v.RUNTIME, v.DEVELOPMENT): v._stamp(lock).write_text(v._wanted(lock))\n"
+        "for lock in (v.RUNTIME, v.DEVELOPMENT, v.PROJECT):\n"
+        "    v._stamp(lock).write_text(v._wanted(lock))\n"
     )
     processes.run(venv / "bin" / "python", "-c", stamp, cwd=checkout)
 

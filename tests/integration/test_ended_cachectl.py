@@ -17,7 +17,7 @@ import requests
 from docker import DockerClient
 from docker.models.containers import Container
 
-from registry import serving, throwaway
+from talos_registry_cache.engine import throwaway, throwaway_registry
 from tests.integration.support import belongings, http_pull, warming
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
@@ -278,7 +278,7 @@ def test_what_a_killed_command_left_is_removed_by_the_next_of_another_user(
 
 def test_what_a_live_process_has_made_is_left_alone(caches: Caches) -> None:
     volume = caches.stack.outputs()["caches"]["docker.io"]["storage"]
-    with serving.serving(caches.engine, volume, IMAGE) as url:
+    with throwaway_registry.serving(caches.engine, volume, IMAGE) as url:
         ended = caches.other("verify")
         assert requests.get(f"{url}/v2/", timeout=10).ok
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from cachectl import dashboard
+from talos_registry_cache.cli import dashboard
 from tests.integration.support import belongings, host, http_pull, prometheus
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually

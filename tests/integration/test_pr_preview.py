@@ -219,7 +219,9 @@ def test_program_that_does_not_import_fails_with_its_error(tmp_path: Path) -> No
     broken.write("same", BEFORE["same"])
     broken.commit()
     broken.branch()
-    (broken.root / "components" / "upstreams.py").write_text("import nothing_of_the_kind\n")
+    (broken.root / "talos_registry_cache/registry/catalogue.py").write_text(
+        "import nothing_of_the_kind\n"
+    )
     # In the place of the standard library's, for what asks the program a question.
     (broken.root / "json.py").write_text("print('no JSON')\nraise SystemExit(0)\n")
     report = broken.preview()
@@ -235,7 +237,7 @@ def test_program_sees_no_secret_of_whoever_previews_it(tmp_path: Path) -> None:
     seen.mkdir()
     home.mkdir()
     spied = Repository(tmp_path / "spied")
-    for file in ("__main__.py", "components/upstreams.py"):
+    for file in ("__main__.py", "talos_registry_cache/registry/catalogue.py"):
         spied.append(file, SPY.format(name=Path(file).stem, folder=str(seen)))
     spied.write("same", BEFORE["same"])
     spied.commit()
@@ -246,7 +248,7 @@ def test_program_sees_no_secret_of_whoever_previews_it(tmp_path: Path) -> None:
 
     assert report.code == 0, report.said
     environments = [json.loads(file.read_text()) for file in seen.iterdir()]
-    assert {file.name.partition("-")[0] for file in seen.iterdir()} == {"__main__", "upstreams"}
+    assert {file.name.partition("-")[0] for file in seen.iterdir()} == {"__main__", "catalogue"}
     for environment in environments:
         assert [name for name in SECRETS if name in environment] == []
         assert not any(secret in str(environment) for secret in SECRETS.values())

@@ -9,8 +9,8 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi import automation
 
-from registry import file_owner
-from registry.file_owner import OwnershipError
+from talos_registry_cache.engine import file_owner
+from talos_registry_cache.engine.file_owner import OwnershipError
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, http_pull, registry_images
 from tests.integration.support.cachectl import Cachectl

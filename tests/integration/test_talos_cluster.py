@@ -11,9 +11,9 @@ import pytest
 from docker import DockerClient
 from pulumi.automation import CommandError
 
-from review import plan
-from talos import docker_nodes
-from talos.errors import TalosError
+from talos_registry_cache.review import plan
+from talos_registry_cache.talos import docker_nodes
+from talos_registry_cache.talos.errors import TalosError
 from tests.integration.support import containerd, docker_cli, host, nodes, private_engine, sessions
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.private_engine import PrivateEngine

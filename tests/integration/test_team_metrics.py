@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cachectl import dashboard
+from talos_registry_cache.cli import dashboard
 from tests.integration.support import prometheus, team, team_bed
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from review import markdown
+from talos_registry_cache.review import markdown
 from tests.integration.support import processes
 from tests.integration.support.repository import Repository, Settings
 from tests.integration.support.stack import ROOT
@@ -129,8 +129,8 @@ def test_preview_step_fails_on_data_loss_unless_it_is_meant(
 def test_pull_request_cannot_change_the_report_about_itself(tmp_path: Path) -> None:
     repository = _losing_data(tmp_path)
     nothing = "def report(*_): return 'Nothing changes'\n"
-    repository.append("review/markdown.py", f"\n\n{nothing}")
-    repository.append("review/preview.py", "\n\nPreview.loses_data = False\n")
+    repository.append("talos_registry_cache/review/markdown.py", f"\n\n{nothing}")
+    repository.append("talos_registry_cache/review/preview.py", "\n\nPreview.loses_data = False\n")
     # In the place of a package that the report is made with.
     repository.append("typer.py", "import sys\nprint('Nothing changes')\nsys.exit(0)\n")
     repository.commit()

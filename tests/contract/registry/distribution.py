@@ -14,7 +14,7 @@ import httpx2
 from components.certificate_authority import Issued
 from tests.integration.support import host
 from tests.unit.registry.support.images import Blob, Built
-from toolchain.places import BIN
+from toolchain.paths import BIN
 
 READY_WITHIN_S = 60
 # As the image that the caches run has it.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx2
 
-from registry.place import Keys, Place
+from talos_registry_cache.registry.s3_location import Keys, Place
 from tests.integration.support import host
-from toolchain.places import BIN
+from toolchain.paths import BIN
 
 BUCKET = "caches"
 READY_WITHIN_S = 60

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from components.certificate_authority import htpasswd, issue_authority, issue_server
-from registry.endpoints import Endpoint
-from registry.platforms import Platform
-from registry.retry import Retry
-from registry.verify import verify
-from registry.warm import NotWarmed, Warmed, warm
-from talos.machine_config import hosts_toml
-from talos.mirror import Mirror
+from talos_registry_cache.registry.endpoints import Endpoint
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.verify import verify
+from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
+from talos_registry_cache.talos.machine_config import hosts_toml
+from talos_registry_cache.talos.mirror import Mirror
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import Distribution
 from tests.integration.support import containerd

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from registry.errors import AnswerError, ContentError
-from registry.platforms import Platform
-from registry.retry import Retry
-from registry.verify import Verified, verify
-from registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
+from talos_registry_cache.registry.errors import AnswerError, ContentError
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.verify import Verified, verify
+from talos_registry_cache.registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import images, tiny_registry

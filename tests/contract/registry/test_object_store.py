@@ -12,15 +12,16 @@ import httpx2
 import obstore
 import pytest
 
-from registry import multipart, object_store, storage, storages
-from registry.object_store import StoreError, opened
-from registry.place import Keys, Place
-from registry.platforms import Platform
-from registry.retry import Retry
-from registry.storage import Storage
-from registry.storages import InStore
-from registry.verify import verify
-from registry.warm import NotWarmed, Warmed, warm
+from talos_registry_cache.engine import cache_storage
+from talos_registry_cache.engine.cache_storage import InStore
+from talos_registry_cache.registry import layout, multipart, object_store
+from talos_registry_cache.registry.layout import Storage
+from talos_registry_cache.registry.object_store import StoreError, opened
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.verify import verify
+from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
 from tests.contract.registry import distribution, minio
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import folders, images
@@ -74,7 +75,7 @@ def stored(server: tuple[Place, Keys], tmp_path: Path) -> Stored:
     place, keys = server
     place = replace(place, folder=f"{tmp_path.name}/docker.io")
     beside = opened(replace(place, folder=f"{place.folder}-other"), keys)
-    obstore.put(beside, f"{storage.V2}/blobs/kept", b"kept")
+    obstore.put(beside, f"{layout.V2}/blobs/kept", b"kept")
     file = tmp_path / "keys"
     file.touch(mode=0o600)
     file.write_text(keys.file)
@@ -160,9 +161,9 @@ def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes
 ) -> None:
     warmed(cache)
     store = opened(stored.place, stored.keys)
-    obstore.put(store, f"{storage.blob_folder(base.digest)}/data", b"damaged")
+    obstore.put(store, f"{layout.blob_folder(base.digest)}/data", b"damaged")
 
-    [damage] = storage.damages(stored.content)
+    [damage] = layout.damages(stored.content)
     object_store.remove(store, damage.folders)
     object_store.remove(store, damage.folders)
 
@@ -173,7 +174,7 @@ def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes
         answer = httpx2.get(f"{cache.url}/v2/{name}/blobs/{base.digest}")
         assert answer.content == base.content
     warmed(cache)
-    assert list(storage.damages(stored.content)) == []
+    assert list(layout.damages(stored.content)) == []
     with distribution.running(tmp_path / "reader", {**stored.environment, **READ_ONLY}) as reader:
         assert problems(reader) == []
 
@@ -184,21 +185,21 @@ def test_what_looks_damaged_is_read_again_before_it_counts(
     warmed(cache)
     engine: Any = None
     held = InStore(engine, stored.place, stored.keys, "an image")
-    store, path = opened(stored.place, stored.keys), f"{storage.blob_folder(base.digest)}/data"
+    store, path = opened(stored.place, stored.keys), f"{layout.blob_folder(base.digest)}/data"
     obstore.delete(store, path)
-    suspects = list(storage.damages(held.read()))
+    suspects = list(layout.damages(held.read()))
     assert [one.digest for one in suspects] == [base.digest]
 
-    gone = storages.confirmed(held, suspects)
+    gone = cache_storage.confirmed(held, suspects)
     obstore.put(store, path, base.content)
-    written = storages.confirmed(held, suspects)
+    written = cache_storage.confirmed(held, suspects)
     obstore.put(store, path, b"damaged")
-    damaged = storages.remove_damaged(held, suspects)
-    nobodys = storages.confirmed(held, suspects)
+    damaged = cache_storage.remove_damaged(held, suspects)
+    nobodys = cache_storage.confirmed(held, suspects)
 
     assert (gone, written, nobodys) == (suspects, [], [])
     assert [one.folders for one in damaged] == [suspects[0].folders]
-    assert list(storage.damages(held.read())) == []
+    assert list(layout.damages(held.read())) == []
 
 
 def test_all_can_be_removed_and_what_is_beside_it_stays(
@@ -230,10 +231,10 @@ def test_an_upload_that_was_killed_is_found_serves_nobody_and_can_be_removed(
     uploads = stored.content.uploads
 
     assert [upload.size for upload in uploads if upload.multipart] == [PART]
-    assert all(upload.path.startswith(f"{storage.V2}/repositories/") for upload in uploads)
+    assert all(upload.path.startswith(f"{layout.V2}/repositories/") for upload in uploads)
     assert stored.content.blobs == {}
-    assert storage.left_behind(stored.content, time.time() - 3600) == ()
-    left = storage.left_behind(stored.content, time.time() + 3600)
+    assert layout.left_behind(stored.content, time.time() - 3600) == ()
+    left = layout.left_behind(stored.content, time.time() + 3600)
     assert set(left) == set(uploads)
     for _ in range(2):
         object_store.remove(opened(stored.place, stored.keys), [one.path for one in left])

@@ -58,7 +58,7 @@ class Cachectl:
         }
         self.user: dict[str, Any] = {}
         self._folder = folder
-        self._program = [*enter, sys.executable, "-m", "cachectl"]
+        self._program = [*enter, sys.executable, "-m", "talos_registry_cache.cli"]
 
     def __call__(self, *arguments: str | Path) -> Ended:
         """Run a command to its end."""

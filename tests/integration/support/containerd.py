@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from talos.machine_config import hosts_toml
-from talos.mirror import Mirror
+from talos_registry_cache.talos.machine_config import hosts_toml
+from talos_registry_cache.talos.mirror import Mirror
 from tests.integration.support import host, processes
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.processes import CommandFailedError

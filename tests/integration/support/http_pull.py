@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from registry import manifests
+from talos_registry_cache.registry import manifests
 from tests.integration.support import host
 from tests.integration.support.upstream import Pushed
 

@@ -20,10 +20,8 @@ PROGRAM = (
     "Pulumi.yaml",
     "__main__.py",
     "components",
-    "registry",
     "requirements.txt",
-    "review",
-    "talos",
+    "talos_registry_cache",
 )
 PREVIEW_WITHIN_S = 220
 
@@ -137,7 +135,7 @@ class Repository:
 
 
 def _line(base: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "review", "--base", base, *arguments]
+    return [sys.executable, "-m", "talos_registry_cache.review", "--base", base, *arguments]
 
 
 def _preview(root: Path, line: list[str], more_env: Mapping[str, str] | None = None) -> Report:

@@ -12,8 +12,8 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from components import registry_image
 from components.settings.caches import DEFAULT_IMAGE
+from talos_registry_cache.engine import registry_image
 from tests.integration.support import host, images, network, processes
 from tests.integration.support.polling import eventually
 

@@ -1,6 +1,6 @@
 from benchmarks.support import image_set
-from registry import manifests, reference
-from registry.manifests import Index, Manifest
+from talos_registry_cache.registry import manifests, reference
+from talos_registry_cache.registry.manifests import Index, Manifest
 
 SCALE = 0.001
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from docker.errors import APIError, ImageNotFound, NotFound
 
-from components import engine, labels
+from components import engine
+from talos_registry_cache.engine import labels
 
 
 @dataclass(slots=True)

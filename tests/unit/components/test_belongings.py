@@ -7,7 +7,7 @@ import pytest
 from components import state_owner
 from components.belongings import Belonging, Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork
-from components.labels import GENERATION, STACK, STATE
+from talos_registry_cache.engine.labels import GENERATION, STACK, STATE
 
 HERE, THERE = "https://caches.test#ann/caches", "https://caches.test#bob/caches"
 OWN = {STACK: "dev", STATE: HERE, GENERATION: "old"}

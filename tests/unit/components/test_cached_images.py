@@ -17,11 +17,11 @@ from components import dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
-from registry import lock
-from registry import serving as registry_serving
-from registry import warm as warm_module
-from registry.serving import ServingError
-from registry.warm import Progress
+from talos_registry_cache.engine import lock
+from talos_registry_cache.engine import throwaway_registry as registry_serving
+from talos_registry_cache.engine.throwaway_registry import ServingError
+from talos_registry_cache.registry import warm as warm_module
+from talos_registry_cache.registry.warm import Progress
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of

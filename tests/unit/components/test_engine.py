@@ -11,7 +11,7 @@ import pulumi
 import pytest
 from docker.errors import DockerException
 
-from components import dynamic_provider, engine, labels
+from components import dynamic_provider, engine
 from components.engine import (
     EngineContainer,
     EngineError,
@@ -19,6 +19,7 @@ from components.engine import (
     NetworkHooks,
     TakenError,
 )
+from talos_registry_cache.engine import labels
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 

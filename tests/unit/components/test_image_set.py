@@ -14,7 +14,7 @@ from components.engine import EngineFacts
 from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings.images import Images
-from registry import files, reference
+from talos_registry_cache.registry import files, reference
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components import settings
 from components.settings import SettingsError
 from components.settings.images import Images
-from registry import reference
+from talos_registry_cache.registry import reference
 
 CACHES = {"upstreams": {"docker.io": None}}
 DIGEST = f"sha256:{'0' * 64}"

@@ -22,12 +22,12 @@ from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 from components import dynamic_provider, local_cluster
 from components.dynamic_provider import EngineError
 from components.local_cluster import LocalClusterProvider
-from talos import docker_nodes
-from talos.cluster_spec import ClusterSpec
-from talos.errors import SpecError, TakenError, TalosError
-from talos.mirror import Mirror
-from talos.places import Places
-from talos.versions import VersionError
+from talos_registry_cache.talos import docker_nodes
+from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos.errors import SpecError, TakenError, TalosError
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.versions import VersionError
 from tests.unit.talos import fake_docker
 from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from docker.errors import DockerException
 
-from components import engine, labels
-from registry import file_owner
+from components import engine
+from talos_registry_cache.engine import file_owner, labels, leftovers
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 from tests.unit.components.stack_graph import (
@@ -42,6 +42,14 @@ BRIDGE = [{"Subnet": "127.0.0.0/8", "Gateway": GATEWAY}]
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return FakeEngine(bridge=BRIDGE).serve(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stacks after whose killed commands the program has cleaned up."""
+    stacks: list[str] = []
+    monkeypatch.setattr(leftovers, "remove", lambda _, stack: stacks.append(stack))
+    return stacks
 
 
 @pytest.fixture(autouse=True)
@@ -123,9 +131,7 @@ def test_there_are_no_other_outputs() -> None:
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_the_team_s_stack_is_declared_behind_the_guard_rails(
-    fake: FakeEngine, *, preview: bool
-) -> None:
+def test_the_team_s_stack_is_services_of_a_swarm(fake: FakeEngine, *, preview: bool) -> None:
     caches = of_stack("team")
     for host in caches["upstreams"]:
         made = stack_graph.service_id(f"{host}-service")
@@ -282,6 +288,16 @@ def test_another_stack_without_caches_ends_the_program_without_a_traceback() -> 
 
 
 # The engine
+
+
+@pytest.mark.parametrize(("preview", "stacks"), [(False, ["dev"]), (True, [])])
+@pytest.mark.usefixtures("fake")
+def test_up_cleans_up_after_killed_commands_and_a_preview_touches_nothing(
+    cleaned: list[str], *, preview: bool, stacks: list[str]
+) -> None:
+    run({"upstreams": {"docker.io": None}}, preview=preview)
+
+    assert cleaned == stacks
 
 
 def test_ports_stay_in_the_order_in_which_the_engine_has_them(fake: FakeEngine) -> None:

@@ -7,11 +7,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine, labels, registry_cache, settings
+from components import engine, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork, NetworkHooks
 from components.placement import OnEngine
 from components.registry_cache import names_on_engine
+from talos_registry_cache.engine import labels
 from tests.unit.components import declared_caches
 from tests.unit.components.declared_caches import GATEWAY
 from tests.unit.components.parsed_settings import caches_of

@@ -14,7 +14,7 @@ from components import settings
 from components.settings import SettingsError, StackSettings
 from components.settings.caches import DEFAULT_IMAGE
 from components.settings.mistakes import in_yaml
-from components.upstreams import CATALOGUE
+from talos_registry_cache.registry.catalogue import CATALOGUE
 from tests.unit.components import stack_graph
 from tests.unit.components.certificates import AUTHORITY
 from tests.unit.components.parsed_settings import caches_of, volume_storage_of
@@ -773,6 +773,8 @@ def test_what_fits_is_kept_as_written(key: str, value: Any) -> None:
         ("image", "", "an image reference such as registry:3.1.2"),
         ("image", "registry 3", "an image reference such as registry:3.1.2"),
         ("image", "registry@sha256:0", "an image reference such as registry:3.1.2"),
+        ("image", "registry", "one with a tag that does not move, or a digest"),
+        ("image", "a.b:5000/registry:latest", "one with a tag that does not move, or a digest"),
         ("namePrefix", "", "letters, digits, dots, dashes and underscores"),
         ("namePrefix", "-registry", "letters, digits, dots, dashes and underscores"),
         ("namePrefix", "a/b", "letters, digits, dots, dashes and underscores"),

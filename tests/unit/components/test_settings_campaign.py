@@ -25,8 +25,8 @@ from components import settings
 from components.settings import SettingsError, reference
 from components.settings.mistakes import in_yaml
 from components.settings.values import HIGHEST_PORT, mebibytes, seconds
-from registry import platforms
-from registry import reference as image_reference
+from talos_registry_cache.registry import platforms
+from talos_registry_cache.registry import reference as image_reference
 from tests.unit.components.certificates import AUTHORITY, OTHER
 
 Path = tuple[str | int, ...]
@@ -248,6 +248,11 @@ def _is_url(text: str) -> bool:
 
 
 def _is_image(text: str) -> bool:
+    image = image_reference.parse(text)
+    return image.digest is not None or image.tag != "latest"
+
+
+def _is_reference(text: str) -> bool:
     return image_reference.parse(text).registry != ""
 
 
@@ -315,7 +320,7 @@ RIGHT: Mapping[str, Callable[[Any], bool]] = {
     "file": _is_text_without_control_characters,
     "disks": lambda disks: all(map(_is_text_without_control_characters, disks)),
     "extraArguments": lambda words: all(map(_is_argument, words)),
-    "references": lambda references: all(map(_is_image, references)),
+    "references": lambda references: all(map(_is_reference, references)),
     "platform": lambda platform: platforms.parse(platform).os != "",
     "configPatches": lambda patches: all(map(_is_patch, patches)),
     "configPatchesControlplanes": lambda patches: all(map(_is_patch, patches)),
@@ -344,7 +349,7 @@ OF_ITEMS: Mapping[str, Callable[[Any], bool]] = {
     "disks": _is_text_without_control_characters,
     "takeOverFrom": _is_text_without_control_characters,
     "extraArguments": _is_argument,
-    "references": _is_image,
+    "references": _is_reference,
     "configPatches": _is_patch,
     "configPatchesControlplanes": _is_patch,
     "configPatchesWorkers": _is_patch,

@@ -11,7 +11,7 @@ from components.engine import EngineFacts, EngineNetwork
 from components.local_cluster import LocalClusterProvider
 from components.settings import Caches, Cluster
 from components.settings.images import Images
-from talos.errors import TalosError
+from talos_registry_cache.talos.errors import TalosError
 
 NO_TALOSCTL = "/no/such/talosctl"
 TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", None, ["10.5.0.0/24"])})

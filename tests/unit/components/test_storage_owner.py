@@ -5,8 +5,8 @@ import pulumi
 import pytest
 
 from components import engine, storage_owner
-from registry import file_owner
-from registry.file_owner import OwnershipError
+from talos_registry_cache.engine import file_owner
+from talos_registry_cache.engine.file_owner import OwnershipError
 
 STORAGE = {"volumeName": "data", "containerPath": "/var/lib/registry"}
 FILES = {"volumeName": "files", "containerPath": "/credentials", "readOnly": True}

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import labels, swarm
+from components import swarm
 from components.engine import TakenError
 from components.swarm import SwarmError
+from talos_registry_cache.engine import labels
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine, FakeService
 

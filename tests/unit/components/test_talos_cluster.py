@@ -18,7 +18,7 @@ from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings import Cluster
 from components.talos_cluster import TalosCluster, TalosClusterArgs, spec_inputs
 from components.trust import Trust
-from talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (

@@ -5,8 +5,8 @@ import asyncio
 import httpx2
 import pytest
 
-from registry.addresses import check_followed
-from registry.errors import ContentError
+from talos_registry_cache.registry.addresses import check_followed
+from talos_registry_cache.registry.errors import ContentError
 
 # Addresses for documentation, which are nobody's.
 SOMEBODY, HERE = "http://192.0.2.1:5000/v2/", "http://127.0.0.1:5000/v2/"

@@ -9,17 +9,17 @@ from typing import TypeVar
 import pytest
 
 from components.certificate_authority import issue_authority, issue_server
-from registry import client as client_module
-from registry.client import RateLimit, RegistryClient
-from registry.endpoints import Endpoint
-from registry.errors import (
+from talos_registry_cache.registry import client as client_module
+from talos_registry_cache.registry.client import RateLimit, RegistryClient
+from talos_registry_cache.registry.endpoints import Endpoint
+from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
     EndpointError,
     RegistryError,
     UnreachableError,
 )
-from registry.retry import Retry
+from talos_registry_cache.registry.retry import Retry
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob
 from tests.unit.registry.support.tiny_registry import Fault, TinyRegistry

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
+from talos_registry_cache.registry import files
 
 
 def test_a_file_within_its_limit_is_read(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from registry import interruptible, object_store
-from registry.place import Keys, Place
+from talos_registry_cache.registry import interruptible, object_store
+from talos_registry_cache.registry.s3_location import Keys, Place
 
 AFTER_S = 0.3
 WITHIN_S = 2.0

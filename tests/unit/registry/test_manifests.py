@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from registry import manifests, platforms
-from registry.errors import ContentError, PlatformError
-from registry.manifests import Descriptor, Index, Manifest
-from registry.platforms import Platform
+from talos_registry_cache.registry import manifests, platforms
+from talos_registry_cache.registry.errors import ContentError, PlatformError
+from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
+from talos_registry_cache.registry.platforms import Platform
 from tests.unit.registry.support import images
 from tests.unit.registry.support.images import Blob, Built
 

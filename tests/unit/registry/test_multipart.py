@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from registry import multipart
-from registry.object_store import StoreError
-from registry.place import Keys, Place
+from talos_registry_cache.registry import multipart
+from talos_registry_cache.registry.object_store import StoreError
+from talos_registry_cache.registry.s3_location import Keys, Place
 
 KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 NOW = datetime(2013, 5, 24, tzinfo=UTC)

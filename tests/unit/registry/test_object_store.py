@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from registry import manifests, object_store, storage
-from registry.object_store import StoreError, opened
-from registry.place import Keys, Place, place_in
-from registry.storage import Kind, Storage, Upload
+from talos_registry_cache.registry import layout, manifests, object_store
+from talos_registry_cache.registry.layout import Kind, Storage, Upload
+from talos_registry_cache.registry.object_store import StoreError, opened
+from talos_registry_cache.registry.s3_location import Keys, Place, place_in
 from tests.unit.registry.support import folders
 
 
@@ -40,7 +40,7 @@ def content_and_links(stored: Storage) -> tuple[object, object, object]:
 
 
 def data(content: bytes) -> str:
-    return f"{storage.blob_folder(digest(content))}/data"
+    return f"{layout.blob_folder(digest(content))}/data"
 
 
 FILES = st.dictionaries(
@@ -48,13 +48,13 @@ FILES = st.dictionaries(
         [
             *map(data, CONTENTS),
             *(
-                storage.link_file(kind, repository, digest(content), "1.0")
+                layout.link_file(kind, repository, digest(content), "1.0")
                 for kind in Kind
                 for repository in REPOSITORIES
                 for content in CONTENTS
             ),
             *(
-                f"{storage.V2}/repositories/{repository}/_uploads/{upload}/{file}"
+                f"{layout.V2}/repositories/{repository}/_uploads/{upload}/{file}"
                 for repository in REPOSITORIES
                 for upload in ("first", "second")
                 for file in ("data", "startedat", "hashstates/sha256/5")
@@ -79,8 +79,8 @@ def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
     in_volume, in_store = folders.read(root), object_store.read(written(files))
 
     assert content_and_links(in_store) == content_and_links(in_volume)
-    assert {(str(one.digest), one.problem) for one in storage.damages(in_store)} == {
-        (str(one.digest), one.problem) for one in storage.damages(in_volume)
+    assert {(str(one.digest), one.problem) for one in layout.damages(in_store)} == {
+        (str(one.digest), one.problem) for one in layout.damages(in_volume)
     }
 
 
@@ -88,8 +88,8 @@ def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
 def test_what_is_removed_is_gone_and_all_else_stays(files: dict[str, bytes], times: int) -> None:
     store = written(files)
     doomed = [
-        storage.blob_folder(digest(b"a layer")),
-        f"{storage.V2}/repositories/team/app/_layers",
+        layout.blob_folder(digest(b"a layer")),
+        f"{layout.V2}/repositories/team/app/_layers",
     ]
 
     for _ in range(times):
@@ -143,7 +143,7 @@ def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
 
 def test_tags_and_sizes_are_known_from_names_alone() -> None:
     files = {
-        storage.link_file(Kind.TAG, "team/app", digest(b""), tag): b"unread" for tag in ("1", "2")
+        layout.link_file(Kind.TAG, "team/app", digest(b""), tag): b"unread" for tag in ("1", "2")
     }
     store = written({**files, data(b"a layer"): b"a layer"})
 
@@ -152,10 +152,10 @@ def test_tags_and_sizes_are_known_from_names_alone() -> None:
 
 
 def test_uploads_are_left_behind_once_nothing_was_written_for_long() -> None:
-    folder = f"{storage.V2}/repositories/team/app/_uploads"
+    folder = f"{layout.V2}/repositories/team/app/_uploads"
     old, new = Upload(f"{folder}/old", 10, 1000), Upload(f"{folder}/new", 10, 2000)
 
-    assert storage.left_behind(Storage({}, (), (old, new)), 1500) == (old,)
+    assert layout.left_behind(Storage({}, (), (old, new)), 1500) == (old,)
 
 
 PLACES = st.builds(

@@ -1,8 +1,8 @@
 import pytest
 
-from registry import platforms
-from registry.errors import PlatformError
-from registry.platforms import Platform
+from talos_registry_cache.registry import platforms
+from talos_registry_cache.registry.errors import PlatformError
+from talos_registry_cache.registry.platforms import Platform
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import InvalidReferenceError
-from registry.reference import Reference, parse
+from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.registry.reference import Reference, parse
 
 DIGEST = "sha256:" + "0a" * 32
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import reference, retention, storage
-from registry.retention import StoredImage
-from registry.storage import Blob, Kind, Link, Storage
+from talos_registry_cache.registry import layout, reference, retention
+from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage
+from talos_registry_cache.registry.retention import StoredImage
 
 BASE, OWN, OTHER, CONFIG = b"base" * 100, b"own" * 10, b"other" * 5, b"{}"
 
@@ -61,7 +61,7 @@ class Making:
     def _link(
         self, kind: Kind, repository: str, name: str, tag: str = "", *, asked: int = 0
     ) -> None:
-        path = storage.link_file(kind, repository, name, tag)
+        path = layout.link_file(kind, repository, name, tag)
         folder = path.removesuffix("/link").removesuffix("/current")
         named = None if kind is Kind.TAG else name
         self.links.append(Link(kind, repository, tag, named, name, folder, asked))
@@ -78,7 +78,7 @@ def left(stored: Storage, *dropped: StoredImage) -> Storage:
         {
             name: blob
             for name, blob in stored.blobs.items()
-            if not is_gone(storage.blob_folder(name))
+            if not is_gone(layout.blob_folder(name))
         },
         tuple(link for link in stored.links if not is_gone(link.folder)),
     )
@@ -115,7 +115,7 @@ def test_what_an_image_shares_stays_and_what_is_its_own_goes() -> None:
     assert set(pruning.blobs) == {going, digest(OWN)}
     assert pruning.freed == stored.blobs[going].size + len(OWN)
     assert rest.tags == {("team/app", "2"): staying}
-    assert list(storage.damages(rest)) == []
+    assert list(layout.damages(rest)) == []
 
 
 def test_a_blob_that_another_repository_has_stays() -> None:
@@ -220,7 +220,7 @@ def test_images_that_stay_stay_whole_and_nothing_else_does(
     kept = [image for image in images if image not in dropped]
     assert [str(image) for image in retention.images(rest)] == [str(image) for image in kept]
     assert set(rest.blobs) == set().union(*(image.content for image in kept))
-    assert list(storage.damages(rest)) == []
+    assert list(layout.damages(rest)) == []
 
 
 def test_what_was_written_between_two_readings_stays() -> None:
@@ -245,4 +245,4 @@ def test_what_was_written_between_two_readings_stays() -> None:
     assert set(pruning.blobs) == {going, digest(OWN)}
     assert pruning.freed == whole.blobs[going].size + len(OWN)
     assert late[0].folder not in pruning.folders
-    assert storage.blob_folder(loose) not in pruning.folders
+    assert layout.blob_folder(loose) not in pruning.folders

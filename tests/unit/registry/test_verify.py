@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from registry.errors import AnswerError, ContentError, InvalidReferenceError
-from registry.platforms import Platform
-from registry.verify import Verified, verify
+from talos_registry_cache.registry.errors import AnswerError, ContentError, InvalidReferenceError
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.verify import Verified, verify
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob
 from tests.unit.registry.support.tiny_registry import TinyRegistry
@@ -134,7 +134,7 @@ def test_what_a_pull_writes_meanwhile_is_not_missing(
         if held:
             late.pop(0)[keys.pop(0)] = held.pop(0)
 
-    monkeypatch.setattr("registry.verify.asyncio.sleep", written_a_little_more)
+    monkeypatch.setattr("talos_registry_cache.registry.verify.asyncio.sleep", written_a_little_more)
 
     [outcome] = run(registry, "team/app:1")
 
@@ -144,7 +144,7 @@ def test_what_a_pull_writes_meanwhile_is_not_missing(
 def test_what_stays_missing_is_looked_at_twice(
     registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.verify.LOOKS_AFTER_S", 0.01)
+    monkeypatch.setattr("talos_registry_cache.registry.verify.LOOKS_AFTER_S", 0.01)
     registry.hold("team/app", "1", INDEX)
     del registry.manifests["team/app", IMAGE.digest]
 

@@ -3,8 +3,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from registry import warm as warm_module
-from registry.errors import (
+from talos_registry_cache.registry import warm as warm_module
+from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
     EndpointError,
@@ -12,9 +12,9 @@ from registry.errors import (
     NotKeptError,
     PlatformError,
 )
-from registry.platforms import Platform
-from registry.retry import Retry
-from registry.warm import NotWarmed, Progress, Warmed, warm
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from review import checkouts
-from review.checkouts import Difference
-from review.errors import ReviewError
+from talos_registry_cache.review import checkouts
+from talos_registry_cache.review.checkouts import Difference
+from talos_registry_cache.review.errors import ReviewError
 
 
 def _git(root: Path, *arguments: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from review import environment
+from talos_registry_cache.review import environment
 from tests.support.documents import ROOT
 
 DOCUMENT = ROOT / "docs" / "pull-requests.md"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from review.__main__ import exit_code
-from review.plan import Change, Fate, Operation
-from review.preview import Preview, StackPreview
+from talos_registry_cache.review.__main__ import exit_code
+from talos_registry_cache.review.plan import Change, Fate, Operation
+from talos_registry_cache.review.preview import Preview, StackPreview
 
 UPDATED = Change("x", "t", Operation.UPDATE, (), Fate.NO_DATA)
 LOST = Change("x", "t", Operation.DELETE, (), Fate.LOST)

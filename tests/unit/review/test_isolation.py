@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review import isolation
-from review.isolation import PROJECT, Isolation
+from talos_registry_cache.review import isolation
+from talos_registry_cache.review.isolation import PROJECT, Isolation
 
 APART = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 80: 15080}})
 CUSTOMARY = {"docker.io": 5000}

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from review import janitor
+from talos_registry_cache.review import janitor
 
 WITHIN_S = 50
 

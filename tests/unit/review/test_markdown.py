@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review import markdown, plan
-from review.plan import Change, Fate, Operation, PropertyChange
-from review.preview import Preview, StackPreview
+from talos_registry_cache.review import markdown, plan
+from talos_registry_cache.review.plan import Change, Fate, Operation, PropertyChange
+from talos_registry_cache.review.preview import Preview, StackPreview
 
 KIND = "docker:index/volume:Volume"
 

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review import plan
-from review.plan import CLUSTER, CREDENTIALS, SECRET, VOLUME, Change, Fate, Operation
+from talos_registry_cache.review import plan
+from talos_registry_cache.review.plan import (
+    CLUSTER,
+    CREDENTIALS,
+    SECRET,
+    VOLUME,
+    Change,
+    Fate,
+    Operation,
+)
 
 PROXY = "talos-registry-cache:caches:CachingProxy"
 CONTAINER = f"{PROXY}$docker:index/container:Container"

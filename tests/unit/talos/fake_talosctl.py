@@ -9,7 +9,7 @@ the wait, the kubeconfig.
 import json
 from pathlib import Path
 
-from talos.versions import Talosctl, Version
+from talos_registry_cache.talos.versions import Talosctl, Version
 from tests.unit.talos import fake_docker, programs
 
 STEPS = ("folder", "network", "controlplane", "worker", "state", "talosconfig", "kubeconfig")

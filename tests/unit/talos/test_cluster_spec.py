@@ -2,14 +2,9 @@ from typing import Any
 
 import pytest
 
-from talos.cluster_spec import ClusterSpec, Provisioner
-from talos.errors import SpecError
-from talos.mirror import Mirror
-
-
-def test_the_gateway_is_the_first_address_of_the_network() -> None:
-    assert ClusterSpec(name="demo").gateway == "10.5.0.1"
-    assert ClusterSpec(name="demo", cidr="192.168.7.64/26").gateway == "192.168.7.65"
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.errors import SpecError
+from talos_registry_cache.talos.mirror import Mirror
 
 
 def test_by_default_there_is_one_node_of_each_role() -> None:

@@ -9,13 +9,13 @@ import yaml
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from talos import command_line, versions
-from talos.cluster_spec import ClusterSpec, Provisioner
-from talos.command_line import Invocation
-from talos.errors import UnsupportedError
-from talos.mirror import Mirror
-from talos.places import Places
-from talos.versions import Talosctl, Version
+from talos_registry_cache.talos import command_line, versions
+from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.command_line import Invocation
+from talos_registry_cache.talos.errors import UnsupportedError
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.versions import Talosctl, Version
 
 PLACES = Places(Path("/stack"), "demo")
 GUIDE_DOCKER = {

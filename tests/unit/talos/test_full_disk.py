@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from talos import cluster
-from talos.cluster_spec import ClusterSpec
-from talos.errors import TalosError
-from talos.places import Places
-from talos.process import Runner
-from talos.versions import Version
+from talos_registry_cache.talos import cluster
+from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.talos.process import Runner
+from talos_registry_cache.talos.versions import Version
 from tests.unit.talos.fake_docker import serving
 from tests.unit.talos.fake_talosctl import FakeTalosctl
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from talos import images
-from talos.errors import CommandError, TalosError, UnsupportedError
-from talos.versions import Talosctl, Version
+from talos_registry_cache.talos import images
+from talos_registry_cache.talos.errors import CommandError, TalosError, UnsupportedError
+from talos_registry_cache.talos.versions import Talosctl, Version
 from tests.unit.talos import programs
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from talos import kubeconfig
-from talos.errors import TakenError, TalosError
+from talos_registry_cache.talos import kubeconfig
+from talos_registry_cache.talos.errors import TakenError, TalosError
 
 
 def of_cluster(folder: Path, name: str = "demo", port: int = 6443) -> Path:

@@ -4,10 +4,10 @@ from base64 import b64encode
 import pytest
 import yaml
 
-from talos import machine_config
-from talos.machine_config import MirrorForm
-from talos.mirror import Mirror
-from talos.versions import Version
+from talos_registry_cache.talos import machine_config
+from talos_registry_cache.talos.machine_config import MirrorForm
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.versions import Version
 
 MIRRORS = {
     "docker.io": Mirror("http://172.17.0.1:5000"),

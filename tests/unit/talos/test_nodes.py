@@ -1,7 +1,7 @@
 import pytest
 
-from talos import nodes
-from talos.nodes import Node
+from talos_registry_cache.talos import nodes
+from talos_registry_cache.talos.nodes import Node
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from talos import process
-from talos.errors import CommandError
-from talos.process import Runner
+from talos_registry_cache.talos import process
+from talos_registry_cache.talos.errors import CommandError
+from talos_registry_cache.talos.process import Runner
 from tests.unit.talos import programs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +28,6 @@ class Bench:
     folder: Path
     lines: list[str] = field(default_factory=list)
     grace_s: float = 5.0
-    stop: threading.Event = field(default_factory=threading.Event)
 
     @property
     def log(self) -> Path:
@@ -42,7 +41,7 @@ class Bench:
         self, script: str, within_s: float = SOON_S, env: Mapping[str, str] | None = None
     ) -> None:
         program = programs.shell(self.folder / "talosctl", script)
-        Runner(self.lines.append, self.grace_s, self.stop).run(
+        Runner(self.lines.append, self.grace_s).run(
             [program, "cluster", "create", "--name", "my demo"],
             env={"PATH": os.environ["PATH"], **(env or {})},
             log=self.log,
@@ -230,19 +229,6 @@ def test_one_that_prints_without_end_is_ended_in_time(bench: Bench) -> None:
 # One that is interrupted
 
 
-def test_another_thread_can_stop_it(bench: Bench) -> None:
-    def stop_once_it_runs() -> None:
-        next(pids(bench.folder / "leader"))
-        bench.stop.set()
-
-    threading.Thread(target=stop_once_it_runs).start()
-    with pytest.raises(CommandError, match="create was stopped after"):
-        bench.run(f"echo $$ > {bench.folder}/leader; sleep 60")
-
-    (leader,) = pids(bench.folder / "leader")
-    assert eventually_dead(leader)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_us_ends_it(bench: Bench, number: signal.Signals) -> None:
     leader = bench.folder / "leader"
@@ -252,7 +238,8 @@ def test_a_signal_to_us_ends_it(bench: Bench, number: signal.Signals) -> None:
             sys.executable,
             "-c",
             (
-                "import os, sys; from pathlib import Path; from talos.process import Runner\n"
+                "import os, sys; from pathlib import Path\n"
+                "from talos_registry_cache.talos.process import Runner\n"
                 "program, folder = sys.argv[1], Path(sys.argv[2])\n"
                 "Runner(print).run([program], env=os.environ, log=folder / 'log', "
                 "pid_file=folder / 'pid', within_s=60)"

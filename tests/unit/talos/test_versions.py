@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from talos import versions
-from talos.versions import Generation, Talosctl, Version, VersionError
+from talos_registry_cache.talos import versions
+from talos_registry_cache.talos.versions import Generation, Talosctl, Version, VersionError
 from tests.unit.talos import programs
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.toolchain.fakes import Commands, programs
 from toolchain import golang, pulumi, registry_image, talosctl, test_tools
 from toolchain.golang import Program
-from toolchain.places import GO_MODULES
+from toolchain.paths import GO_MODULES
 from toolchain.report import SetupError
 
 PROGRAMS = [

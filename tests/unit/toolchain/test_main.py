@@ -17,7 +17,7 @@ from toolchain import (
     test_tools,
     virtualenv,
 )
-from toolchain.places import ROOT
+from toolchain.paths import ROOT
 from toolchain.report import SetupError
 
 HOST = "unix:///var/run/docker.sock"
@@ -103,9 +103,14 @@ def test_any_command_can_be_run_where_all_is_at_hand(machine: Machine) -> None:
 
 
 def test_a_command_on_all_stacks_has_the_images_of_all(machine: Machine) -> None:
-    assert command_line.main(["run", "--all-images", "--", "python", "-m", "review"]) == 0
+    assert (
+        command_line.main(
+            ["run", "--all-images", "--", "python", "-m", "talos_registry_cache.review"]
+        )
+        == 0
+    )
     assert machine.done == ["requirements-dev.txt", *READY, "all images"]
-    assert machine.processes.lines == ["python -m review"]
+    assert machine.processes.lines == ["python -m talos_registry_cache.review"]
 
 
 def test_a_command_has_the_tools_of_the_tests_if_it_wants_them(machine: Machine) -> None:
@@ -138,7 +143,16 @@ def test_the_preview_of_a_pull_request_has_the_images_of_all_stacks(
         check=True,
     )
 
-    run = ["-m", "toolchain", "run", "--all-images", "--", "python", "-m", "review"]
+    run = [
+        "-m",
+        "toolchain",
+        "run",
+        "--all-images",
+        "--",
+        "python",
+        "-m",
+        "talos_registry_cache.review",
+    ]
     assert printed.stdout.splitlines() == [*run, *options]
 
 

@@ -10,7 +10,7 @@ from components.settings import caches
 from tests.unit.toolchain.fakes import Commands, programs
 from toolchain import debian, engine, golang, registry_image
 from toolchain.golang import Program
-from toolchain.places import ROOT
+from toolchain.paths import ROOT
 from toolchain.report import SetupError
 
 HOST = "unix:///var/run/docker.sock"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import release
-from toolchain.places import ROOT
+from toolchain.paths import ROOT
 from toolchain.report import SetupError
 
 CHANGELOG = """\

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.toolchain.fakes import Commands
 from toolchain import virtualenv
 from toolchain.report import SetupError
-from toolchain.virtualenv import DEVELOPMENT, RUNTIME
+from toolchain.virtualenv import DEVELOPMENT, PROJECT, RUNTIME
 
 
 class Machine:
@@ -17,7 +17,7 @@ class Machine:
         self.root = root
         self.commands = Commands()
         self.created = 0
-        for lock in (RUNTIME, DEVELOPMENT):
+        for lock in (RUNTIME, DEVELOPMENT, PROJECT):
             (root / lock).write_text(f"# {lock}\n")
 
     def create(self, folder: Path, **options: Any) -> None:
@@ -28,7 +28,13 @@ class Machine:
 
     @property
     def installed(self) -> list[str]:
-        return [line.rpartition("/")[2] for line in self.commands.lines]
+        """The lock files from which packages were installed."""
+        lines = [line for line in self.commands.lines if "--require-hashes" in line]
+        return [line.rpartition("/")[2] for line in lines]
+
+    @property
+    def times_the_project_was_installed(self) -> int:
+        return sum(f"--editable {self.root}" in line for line in self.commands.lines)
 
 
 @pytest.fixture
@@ -49,6 +55,21 @@ def test_packages_are_installed_once_with_their_hashes_checked(machine: Machine)
     assert machine.created == 1
     assert machine.installed == [RUNTIME]
     assert "--require-hashes" in machine.commands.lines[0]
+
+
+def test_the_project_is_installed_in_place_and_again_when_its_metadata_changes(
+    machine: Machine,
+) -> None:
+    virtualenv.ensure(RUNTIME)
+    virtualenv.ensure(RUNTIME)
+    assert machine.times_the_project_was_installed == 1
+    # What is installed without a lock may bring nothing else in.
+    assert "--no-deps --no-build-isolation" in machine.commands.lines[-1]
+
+    (machine.root / PROJECT).write_text("# another version\n")
+    virtualenv.ensure(RUNTIME)
+    assert machine.times_the_project_was_installed == 2
+    assert machine.installed == [RUNTIME]
 
 
 def test_a_changed_lock_is_installed_into_the_same_environment(machine: Machine) -> None:

@@ -5,8 +5,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from registry import storage
-from registry.storage import Damage, Storage
+from talos_registry_cache.registry import layout
+from talos_registry_cache.registry.layout import Damage, Storage
 
 
 def tar(root: Path) -> io.BytesIO:
@@ -20,12 +20,12 @@ def tar(root: Path) -> io.BytesIO:
 
 def read(root: Path) -> Storage:
     """What a folder stores."""
-    return storage.read(tar(root))
+    return layout.read(tar(root))
 
 
 def scrub(root: Path) -> list[Damage]:
     """What is damaged in a folder."""
-    return list(storage.damages(read(root)))
+    return list(layout.damages(read(root)))
 
 
 def repair(root: Path, damage: Damage) -> None:

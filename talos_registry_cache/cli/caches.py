@@ -1,0 +1,144 @@
+"""Working with several caches at once."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docker import DockerClient
+
+from talos_registry_cache.cli import console, s3_keys
+from talos_registry_cache.cli.stack import Cache, Stack
+from talos_registry_cache.engine import lock, processes, throwaway
+from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
+from talos_registry_cache.registry import reference
+from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.s3_location import Place
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AT_ONCE = 8
+# Of an interruption; what goes on after that, such as a command in a cache, changes nothing.
+GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
+
+
+def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
+    """Where a cache keeps what it has.
+
+    Raises:
+        CachectlError: it is an object store, and there are no keys for it.
+    """
+    match cache.storage:
+        case Place() as place:
+            return in_store(client, cache, place)
+        case volume:
+            return InVolume(client, volume, cache.image)
+
+
+def in_store(client: DockerClient, cache: Cache, place: Place) -> InStore:
+    """The storage of a cache in an object store.
+
+    Raises:
+        CachectlError: there are no keys for it.
+    """
+    return InStore(client, place, s3_keys.find(os.environ, Path.home()), cache.image)
+
+
+@contextmanager
+def alone(stack: Stack) -> Iterator[None]:
+    """Keep other processes away from the storages of a stack; waits for one that is at work.
+
+    What was killed at its work may have left a cache stopped, which is started again.
+    """
+    waiting = f"another process is at work on the stack {stack.name}; waiting for its end"
+    with lock.held(stack.engine, stack.name, lambda: console.say(waiting)):
+        for cache in stack.caches.values():
+            if not cache.is_service:
+                _start_again(stack.engine, cache)
+        yield
+
+
+@contextmanager
+def serving(
+    client: DockerClient, caches: Iterable[Cache], *, writable: bool = False
+) -> Iterator[Mapping[str, str]]:
+    """Serve the storages of caches by registries without an upstream.
+
+    Yields:
+        The URL of each, by registry host.
+    """
+    with ExitStack() as registries:
+
+        def serve(cache: Cache) -> tuple[str, str]:
+            storage = storage_of(client, cache)
+            return cache.registry, registries.enter_context(storage.serving(writable=writable))
+
+        try:
+            yield dict(at_once(client, serve, list(caches)))
+        finally:
+            throwaway.remove_own(client)
+
+
+def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, ...]:
+    """All tags that caches have, as image references."""
+
+    def tags(cache: Cache) -> list[str]:
+        stored = storage_of(client, cache).tags()
+        return [f"{cache.registry}/{repository}:{tag}" for repository, tag in stored]
+
+    return tuple(text for texts in at_once(client, tags, list(caches)) for text in texts)
+
+
+def of_images(caches: Mapping[str, Cache], texts: Iterable[str]) -> list[Cache]:
+    """The caches of some images."""
+    registries = {reference.parse(text).registry for text in texts}
+    return [cache for registry, cache in caches.items() if registry in registries]
+
+
+def platform_of(client: DockerClient) -> Platform:
+    """The platform of an engine, and so of the nodes in its containers."""
+    version = client.version()
+    return Platform(version["Os"], version["Arch"])
+
+
+def at_once(
+    client: DockerClient, work: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """Do the same with each, all at once; the results in order.
+
+    An interruption takes away what the work has started on the engine, so that it ends.
+    """
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+    working = [pool.submit(work, item) for item in items]
+    try:
+        futures.wait(working)
+    except KeyboardInterrupt:
+        _give_up(client, working)
+        raise
+    finally:
+        pool.shutdown(wait=False)
+    return [one.result() for one in working]
+
+
+def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
+    """Take away from work what it has started, until it has ended or does something else."""
+    left = {one for one in working if not one.cancel()}
+    until = time.monotonic() + GIVEN_UP_WITHIN_S
+    while left and time.monotonic() < until:
+        throwaway.remove_own(client)
+        left = futures.wait(left, timeout=GIVEN_UP_EVERY_S).not_done
+
+
+def _start_again(client: DockerClient, cache: Cache) -> None:
+    try:
+        if processes.start_again(client, cache.name):
+            console.say(f"{cache.registry}: its cache was stopped, and runs again")
+    except RegistryError as error:
+        # What is stored can be worked with all the same.
+        console.say(f"{cache.registry}: {error}")

@@ -1,0 +1,92 @@
+"""cachectl logs: what the caches are doing, as they say it."""
+
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from docker import DockerClient
+
+from talos_registry_cache.cli import console, options, stack
+from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.engine import services
+
+# components/caching_proxy.py: the user agent in either form that the registry logs.
+HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
+
+
+def logs(
+    upstreams: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="UPSTREAM", help="Of which caches, such as docker.io; of all."),
+    ] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, help="How many lines of each to begin with.")
+    ] = 20,
+    stack_name: options.StackName = None,
+) -> None:
+    """Show what the caches log: each request of a pull is a line; health checks are left out.
+
+    Exit codes: 0 shown, 1 it could not be done, 2 wrong usage.
+    """
+    with stack.engine() as client:
+        caches = stack.find(client, stack_name).only(upstreams or [])
+        if follow:
+            _follow(client, caches, tail)
+            return
+        for cache in caches.values():
+            # All of it, which is bounded by the stack's settings: health checks do not count.
+            printed = b"".join(itertools.chain(*_streams(client, cache)))
+            lines = [
+                line
+                for line in printed.decode(errors="replace").splitlines()
+                if not _is_health_check(line)
+            ]
+            for line in lines[max(0, len(lines) - tail) :]:
+                _print(cache, line, caches)
+
+
+def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> None:
+    """Show lines of all caches as they come; Ctrl-C ends the process, and these threads with it."""
+
+    def follow(cache: Cache, stream: Iterator[bytes]) -> None:
+        rest = b""
+        for piece in stream:
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in (line.decode(errors="replace") for line in lines):
+                if not _is_health_check(line):
+                    _print(cache, line, caches)
+
+    threads = [
+        threading.Thread(target=follow, args=(cache, stream), daemon=True)
+        for cache in caches.values()
+        for stream in _streams(client, cache, follow=True, tail=tail)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _streams(
+    client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
+) -> list[Iterator[bytes]]:
+    """What a cache prints, piece by piece; of a service, on each of its nodes."""
+    if cache.is_service:
+        running = services.tasks(client, cache.name)
+        return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
+    # Its types know streams that are followed only, or not.
+    container: Any = client.containers.get(cache.name)
+    return [iter(container.logs(stream=True, follow=follow, tail=tail))]
+
+
+def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
+    name = f"{cache.registry}: " if len(caches) > 1 else ""
+    console.out.print(f"{name}{line}", markup=False)
+
+
+def _is_health_check(line: str) -> bool:
+    return any(sign in line for sign in HEALTH_CHECK)

@@ -1,0 +1,91 @@
+"""cachectl verify: the proof that images are in the caches, from the storage alone."""
+
+import typer
+
+from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli.errors import ExitCode
+from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry.verify import Verified
+from talos_registry_cache.registry.verify import verify as verify_images
+
+
+def verify(
+    images: options.Images = None,
+    *,
+    image_files: options.ImageFiles = None,
+    talos_version: options.TalosVersion = None,
+    kubernetes_version: options.KubernetesVersion = None,
+    platform: options.PlatformName = None,
+    stack_name: options.StackName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Prove that images are in the caches, whole and undamaged, without any upstream.
+
+    Throw-away registries serve the storages, read-only and with no way to fetch anything; every
+    manifest and blob is read and its size and sha256 compared. Without images, every tag that is
+    stored is proved. Images may be pulled meanwhile: what is missing is looked for again.
+
+    Exit codes: 0 all images are proved, 1 it could not be done, 2 wrong usage, 3 something is
+    missing or damaged; it is named.
+    """
+    texts = selection.gather(images or [], image_files or [], talos_version, kubernetes_version)
+    with stack.engine() as client:
+        node = selection.platform(platform) if platform else caches.platform_of(client)
+        found = stack.find(client, stack_name)
+        with staging.alone(client, found):
+            texts = texts or caches.stored_images(client, found.caches.values())
+            involved = caches.of_images(found.caches, texts)
+            with (
+                caches.serving(client, involved) as endpoints,
+                console.meter("verifying") as meter,
+            ):
+                outcomes = interruptible.run(
+                    verify_images(texts, endpoints, node, on_bytes=meter.add)
+                )
+    if as_json:
+        console.as_json([_described(outcome) for outcome in outcomes])
+    else:
+        _show(outcomes, str(node))
+    if not outcomes or any(outcome.errors for outcome in outcomes):
+        raise typer.Exit(ExitCode.NOT_ALL_THERE)
+
+
+def _show(outcomes: tuple[Verified, ...], node: str) -> None:
+    if not outcomes:
+        console.say("nothing is stored, so nothing is proved")
+        return
+    console.table(
+        ("image", "proof", ">size"),
+        (
+            (
+                outcome.text,
+                _proof(outcome),
+                console.size(outcome.image.size) if outcome.image else "",
+            )
+            for outcome in outcomes
+        ),
+    )
+    for outcome in outcomes:
+        for error in outcome.errors:
+            console.say(f"{outcome.text}: {error}")
+    proved = sum(not outcome.errors for outcome in outcomes)
+    console.say(f"{proved} of {len(outcomes)} images proved for {node}")
+
+
+def _proof(outcome: Verified) -> str:
+    if not outcome.errors:
+        return "proved"
+    if outcome.image is None:
+        return "not there"
+    parts = len(outcome.errors)
+    return f"{parts} of {len(outcome.image.blobs)} blobs missing or damaged"
+
+
+def _described(outcome: Verified) -> dict[str, object]:
+    return {
+        "image": outcome.text,
+        "proved": not outcome.errors,
+        "digest": outcome.image.digest if outcome.image else None,
+        "size": outcome.image.size if outcome.image else None,
+        "errors": [str(error) for error in outcome.errors],
+    }

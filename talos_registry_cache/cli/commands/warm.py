@@ -1,0 +1,95 @@
+"""cachectl warm: images are fetched into the caches before any node asks for them."""
+
+import typer
+
+from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli.errors import ExitCode, UsageError
+from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry.warm import NotWarmed, Warmed
+from talos_registry_cache.registry.warm import warm as warm_images
+
+
+def warm(
+    images: options.Images = None,
+    *,
+    image_files: options.ImageFiles = None,
+    talos_version: options.TalosVersion = None,
+    kubernetes_version: options.KubernetesVersion = None,
+    platform: options.PlatformName = None,
+    username: options.Username = None,
+    stack_name: options.StackName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fetch images into the caches, each blob once, before any node asks for them.
+
+    What is there already is not fetched again. Two warmings at once wait for each other. An image
+    that fails stops no other one, and the next call goes on from there.
+
+    Exit codes: 0 all images are in the caches, 1 it could not be done, 2 wrong usage, 3 some
+    images are not there; each is named with the reason.
+    """
+    texts = selection.gather(images or [], image_files or [], talos_version, kubernetes_version)
+    if not texts:
+        raise UsageError("no image to warm: name some, or --images FILE, or --talos-version")
+    reader = options.reader(username)
+    with stack.engine() as client:
+        node = selection.platform(platform) if platform else caches.platform_of(client)
+        found = stack.find(client, stack_name)
+        involved = caches.of_images(found.caches, texts)
+        with (
+            staging.alone(client, found),
+            caches.serving(client, involved, writable=True) as storages,
+            console.meter("warming") as meter,
+        ):
+            outcomes = interruptible.run(
+                warm_images(
+                    texts,
+                    found.endpoints(reader),
+                    node,
+                    storages=storages,
+                    on_progress=lambda progress: meter.show(progress.done, progress.total),
+                )
+            )
+        again = stack.find(client, found.name).only(cache.registry for cache in involved)
+    if as_json:
+        console.as_json([_described(outcome) for outcome in outcomes])
+    else:
+        _show(outcomes)
+    if any(isinstance(outcome, NotWarmed) for outcome in outcomes):
+        for cache in again.values():
+            if cache.trouble:
+                console.say(f"{cache.registry}: {cache.trouble}")
+        raise typer.Exit(ExitCode.NOT_ALL_THERE)
+
+
+def _show(outcomes: tuple[Warmed | NotWarmed, ...]) -> None:
+    console.table(
+        ("image", "result", ">size", ">fetched"),
+        (
+            (outcome.text, "failed", "", "")
+            if isinstance(outcome, NotWarmed)
+            else (
+                outcome.text,
+                "is there" if outcome.fetched == 0 else "fetched",
+                console.size(outcome.image.size),
+                console.size(outcome.fetched),
+            )
+            for outcome in outcomes
+        ),
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, NotWarmed):
+            for error in outcome.errors:
+                console.say(f"{outcome.text}: {error}")
+
+
+def _described(outcome: Warmed | NotWarmed) -> dict[str, object]:
+    if isinstance(outcome, NotWarmed):
+        return {"image": outcome.text, "errors": [str(error) for error in outcome.errors]}
+    return {
+        "image": outcome.text,
+        "digest": outcome.image.digest,
+        "size": outcome.image.size,
+        "fetched": outcome.fetched,
+        "errors": [],
+    }

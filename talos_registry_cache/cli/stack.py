@@ -1,0 +1,241 @@
+"""The caches of a stack, found on the engine by the labels that all of them carry."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from talos_registry_cache.cli import s3_keys
+from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.engine import labels, processes, services, throwaway
+from talos_registry_cache.engine.services import Service
+from talos_registry_cache.engine.throwaway_registry import PORT
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
+from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
+from talos_registry_cache.registry.s3_location import Place, place_in
+
+# What an engine may need for one call: to take in a large layer, or to move thousands of files.
+ENGINE_WITHIN_S = 600
+# What the tasks of a service carry; they are not caches of their own.
+OF_SERVICE = "com.docker.swarm.service.name"
+
+Reader = tuple[str, str]
+"""User name and password of somebody who may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A cache as its container or service shows it.
+
+    Attributes:
+        registry: the registry host that it is for, such as docker.io.
+        name: the name of its container or service.
+        is_service: whether it is a service.
+        is_running: whether it runs.
+        health: what its health check says, such as healthy, or its state where it does not run;
+            of a service that does not run on all of its nodes, on how many it does.
+        endpoint: its URL on this machine, or None where it is published nowhere.
+        mirror: its URL as nodes reach it; the endpoint where there is no other address.
+        remote_url: the registry API of its upstream, or None for one that serves only.
+        storage: what holds what is cached: the name of a volume, or a place in an object store.
+        image: the ID of its image, or its name.
+        ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
+        restarts: how often the engine has started it again, since it had ended by itself.
+        was_out_of_memory: whether it was killed since it needed more memory than its limit.
+        why_unhealthy: what its health check said last where it is unhealthy; else nothing.
+    """
+
+    registry: str
+    name: str
+    is_service: bool
+    is_running: bool
+    health: str
+    endpoint: str | None
+    mirror: str | None
+    remote_url: str | None
+    storage: str | Place
+    image: str
+    ca: str | None
+    restarts: int = 0
+    was_out_of_memory: bool = False
+    why_unhealthy: str = ""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with its process, in words, although it may run again."""
+        if not (self.restarts or self.was_out_of_memory):
+            return None
+        why = (
+            "it needed more memory than its limit, as for a huge manifest (docs/limits.md)"
+            if self.was_out_of_memory
+            else f"see: docker logs {self.name}"
+        )
+        return f"it ended by itself and was started again {self.restarts} times; {why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack that is up.
+
+    Attributes:
+        name: its name.
+        caches: by registry host.
+        engine: the engine that has it.
+    """
+
+    name: str
+    caches: Mapping[str, Cache]
+    engine: DockerClient
+
+    def endpoints(self, reader: Reader | None = None) -> Endpoints:
+        """Each cache as this machine reaches it, by registry host.
+
+        Args:
+            reader: who asks; nobody where it is left out.
+        """
+        return {
+            registry: Endpoint(cache.endpoint, cache.ca, *(reader or ()))
+            for registry, cache in self.caches.items()
+            if cache.endpoint
+        }
+
+    def only(self, registries: Iterable[str]) -> Mapping[str, Cache]:
+        """Some of its caches; all where none are named.
+
+        Raises:
+            UsageError: it has no cache of one of them.
+        """
+        wanted = list(registries) or list(self.caches)
+        if unknown := [registry for registry in wanted if registry not in self.caches]:
+            raise UsageError(
+                f"the stack {self.name} has no cache of {unknown[0]}; "
+                f"it has those of: {', '.join(self.caches)}"
+            )
+        return {registry: self.caches[registry] for registry in wanted}
+
+
+@contextmanager
+def engine() -> Iterator[DockerClient]:
+    """The container engine that DOCKER_HOST names, or this machine's.
+
+    Raises:
+        CachectlError: there is none.
+    """
+    try:
+        client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
+    except DockerException as error:
+        raise CachectlError(
+            f"the container engine does not answer: {error}; DOCKER_HOST names another one"
+        ) from error
+    try:
+        yield client
+    except KeyboardInterrupt:
+        # Whatever it was that was interrupted.
+        throwaway.remove_own(client)
+        raise
+    finally:
+        client.close()
+
+
+def find(client: DockerClient, name: str | None) -> Stack:
+    """A stack and its caches.
+
+    Args:
+        client: the engine.
+        name: the stack's name; where it is left out, the only one that is up.
+
+    Raises:
+        UsageError: there is no such stack, or several.
+    """
+    stacks: defaultdict[str, list[Cache]] = defaultdict(list)
+    for container in client.containers.list(
+        all=True, filters={"label": labels.UPSTREAM}, ignore_removed=True
+    ):
+        if cache := _cache(container):
+            stacks[container.labels[labels.STACK]].append(cache)
+    for service in services.find(client):
+        if cache := _cache_of(service):
+            stacks[service.labels[labels.STACK]].append(cache)
+    if name is None and len(stacks) == 1:
+        (name,) = stacks
+    if name is None or name not in stacks:
+        wrong = "no stack is named" if name is None else f"no stack {name} is up"
+        up = ", ".join(sorted(stacks)) or "none"
+        raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
+    caches = sorted(stacks[name], key=lambda cache: cache.registry)
+    return Stack(name, {cache.registry: cache for cache in caches}, client)
+
+
+def _cache(container: Container) -> Cache | None:
+    """What a container is as a cache; None for one that only fills a volume with credentials."""
+    attributes: Mapping[str, Any] = container.attrs
+    bindings = (attributes["HostConfig"]["PortBindings"] or {}).get(PORT)
+    volumes = {
+        mount["Destination"]: mount["Name"]
+        for mount in attributes["Mounts"]
+        if mount["Type"] == "volume"
+    }
+    environment = services.as_mapping(attributes["Config"]["Env"])
+    storage = _storage(environment, volumes)
+    if not bindings or storage is None or OF_SERVICE in container.labels:
+        return None
+    scheme = services.scheme(environment)
+    # Loopback first; an address that is left empty is any.
+    addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
+    return Cache(
+        registry=container.labels[labels.UPSTREAM],
+        name=str(container.name),
+        is_service=False,
+        is_running=container.status == "running",
+        health=processes.health(container),
+        endpoint=_url(scheme, addresses[0]),
+        mirror=_url(scheme, addresses[-1]),
+        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
+        storage=storage,
+        image=attributes["Image"],
+        ca=container.labels.get(labels.CA),
+        restarts=attributes.get("RestartCount", 0),
+        was_out_of_memory=attributes["State"].get("OOMKilled", False),
+        why_unhealthy=processes.why_unhealthy(container),
+    )
+
+
+def _cache_of(service: Service) -> Cache | None:
+    """What a service is as a cache; None for one that is none."""
+    storage = _storage(service.environment, service.volumes)
+    if storage is None or service.url is None:
+        return None
+    return Cache(
+        registry=service.labels[labels.UPSTREAM],
+        name=service.name,
+        is_service=True,
+        is_running=service.running > 0,
+        health=service.health,
+        endpoint=service.url,
+        mirror=service.url,
+        remote_url=service.environment.get("REGISTRY_PROXY_REMOTEURL"),
+        storage=storage,
+        image=service.image,
+        ca=service.labels.get(labels.CA),
+    )
+
+
+def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | Place | None:
+    place = place_in(environment, s3_keys.ca(os.environ))
+    return place or volumes.get(STORAGE_FOLDER)
+
+
+def _is_loopback(address: str) -> bool:
+    return bool(address) and ip_address(address).is_loopback
+
+
+def _url(scheme: str, bound: Mapping[str, str]) -> str:
+    host = bound["HostIp"] if bound["HostIp"] not in {"", "0.0.0.0"} else "127.0.0.1"  # noqa: S104
+    return f"{scheme}://{host}:{bound['HostPort']}"

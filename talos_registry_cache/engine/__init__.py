@@ -1,0 +1,1 @@
+"""The container engine: cache processes, volumes, throw-away containers, labels and locks."""

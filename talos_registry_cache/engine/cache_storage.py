@@ -1,0 +1,201 @@
+"""The storages of caches, in whichever place they are: read, served and changed in the same way."""
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from docker import DockerClient
+
+from talos_registry_cache.engine import throwaway_registry, volume
+from talos_registry_cache.registry import layout, multipart, object_store
+from talos_registry_cache.registry.layout import (
+    BLOBS,
+    REPOSITORIES,
+    Damage,
+    OnPiece,
+    Reading,
+    Storage,
+    Upload,
+    ignore,
+    tags_in,
+)
+from talos_registry_cache.registry.s3_location import Keys, Place
+
+TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
+
+
+class CacheStorage(Protocol):
+    """The storage of a cache; whatever it cannot do is a `RegistryError` or a `StorageError`."""
+
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
+    ) -> Storage:
+        """Read all that is stored.
+
+        Args:
+            on_piece: is given all content that is read, piece by piece.
+            in_turn: whether all pieces of one content have to come one after the other.
+            trusting: whether content that is no manifest may be taken for what its name says,
+                where not to read it costs less.
+        """
+        ...
+
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read what is in some folders, and perhaps more; what is not there is left out."""
+        ...
+
+    def tags(self) -> list[tuple[str, str]]:
+        """The repositories and tags that are stored."""
+        ...
+
+    def remove(self, folders: Sequence[str]) -> None:
+        """Remove folders and all that is in them, one after the other; safe to repeat."""
+        ...
+
+    def remove_uploads(self, uploads: Iterable[Upload]) -> None:
+        """Remove uploads that nobody goes on with; safe to repeat."""
+        ...
+
+    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+        """Run a throw-away registry on it, and give its URL; see `engine.throwaway_registry`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InVolume:
+    """A storage in a volume.
+
+    Attributes:
+        engine: the engine that has the volume.
+        volume: its name.
+        image: the image of the cache.
+    """
+
+    engine: DockerClient
+    volume: str
+    image: str
+
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = True, trusting: bool = False
+    ) -> Storage:
+        """Read it: the engine hands out all of it, and in turn."""
+        del in_turn, trusting
+        with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
+            return layout.read(tar, on_piece)
+
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read all that refers to content, which is small, and of the content what is asked for."""
+        content = [folder for folder in folders if folder.startswith(BLOBS)]
+        reading = Reading()
+        with volume.mounted(self.engine, self.volume, self.image) as mounted:
+            for folder in (REPOSITORIES, *content):
+                # What is not there has no tar stream.
+                with suppress(volume.NotThereError), mounted.tar(folder) as tar:
+                    layout.take(reading, tar, folder)
+        return reading.storage()
+
+    def tags(self) -> list[tuple[str, str]]:
+        """The repositories and tags that are stored."""
+        with volume.mounted(self.engine, self.volume, self.image) as mounted:
+            return tags_in(mounted.ask(TAG_FILES).splitlines())
+
+    def remove(self, folders: Sequence[str]) -> None:
+        """Remove folders."""
+        with volume.mounted(self.engine, self.volume, self.image) as mounted:
+            mounted.remove(folders)
+
+    def remove_uploads(self, uploads: Iterable[Upload]) -> None:
+        """Remove the folders of uploads."""
+        self.remove([upload.path for upload in uploads])
+
+    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+        """Run a throw-away registry on the volume."""
+        return throwaway_registry.serving(self.engine, self.volume, self.image, writable=writable)
+
+
+@dataclass(frozen=True, slots=True)
+class InStore:
+    """A storage in an object store.
+
+    Attributes:
+        engine: the engine that runs throw-away registries.
+        place: where it is.
+        keys: the keys of the store.
+        image: the image of the cache.
+    """
+
+    engine: DockerClient
+    place: Place
+    keys: Keys
+    image: str
+
+    def read(
+        self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
+    ) -> Storage:
+        """Read its objects."""
+        return object_store.read(
+            object_store.opened(self.place, self.keys),
+            on_piece,
+            unfinished=multipart.unfinished(self.place, self.keys),
+            in_turn=in_turn,
+            trusting=trusting,
+        )
+
+    def read_again(self, folders: Collection[str]) -> Storage:
+        """Read the objects below some folders."""
+        return object_store.read(object_store.opened(self.place, self.keys), folders=folders)
+
+    def tags(self) -> list[tuple[str, str]]:
+        """The repositories and tags that are stored."""
+        return object_store.tags(object_store.opened(self.place, self.keys))
+
+    def size(self) -> int:
+        """What its objects take, in bytes."""
+        return object_store.size(object_store.opened(self.place, self.keys))
+
+    def remove(self, folders: Sequence[str]) -> None:
+        """Remove objects below folders."""
+        object_store.remove(object_store.opened(self.place, self.keys), folders)
+
+    def remove_uploads(self, uploads: Iterable[Upload]) -> None:
+        """Remove the objects of uploads, and abort those that are none yet."""
+        uploads = list(uploads)
+        self.remove([upload.path for upload in uploads if not upload.multipart])
+        multipart.abort(self.place, self.keys, [one for one in uploads if one.multipart])
+
+    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+        """Run a throw-away registry on its objects."""
+        return throwaway_registry.serving_objects(
+            self.engine, self.place, self.keys, self.image, writable=writable
+        )
+
+
+def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
+    """Those of what looked damaged that still is when it is read again.
+
+    A cache goes on writing while its storage is read, so what looks damaged may just have been
+    written. It writes content before what refers to it: what a link led to when it was read the
+    first time is there by now, unless it is gone indeed.
+
+    Args:
+        held: the storage.
+        suspects: what `registry.layout.damages` has found in it.
+    """
+    if not suspects:
+        return []
+    again = held.read_again({folder for suspect in suspects for folder in suspect.folders})
+    places = {suspect.folders[0] for suspect in suspects}
+    return [damage for damage in layout.damages(again) if damage.folders[0] in places]
+
+
+def remove_damaged(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
+    """Remove what is damaged, after another look at it; returns what that is.
+
+    Args:
+        held: the storage, whose cache does not run, or may lose what it writes meanwhile.
+        suspects: what looked damaged before.
+    """
+    damages = confirmed(held, suspects)
+    held.remove([folder for damage in damages for folder in damage.folders])
+    return damages

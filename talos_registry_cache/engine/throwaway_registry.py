@@ -1,0 +1,180 @@
+"""A throw-away registry on the storage of a cache: it serves what is stored, and asks nobody."""
+
+import io
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx2
+from docker import DockerClient
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from talos_registry_cache.engine import file_owner, throwaway
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
+from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.s3_location import Keys, Place
+
+PORT = "5000/tcp"
+LOOPBACK = "127.0.0.1"
+# The engine chooses one.
+ANY_PORT = 0
+PORTS = {PORT: (LOOPBACK, ANY_PORT)}
+ANSWERS_WITHIN_S = 20.0
+POLL_S = 0.05
+PRIVATE_FOLDER = "/credentials"
+KEYS_FILE, AUTHORITIES_FILE = "s3-keys", "authorities.crt"
+
+
+class ServingError(RegistryError):
+    """Such a registry could not be started."""
+
+
+@contextmanager
+def serving(
+    engine: DockerClient, volume: str, image: str, *, writable: bool = False
+) -> Iterator[str]:
+    """Run a registry without an upstream on the volume of a cache; it is removed at the end.
+
+    What a cache proxies, it answers with what it holds or with what its upstream has. This one can
+    only know what is stored, so what it serves is proved to be there. One that is writable can
+    mount a blob into another repository, which a proxying registry refuses.
+
+    Args:
+        engine: the engine that has the volume.
+        volume: the volume of the cache.
+        image: the image of the cache.
+        writable: whether it takes what is pushed to it; only this machine reaches it.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        ServingError: the engine has no such volume or image, or the registry does not answer.
+    """
+    try:
+        # Else the engine would make an empty one.
+        engine.volumes.get(volume)
+        mode = "rw" if writable else "ro"
+        # Not always the caches' own user: a node of a Swarm makes volumes by itself, for the
+        # user of the image.
+        writer = file_owner.find(engine, volume, image) if writable else file_owner.OWNER
+        container = throwaway.create(
+            engine,
+            image,
+            volume,
+            user=file_owner.user(writer),
+            environment=_environment(writable=writable),
+            volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
+            ports=PORTS,
+        )
+    except (DockerException, OSError) as error:
+        raise ServingError(f"cannot serve the volume {volume}: {error}") from error
+    with _running(container, f"the volume {volume}") as url:
+        yield url
+
+
+@contextmanager
+def serving_objects(
+    engine: DockerClient, place: Place, keys: Keys, image: str, *, writable: bool = False
+) -> Iterator[str]:
+    """The same on the objects of a cache, which the engine's containers have to reach.
+
+    Args:
+        engine: the engine that runs it.
+        place: where the objects are.
+        keys: the keys of the store; they are in a file of the container, and go with it.
+        image: the image of the cache.
+        writable: whether it takes what is pushed to it; only this machine reaches it.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        ServingError: the engine has no such image, or the registry does not answer.
+    """
+    files = {KEYS_FILE: keys.file}
+    trust: dict[str, str] = {}
+    if place.ca:
+        files[AUTHORITIES_FILE] = place.ca
+        trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
+    try:
+        container = throwaway.create(
+            engine,
+            image,
+            str(place),
+            user=file_owner.user(),
+            environment={
+                **_environment(writable=writable),
+                **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
+                **trust,
+            },
+            # Without a name, so that it goes with the container.
+            volumes=[PRIVATE_FOLDER],
+            ports=PORTS,
+        )
+    except (DockerException, OSError) as error:
+        raise ServingError(f"cannot serve {place}: {error}") from error
+    with _running(container, str(place), files) as url:
+        yield url
+
+
+def _environment(*, writable: bool) -> dict[str, str]:
+    environment = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"}
+    if not writable:
+        # The leaf's own variable, …_READONLY_ENABLED, makes distribution 3.1 panic.
+        environment["REGISTRY_STORAGE_MAINTENANCE"] = "{readonly: {enabled: true}}"
+    return environment
+
+
+@contextmanager
+def _running(
+    container: Container, what: str, files: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Start a registry that was made, with private files, and remove it at the end."""
+    try:
+        try:
+            if files:
+                container.put_archive(PRIVATE_FOLDER, _tar(files))
+            container.start()
+            url = _wait(container)
+        except (DockerException, OSError) as error:
+            raise ServingError(f"cannot serve {what}: {error}") from error
+        yield url
+    finally:
+        throwaway.remove(container)
+
+
+def _tar(files: Mapping[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, text in files.items():
+            content = text.encode()
+            entry = tarfile.TarInfo(name)
+            # It belongs to root, and the registry is another user; nobody else is there.
+            entry.size, entry.mode = len(content), 0o444
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _wait(container: Container) -> str:
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while time.monotonic() < deadline:
+        container.reload()
+        if container.status not in {"created", "running"}:
+            break
+        bindings = container.ports.get(PORT)
+        if bindings and _answers(url := f"http://{LOOPBACK}:{bindings[0]['HostPort']}"):
+            return url
+        time.sleep(POLL_S)
+    said = container.logs(tail=5).decode(errors="replace").strip()
+    why = said or f"it listens on {LOOPBACK} of the engine's machine, which has to be this one"
+    raise ServingError(f"a registry on a cache's storage does not answer: {why}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/v2/", trust_env=False).is_success
+    except httpx2.TransportError:
+        return False

@@ -1,0 +1,105 @@
+"""Platforms, and which of an image's platforms runs on one of them.
+
+The rules are containerd's (its platforms package, `Only`): the variants of a processor fall back
+to the older ones. Its last resorts, 386 on amd64 and 32 bits on arm64, are left out: an image that
+has nothing better is no image for a Talos node.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from talos_registry_cache.registry.errors import PlatformError
+
+LONGEST_SHOWN = 100
+# What Go builds for (`go tool dist list`), under the operating systems that images are made for.
+_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd"})
+_ARCHITECTURES = frozenset(
+    {
+        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle",
+        "ppc64", "ppc64le", "riscv64", "s390x",
+    }
+)  # fmt: skip
+_VARIANT = re.compile(r"v?[0-9]{1,3}(\.[0-9]{1,3})?")
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+# What an unnamed variant is.
+_BASE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+# arm64 v9.n runs what v8.(n + 5) runs, as far as there is one.
+_V9_IS_V8 = 5
+_LAST_V8 = 9
+_OLDEST_ARM = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on.
+
+    Attributes:
+        os: operating system, such as linux.
+        architecture: as Go names it, such as amd64.
+        variant: of the processor, such as v8, or empty.
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        """OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+def parse(text: str) -> Platform:
+    """Read OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT.
+
+    Raises:
+        PlatformError: the text is no platform.
+    """
+    match text.split("/"):
+        case [os, architecture, *variant] if len(variant) <= 1 and all(
+            map(_VARIANT.fullmatch, variant)
+        ):
+            platform = Platform(os, _ALIASES.get(architecture, architecture), "".join(variant))
+            if os in _SYSTEMS and platform.architecture in _ARCHITECTURES:
+                return platform
+    raise PlatformError(
+        f"{text[:LONGEST_SHOWN]!r} is no platform; allowed: OS/ARCHITECTURE or "
+        "OS/ARCHITECTURE/VARIANT, such as linux/amd64 or linux/arm/v7"
+    )
+
+
+def preference(node: Platform) -> tuple[Platform, ...]:
+    """The platforms that run on a node, the best one first, in normal form."""
+    node = normal(node)
+    return tuple(replace(node, variant=variant) for variant in _variants(node))
+
+
+def normal(platform: Platform) -> Platform:
+    """One spelling for each platform: its variant always named where there is a usual one."""
+    architecture = _ALIASES.get(platform.architecture, platform.architecture)
+    variant = platform.variant.removesuffix(".0") or _BASE.get(architecture, "")
+    if variant.isdigit():
+        variant = f"v{variant}"
+    return Platform(platform.os, architecture, variant)
+
+
+def _variants(node: Platform) -> Iterator[str]:
+    yield node.variant
+    version = re.fullmatch(r"v(\d+)(?:\.(\d+))?", node.variant)
+    if not version:
+        return
+    major, minor = int(version[1]), int(version[2] or 0)
+    match node.architecture:
+        case "amd64":
+            yield from (f"v{older}" for older in range(major - 1, 0, -1))
+        case "arm":
+            yield from (f"v{older}" for older in range(major - 1, _OLDEST_ARM - 1, -1))
+        case "arm64":
+            yield from (_dotted(major, older) for older in range(minor - 1, -1, -1))
+            if major == 9:  # noqa: PLR2004
+                newest = min(minor + _V9_IS_V8, _LAST_V8)
+                yield from (_dotted(8, older) for older in range(newest, -1, -1))
+
+
+def _dotted(major: int, minor: int) -> str:
+    return f"v{major}.{minor}" if minor else f"v{major}"

@@ -1,0 +1,122 @@
+"""Image references: what people write, and what is asked of a registry.
+
+The grammar is that of the reference package of the distribution project, and the short names are
+those of Docker: `nginx` is `docker.io/library/nginx:latest`.
+"""
+
+import re
+from dataclasses import dataclass
+
+from talos_registry_cache.registry.errors import InvalidReferenceError
+
+DOCKER_HUB = "docker.io"
+NAME_LIMIT = 255
+HOST_LIMIT = 253
+HIGHEST_PORT = 65535
+LONGEST_SHOWN = 120
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_HOST_SIGN = re.compile(r"[.:\[]")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image of a registry; its text is the canonical, complete form.
+
+    Attributes:
+        registry: the registry's host, with a port where one is given.
+        repository: the repository in it.
+        tag: the tag, or None where only a digest is given.
+        digest: the digest that the image must have, or None.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    def __str__(self) -> str:
+        """The canonical text."""
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def target(self) -> str:
+        """What to ask the registry for: the digest if there is one, as containerd does."""
+        return self.digest or self.tag or "latest"
+
+
+def parse(text: str) -> Reference:
+    """Read an image reference.
+
+    Args:
+        text: as in a Dockerfile: `[HOST[:PORT]/]NAME[:TAG][@sha256:HEX]`.
+
+    Raises:
+        InvalidReferenceError: the text is none; the message says which part and what is allowed.
+    """
+    name, has_digest, digest = text.partition("@")
+    # A colon behind the last slash starts a tag, any other one a port.
+    slash = name.rfind("/")
+    colon = name.find(":", slash + 1)
+    path, tag = (name, None) if colon < 0 else (name[:colon], name[colon + 1 :])
+    registry, repository = _split_registry(path)
+
+    if not _is_host(registry):
+        raise _refusal(text, "registry", registry, "HOST or HOST:PORT")
+    if not _REPOSITORY.fullmatch(repository):
+        allowed = "lower-case letters and digits, parted by '/', '.', '_', '__' or dashes"
+        raise _refusal(text, "repository", repository, allowed)
+    if len(repository) > NAME_LIMIT:
+        raise _refusal(text, "repository", repository, f"at most {NAME_LIMIT} characters")
+    if tag is not None and not _TAG.fullmatch(tag):
+        allowed = "letters, digits, '_', '.' and '-', at most 128, no '.' or '-' first"
+        raise _refusal(text, "tag", tag, allowed)
+    if has_digest and not is_digest(digest):
+        raise _refusal(text, "digest", digest, "sha256: and 64 hexadecimal digits, lower-case")
+    if not has_digest:
+        return Reference(registry, repository, tag or "latest", None)
+    return Reference(registry, repository, tag, digest)
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a digest that can be checked: sha256, the only one in use."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def _is_host(registry: str) -> bool:
+    found = _HOST.fullmatch(registry)
+    if found is None:
+        return False
+    is_port = int(found["port"] or 0) <= HIGHEST_PORT
+    return is_port and len(found["host"]) <= HOST_LIMIT
+
+
+def _split_registry(path: str) -> tuple[str, str]:
+    """Part a name as Docker does: only what looks like a host is one."""
+    first, slash, rest = path.partition("/")
+    is_host = slash and (first == "localhost" or first != first.lower() or _HOST_SIGN.search(first))
+    registry, repository = (first, rest) if is_host else (DOCKER_HUB, path)
+    if registry == "index.docker.io":
+        registry = DOCKER_HUB
+    if registry == DOCKER_HUB and repository and "/" not in repository:
+        repository = f"library/{repository}"
+    return registry, repository
+
+
+def _refusal(text: str, part: str, found: str, allowed: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"{_cut(text)} is no image reference: its {part} is {_cut(found)}; allowed: {allowed}"
+    )
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")

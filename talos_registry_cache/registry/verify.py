@@ -1,0 +1,166 @@
+"""Verifying: the proof that images are in a storage, whole and undamaged.
+
+Ask a registry that serves the storage and has no upstream (distribution without `proxy`). A cache
+would fetch what is missing, and so prove nothing.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from talos_registry_cache.registry import image as images
+from talos_registry_cache.registry import reference as references
+from talos_registry_cache.registry.client import RegistryClient
+from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
+from talos_registry_cache.registry.errors import AnswerError, RegistryError
+from talos_registry_cache.registry.image import Image
+from talos_registry_cache.registry.manifests import Descriptor
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.retry import Retry
+
+# A registry on this machine that serves a disk: what fails twice is broken.
+RETRY = Retry(tries=2, first_pause_s=0.2)
+# A pull goes from the manifest to the layers, each of which is there at once when it is whole.
+LOOKS_AFTER_S = 0.5
+LOOKS_AGAIN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An image, and what of it is missing or damaged.
+
+    Attributes:
+        text: the reference as it was given.
+        image: what it consists of, or None where its manifests could not be read.
+        errors: what is wrong, one for each part; the image is proved where there is none.
+    """
+
+    text: str
+    image: Image | None
+    errors: tuple[RegistryError, ...]
+
+
+async def verify(
+    texts: Iterable[str],
+    endpoints: Endpoints,
+    node: Platform,
+    *,
+    concurrency: int = 4,
+    retry: Retry = RETRY,
+    on_bytes: Callable[[int], object] = lambda _: None,
+) -> tuple[Verified, ...]:
+    """Read every manifest and blob of images, and check its size and its sha256.
+
+    A cache may be writing meanwhile, so an image of which something is missing is looked at again,
+    and again for as long as more of it turns up.
+
+    Args:
+        texts: image references.
+        endpoints: from a registry's host, such as docker.io, to what serves its storage.
+        node: the platform of the nodes.
+        concurrency: how many requests are under way at once.
+        retry: how a request is tried again.
+        on_bytes: is told how many bytes of blobs were read, as they come.
+
+    Returns:
+        The outcome for each text, in order.
+    """
+    verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
+    outcomes = await verification.images(tuple(texts))
+    doubtful = _incomplete(outcomes)
+    for _ in range(LOOKS_AGAIN):
+        if not doubtful:
+            break
+        await asyncio.sleep(LOOKS_AFTER_S)
+        again = dict(zip(doubtful, await verification.images(tuple(doubtful)), strict=True))
+        outcomes = tuple(again.get(outcome.text, outcome) for outcome in outcomes)
+        left = _incomplete(again.values())
+        doubtful = {text: errors for text, errors in left.items() if errors != doubtful[text]}
+    return outcomes
+
+
+def _incomplete(outcomes: Iterable[Verified]) -> Mapping[str, tuple[str, ...]]:
+    """What is wrong with the images of which something is missing, by their references."""
+    return {
+        outcome.text: tuple(map(str, outcome.errors))
+        for outcome in outcomes
+        if any(isinstance(error, AnswerError) and error.is_missing for error in outcome.errors)
+    }
+
+
+_Key = tuple[Endpoint | str, str]
+"""What serves a blob, and its digest."""
+
+
+class _Verification:
+    """One run of `verify`, and what it has proved."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        node: Platform,
+        concurrency: int,
+        retry: Retry,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        self._endpoints = endpoints
+        self._node = node
+        self._retry = retry
+        self._on_bytes = on_bytes
+        self._slots = asyncio.Semaphore(concurrency)
+        self._one_at_a_time: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._sound: set[_Key] = set()
+
+    async def images(self, texts: Iterable[str]) -> tuple[Verified, ...]:
+        """Verify images."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.image(text)) for text in texts]
+        return tuple(task.result() for task in tasks)
+
+    async def image(self, text: str) -> Verified:
+        """Verify one image."""
+        try:
+            reference = references.parse(text)
+            endpoint = endpoint_of(reference, self._endpoints)
+            async with self._slots, RegistryClient(endpoint, self._retry) as client:
+                image = await images.walk(client, reference, self._node)
+        except RegistryError as error:
+            return Verified(text, None, (error,))
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._blob(endpoint, reference.repository, blob))
+                for blob in image.blobs
+            ]
+        problems = tuple(problem for task in tasks if (problem := task.result()))
+        return Verified(text, image, problems)
+
+    async def _blob(
+        self, endpoint: Endpoint | str, repository: str, blob: Descriptor
+    ) -> RegistryError | None:
+        """What is wrong with a blob.
+
+        It is stored once for all repositories, so it is read once, and the others are asked only
+        whether they have it.
+        """
+        key = endpoint, blob.digest
+        async with (
+            self._one_at_a_time[key],
+            self._slots,
+            RegistryClient(endpoint, self._retry) as client,
+        ):
+            try:
+                if key in self._sound:
+                    if not await client.has_blob(repository, blob):
+                        return AnswerError(
+                            f"{repository} does not have {blob.digest}", HTTPStatus.NOT_FOUND
+                        )
+                else:
+                    await client.read_blob(
+                        repository, blob, lambda chunk: self._on_bytes(len(chunk))
+                    )
+                    self._sound.add(key)
+            except RegistryError as error:
+                return error
+        return None

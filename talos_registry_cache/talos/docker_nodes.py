@@ -1,0 +1,151 @@
+"""Clusters of the docker provisioner, found and removed by the engine's labels.
+
+The labels are the same in every version (pkg/provision/providers/docker, v0.4 to v1.14), and they
+are there from the first moment, whereas talosctl notes its own state down late or, up to 1.11,
+never. What talosctl's destroy does for docker is just this: containers with their volumes, then
+the network, then its folder; but it refuses when the creation had failed.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+
+from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.talos.nodes import KUBERNETES_PORT, Found, Node, role
+
+CLUSTER = "talos.cluster.name"
+TYPE = "talos.type"
+
+# A node that cannot run ends within a moment of being started; so long it is watched.
+STAYS_UP_S = 3.0
+POLL_S = 0.2
+
+
+def find(engine: DockerClient, cluster: str) -> Found | None:
+    """What the engine has of a cluster; None where that is nothing.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    with _answering():
+        containers = _containers(engine, cluster)
+        networks = engine.networks.list(filters=_labelled(cluster))
+    if not containers and not networks:
+        return None
+    nodes = sorted((_node(container, cluster) for container in containers), key=lambda n: n.name)
+    return Found(nodes, _kubernetes_endpoint(nodes))
+
+
+def start(engine: DockerClient, cluster: str, on_line: Callable[[str], None]) -> None:
+    """Start the nodes of a cluster that do not run, control planes first, and see them stay up.
+
+    They keep their volumes, addresses and ports. All are tried, whichever of them fails.
+
+    Args:
+        engine: the engine.
+        cluster: the name of the cluster.
+        on_line: gets a line about each node that is started.
+
+    Raises:
+        TalosError: nodes do not start or do not stay up, or the engine does not answer.
+    """
+    with _answering():
+        stopped = [one for one in _containers(engine, cluster) if not _node(one, cluster).runs]
+    stopped.sort(key=lambda one: (_node(one, cluster).role != "controlplane", one.name))
+    failures = []
+    started = []
+    for container in stopped:
+        on_line(f"starting the stopped node {container.name}")
+        try:
+            container.unpause() if container.status == "paused" else container.start()
+            started.append(container)
+        except DockerException as error:
+            failures.append(f"the node {container.name} cannot be started: {error}")
+    with _answering():
+        failures += _ended(started)
+    if failures:
+        raise TalosError("; ".join(failures))
+
+
+def remove(engine: DockerClient, cluster: str) -> None:
+    """Remove all that the engine has of a cluster: containers with their volumes, the network.
+
+    Raises:
+        TalosError: the engine does not answer, or does not let something go.
+    """
+    with _answering():
+        for container in _containers(engine, cluster):
+            _gone(lambda c=container: c.remove(force=True, v=True))  # type: ignore[misc]
+        for network in engine.networks.list(filters=_labelled(cluster)):
+            _gone(network.remove)
+
+
+def _ended(started: list[Container]) -> list[str]:
+    """Watch nodes that were started a moment ago; which of them do not stay up, in words."""
+    until = time.monotonic() + STAYS_UP_S
+    while started and time.monotonic() < until:
+        for container in started:
+            container.reload()
+        if not all(container.status == "running" for container in started):
+            break
+        time.sleep(POLL_S)
+    return [
+        f"the node {container.name} was started and does not stay up ({container.status}); "
+        f"see `docker logs {container.name}`"
+        for container in started
+        if container.status != "running"
+    ]
+
+
+def _containers(engine: DockerClient, cluster: str) -> list[Container]:
+    return engine.containers.list(all=True, filters=_labelled(cluster), ignore_removed=True)
+
+
+def _labelled(cluster: str) -> dict[str, Any]:
+    return {"label": ["talos.owned=true", f"{CLUSTER}={cluster}"]}
+
+
+def _gone(remove_it: Callable[[], object]) -> None:
+    try:
+        remove_it()
+    except NotFound:
+        return
+
+
+def _node(container: Container, cluster: str) -> Node:
+    settings = container.attrs["NetworkSettings"]
+    network = (settings.get("Networks") or {}).get(cluster) or {}
+    published = {
+        port: f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}"
+        for port, bindings in (settings.get("Ports") or {}).items()
+        if bindings
+    }
+    return Node(
+        name=str(container.name),
+        role=role(container.labels.get(TYPE, "")),
+        address=network.get("IPAddress") or "",
+        status=container.status,
+        ports=published,
+    )
+
+
+def _kubernetes_endpoint(nodes: list[Node]) -> str | None:
+    for node in nodes:
+        address = node.ports.get(KUBERNETES_PORT)
+        if address is not None:
+            # talosctl publishes on all addresses, and itself connects to this one.
+            return f"https://127.0.0.1:{address.rpartition(':')[2]}"
+    return None
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, OSError) as error:
+        raise TalosError(f"the container engine: {error}") from error

@@ -1,0 +1,141 @@
+"""The part of Talos's machine configuration that says where images are pulled from."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+import yaml
+
+from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.versions import Version
+
+
+class MirrorForm(Enum):
+    """How a machine configuration names its mirrors."""
+
+    LEGACY = "machine.registries.mirrors"
+    DOCUMENT = "RegistryMirrorConfig"
+
+
+# Both from pkg/machinery/config/types of the tags before and after.
+DOCUMENT_SINCE = Version(1, 12)
+SKIP_FALLBACK_SINCE = Version(1, 9)
+
+
+def form_for(talos: Version) -> MirrorForm:
+    """The form that this version of Talos wants; it still reads the older one."""
+    return MirrorForm.LEGACY if talos < DOCUMENT_SINCE else MirrorForm.DOCUMENT
+
+
+def mirror_patch(mirrors: Mapping[str, Mirror], *, skip_fallback: bool, form: MirrorForm) -> str:
+    """A patch of the machine configuration, in YAML, that adds mirrors.
+
+    Args:
+        mirrors: the mirror of each registry host.
+        skip_fallback: whether nodes leave the registry itself alone when its mirror fails.
+        form: how it is written.
+    """
+    closed = {mirror.address: mirror for mirror in mirrors.values() if mirror.is_closed}
+    if form is MirrorForm.DOCUMENT:
+        documents = [_document(host, one, skip=skip_fallback) for host, one in mirrors.items()]
+        documents += [more for address, one in closed.items() for more in _closed(address, one)]
+        return yaml.safe_dump_all(documents, sort_keys=False)
+    legacy = {host: _legacy(one, skip=skip_fallback) for host, one in mirrors.items()}
+    registries: dict[str, Any] = {"mirrors": legacy}
+    if closed:
+        registries["config"] = {address: _legacy_closed(one) for address, one in closed.items()}
+    return yaml.safe_dump({"machine": {"registries": registries}}, sort_keys=False)
+
+
+def hosts_toml(
+    mirrors: Mapping[str, Mirror], *, skip_fallback: bool, base: str = ""
+) -> Mapping[str, str]:
+    """What Talos makes of mirrors: the files below `/etc/cri/conf.d/hosts`.
+
+    containerd pulls by these files alone, so that one with the same files pulls as a node does.
+    After internal/pkg/containers/cri/containerd/hosts.go of Talos v1.13. A user name and password
+    are a header here, while Talos has them in the configuration of containerd's CRI plugin
+    (containerd.go beside it), which other clients of containerd do not read.
+
+    Args:
+        mirrors: the mirror of each registry host; `*` is every other registry.
+        skip_fallback: as in `mirror_patch`.
+        base: the folder in which the files will be; containerd also finds certificates beside the
+            file that names them.
+
+    Returns:
+        The content of each file, by its path below that folder.
+    """
+    files = {}
+    for host, mirror in mirrors.items():
+        folder = _folder(host)
+        if mirror.ca:
+            files[f"{folder}/{_ca_file(mirror)}"] = mirror.ca
+        beside = f"{base}/{folder}/" if base else ""
+        files[f"{folder}/hosts.toml"] = _hosts_file(mirror, beside, skip=skip_fallback)
+    return files
+
+
+def _document(host: str, mirror: Mirror, *, skip: bool) -> dict[str, Any]:
+    endpoints = {"endpoints": [{"url": mirror.url}]}
+    document = _named(MirrorForm.DOCUMENT.value, host) | endpoints
+    return document | ({"skipFallback": True} if skip else {})
+
+
+def _closed(address: str, mirror: Mirror) -> Iterator[dict[str, Any]]:
+    if mirror.ca:
+        yield _named("RegistryTLSConfig", address) | {"ca": mirror.ca}
+    if mirror.username:
+        yield _named("RegistryAuthConfig", address) | _credentials(mirror)
+
+
+def _named(kind: str, name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1alpha1", "kind": kind, "name": name}
+
+
+def _legacy(mirror: Mirror, *, skip: bool) -> dict[str, Any]:
+    return {"endpoints": [mirror.url]} | ({"skipFallback": True} if skip else {})
+
+
+def _legacy_closed(mirror: Mirror) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if mirror.ca:
+        found["tls"] = {"ca": b64encode(mirror.ca.encode()).decode()}
+    if mirror.username:
+        found["auth"] = _credentials(mirror)
+    return found
+
+
+def _credentials(mirror: Mirror) -> dict[str, Any]:
+    return {"username": mirror.username, "password": mirror.password}
+
+
+def _folder(host: str) -> str:
+    if host == "*":
+        return "_default"
+    name, colon, port = host.rpartition(":")
+    return f"{name}_{port}_" if colon else host
+
+
+def _ca_file(mirror: Mirror) -> str:
+    return f"{mirror.address}-ca.crt"
+
+
+def _hosts_file(mirror: Mirror, beside: str, *, skip: bool) -> str:
+    keys = ["capabilities = ['pull', 'resolve']"]
+    if mirror.ca:
+        keys.append(f"ca = '{beside}{_ca_file(mirror)}'")
+    header = f"Authorization = '{_basic(mirror)}'" if mirror.username else None
+    if skip:
+        # The only endpoint stands in for the registry itself, after which there is no other.
+        lines = [f"server = '{mirror.url}'", *keys]
+        lines += ["[header]", f"  {header}"] if header else []
+    else:
+        lines = ["[host]", f"  [host.'{mirror.url}']", *(f"    {key}" for key in keys)]
+        lines += [f"    [host.'{mirror.url}'.header]", f"      {header}"] if header else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _basic(mirror: Mirror) -> str:
+    return f"Basic {b64encode(f'{mirror.username}:{mirror.password}'.encode()).decode()}"

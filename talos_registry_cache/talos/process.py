@@ -1,0 +1,373 @@
+"""Running a program to its end, or to ours: no process of it is left behind by a failure."""
+
+import os
+import re
+import select
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from talos_registry_cache.talos.errors import CommandError
+
+POLL_S = 0.05
+CHUNK = 65536
+LAST_LINES = 15
+SUDO_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs programs whose output people want to see as it comes.
+
+    Attributes:
+        on_line: gets each line of output, without its end.
+        grace_s: seconds between asking a process group to end and killing it.
+    """
+
+    on_line: Callable[[str], None]
+    grace_s: float = 10.0
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        pid_file: Path,
+        within_s: float,
+    ) -> None:
+        """Run a program in a process group of its own until it ends.
+
+        When it fails, takes too long or is interrupted, its whole group is ended. Ctrl-C and
+        SIGTERM reach it through us, as KeyboardInterrupt and SystemExit.
+
+        Args:
+            argv: the program and its arguments.
+            env: its whole environment.
+            log: gets all of its output, after the command line; only its owner can read it.
+            pid_file: says which process runs, for as long as it does; see `end_orphan`.
+            within_s: seconds that it may take.
+
+        Raises:
+            CommandError: it cannot be run, failed or took too long; the message has
+                the last lines and the path of the log.
+        """
+        started = time.monotonic()
+        try:
+            with _private(log) as file, _signals_deferred() as raise_signals:
+                file.write(f"$ {shlex.join(argv)}\n".encode())
+                output = _Output(file, self.on_line)
+
+                def check() -> None:
+                    raise_signals()
+                    _check(started + within_s)
+
+                self._run(argv, env, output, pid_file, check)
+        except _EndedError as ended:
+            took = time.monotonic() - started
+            raise CommandError(
+                f"{_named(argv)} {ended} after {took:.0f} s{output.end()}\n  full log: {log}"
+            ) from None
+        except OSError as error:
+            raise CommandError(f"cannot run {_named(argv)}: {error}") from error
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: "_Output",
+        pid_file: Path,
+        check: Callable[[], None],
+    ) -> None:
+        child = subprocess.Popen(
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert child.stdout is not None  # noqa: S101 - it was started with a pipe
+        # Not `with child`: that would wait, for ever if it cannot be ended.
+        with child.stdout as pipe:
+            try:
+                pid_file.write_text(f"{child.pid}\n")
+                _until_it_ends(child, output, pipe, check)
+            except BaseException:
+                self._end(child, output, pipe)
+                raise
+            finally:
+                with suppress(OSError):
+                    pid_file.unlink(missing_ok=True)
+
+    def _end(self, child: "subprocess.Popen[bytes]", output: "_Output", pipe: IO[bytes]) -> None:
+        def wait() -> None:
+            output.pass_on(pipe, POLL_S)
+            child.poll()
+
+        is_ended = _end_group(child.pid, self.grace_s, wait)
+        output.finish(pipe)
+        if is_ended:
+            child.wait()
+        else:
+            output.say(f"it could not be ended; run: sudo kill -KILL -- -{child.pid}")
+
+
+def capture(argv: Sequence[str], *, within_s: float) -> str:
+    """Run a program that answers at once, and return what it printed on standard output.
+
+    Raises:
+        CommandError: it cannot be run, failed or took too long.
+    """
+    try:
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as child:
+            try:
+                out, err = child.communicate(timeout=within_s)
+            except BaseException:
+                _signal_group(child.pid, signal.SIGKILL)
+                raise
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"{_named(argv)} did not answer within {within_s:g} s") from None
+    except OSError as error:
+        raise CommandError(f"cannot run {_named(argv)}: {error}") from error
+    if child.returncode:
+        said = err.decode(errors="replace").strip()
+        raise CommandError(f"{_named(argv)} failed with exit code {child.returncode}: {said}")
+    return out.decode(errors="replace")
+
+
+def end_orphan(pid_file: Path, mark: str, *, grace_s: float) -> bool:
+    """End a process group that a killed run of ours has left running.
+
+    Args:
+        pid_file: what `Runner.run` wrote.
+        mark: a text that is in the command line of the process if it is still the same one.
+        grace_s: seconds between asking it to end and killing it.
+
+    Returns:
+        Whether there was one.
+    """
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        return False
+    if mark not in command_line_of(pid):
+        return False
+    _end_group(pid, grace_s, lambda: time.sleep(POLL_S))
+    return True
+
+
+def command_line_of(pid: int) -> str:
+    """The command line of a process; empty where there is none of that number."""
+    proc = Path("/proc", str(pid), "cmdline")
+    try:
+        return proc.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        if Path("/proc/self/cmdline").exists():
+            return ""
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "command=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SUDO_WITHIN_S,
+    )
+    return shown.stdout
+
+
+def _until_it_ends(
+    child: "subprocess.Popen[bytes]",
+    output: "_Output",
+    pipe: IO[bytes],
+    check: Callable[[], None],
+) -> None:
+    while child.poll() is None:
+        check()
+        output.pass_on(pipe, POLL_S)
+    output.finish(pipe)
+    if child.returncode > 0:
+        raise _EndedError(f"failed with exit code {child.returncode}")
+    if child.returncode < 0:
+        raise _EndedError(f"was ended by {signal.Signals(-child.returncode).name}")
+
+
+class _EndedError(Exception):
+    """A program ended otherwise than well."""
+
+
+def _check(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise _EndedError("was not done and was ended")
+
+
+class _Output:
+    """What a program prints: into the log as it is, and line by line to whoever listens."""
+
+    def __init__(self, log: BinaryIO, on_line: Callable[[str], None]) -> None:
+        self._log = log
+        self._on_line = on_line
+        self._begun = b""
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._at_end = False
+
+    def pass_on(self, pipe: IO[bytes], within_s: float) -> bool:
+        """Wait for output and pass it on; whether there was any."""
+        if self._at_end:
+            time.sleep(within_s)
+            return False
+        ready, _, _ = select.select([pipe], [], [], within_s)
+        if not ready:
+            return False
+        chunk = os.read(pipe.fileno(), CHUNK)
+        self._at_end = not chunk
+        self._log.write(chunk)
+        # A progress bar redraws its line with carriage returns.
+        *whole, self._begun = re.split(rb"[\r\n]+", self._begun + chunk)
+        for line in whole:
+            self._line(line)
+        return bool(chunk)
+
+    def finish(self, pipe: IO[bytes]) -> None:
+        """Pass on what is there, without waiting for those who inherited the pipe to close it."""
+        while self.pass_on(pipe, 0):
+            pass
+        self._line(self._begun)
+        self._begun = b""
+
+    def say(self, line: str) -> None:
+        """Add a line of ours."""
+        self._log.write(f"{line}\n".encode())
+        self._line(line.encode())
+
+    def end(self) -> str:
+        """The last lines, indented, each after a line break."""
+        return "".join(f"\n  {line}" for line in self._last)
+
+    def _line(self, raw: bytes) -> None:
+        line = raw.decode(errors="replace").rstrip()
+        if line:
+            self._last.append(line)
+            self._on_line(line)
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, written without delay."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        yield file
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait for a moment in which they do no harm.
+
+    Raised wherever we happen to be, they could get between a program's start and the note that
+    there is something to end; and SIGTERM would end us without cleaning up at all.
+
+    Yields:
+        What raises KeyboardInterrupt or SystemExit if one of them has come.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+
+    def raise_them() -> None:
+        if came:
+            raise KeyboardInterrupt if came[0] == signal.SIGINT else SystemExit(128 + came[0])
+
+    # Only the main thread gets signals, and whoever has handlers of their own keeps them.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = {n: old for n, old in usual.items() if is_main and signal.getsignal(n) == old}
+    for number in ours:
+        signal.signal(number, note)
+    try:
+        yield raise_them
+    finally:
+        for number, old in ours.items():
+            signal.signal(number, old)
+    raise_them()
+
+
+def _end_group(group: int, grace_s: float, wait: Callable[[], object]) -> bool:
+    """Ask a process group to end, and kill what is left of it after the time of grace.
+
+    Returns:
+        Whether nothing of it is left.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal_group(group, number)
+        deadline = time.monotonic() + grace_s
+        while _is_alive(group) and time.monotonic() < deadline:
+            wait()
+    return not _is_alive(group)
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _states(group) != {"Z"}
+
+
+def _states(group: int) -> set[str]:
+    """The states of a group's processes, on Linux.
+
+    Those that have ended stay, as zombies, until their parent notices. That may be an init
+    process that never does, as in many containers.
+    """
+    states = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the program's name, in parentheses: the state, the parent, the group.
+            state, _, of_group, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(of_group) == group:
+                states.add(state)
+    return states
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        # What runs under sudo is root's.
+        subprocess.run(
+            ["sudo", "--non-interactive", "kill", f"-{number.value}", "--", f"-{group}"],
+            check=False,
+            capture_output=True,
+            timeout=SUDO_WITHIN_S,
+        )
+
+
+def _named(argv: Sequence[str]) -> str:
+    """A command as errors name it: the program and its subcommands."""
+    program, *rest = argv
+    words = [Path(program).name]
+    for word in rest:
+        if word.startswith("-"):
+            break
+        words.append(word if os.sep not in word else Path(word).name)
+    return " ".join(words)

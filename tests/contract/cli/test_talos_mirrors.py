@@ -1,0 +1,54 @@
+"""The patch that `cachectl mirrors` prints, read by the real talosctl of two generations."""
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.certificate_authority import issue_authority
+from talos_registry_cache.cli import mirror_formats
+from talos_registry_cache.talos.mirror import Mirror
+
+CA = issue_authority("tests", datetime.now(UTC)).certificate
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("https://172.17.0.1:5001", CA, "adam", "s3cret"),
+}
+WITHIN_S = 300
+
+
+@pytest.mark.parametrize(("program", "legacy"), [("talosctl-1.11", True), ("talosctl-1.13", False)])
+def test_talosctl_takes_the_patch_and_finds_the_machine_configuration_valid(
+    tmp_path: Path,
+    program: str,
+    legacy: bool,  # noqa: FBT001
+) -> None:
+    assert shutil.which(program), f"{program} is not on PATH; run the tests by `make test`"
+    [content] = mirror_formats.talos(MIRRORS, legacy=legacy).values()
+    (tmp_path / "mirrors.yaml").write_text(content)
+
+    _run(
+        tmp_path, program, "gen", "config", "demo", "https://10.5.0.2:6443",
+        "--config-patch", "@mirrors.yaml", "--output", "made",
+    )  # fmt: skip
+    _run(tmp_path, program, "validate", "--mode", "container", "--config", "made/worker.yaml")
+
+    made = (tmp_path / "made" / "worker.yaml").read_text()
+    assert all(mirror.url in made for mirror in MIRRORS.values())
+    assert "password: s3cret" in made
+
+
+def _run(folder: Path, *command: str) -> None:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
+        executable=shutil.which(command[0]),
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,50 @@
+import pytest
+
+from talos_registry_cache.cli.commands.status import Inside, inside
+from talos_registry_cache.cli.metrics import Metrics, read_metrics
+
+TEXT = """\
+# TYPE registry_proxy_hits_total counter
+registry_proxy_hits_total{type="blob"} 3
+registry_proxy_hits_total{type="manifest"} 4
+registry_proxy_misses_total{type="blob"} 2
+registry_proxy_pulled_bytes_total{type="blob"} 1.5e+06
+registry_proxy_pulled_bytes_total{type="manifest"} 500
+registry_proxy_pushed_bytes_total{type="blob"} 4e+06
+registry_proxy_requests_total{type="blob"} 5
+registry_storage_cache_hits_total 9
+"""
+
+
+def test_blobs_and_manifests_are_counted_together() -> None:
+    metrics = read_metrics(TEXT)
+
+    assert metrics == Metrics(hits=7, misses=2, from_upstream=1_500_500, to_clients=4_000_000)
+    assert metrics.saved == 2_499_500
+
+
+def test_nothing_is_saved_by_a_cache_that_was_only_warmed() -> None:
+    assert Metrics(0, 1, from_upstream=10, to_clients=5).saved == 0
+
+
+def test_a_registry_that_counts_nothing_has_no_metrics() -> None:
+    assert read_metrics("go_goroutines 12\n") is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999", "9" * 5000, "-1", "much", "1,5"])
+def test_what_is_no_number_is_not_counted(value: str) -> None:
+    assert read_metrics(f'registry_proxy_hits_total{{type="blob"}} {value}\n') is None
+
+
+def test_what_the_probe_prints_is_read() -> None:
+    base = "./docker/registry/v2/repositories"
+    printed = (
+        "52\t.\n"
+        f"{base}/team/app/_manifests/tags/1/current/link\n"
+        f"{base}/team/app/_manifests/tags/2/current/link\n"
+        f"{base}/tool/_manifests/tags/1/current/link\n"
+        f"\n{TEXT}"
+    )
+
+    assert inside(printed) == Inside(2, 3, 52 << 10, read_metrics(TEXT))
+    assert inside("4\t.\n\n") == Inside(0, 0, 4096, None)

@@ -1,0 +1,111 @@
+import json
+import tomllib
+from pathlib import PurePosixPath
+
+import pytest
+import yaml
+
+from talos_registry_cache.cli import mirror_formats
+from talos_registry_cache.cli.errors import UsageError
+from talos_registry_cache.talos.mirror import Mirror
+
+MIRRORS = {
+    "docker.io": Mirror("http://172.17.0.1:5000"),
+    "localhost:5005": Mirror("http://172.17.0.1:5001"),
+}
+CLOSED = {
+    "docker.io": Mirror("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
+    "quay.io": Mirror("https://172.17.0.1:5001", "PEM"),
+}
+
+
+def test_k3d_gets_an_endpoint_for_each_registry() -> None:
+    files = mirror_formats.k3d(MIRRORS)
+
+    assert yaml.safe_load(files["registries.yaml"]) == {
+        "mirrors": {host: {"endpoint": [mirror.url]} for host, mirror in MIRRORS.items()}
+    }
+
+
+def test_docker_gets_the_cache_of_docker_hub_and_leave_to_ask_it_without_tls() -> None:
+    assert json.loads(mirror_formats.docker(MIRRORS)["daemon.json"]) == {
+        "registry-mirrors": ["http://172.17.0.1:5000"],
+        "insecure-registries": ["172.17.0.1:5000"],
+    }
+
+
+def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"there are those of: quay\.io"):
+        mirror_formats.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
+
+
+def test_kind_mounts_the_files_of_containerd() -> None:
+    files = mirror_formats.kind(MIRRORS, PurePosixPath("/some/where"))
+    config = yaml.safe_load(files["kind.yaml"])
+
+    assert (config["kind"], config["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
+    [mount] = config["nodes"][0]["extraMounts"]
+    assert mount["hostPath"] == "/some/where/certs.d"
+    assert f'config_path = "{mount["containerPath"]}"' in config["containerdConfigPatches"][0]
+    assert {name for name in files if name.endswith(".toml")} == {
+        "certs.d/docker.io/hosts.toml",
+        "certs.d/localhost_5005_/hosts.toml",
+    }
+
+
+def test_talos_gets_documents_or_what_it_read_up_to_1_11() -> None:
+    [documents] = mirror_formats.talos(MIRRORS).values()
+    [legacy] = mirror_formats.talos(MIRRORS, legacy=True).values()
+
+    assert [one["name"] for one in yaml.safe_load_all(documents)] == list(MIRRORS)
+    assert list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"]) == list(MIRRORS)
+
+
+# Closed to strangers
+
+
+def test_k3d_gets_the_certificates_as_files_that_nodes_mount_and_the_password() -> None:
+    files = mirror_formats.k3d(CLOSED)
+
+    configs = yaml.safe_load(files["registries.yaml"])["configs"]
+    assert configs == {
+        "172.17.0.1:5000": {
+            "auth": {"username": "adam", "password": "s3cret"},
+            "tls": {"ca_file": "/etc/rancher/k3s/caches/1.crt"},
+        },
+        "172.17.0.1:5001": {"tls": {"ca_file": "/etc/rancher/k3s/caches/2.crt"}},
+    }
+    assert (files["ca/1.crt"], files["ca/2.crt"]) == ("PEM", "PEM")
+    assert "--volume $PWD/ca:/etc/rancher/k3s/caches@all" in files["registries.yaml"]
+
+
+def test_docker_trusts_the_authority_and_asks_nothing_without_tls() -> None:
+    files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
+
+    assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
+    assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
+
+
+def test_docker_is_refused_with_a_password_that_it_would_not_send() -> None:
+    with pytest.raises(UsageError, match=r"docker login 172\.17\.0\.1:5000") as refused:
+        mirror_formats.docker(CLOSED)
+
+    assert "s3cret" not in str(refused.value)
+
+
+def test_containerd_and_kind_find_the_certificate_beside_the_file_that_names_it() -> None:
+    for files in (
+        mirror_formats.containerd(CLOSED),
+        mirror_formats.kind(CLOSED, PurePosixPath("/some/where")),
+    ):
+        hosts = tomllib.loads(files["certs.d/docker.io/hosts.toml"])["host"]
+        mirror = hosts["https://172.17.0.1:5000"]
+        assert files[f"certs.d/docker.io/{mirror['ca']}"] == "PEM"
+        assert mirror["header"]["Authorization"].startswith("Basic ")
+
+
+def test_talos_gets_the_certificate_and_the_password() -> None:
+    [documents] = mirror_formats.talos(CLOSED).values()
+
+    kinds = [one["kind"] for one in yaml.safe_load_all(documents)]
+    assert kinds[2:] == ["RegistryTLSConfig", "RegistryAuthConfig", "RegistryTLSConfig"]

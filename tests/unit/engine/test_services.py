@@ -1,0 +1,124 @@
+"""The caches of a stack as the manager of a Swarm shows them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from talos_registry_cache.cli import node_metrics, stack
+from talos_registry_cache.engine import labels, services
+from talos_registry_cache.registry.s3_location import Place
+
+PLACE = Place("caches", "team/docker.io", endpoint="http://store:9000")
+MIRROR = "https://caches.team:5000"
+NETWORK = {"Spec": {"Name": "registry-team"}}
+INGRESS = {"Spec": {"Name": "ingress", "Ingress": True}}
+
+
+class Engine:
+    """A manager of two nodes, each of which runs the one service."""
+
+    def __init__(self, *states: str, environment: dict[str, str], **more: str) -> None:
+        self.states = states
+        self.spec = {
+            "Name": "registry-team-docker-io",
+            "Labels": {**labels.of_upstream("team", "docker.io"), **more},
+            "TaskTemplate": {
+                "ContainerSpec": {
+                    "Image": "registry:3.1.2",
+                    "Env": [f"{name}={value}" for name, value in environment.items()],
+                    "Mounts": [{"Type": "volume", "Source": "data", "Target": "/var/lib/registry"}],
+                }
+            },
+            "EndpointSpec": {"Ports": [{"PublishedPort": 5000, "TargetPort": 5000}]},
+        }
+
+    @property
+    def api(self) -> "Engine":
+        return self
+
+    @property
+    def containers(self) -> Any:
+        return SimpleNamespace(list=lambda **_: [])
+
+    def info(self) -> dict[str, Any]:
+        return {"Swarm": {"ControlAvailable": True}}
+
+    def nodes(self) -> list[Any]:
+        return [
+            {
+                "ID": "n0",
+                "Status": {"Addr": "0.0.0.0"},
+                "ManagerStatus": {"Addr": "10.0.0.1:2377"},
+            },
+            {"ID": "n1", "Status": {"Addr": "10.0.0.2"}},
+        ]
+
+    def services(self, **_: Any) -> list[Any]:
+        running = self.states.count("running")
+        status = {"DesiredTasks": len(self.states), "RunningTasks": running}
+        return [{"ID": "s", "Spec": self.spec, "ServiceStatus": status}]
+
+    def tasks(self, **_: Any) -> list[Any]:
+        return [
+            {
+                "NodeID": f"n{number}",
+                "Status": {"State": state},
+                "NetworksAttachments": [
+                    {"Network": INGRESS, "Addresses": [f"10.255.0.{number}/16"]},
+                    {"Network": NETWORK, "Addresses": [f"10.0.9.{number}/24"]},
+                ],
+            }
+            for number, state in enumerate(self.states)
+        ]
+
+
+def found(engine: Any) -> stack.Cache:
+    return stack.find(engine, "team").caches["docker.io"]
+
+
+def test_a_service_is_a_cache_at_the_name_that_its_nodes_share() -> None:
+    cache = found(
+        Engine("running", "running", environment={}, **{labels.MIRROR: MIRROR, labels.CA: "PEM"})
+    )
+
+    assert (cache.name, cache.is_service, cache.health) == (
+        "registry-team-docker-io", True, "healthy",
+    )  # fmt: skip
+    assert (cache.endpoint, cache.mirror, cache.ca) == (MIRROR, MIRROR, "PEM")
+    assert (cache.storage, cache.image) == ("data", "registry:3.1.2")
+
+
+@pytest.mark.parametrize(
+    ("states", "endpoint"),
+    [
+        (("running", "running"), "http://10.0.0.1:5000"),
+        (("starting", "running"), "http://10.0.0.2:5000"),
+    ],
+)
+def test_without_a_name_a_service_is_asked_at_a_node_that_runs_it(
+    states: tuple[str, ...], endpoint: str
+) -> None:
+    assert found(Engine(*states, environment={})).endpoint == endpoint
+
+
+def test_a_service_that_some_nodes_do_not_run_says_how_many_do() -> None:
+    cache = found(Engine("starting", "running", environment={}))
+
+    assert (cache.is_running, cache.health) == (True, "1 of 2 nodes")
+
+
+def test_a_service_on_an_object_store_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    environment = dict(PLACE.environment("/credentials/s3-keys"))
+
+    assert found(Engine("running", environment=environment)).storage == PLACE
+
+
+def test_nodes_are_asked_on_the_network_of_the_stack() -> None:
+    engine: Any = Engine("running", "running", environment={})
+
+    assert node_metrics._addresses(services.tasks(engine, "s")) == {
+        "10.0.9.0": "registry-team",
+        "10.0.9.1": "registry-team",
+    }

@@ -1,0 +1,72 @@
+"""What is thrown away, by whom and when."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from docker.errors import APIError
+
+from talos_registry_cache.engine import running_process, throwaway
+
+DAY_S = 24 * 3600
+ELSEWHERE = "another-machine 1 yesterday"
+
+
+class Api:
+    """An engine that has one container."""
+
+    def __init__(self, labels: dict[str, str], age_s: float, error: str = "") -> None:
+        self.error = error
+        self.left = [{"Id": "1", "Labels": labels, "Created": int(time.time() - age_s)}]
+
+    def containers(self, **_: Any) -> list[dict[str, Any]]:
+        return list(self.left)
+
+    def remove_container(self, _id: str, **_: Any) -> None:
+        if self.error:
+            raise APIError(self.error)
+        self.left.clear()
+
+
+class Engine:
+    """The same, as its client shows it."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+
+def stays(labels: dict[str, str], age_s: float) -> bool:
+    api = Api(labels, age_s)
+    engine: Any = Engine(api)
+    throwaway.remove_leftovers(engine)
+    return bool(api.left)
+
+
+def gone() -> str:
+    """A process that has ended."""
+    program = "from talos_registry_cache.engine import running_process as us; print(us.own())"
+    return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+
+
+def test_what_a_process_has_left_that_is_gone_goes_at_once() -> None:
+    assert not stays({throwaway.OWNER: gone()}, 0)
+
+
+@pytest.mark.parametrize("age_s", [0, 2 * DAY_S])
+def test_what_a_process_uses_stays_however_old(age_s: float) -> None:
+    assert stays({throwaway.OWNER: running_process.own()}, age_s)
+
+
+@pytest.mark.parametrize("labels", [{}, {throwaway.OWNER: ELSEWHERE}])
+def test_what_is_another_machines_or_nobodys_goes_after_a_day(labels: dict[str, str]) -> None:
+    assert stays(labels, DAY_S - 60)
+    assert not stays(labels, DAY_S + 60)
+
+
+def test_what_cannot_be_removed_stops_nobody() -> None:
+    engine: Any = Engine(Api({throwaway.OWNER: gone()}, 0, "it is stuck"))
+
+    throwaway.remove_leftovers(engine)
+    throwaway.remove_own(engine)

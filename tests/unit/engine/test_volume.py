@@ -1,0 +1,55 @@
+"""What a volume is asked is believed when the answer is whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from talos_registry_cache.engine.volume import MARK, TRIES, Volume, VolumeError
+
+TAGS = "./team/app\n./team/tool\n"
+WHOLE = f"{MARK}\n{TAGS}{MARK}\n"
+OWNER = f"{MARK}\n65532 65532\n{MARK}\n"
+
+
+class LosingContainer:
+    """A container whose engine loses some of what commands print."""
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = [OWNER, *answers]
+        self.users: list[str] = []
+
+    def start(self) -> None:
+        pass
+
+    def exec_run(self, _command: list[str], user: str, **_: Any) -> tuple[int, bytes]:
+        self.users.append(user)
+        return 0, self.answers.pop(0).encode()
+
+
+def asked(*answers: str) -> str:
+    container: Any = LosingContainer(answers)
+    return Volume(container).ask(["busybox", "find", "."])
+
+
+def test_a_whole_answer_is_believed_and_asked_for_as_the_owner() -> None:
+    container: Any = LosingContainer([WHOLE])
+
+    assert Volume(container).ask(["busybox", "find", "."]) == TAGS
+    assert container.users == ["0:0", "65532:65532"]
+
+
+@pytest.mark.parametrize(
+    "lost", ["", MARK, f"{MARK}\n", f"{MARK}\n./team/app\n", f"./team/tool\n{MARK}\n"]
+)
+def test_an_answer_of_which_some_is_lost_is_asked_for_again(lost: str) -> None:
+    assert asked(lost, WHOLE) == TAGS
+
+
+def test_an_empty_answer_is_one() -> None:
+    assert asked(f"{MARK}\n{MARK}\n") == ""
+
+
+def test_an_engine_that_always_loses_is_told() -> None:
+    with pytest.raises(VolumeError, match="find: the engine lost its answer"):
+        asked(*[""] * TRIES)

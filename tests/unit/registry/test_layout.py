@@ -1,0 +1,232 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from talos_registry_cache.registry import layout
+from talos_registry_cache.registry.layout import Kind, StorageError
+from tests.unit.registry.support.folders import read, repair, scrub, tar
+
+GOOD = b"a layer that is as it was"
+BAD = b"a layer that will be damaged"
+MANIFEST = b'{"schemaVersion": 2}'
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def data(root: Path, content: bytes) -> Path:
+    name = digest(content).removeprefix("sha256:")
+    return root / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+
+
+def link(root: Path, place: str, content: bytes) -> Path:
+    path = root / "docker/registry/v2/repositories" / place / "link"
+    path.parent.mkdir(parents=True)
+    path.write_text(digest(content))
+    return path
+
+
+def layer_link(root: Path, repository: str, content: bytes) -> Path:
+    return link(root, f"{repository}/_layers/sha256/{digest(content)[7:]}", content)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A storage as distribution lays it out: one tag, and a layer that two repositories share."""
+    for content in (GOOD, BAD, MANIFEST):
+        data(tmp_path, content).parent.mkdir(parents=True)
+        data(tmp_path, content).write_bytes(content)
+    layer_link(tmp_path, "team/app", GOOD)
+    layer_link(tmp_path, "team/app", BAD)
+    layer_link(tmp_path, "library/tool", BAD)
+    manifests = "team/app/_manifests"
+    name = digest(MANIFEST).removeprefix("sha256:")
+    link(tmp_path, f"{manifests}/revisions/sha256/{name}", MANIFEST)
+    link(tmp_path, f"{manifests}/tags/1.0/current", MANIFEST)
+    link(tmp_path, f"{manifests}/tags/1.0/index/sha256/{name}", MANIFEST)
+    (tmp_path / "docker/registry/v2/repositories/team/app/_uploads/x").mkdir(parents=True)
+    return tmp_path
+
+
+def test_tags_and_content_are_listed(root: Path) -> None:
+    stored = read(root)
+
+    assert stored.tags == {("team/app", "1.0"): digest(MANIFEST)}
+    assert {name: blob.size for name, blob in stored.blobs.items()} == {
+        digest(content): len(content) for content in (GOOD, BAD, MANIFEST)
+    }
+    assert stored.size == len(GOOD) + len(BAD) + len(MANIFEST)
+
+
+def test_links_are_told_apart(root: Path) -> None:
+    links = read(root).links
+
+    assert all(link.is_sound for link in links)
+    assert {(link.kind, link.repository, link.tag, link.digest) for link in links} == {
+        (Kind.LAYER, "library/tool", "", digest(BAD)),
+        (Kind.LAYER, "team/app", "", digest(BAD)),
+        (Kind.LAYER, "team/app", "", digest(GOOD)),
+        (Kind.REVISION, "team/app", "", digest(MANIFEST)),
+        (Kind.TAG, "team/app", "1.0", digest(MANIFEST)),
+        (Kind.HISTORY, "team/app", "1.0", digest(MANIFEST)),
+    }
+
+
+def test_what_a_manifest_refers_to_is_known(tmp_path: Path) -> None:
+    part = {"digest": digest(GOOD)}
+    other = {"digest": digest(BAD)}
+    contents = [
+        json.dumps(value).encode()
+        for value in (
+            {"schemaVersion": 2, "config": part, "layers": [other]},
+            {"schemaVersion": 2, "manifests": [part]},
+            {"os": "linux", "config": {"Cmd": ["/file"]}},
+        )
+    ]
+    for content in contents:
+        data(tmp_path, content).parent.mkdir(parents=True)
+        data(tmp_path, content).write_bytes(content)
+
+    blobs = read(tmp_path).blobs
+
+    assert [blobs[digest(content)].refers_to for content in contents] == [
+        (digest(GOOD), digest(BAD)),
+        (digest(GOOD),),
+        (),
+    ]
+
+
+def test_where_a_link_is_stored_is_where_it_is_read_from(root: Path) -> None:
+    for link in read(root).links:
+        path = layout.link_file(link.kind, link.repository, link.digest or "", link.tag)
+        assert path.startswith(f"{link.folder}/")
+        assert (root / path).read_text() == link.digest
+
+
+def test_only_a_tags_current_link_names_a_tag(root: Path) -> None:
+    files = [path.relative_to(root).as_posix() for path in root.rglob("link")]
+
+    assert [tag for path in files if (tag := layout.tag_at(path))] == [("team/app", "1.0")]
+
+
+def test_a_storage_that_holds_nothing_yet_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path).blobs == {}
+    assert scrub(tmp_path) == []
+
+
+def test_a_stream_that_ends_too_early_is_an_error(root: Path) -> None:
+    content = tar(root).getvalue()
+
+    for length in range(512, len(content.rstrip(b"\0")), 512):
+        stream = io.BytesIO(content[: length + 5])
+        with pytest.raises(StorageError, match="cannot be read to its end"):
+            layout.read(stream)
+
+
+def test_all_content_is_handed_on_and_what_is_sound_is_not_reported(root: Path) -> None:
+    pieces: dict[str, bytes] = {}
+
+    def collect(name: str, size: int, piece: bytes) -> None:
+        assert len(piece) == size
+        pieces[name] = piece
+
+    stored = layout.read(tar(root), collect)
+
+    assert list(layout.damages(stored)) == []
+    assert pieces == {digest(content): content for content in (GOOD, BAD, MANIFEST)}
+
+
+@pytest.mark.parametrize("content", [b"", BAD[:-1], BAD.swapcase()])
+def test_a_damaged_blob_is_named_with_the_repositories_that_refer_to_it(
+    root: Path, content: bytes
+) -> None:
+    data(root, BAD).write_bytes(content)
+
+    [damage] = scrub(root)
+
+    assert damage.digest == digest(BAD)
+    assert damage.problem == f"its content has the digest {digest(content)}"
+    assert damage.repositories == ("library/tool", "team/app")
+
+
+def test_a_blob_that_is_gone_is_named(root: Path) -> None:
+    data(root, BAD).unlink()
+
+    [damage] = scrub(root)
+
+    assert (damage.digest, damage.problem) == (digest(BAD), "its content is gone")
+
+
+@pytest.mark.parametrize("text", ["", "rubbish", digest(GOOD)])
+def test_a_broken_link_is_named_and_repair_removes_it_alone(root: Path, text: str) -> None:
+    broken = layer_link(root, "team/other", MANIFEST)
+    broken.write_text(text)
+    before = files(root)
+
+    [damage] = scrub(root)
+    repair(root, damage)
+
+    assert damage.digest == digest(MANIFEST)
+    assert damage.problem == f"its link holds {text if text == digest(GOOD) else 'no digest'}"
+    assert damage.repositories == ("team/other",)
+    assert before - files(root) == {str(broken)}
+
+
+def test_a_tag_that_stands_for_nothing_is_found(root: Path) -> None:
+    tag = root / "docker/registry/v2/repositories/team/app/_manifests/tags/1.0"
+    (tag / "current/link").write_text("")
+
+    [damage] = scrub(root)
+
+    assert damage.digest is None
+    assert damage.folders == (tag.relative_to(root).as_posix(),)
+
+
+def test_repair_removes_what_is_damaged_and_nothing_else(root: Path) -> None:
+    data(root, BAD).write_bytes(b"")
+    before = files(root)
+
+    [damage] = scrub(root)
+    repair(root, damage)
+    repair(root, damage)
+
+    gone = before - files(root)
+    assert len(gone) == 3
+    assert all(digest(BAD).removeprefix("sha256:") in path for path in gone)
+    assert scrub(root) == []
+
+
+def test_repair_of_a_manifest_takes_its_tags_along(root: Path) -> None:
+    data(root, MANIFEST).write_bytes(b"{}")
+
+    [damage] = scrub(root)
+    repair(root, damage)
+
+    assert read(root).tags == {}
+    assert digest(MANIFEST) not in read(root).blobs
+    assert scrub(root) == []
+
+
+def test_no_link_of_the_file_system_leads_out_of_the_storage(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("kept")
+    name = digest(b"elsewhere").removeprefix("sha256:")
+    blob = data(root, b"elsewhere").parent
+    blob.parent.mkdir(parents=True)
+    blob.symlink_to(outside)
+    layers = root / "docker/registry/v2/repositories/team/app/_layers/sha256"
+    (layers / name).symlink_to(outside)
+
+    for damage in scrub(root):
+        repair(root, damage)
+
+    assert (outside / "precious").exists()
+
+
+def files(root: Path) -> set[str]:
+    return {str(path) for path in root.rglob("*") if path.is_file()}

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.s3_location import Keys, Place
 
 from .belongings import Belongings
@@ -15,7 +16,7 @@ from .private_files import FOLDER, PrivateFile
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage
 
-FOLDER_OF_VOLUME = "/var/lib/registry"
+FOLDER_OF_VOLUME = STORAGE_FOLDER
 KEYS_FILE = "s3-keys"
 # Of mostly 4 KiB.
 LEAST_FREE_BLOCKS = 256

@@ -18,13 +18,14 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from talos_registry_cache.engine import throwaway
+from talos_registry_cache.engine import volume as volumes
 from talos_registry_cache.registry.errors import RegistryError
 
 Owner = tuple[int, int]
 """A user and a group, by their numbers."""
 
 OWNER: Owner = (65532, 65532)
-STORAGE_FOLDER = PurePosixPath("/var/lib/registry")
+STORAGE_FOLDER = PurePosixPath(volumes.STORAGE_FOLDER)
 # The first folder that a registry makes there.
 FIRST_FOLDER = "docker"
 CHANGED_WITHIN_S = 3600

@@ -2,7 +2,7 @@ STACK ?= dev
 BASE ?= main
 HEAD ?=
 ARGS ?=
-# Names of branches that somebody else may have chosen: the shell sees them as words.
+# Branch names may come from strangers. As environment variables, the shell does not interpret them.
 export BASE HEAD
 
 TOOLCHAIN := python3 -m toolchain
@@ -13,58 +13,58 @@ PYTHON := .venv/bin/python
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  STACK=guide make up   another stack (Pulumi.guide.yaml); the default is dev"
-	@echo "  ARGS='--refresh'      more arguments, for pulumi or pytest"
+	@echo "  STACK=guide make up   use another stack (Pulumi.guide.yaml); the default is dev"
+	@echo "  ARGS='--refresh'      pass more arguments to pulumi or pytest"
 
-up: ## Converge the stack: install what is missing, then pulumi up
+up: ## Install missing tools, and create or update the stack (pulumi up)
 	@$(TOOLCHAIN) up $(STACK) -- $(ARGS)
 
-preview: ## Show what up would do
+preview: ## Preview the changes of up
 	@$(TOOLCHAIN) preview $(STACK) -- $(ARGS)
 
-output: ## Print the stack's outputs, or one: ARGS=talosctlFlags
+output: ## Print the stack's outputs, or one of them: ARGS=talosctlFlags
 	@$(TOOLCHAIN) output $(STACK) -- $(ARGS)
 
-down: ## Destroy the stack; what is cached is kept unless the stack says otherwise
+down: ## Destroy the stack; keeps cached images unless the stack file says otherwise
 	@$(TOOLCHAIN) down $(STACK) -- $(ARGS)
 
-test: ## Run all tests, on the real engine
+test: ## Run all tests on a real container engine
 	@$(TOOLCHAIN) test -- $(ARGS)
 
-check: ## Lint, check types and formatting
+check: ## Lint, and check formatting and types
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 
-demo: ## Show what the caches save, without network: four nodes cold and warm; results in build/
+demo: ## Show what the caches save: boot four nodes cold and warm, offline; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
-pr-preview: ## Show what this checkout, or the commit HEAD, would do to stacks that run BASE
+pr-preview: ## Preview what this checkout, or the commit HEAD, changes in stacks that run BASE
 	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
-bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
+bench: ## Compare with the guide, an empty Pulumi program and nginx, and measure a team; writes docs/benchmarks*
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
 	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
-docs: ## Renew docs/settings.md and the schema of stack files from the models
+docs: ## Generate docs/settings.md and the schema of stack files
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m components.settings.reference
 
-lock: ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
+lock: ## Update requirements.txt and requirements-dev.txt from pyproject.toml
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group build --output-file requirements.txt
 	@$(PYTHON) -m uv $(LOCK) pyproject.toml --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
-# Without the index: a lock that names a package registry's host works on no other network.
+# Without the index URL: a lock file with the host of a package registry works only on its network.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock'
 
-release-check: ## Say what stands against a release of this checkout; renews docs and locks
+release-check: ## Report what is missing for a release of this checkout; updates docs and locks
 	@$(TOOLCHAIN) release-check
 
-clean: ## Remove what was installed and built; the state of the stacks stays
+clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
 .PHONY: help up preview output down test check pr-preview demo bench docs lock release-check clean

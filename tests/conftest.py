@@ -1,4 +1,4 @@
-"""What holds for all tests: how they are spread over the workers of pytest-xdist."""
+"""Scheduling of all tests over the workers of pytest-xdist."""
 
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
@@ -6,5 +6,5 @@ from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give each worker whole files, since the tests of a file share what is expensive to make."""
+    """Give each worker whole files, because the tests of a file share expensive fixtures."""
     return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None

@@ -1,4 +1,4 @@
-"""The commands of the documents, run as they are printed, from the first to the last of each."""
+"""Run the commands of each document as printed, from first to last."""
 
 import os
 import shutil
@@ -20,20 +20,20 @@ from tests.support import documents
 from tests.support.documents import Block, Document
 
 BLOCK_WITHIN_S = 150
-# Longer than it may take to start on a busy machine.
+# Longer than the start of the command on a busy machine.
 FOLLOWED_FOR_S = 20
 INTERRUPTED = 124
 TALOSCTL = "talosctl-1.11"
 NODE_TAG = "v1.11.5"
 IMAGES = ("library/alpine:latest", "team/tool:1")
 
-# What a document takes for granted.
+# Commands to run before the commands of a document.
 GIVEN = {
     "docs/cachectl.md": "make up\nprintf 'team/app:1\\nquay.io/team/tool:1\\n' > images.txt\n",
     "docs/metrics.md": "make up\n",
 }
 
-# What a person answers, whatever they are asked for.
+# The answer to every prompt.
 TYPED = "a password\n"
 
 RUNNABLE = [
@@ -49,16 +49,16 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine of the tests' own, in whose registries the images of the documents are."""
+    """A private engine, with an upstream that has the images of the documents."""
 
     engine: PrivateEngine
     client: DockerClient
     upstream_url: str
 
     def run(self, script: str, checkout: Path) -> tuple[int, str]:
-        """Run commands as a person does in a checkout; the exit code, and all that they said.
+        """Run commands in a checkout, and return exit code and output.
 
-        One that goes on until it is interrupted is, and stands alone.
+        A command that follows a log must be alone in its block, and is interrupted after a while.
         """
         follows = " -f " in script or "--follow" in script
         assert not follows or len(script.splitlines()) == 1, f"not alone: {script}"
@@ -78,7 +78,7 @@ class Machine:
         return (0 if follows and code == INTERRUPTED else code), done.stdout
 
     def clean(self) -> None:
-        """Remove what the commands have made."""
+        """Remove the resources that the commands created."""
         for container in self.client.containers.list(all=True, ignore_removed=True):
             if set(container.labels) & {f"{PROJECT}.stack", nodes.CLUSTER_LABEL}:
                 container.remove(force=True, v=True)
@@ -105,7 +105,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 def checkout(machine: Machine, tmp_path: Path) -> Iterator[Path]:
-    """This repository as it stands, on that machine."""
+    """A copy of this repository, adapted to the private engine."""
     folder = tmp_path / "checkout"
     for name in _files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def checkout(machine: Machine, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("document", RUNNABLE, ids=lambda one: one.name)
-def test_commands_do_what_they_are_printed_for(
+def test_the_commands_of_a_document_succeed(
     document: Document, machine: Machine, checkout: Path
 ) -> None:
     given = [Block(0, GIVEN[document.name], None)] if document.name in GIVEN else []
@@ -129,19 +129,19 @@ def test_commands_do_what_they_are_printed_for(
             assert "Traceback" not in said, said
 
 
-def test_only_documents_that_are_run_take_something_for_granted() -> None:
+def test_only_documents_that_are_run_have_commands_to_run_before() -> None:
     assert set(GIVEN) <= {document.name for document in RUNNABLE}
 
 
 def _files() -> list[str]:
-    """What Git would have in a clone, with what is not committed yet."""
+    """The files of a clone, including uncommitted files."""
     line = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = processes.run(*line, cwd=ROOT).split("\0")
     return [name for name in listed if (ROOT / name).is_file()]
 
 
 def _adapt(file: Path, upstream_url: str) -> None:
-    """Take the upstream of the tests for all others, and nodes that stand in for Talos."""
+    """Replace all upstreams by that of the tests, and Talos nodes by stand-ins."""
     settings = yaml.safe_load(file.read_text())
     config = settings["config"]
     for upstream in config.get(f"{PROJECT}:caches", {}).get("upstreams", {}).values():
@@ -153,7 +153,7 @@ def _adapt(file: Path, upstream_url: str) -> None:
 
 
 def _lend_what_is_installed(checkout: Path) -> None:
-    """Give a checkout the tools and packages of this one, as `make` would install them."""
+    """Link the tools and packages of this checkout, as if `make` had installed them."""
     (checkout / ".toolchain").symlink_to(ROOT / ".toolchain")
     venv = checkout / ".venv"
     processes.run(sys.executable, "-m", "venv", "--without-pip", venv)
@@ -176,7 +176,7 @@ def _lend_what_is_installed(checkout: Path) -> None:
 
 
 def _environment(checkout: Path, engine_host: str) -> dict[str, str]:
-    """That of a person who has installed the project, and nothing of this test run's own."""
+    """The environment of a user who has installed the project, without that of the test run."""
     lent = {Path(sys.prefix, "bin").resolve(), (ROOT / ".toolchain" / "bin").resolve()}
     inherited = os.environ["PATH"].split(os.pathsep)
     path = [folder for folder in inherited if Path(folder).resolve() not in lent]
@@ -187,7 +187,7 @@ def _environment(checkout: Path, engine_host: str) -> dict[str, str]:
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "DOCKER_HOST": engine_host,
-        # Where the machine has a Pulumi of its own, its plugins are there.
+        # The plugins are here if the machine has its own Pulumi.
         "PULUMI_HOME": os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi")),
     }
 

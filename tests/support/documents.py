@@ -1,12 +1,12 @@
-"""The documents as tests read them: their commands, headings and links.
+"""Parse the commands, headings and links of the documents.
 
-What stands in an `sh` or `console` block is run by tests/integration/test_documents.py, unless an
-HTML comment directly before it says why not, or what runs it instead:
+tests/integration/test_documents.py runs the commands in `sh` and `console` blocks. A mark, an HTML
+comment directly before a block, excludes it. It gives the reason, or names what runs the commands:
 
     <!-- not run: needs a Mac -->
     <!-- run by: .ci/run: make check, make test -->
 
-The second names a file and, after that, words with which this file runs it.
+The second form names a file, and text in this file that runs the commands.
 """
 
 import re
@@ -20,7 +20,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL, CONSOLE = "sh", "console"
-# What may stand in a block besides commands.
+# Other languages of code blocks.
 OTHER = ("mermaid", "yaml")
 PROMPT = "$ "
 
@@ -31,18 +31,18 @@ MARK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NotRun:
-    """No test runs a block, for a reason."""
+    """The mark of a block that no test runs, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunBy:
-    """Something else runs what a block has.
+    """The mark of a block whose commands another file runs.
 
     Attributes:
-        file: what runs it, by its path in the repository.
-        words: words of that file that show it.
+        file: path of that file in the repository.
+        words: text in that file.
     """
 
     file: str
@@ -51,12 +51,12 @@ class RunBy:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Commands that a document prints together.
+    """A block of commands.
 
     Attributes:
-        line: where they begin.
-        script: the commands, as a person would type them.
-        mark: why no test runs them as they stand, or None.
+        line: its line number.
+        script: the commands, as a user would type them.
+        mark: its mark, or None.
     """
 
     line: int
@@ -65,20 +65,20 @@ class Block:
 
 
 class Document:
-    """One Markdown file of the repository."""
+    """A Markdown file of the repository."""
 
     def __init__(self, path: Path) -> None:
-        """Read it."""
+        """Parse the file."""
         self.path = path
         self._tokens = _parser().parse(path.read_text(encoding="utf-8"))
 
     @property
     def name(self) -> str:
-        """Its path in the repository."""
+        """Path in the repository."""
         return str(self.path.relative_to(ROOT))
 
     def blocks(self) -> Sequence[Block]:
-        """The blocks that have commands."""
+        """The blocks of commands."""
         before = [None, *self._tokens]
         return [
             Block(_line(token), commands(token.info, token.content), _mark(previous))
@@ -87,24 +87,24 @@ class Document:
         ]
 
     def unclear(self) -> Iterator[str]:
-        """What a reader may take for a command or a mark, and no test does."""
+        """Errors: blocks that no test would run, and comments that are not marks."""
         after = [*self._tokens[1:], None]
         for token, following in zip(self._tokens, after, strict=True):
             place = f"{self.path.name}:{_line(token)}"
             if token.type == "code_block":
-                yield f"{place}: an indented block; allowed: one between ``` with its language"
+                yield f"{place}: an indented block; allowed: a fenced block with a language"
             if token.type == "fence" and token.info not in {SHELL, CONSOLE, *OTHER}:
                 allowed = ", ".join((SHELL, CONSOLE, *OTHER))
                 yield f"{place}: a block in {token.info or 'no language'}; allowed: {allowed}"
             if token.type == "html_block" and not _marks(token, following):
-                yield f"{place}: no mark of a block of commands: {token.content.strip()}"
+                yield f"{place}: not the mark of a block of commands: {token.content.strip()}"
 
     def anchors(self) -> set[str]:
-        """The anchors of its headings, as GitHub makes them."""
+        """The anchors of its headings, as on GitHub."""
         return set(slugs(self._headings()))
 
     def links(self) -> Iterator[str]:
-        """Where its links and pictures lead."""
+        """The targets of its links and pictures."""
         for token in self._inline():
             for name in ("href", "src"):
                 if name in token.attrs:
@@ -121,13 +121,13 @@ class Document:
 
 
 def all_documents() -> Sequence[Document]:
-    """All documents that people read."""
+    """All documents of the repository."""
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return [Document(file) for file in sorted(files)]
 
 
 def commands(language: str, content: str) -> str:
-    """The commands of a block: all of a shell's, of a console those behind a prompt."""
+    """The commands of a block: all lines of `sh`, and the lines with a prompt of `console`."""
     if language == SHELL:
         return content
     typed = []
@@ -140,7 +140,7 @@ def commands(language: str, content: str) -> str:
 
 
 def slugs(headings: Iterator[str]) -> Iterator[str]:
-    """The anchors of headings: small letters, hyphens for spaces, no punctuation, numbered."""
+    """The anchors of headings: lower case, hyphens for spaces, no punctuation, numbered."""
     seen: dict[str, int] = {}
     for heading in headings:
         slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
@@ -150,7 +150,7 @@ def slugs(headings: Iterator[str]) -> Iterator[str]:
 
 
 def target(document: Path, link: str) -> tuple[Path, str]:
-    """The file or folder that a relative link leads to, and the anchor within."""
+    """The file or directory of a relative link, and its anchor."""
     parts = urlsplit(link)
     path = (document.parent / unquote(parts.path)).resolve() if parts.path else document
     return path, unquote(parts.fragment)
@@ -174,7 +174,7 @@ def _mark(before: Token | None) -> NotRun | RunBy | None:
 
 
 def _marks(comment: Token, following: Token | None) -> bool:
-    """Whether an HTML block is the mark of the block of commands that follows it."""
+    """Whether an HTML block is the mark of the next block."""
     return (
         _mark(comment) is not None
         and following is not None

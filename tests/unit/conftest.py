@@ -1,4 +1,4 @@
-"""What holds for all unit tests: they reach no engine, and they are the same at every run."""
+"""Settings of all unit tests: no container engine, and the same examples in every run."""
 
 import hypothesis
 import pytest
@@ -11,5 +11,5 @@ hypothesis.settings.load_profile("unit")
 
 @pytest.fixture(autouse=True)
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever forgets to fake the engine finds none, and not the one of this machine."""
+    """Hide this machine's engine from tests that forget to fake it."""
     monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)

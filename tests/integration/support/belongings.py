@@ -1,4 +1,4 @@
-"""What a stack has on the engine, found by its label."""
+"""The resources of a stack on the engine, found by label."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ UPSTREAM_LABEL = "talos-registry-cache.upstream"
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """The names of what a stack has."""
+    """Names of the resources of a stack."""
 
     containers: frozenset[str]
     networks: frozenset[str]
@@ -24,7 +24,7 @@ NOTHING = Belongings(frozenset(), frozenset(), frozenset())
 
 
 def of_stack(engine: DockerClient, stack: str) -> Belongings:
-    """All that a stack has on an engine."""
+    """All resources of a stack on an engine."""
     filters = {"label": f"{STACK_LABEL}={stack}"}
     return Belongings(
         frozenset(str(container.name) for container in containers(engine, stack)),
@@ -41,7 +41,7 @@ def containers(engine: DockerClient, stack: str) -> list[Container]:
 
 
 def caches(engine: DockerClient, stack: str) -> dict[str, Container]:
-    """The caching proxies of a stack that run, by registry host."""
+    """The running caches of a stack, by registry host."""
     return {
         container.labels[UPSTREAM_LABEL]: container
         for container in containers(engine, stack)
@@ -50,24 +50,24 @@ def caches(engine: DockerClient, stack: str) -> dict[str, Container]:
 
 
 def health(container: Container) -> str:
-    """What the health check of a container says now."""
+    """The current health of a container."""
     container.reload()
     return str(container.attrs["State"].get("Health", {}).get("Status", "none"))
 
 
 def port(container: Container) -> int:
-    """The port of this machine on which a cache is published."""
+    """The published port of a cache."""
     (number,) = {int(bound["HostPort"]) for bound in container.ports["5000/tcp"] or []}
     return number
 
 
 def mounts(container: Container, kind: str = "volume") -> list[dict[str, Any]]:
-    """The volumes that a container has mounted."""
+    """The mounts of a container, of one type."""
     return [mount for mount in container.attrs["Mounts"] if mount["Type"] == kind]
 
 
 def remove(engine: DockerClient, stack: str) -> None:
-    """Remove all that a stack has, whatever state it is in."""
+    """Remove all resources of a stack, in any state."""
     for container in containers(engine, stack):
         _gone(lambda container=container: container.remove(force=True, v=True))
     filters = {"label": f"{STACK_LABEL}={stack}"}
@@ -83,5 +83,5 @@ def _gone(removal: Any) -> None:
     except NotFound:
         return
     except APIError as error:
-        if error.status_code != 409:  # being removed already
+        if error.status_code != 409:  # removal already in progress
             raise

@@ -1,4 +1,4 @@
-"""A host behind a bridge of its own, as a virtual machine of talosctl's is."""
+"""A host behind its own bridge, as talosctl creates virtual machines."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,11 @@ from tests.integration.support.network import PREFIX
 
 @contextmanager
 def running() -> Iterator[Sequence[str]]:
-    """Make such a host; what a command line begins with to run on it."""
+    """Create the host.
+
+    Yields:
+        The command prefix that runs a command on the host.
+    """
     name = secrets.token_hex(4)
     namespace, bridge, outer = f"it-{name}", f"itb{name}", f"itv{name}"
     subnet = network.free_subnet()

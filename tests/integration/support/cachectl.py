@@ -1,4 +1,4 @@
-"""cachectl as people run it: a process, and what it prints."""
+"""cachectl as a process."""
 
 import json
 import os
@@ -17,11 +17,11 @@ WITHIN_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A command that has ended.
+    """The result of a command.
 
     Attributes:
         code: its exit code.
-        out, err: what it printed as its result, and beside it.
+        out, err: standard output and standard error.
     """
 
     code: int
@@ -30,7 +30,7 @@ class Ended:
 
     @property
     def result(self) -> Any:
-        """What it printed by --json."""
+        """The output of `--json`."""
         return json.loads(self.out)
 
 
@@ -39,16 +39,16 @@ class Cachectl:
 
     Attributes:
         env: its environment.
-        user: who starts it where that is not this process's user, as `subprocess.Popen` takes it.
+        user: arguments of `subprocess.Popen` that run it as another user.
     """
 
     def __init__(self, stack: str, folder: Path, enter: Sequence[str] = ()) -> None:
-        """Prepare to run it.
+        """Prepare to run cachectl.
 
         Args:
-            stack: the stack.
-            folder: where it runs, and keeps what it keeps.
-            enter: what a command line begins with that runs where its engine does.
+            stack: name of the stack.
+            folder: working directory, and cache directory.
+            enter: command prefix that enters the network namespace of its engine.
         """
         self.env = {
             **os.environ,
@@ -61,7 +61,7 @@ class Cachectl:
         self._program = [*enter, sys.executable, "-m", "talos_registry_cache.cli"]
 
     def __call__(self, *arguments: str | Path) -> Ended:
-        """Run a command to its end."""
+        """Run a command and wait for it."""
         done = processes.finish(
             [*self._program, *arguments],
             within_s=WITHIN_S,
@@ -72,7 +72,7 @@ class Cachectl:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
-        """Run a command and do not wait for its end."""
+        """Start a command without waiting for it."""
         return subprocess.Popen(
             [*self._program, *arguments],
             stdin=subprocess.DEVNULL,

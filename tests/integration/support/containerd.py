@@ -1,4 +1,4 @@
-"""A containerd of the tests' own, which pulls through mirrors as a Talos node does."""
+"""A separate containerd that pulls through mirrors, as a Talos node does."""
 
 import secrets
 import subprocess
@@ -27,7 +27,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 
 
 class Containerd:
-    """A containerd that runs, and its command line."""
+    """A running containerd and its command line."""
 
     def __init__(self, folder: Path, socket: Path, enter: Sequence[str]) -> None:
         self._folder = folder
@@ -35,17 +35,17 @@ class Containerd:
         self._enter = enter
 
     def pull(self, registry: str, image: Pushed, mirrors: Mapping[str, str]) -> str:
-        """Pull an image of a registry through its mirror; the digest that it then has.
+        """Pull an image through the mirror of its registry, and return its digest.
 
-        It is removed again with its content, so that the next pull starts from nothing.
+        The image and its content are removed again, so that the next pull starts empty.
 
         Raises:
-            CommandFailedError: it could not be pulled.
+            CommandFailedError: the pull failed.
         """
         return self.pull_by(registry, image, self._hosts(mirrors))
 
     def pull_by(self, registry: str, image: Pushed, hosts: Path) -> str:
-        """The same by a folder with a `hosts.toml` for each registry."""
+        """Pull as `pull` does, with a directory of `hosts.toml` files as the mirrors."""
         reference = f"{registry}/{image.name}"
         try:
             self._ctr(
@@ -60,15 +60,15 @@ class Containerd:
             self._forget(reference)
 
     def fetch(self, reference: str, hosts: Path) -> None:
-        """Fetch the content of an image, whatever its platform, and unpack nothing.
+        """Fetch the content of an image for all platforms, without unpacking it.
 
         Raises:
-            CommandFailedError: it could not be fetched.
+            CommandFailedError: the fetch failed.
         """
         self._ctr("content", "fetch", "--all-platforms", "--hosts-dir", str(hosts), reference)
 
     def answers(self) -> bool:
-        """Whether it takes commands."""
+        """Whether containerd answers."""
         try:
             self._ctr("version")
         except CommandFailedError:
@@ -81,7 +81,7 @@ class Containerd:
 
     def _forget(self, reference: str) -> None:
         self._ctr("images", "remove", "--sync", reference)
-        # What a pull that failed has left is collected as well.
+        # This also removes the content of failed pulls.
         for digest in self._ctr("content", "list", "--quiet").split():
             self._ctr("content", "remove", digest)
 
@@ -94,20 +94,20 @@ class Containerd:
         return hosts
 
     def _ctr(self, *arguments: str) -> str:
-        # Not containerd but its command line is who pulls.
+        # `ctr` itself pulls, not containerd.
         ctr = (*self._enter, "ctr", "--address", str(self._socket))
         return processes.run(*ctr, *arguments, within_s=PULL_WITHIN_S)
 
 
 @contextmanager
 def running(folder: Path, enter: Sequence[str] = ()) -> Iterator[Containerd]:
-    """Run a containerd that has nothing in common with the machine's own.
+    """Run a containerd that shares nothing with the one of this machine.
 
     Args:
-        folder: where it keeps its files.
-        enter: what a command line begins with to run in the network namespace of the mirrors.
+        folder: directory of its files.
+        enter: command prefix that enters the network namespace of the mirrors.
     """
-    # A socket's path is short by law, and a test's temporary folder is not.
+    # The path of a socket has a length limit, which a test's temporary folder may exceed.
     socket = Path("/run") / f"it-containerd-{secrets.token_hex(4)}.sock"
     config = folder / "config.toml"
     config.write_text(CONFIG.format(folder=folder, socket=socket))

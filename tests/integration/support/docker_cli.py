@@ -10,17 +10,17 @@ PULL_WITHIN_S = 60
 
 
 def pull(endpoint: str, image: Pushed, *, engine_host: str | None = None) -> str:
-    """Pull an image through a cache; the digest that the engine has checked it against.
+    """Pull an image through a cache, and return the digest that the engine verified.
 
     The image is removed again, so that the next pull finds none of its layers on the engine.
 
     Args:
         endpoint: URL of the cache.
-        image: what to pull.
-        engine_host: the engine that pulls, where it is not the default one.
+        image: the image.
+        engine_host: the engine that pulls; the default engine if left out.
 
     Raises:
-        CommandFailedError: it could not be pulled.
+        CommandFailedError: the pull failed.
     """
     docker = ["docker", *(["--host", engine_host] if engine_host else [])]
     reference = f"{urlsplit(endpoint).netloc}/{image.name}"

@@ -1,4 +1,4 @@
-"""A reverse proxy before the upstream: asks for credentials, counts what it serves, and fails."""
+"""A reverse proxy for the upstream that checks credentials, counts requests and injects faults."""
 
 import base64
 import http.client
@@ -29,18 +29,18 @@ FORWARDED = ("Accept", "Range", "If-None-Match")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 Fault = Callable[["Handler", http.client.HTTPResponse], None]
-"""Answers a request in place of the front; is given what the upstream has answered."""
+"""Answers a request instead of the front, given the answer of the upstream."""
 
 
 class Front:
-    """What clients see as a registry with accounts.
+    """A reverse proxy that clients see as a registry with accounts.
 
     Attributes:
-        scheme: how it wants the credentials: in each request, or for a token of its own.
-        username, password: the one account that it knows.
-        served: the requests that it has forwarded, in their order.
-        is_gone: whether it closes every connection without a word.
-        ca: the certificate of its authority, PEM, where it has TLS: where it asks for a password.
+        scheme: the authentication scheme: none, basic, or a bearer token.
+        username, password: its only account.
+        served: the forwarded requests, in order.
+        is_gone: whether it closes every connection without an answer.
+        ca: the CA certificate in PEM; None without TLS. It uses TLS if it asks for a password.
     """
 
     def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
@@ -61,7 +61,7 @@ class Front:
         self._thread.start()
 
     def _close_to_listeners(self) -> None:
-        """Speak TLS: no stack sends a password in the clear."""
+        """Use TLS: stacks never send a password over plain HTTP."""
         now = datetime.now(UTC)
         authority = certificate_authority.issue_authority("tests", now)
         issued = certificate_authority.issue_server(authority, [self.upstream.address], now)
@@ -70,7 +70,7 @@ class Front:
             pem.write(issued.certificate + issued.key)
             pem.flush()
             context.load_cert_chain(pem.name)
-        # The handshake is for the thread that answers, so that nobody waits for another's.
+        # The thread that answers does the handshake, so that no client waits for another.
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -84,22 +84,22 @@ class Front:
         self._thread.join(TIMEOUT_S)
 
     def fail(self, target: str, *faults: Fault, methods: tuple[str, ...] = ("GET",)) -> None:
-        """Let the next requests for a tag or a digest fail, one after the other."""
+        """Inject faults into the next requests for a tag or a digest, one for each request."""
         for method in methods:
             self._faults[f"{method} {target}"].extend(faults)
 
     def recover(self) -> None:
-        """Let nothing fail any more."""
+        """Remove all faults."""
         self.is_gone = False
         self._faults.clear()
 
     def fault(self, method: str, path: str) -> Fault | None:
-        """How a request is to fail, if it is."""
+        """The fault for a request, if any."""
         faults = self._faults[f"{method} {path.rpartition('/')[2]}"]
         return faults.popleft() if faults else None
 
     def blobs_served(self) -> list[str]:
-        """The digests of the blobs whose content it has forwarded."""
+        """The digests of the blobs that were forwarded with their content."""
         return [
             request.rpartition("/")[2]
             for request in self.served
@@ -107,13 +107,13 @@ class Front:
         ]
 
     def challenge(self) -> str:
-        """What it answers to those who do not say who they are."""
+        """The authentication challenge for anonymous requests."""
         if self.scheme == "bearer":
             return f'Bearer realm="{self.url}{TOKEN_PATH}",service="upstream"'
         return 'Basic realm="upstream"'
 
     def lets_in(self, authorization: str) -> bool:
-        """Whether a request with this header may see images."""
+        """Whether a request with this header is authorized."""
         match self.scheme:
             case "none":
                 return True
@@ -123,12 +123,12 @@ class Front:
                 return authorization.removeprefix("Bearer ") in self._tokens
 
     def knows(self, authorization: str) -> bool:
-        """Whether a header has the right user name and password."""
+        """Whether a header has the correct user name and password."""
         account = f"{self.username}:{self.password}".encode()
         return authorization == f"Basic {base64.b64encode(account).decode()}"
 
     def new_token(self) -> str:
-        """A token that lets in."""
+        """Create a valid token."""
         token = secrets.token_hex(16)
         self._tokens.add(token)
         return token
@@ -138,7 +138,7 @@ class Front:
 def guarding(
     upstream: Upstream, scheme: Scheme, username: str = "somebody", password: str = ""
 ) -> Iterator[Front]:
-    """Run a front before an upstream."""
+    """Run a front for an upstream."""
     front = Front(upstream, scheme, username, password)
     try:
         yield front
@@ -157,7 +157,7 @@ class _Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
-    # One request a connection (HTTP/1.0), so that closing leaves none open.
+    # One request for each connection (HTTP/1.0), so that no connection stays open.
     timeout = TIMEOUT_S
     server: _Server
 
@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing; `served` has it."""
+        """Log nothing; `served` has the requests."""
 
     def _answer(self, status: HTTPStatus, content: object) -> None:
         body = json.dumps(content).encode()
@@ -211,14 +211,14 @@ class Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def pass_on(self, answer: http.client.HTTPResponse, pause_s: float = 0) -> None:
-        """Send an answer as it is, with a pause before each piece of it."""
+        """Forward an answer unchanged, with a pause before each chunk."""
         self.start(answer)
         while chunk := answer.read(CHUNK):
             time.sleep(pause_s)
             self.wfile.write(chunk)
 
     def start(self, answer: http.client.HTTPResponse) -> None:
-        """Send the head of an answer."""
+        """Send the status and headers of an answer."""
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
@@ -226,14 +226,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def handle(self) -> None:
-        # A client that goes away in the middle is no error of ours.
+        # Clients may disconnect at any time.
         with suppress(ConnectionError):
             if not self.server.front.is_gone:
                 super().handle()
 
 
 def status(code: HTTPStatus, **headers: str) -> Fault:
-    """Answer with an error."""
+    """A fault that answers with an error."""
 
     def answer(handler: Handler, _: http.client.HTTPResponse) -> None:
         handler.send_response(code)
@@ -246,32 +246,32 @@ def status(code: HTTPStatus, **headers: str) -> Fault:
 
 
 def slow(pause_s: float) -> Fault:
-    """Pause before each piece of an answer."""
+    """A fault that pauses before each chunk of an answer."""
     return lambda handler, answer: handler.pass_on(answer, pause_s)
 
 
 def cut(handler: Handler, answer: http.client.HTTPResponse) -> None:
-    """Break the connection in the middle of the content."""
+    """Close the connection in the middle of the content."""
     content = answer.read()
     handler.start(answer)
     handler.wfile.write(content[: len(content) // 2])
 
 
 def altered(handler: Handler, answer: http.client.HTTPResponse) -> None:
-    """Send as many bytes as there should be, and the last one wrong."""
+    """Send the content with its last byte changed."""
     content = answer.read()
     handler.start(answer)
     handler.wfile.write(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def respaced(handler: Handler, answer: http.client.HTTPResponse) -> None:
-    """Send the same JSON, as many bytes of it, but with its spaces elsewhere."""
+    """Send equivalent JSON of the same length, with its spaces moved."""
     content = answer.read()
     handler.start(answer)
     handler.wfile.write(content.replace(b", ", b" ,"))
 
 
 def vanish(handler: Handler, answer: http.client.HTTPResponse) -> None:
-    """Break the connection in the middle, and answer nobody from now on."""
+    """Close the connection in the middle of the content, and answer no more requests."""
     handler.server.front.is_gone = True
     cut(handler, answer)

@@ -1,4 +1,4 @@
-"""What happens on the engine while a process runs, as the engine tells it."""
+"""Events of the engine while a process runs."""
 
 import json
 import subprocess
@@ -13,12 +13,12 @@ KINDS = ("container", "network", "volume")
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something that has happened.
+    """An event of the engine.
 
     Attributes:
-        kind: what it happened to: a container, network or volume.
-        action: what happened, such as `create`.
-        name: the name of it.
+        kind: the type of the resource: container, network or volume.
+        action: the action, such as `create`.
+        name: name of the resource.
     """
 
     kind: str
@@ -30,12 +30,12 @@ class Happening:
 def until_it_ends(
     process: "subprocess.Popen[bytes]", since: float
 ) -> Iterator[Iterator[Happening]]:
-    """What happens on the engine, at the moment it does, until a process has ended.
+    """Stream the events of the engine until a process has ended.
 
     Args:
         process: the process.
-        since: the time from which on, in seconds since 1970; before the process was started, for
-            nothing to be missed.
+        since: start of the events, in seconds since 1970. Must be before the start of the process,
+            so that no event is missed.
     """
     kinds = (f"--filter=type={kind}" for kind in KINDS)
     line = ["docker", "events", "--format={{json .}}", f"--since={since:.3f}", *kinds]

@@ -1,4 +1,4 @@
-"""This machine as the tests use it: free ports, and its addresses."""
+"""Free ports and addresses of this machine."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def architecture() -> str:
-    """This machine's architecture, as images name it."""
+    """This machine's architecture, in the notation of images."""
     return ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
@@ -38,7 +38,7 @@ def bridge_gateway(engine: DockerClient) -> str:
         for config in engine.api.inspect_network("bridge")["IPAM"]["Config"]
         if ":" not in config["Subnet"]
     )
-    # Engine 20.10 names no gateway; it is the subnet's first address.
+    # Engine 20.10 reports no gateway. It is the first address of the subnet.
     return str(config.get("Gateway") or next(IPv4Network(config["Subnet"]).hosts()))
 
 
@@ -49,7 +49,7 @@ def addresses() -> set[str]:
 
 
 def free_port() -> int:
-    """A port that is free on all addresses, and that no other worker of this run is given."""
+    """A port that is free on all addresses and not given to another worker of this run."""
     return next(_free_ports)
 
 
@@ -65,8 +65,8 @@ def accepts(address: str, port: int) -> bool:
 def _search() -> Iterator[int]:
     worker = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or "0"
     first = FIRST_PORT + int(worker) % WORKERS * PORTS_OF_A_WORKER
-    # Below the ports that the kernel gives away by itself, so that none is taken in between. Not
-    # from the first one on: another run may be at it on this machine.
+    # Below the ephemeral ports of the kernel, so that none is taken meanwhile. The search starts at
+    # an offset, because another test run may be active on this machine.
     start = os.getpid() * 37 % PORTS_OF_A_WORKER
     for offset in itertools.count(start):
         port = first + offset % PORTS_OF_A_WORKER

@@ -1,4 +1,4 @@
-"""A pull by plain HTTP, as any client does it, which counts what came."""
+"""A pull with plain HTTP requests that counts the received bytes."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull has brought, all of it checked against its digest.
+    """The result of a pull; all content matches its digest.
 
     Attributes:
-        digest: what the tag names.
-        blobs: the digests of the blobs.
-        size: bytes of the blobs.
+        digest: the digest of the tag.
+        blobs: digests of the blobs.
+        size: size of the blobs in bytes.
     """
 
     digest: str
@@ -28,15 +28,15 @@ class Pulled:
 
 
 def pull(endpoint: str, image: Pushed, http: httpx2.Client | None = None) -> Pulled:
-    """Pull what this machine's platform has of an image.
+    """Pull an image for this machine's platform.
 
     Args:
         endpoint: URL of the registry.
         image: the image.
-        http: a client that knows how to sign in, or whom to trust.
+        http: a client with credentials or a CA, if the registry needs them.
 
     Raises:
-        httpx2.HTTPError: an answer was an error, or did not come.
+        httpx2.HTTPError: a request failed.
     """
     if http is None:
         with httpx2.Client(trust_env=False, timeout=TIMEOUT_S) as plain:

@@ -1,4 +1,4 @@
-"""Container images made up on the spot: of random content, so that no two share a layer."""
+"""Container images with random content, so that no two share a layer."""
 
 import gzip
 import hashlib
@@ -18,19 +18,19 @@ DOCKER = "application/vnd.docker"
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Content that a registry keeps by its digest."""
+    """Content that a registry stores by its digest."""
 
     media_type: str
     content: bytes
 
     @property
     def digest(self) -> str:
-        """Its name in a registry."""
+        """The digest."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     @property
     def descriptor(self) -> dict[str, Any]:
-        """How a manifest refers to it."""
+        """The descriptor in a manifest."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
 
 
@@ -52,7 +52,7 @@ class Index:
 
 
 def oci_index(*architectures: str, sizes: Sequence[int] = LAYER_SIZES) -> Index:
-    """An OCI index of images for these architectures, with layers of these sizes."""
+    """Create an OCI index of images for these architectures, with layers of these sizes."""
     images = {name: _image(name, sizes, oci=True) for name in architectures}
     manifests = [
         image.manifest.descriptor | {"platform": {"os": "linux", "architecture": name}}
@@ -62,7 +62,7 @@ def oci_index(*architectures: str, sizes: Sequence[int] = LAYER_SIZES) -> Index:
 
 
 def docker_image(architecture: str, sizes: Sequence[int] = LAYER_SIZES) -> Image:
-    """An image whose manifest is of Docker's own schema 2."""
+    """Create an image with a Docker schema 2 manifest."""
     return _image(architecture, sizes, oci=False)
 
 
@@ -89,7 +89,7 @@ def _image(architecture: str, sizes: Sequence[int], *, oci: bool) -> Image:
 
 
 def archive(name: str, size: int) -> bytes:
-    """A tar archive of one file of random content."""
+    """Create a tar archive with one file of random content."""
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as tar:
         tar.addfile(*_random_file(name, size))

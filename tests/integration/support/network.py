@@ -1,7 +1,7 @@
-"""Network namespaces as machines, and a switch that joins them.
+"""Network namespaces that act as machines, connected by a switch.
 
-The switch has a namespace of its own, so no firewall rule of the machine's own engine is in the
-way. `nsenter` and not `ip netns exec`, which hides the mounts of the control groups.
+The switch has its own namespace, so the firewall rules of this machine's engine do not apply.
+Commands enter with `nsenter`, because `ip netns exec` hides the mounts of the cgroups.
 """
 
 import os
@@ -22,7 +22,7 @@ FIRST_NUMBER = 11
 
 @contextmanager
 def namespace(name: str) -> Iterator[str]:
-    """Make a network namespace, which has its loopback device; its name."""
+    """Create a network namespace with a loopback device, and yield its name."""
     processes.run("ip", "netns", "add", name)
     try:
         processes.run("ip", "-netns", name, "link", "set", "lo", "up")
@@ -32,19 +32,19 @@ def namespace(name: str) -> Iterator[str]:
 
 
 def enter(namespace: str) -> tuple[str, ...]:
-    """What a command line begins with that runs in a namespace."""
+    """The command prefix that enters a namespace."""
     return "nsenter", f"--net=/run/netns/{namespace}"
 
 
 def pids(namespace: str) -> set[int]:
-    """The processes in a namespace and all that they have started, whatever namespace that is in.
+    """The processes in a namespace, and their descendants in any namespace.
 
-    Dead ones that nobody has waited for are not among them.
+    Zombies are left out.
     """
     children: defaultdict[int, set[int]] = defaultdict(set)
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name of a program, in parentheses, may have spaces in it.
+            # The program name, in parentheses, may contain spaces.
             state, parent = status.read_text().rpartition(")")[2].split()[:2]
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -60,13 +60,13 @@ def pids(namespace: str) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What joins a namespace to the switch.
+    """The link between a namespace and the switch.
 
     Attributes:
-        switch: the switch's namespace.
-        port: the device there.
-        namespace: the namespace that is joined; its device is eth0.
-        address: its address.
+        switch: namespace of the switch.
+        port: device of the switch.
+        namespace: the connected namespace; its device is eth0.
+        address: address of that namespace.
     """
 
     switch: str
@@ -75,32 +75,32 @@ class Link:
     address: str
 
     def cut(self) -> None:
-        """Pull the cable out: nothing comes and goes, and nobody is told."""
+        """Cut the link: packets are dropped silently."""
         processes.run("ip", "-netns", self.switch, "link", "set", self.port, "down")
 
     def mend(self) -> None:
-        """Put the cable back."""
+        """Restore the link."""
         processes.run("ip", "-netns", self.switch, "link", "set", self.port, "up")
 
     def limit(self, mbit: int) -> None:
-        """Limit what its namespace sends, in megabits a second."""
+        """Limit the outgoing traffic of the namespace, in megabits per second."""
         processes.run(*enter(self.namespace), *limit_command(mbit))
 
 
 def limit_command(mbit: int) -> tuple[str, ...]:
-    """The command that limits what eth0 sends, of the network namespace that it is run in."""
-    # A bucket smaller than what is sent between two ticks of the clock would slow it further.
+    """The command that limits the outgoing traffic of eth0, in the namespace where it runs."""
+    # A smaller bucket than the traffic of one clock tick would lower the rate further.
     burst = max(64_000, mbit * 1000)
     rate = ("tbf", "rate", f"{mbit}mbit", "burst", str(burst), "latency", "400ms")
     return "tc", "qdisc", "replace", "dev", "eth0", "root", *rate
 
 
 class Switch:
-    """A switch, with which this machine has one link.
+    """A switch with a link to this machine.
 
     Attributes:
-        name: its namespace.
-        address: this machine's address on it.
+        name: namespace of the switch.
+        address: address of this machine on the switch.
     """
 
     def __init__(self, name: str, subnet: str) -> None:
@@ -110,9 +110,9 @@ class Switch:
         self.address = self._address(ROOTS_NUMBER)
 
     def join(self, namespace: str) -> Link:
-        """Join a namespace to it, with an address that nobody else has.
+        """Connect a namespace to the switch, with a new address.
 
-        The link goes away with either namespace.
+        The link is removed with either namespace.
         """
         number = next(self._numbers)
         link = Link(self.name, f"port{number}", namespace, self._address(number))
@@ -123,7 +123,7 @@ class Switch:
         return link
 
     def join_this_machine(self) -> None:
-        """Join the namespace of this process."""
+        """Connect the namespace of this process."""
         self._plug(f"port{ROOTS_NUMBER}", self.name, str(os.getpid()))
         processes.run("ip", "address", "add", f"{self.address}/{PREFIX}", "dev", self.name)
         processes.run("ip", "link", "set", self.name, "up")
@@ -140,10 +140,10 @@ class Switch:
 
 @contextmanager
 def switch(name: str) -> Iterator[Switch]:
-    """Make a switch that joins this machine to it, and remove it with all of its links.
+    """Create a switch with a link to this machine, and remove it with all links at the end.
 
     Args:
-        name: its namespace, and this machine's device of the link with it; both are made.
+        name: name of the namespace and of this machine's device; both are created.
     """
     with namespace(name):
         made = Switch(name, free_subnet())
@@ -154,12 +154,12 @@ def switch(name: str) -> Iterator[Switch]:
             made.join_this_machine()
             yield made
         finally:
-            # At once: with the namespace, it would go some time later.
+            # Now: with the namespace, it would be removed some time later.
             processes.finish(["ip", "link", "delete", name], within_s=10)
 
 
 def free_subnet() -> str:
-    """The three numbers that begin the addresses of a subnet in which this machine has none."""
+    """The first three numbers of a /24 subnet in which this machine has no address."""
     taken = {address.rpartition(".")[0] for address in host.addresses()}
     while (subnet := f"10.{200 + secrets.randbelow(55)}.{secrets.randbelow(255)}") in taken:
         pass
@@ -167,7 +167,7 @@ def free_subnet() -> str:
 
 
 def why_impossible() -> str:
-    """Why no such networks can be made here, or nothing."""
+    """Why such networks cannot be created here; empty if they can."""
     name = f"it-{secrets.token_hex(4)}"
     try:
         with namespace(name):
@@ -176,5 +176,5 @@ def why_impossible() -> str:
             processes.run(*ip, "veth0", "type", "veth", "peer", "name", "veth1")
             processes.run(*ip, "vx0", "type", "vxlan", "id", "7", "dstport", "4789")
     except processes.CommandFailedError as error:
-        return f"a bed of hosts needs network namespaces with bridge, veth and vxlan: {error}"
+        return f"a test bed needs network namespaces with bridge, veth and vxlan: {error}"
     return ""

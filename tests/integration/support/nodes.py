@@ -1,4 +1,4 @@
-"""What stands in for Talos on the nodes of a cluster, and the clusters as the engine has them."""
+"""Stand-ins for Talos nodes, and the clusters on the engine."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -18,18 +18,18 @@ CLUSTER_LABEL = "talos.cluster.name"
 REPOSITORY = "siderolabs/talos"
 PUSHED_WITHIN_S = 60
 
-# The container does nothing, as long as it is not told to end.
+# The container does nothing until it is stopped.
 ENTRYPOINT = 'ENTRYPOINT ["sh", "-c", "trap \\"exit 0\\" TERM INT; while :; do sleep 1; done"]'
 
 
 @contextmanager
 def upstream(engine: PrivateEngine, port: int, folder: Path, *tags: str) -> Iterator[Pushed]:
-    """Run an upstream with node images of these tags, and with one image that nodes pull.
+    """Run an upstream with a node image under these tags, and one image for nodes to pull.
 
     Args:
-        engine: the engine that runs it, which alone reaches it.
-        port: its port.
-        folder: for files in between.
+        engine: the engine that runs the upstream; only it can reach the upstream.
+        port: port of the upstream.
+        folder: directory for temporary files.
         tags: tags of the node image.
     """
     docker = ["docker", "--host", engine.host]
@@ -56,7 +56,7 @@ def of_cluster(engine: DockerClient, cluster: str) -> dict[str, Container]:
 
 
 def kept(engine: DockerClient, cluster: str) -> dict[str, Any]:
-    """What a cluster's nodes must not lose: container, volumes, address and ports, by name."""
+    """Properties that nodes must keep: container ID, volumes, address and ports, by node name."""
     return {
         name: {
             "id": node.id,
@@ -78,12 +78,12 @@ def stop(engine: DockerClient, cluster: str, *names: str) -> None:
 
 
 def statuses(engine: DockerClient, cluster: str) -> set[str]:
-    """What the nodes of a cluster are, such as running."""
+    """The statuses of the nodes of a cluster, such as running."""
     return {node.status for node in of_cluster(engine, cluster).values()}
 
 
 def left_of(engine: DockerClient, cluster: str) -> list[str]:
-    """What the engine has of a cluster: containers and networks."""
+    """The containers and networks of a cluster on the engine."""
     networks = engine.networks.list(filters={"label": f"{CLUSTER_LABEL}={cluster}"})
     return [*of_cluster(engine, cluster), *(str(network.name) for network in networks)]
 

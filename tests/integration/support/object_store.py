@@ -1,4 +1,4 @@
-"""An S3 store: MinIO in a network namespace, as a machine of its own."""
+"""An S3 object store: MinIO in its own network namespace."""
 
 import os
 import secrets
@@ -26,14 +26,14 @@ WIRE_ENDS = ("slow0", "slow1")
 
 
 class ObjectStore:
-    """A store with one bucket.
+    """An object store with one bucket.
 
     Attributes:
         endpoint: its URL.
-        region: what it takes requests to be signed for.
-        bucket: the bucket, which is there from the start.
-        access_key, secret_key: the one account.
-        link: what joins it to the hosts, which can be cut and limited.
+        region: region of request signatures.
+        bucket: the bucket, which exists from the start.
+        access_key, secret_key: keys of its only account.
+        link: its link to the hosts, which can be cut and limited.
     """
 
     def __init__(self, folder: Path, link: Link) -> None:
@@ -46,7 +46,7 @@ class ObjectStore:
         self._folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
-        # MinIO's buckets are the folders of its drive.
+        # MinIO's buckets are the directories of its drive.
         (self._data / self.bucket).mkdir(parents=True)
         self._settings = folder / "minio.env"
         self._settings.touch(mode=0o600)
@@ -56,7 +56,7 @@ class ObjectStore:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the store and wait until it answers."""
         with (self._folder / "minio.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -72,30 +72,30 @@ class ObjectStore:
         eventually(self._answers, within_s=START_WITHIN_S, what="the object store answers")
 
     def stop(self) -> None:
-        """Stop it: connections are refused. What it holds stays."""
+        """Stop the store: connections are refused. The objects are kept."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(STOP_WITHIN_S)
 
     def kill(self) -> None:
-        """Kill it, as a crash does."""
+        """Kill the store, as a crash does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(STOP_WITHIN_S)
 
     def pause(self) -> None:
-        """Let it answer nobody: connections are taken, and nothing comes."""
+        """Pause the store: connections are accepted, but not answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it answer again."""
+        """Resume the store."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     @contextmanager
     def slow(self, delay_s: float) -> Iterator[None]:
-        """Let each answer come so much later, on connections that are open too."""
+        """Delay each answer, also on open connections."""
         switch, port = self.link.switch, self.link.port
         ip = ("ip", "-netns", switch, "link")
         near, far = WIRE_ENDS
@@ -111,13 +111,13 @@ class ObjectStore:
             processes.run(*ip, "delete", near)
 
     def size(self) -> int:
-        """How many bytes it has on its drive, for the bucket's objects and unfinished uploads."""
+        """Bytes on its drive, of objects and unfinished uploads."""
         du: list[str | Path] = ["du", "--summarize", "--block-size=1", self._data]
-        # Whatever its code: a file may go away as it is counted.
+        # The exit code is ignored: files may be removed during the count.
         return int(processes.finish(du, within_s=STOP_WITHIN_S).stdout.split()[0])
 
     def objects(self, prefix: str = "") -> dict[str, int]:
-        """The size of each object in the bucket, by its key."""
+        """The size of each object in the bucket, by key."""
         listed = obstore.list(self.client(), prefix or None)
         return {found["path"]: found["size"] for batch in listed for found in batch}
 
@@ -147,11 +147,11 @@ class ObjectStore:
 
 @contextmanager
 def installed(folder: Path, link: Link) -> Iterator[ObjectStore]:
-    """Prepare a store, which is not started, and remove it with all that it holds at the end.
+    """Prepare a store without starting it, and remove it with all objects at the end.
 
     Args:
-        folder: where it keeps its files; it is made.
-        link: the link of its namespace.
+        folder: directory of its files; is created.
+        link: link of its namespace.
     """
     store = ObjectStore(folder, link)
     try:
@@ -176,5 +176,5 @@ def _wire(namespace: str, first: str, second: str, delay_s: float) -> Iterator[N
 
 
 def why_impossible() -> str:
-    """Why no store can run here, or nothing."""
+    """Why an object store cannot run here; empty if it can."""
     return "" if shutil.which(PROGRAM) else f"{PROGRAM} is not on PATH: `make test` builds it"

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, no longer than a deadline."""
+"""Wait for a condition, up to a deadline."""
 
 import time
 from collections.abc import Callable
@@ -8,22 +8,22 @@ T = TypeVar("T")
 
 EVERY_S = 0.05
 PATIENCE = 5
-"""How much longer a machine that is busy with something else may take than an idle one."""
+"""Factor by which a busy machine may be slower than an idle one."""
 
 
 def eventually(
     check: Callable[[], T], *, within_s: float, what: str, every_s: float = EVERY_S
 ) -> T:
-    """Ask again and again until the answer is true, and return it.
+    """Call a check until its result is true, and return the result.
 
     Args:
-        check: asks.
-        within_s: how long that may take on an idle machine; on a busy one, PATIENCE times that.
-        what: what is waited for.
-        every_s: seconds between two questions.
+        check: the check.
+        within_s: time limit on an idle machine; a busy one gets PATIENCE times as long.
+        what: name of the condition, for the error.
+        every_s: seconds between two calls.
 
     Raises:
-        TimeoutError: the answer was not true in time.
+        TimeoutError: the result was not true in time.
     """
     deadline = time.monotonic() + PATIENCE * within_s
     while not (answer := check()):

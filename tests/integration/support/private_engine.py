@@ -1,7 +1,7 @@
-"""A container engine of the tests' own, which can be restarted without disturbing anybody.
+"""A separate container engine that tests can restart.
 
-It has a network namespace to itself, or it would take the machine's own engine's addresses and
-firewall rules, and a host name.
+It has its own host name, and its own network namespace, because it would otherwise change the
+addresses and firewall rules of this machine's engine.
 """
 
 import os
@@ -27,18 +27,18 @@ STOP_WITHIN_S = 300
 LAYER_SIZE = 300_000
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
-# With a host name of its own, it is a node of its own in a swarm.
+# With its own host name, it is a separate node of a Swarm.
 AS_HOST = (
     "unshare", "--uts", "sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"',
 )  # fmt: skip
 
 
 class PrivateEngine:
-    """An engine that runs in a network namespace.
+    """An engine in a network namespace.
 
     Attributes:
-        host: its address, in the form of DOCKER_HOST.
-        enter: what a command line begins with that runs in its network namespace.
+        host: its address, as in DOCKER_HOST.
+        enter: command prefix that enters its network namespace.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PrivateEngine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the engine and wait until it answers."""
         with (self._folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -66,7 +66,7 @@ class PrivateEngine:
                     "--data-root", self._folder / "data",
                     "--exec-root", self._run_folder / "exec",
                     "--pidfile", self._run_folder / "docker.pid",
-                    # Not the machine's own settings.
+                    # Ignore the settings of this machine's engine.
                     "--config-file", self._settings,
                     *privileged_runtime.options(self._folder),
                     *self._options,
@@ -79,27 +79,27 @@ class PrivateEngine:
         eventually(self._answers, within_s=START_WITHIN_S, what="the private engine answers")
 
     def stop(self) -> None:
-        """Stop it as the service manager does: containers end, and the engine after them."""
+        """Stop the engine as the service manager does: first its containers, then the engine."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(STOP_WITHIN_S)
 
     def kill(self) -> None:
-        """Kill it, as a crash does."""
+        """Kill the engine, as a crash does."""
         assert self._process is not None
         self._process.kill()
         self._ended()
 
     def crash(self) -> None:
-        """Kill it with all that runs on it, as a host that loses its power."""
+        """Kill the engine and everything on it, as a power failure does."""
         assert self._process is not None
-        # Again, for what one has started before it was killed.
+        # Repeatedly, because processes may start others before they are killed.
         eventually(self._kill_all, within_s=STOP_WITHIN_S, what="nothing runs on the engine")
         self._ended()
 
     @contextmanager
     def client(self) -> Iterator[DockerClient]:
-        """A new client of it."""
+        """Open a client of the engine."""
         client = docker.DockerClient(self.host, timeout=300)
         try:
             yield client
@@ -108,9 +108,9 @@ class PrivateEngine:
 
     @contextmanager
     def upstream(self, port: int) -> Iterator[Pushed]:
-        """Run an upstream on it for a while; the one image that it has.
+        """Run an upstream on the engine, and yield its only image.
 
-        Nothing outside of its network namespace reaches it, so the engine itself pushes.
+        The upstream is reachable only in this network namespace, so the engine itself pushes.
         """
         docker = ["docker", "--host", self.host]
         archive = self._folder / "layer.tar"
@@ -142,11 +142,11 @@ class PrivateEngine:
             return ""
 
     def load(self, archive: Path) -> None:
-        """Take over an image that another engine has saved."""
+        """Load an image that another engine has saved."""
         processes.run("docker", "--host", self.host, "load", "--input", archive)
 
     def close(self) -> None:
-        """Take away all that it has, whatever state it is in."""
+        """Remove everything, in any state of the engine."""
         if self._process is not None:
             self.crash()
         containers = [path.name for path in self._folder.glob("data/containers/*")]
@@ -166,8 +166,8 @@ class PrivateEngine:
     def _ended(self) -> None:
         assert self._process is not None
         self._process.wait(STOP_WITHIN_S)
-        # Its containerd dies with it. Where process 1 does not reap, as in some containers, the
-        # dead one is taken for a living one by the next start.
+        # Its containerd dies too. If process 1 does not reap, as in some containers, the next start
+        # takes the zombie for a running one.
         (self._run_folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def _answers(self) -> bool:
@@ -175,13 +175,13 @@ class PrivateEngine:
         if self._process.poll() is not None:
             log = (self._folder / "dockerd.log").read_text()
             raise ChildProcessError(f"the private engine ended:\n{log[-3000:]}")
-        # Not by a client: one that finds no engine leaves a socket open.
+        # Not with a client: it leaves a socket open if no engine answers.
         version = ["docker", "--host", self.host, "version"]
         return processes.finish(version, within_s=START_WITHIN_S).returncode == 0
 
 
 def why_impossible() -> str:
-    """Why no such engine can run here, or nothing."""
+    """Why a private engine cannot run here; empty if it can."""
     if os.geteuid() != 0:
         return "a private engine needs root"
     missing = [
@@ -198,10 +198,10 @@ def why_impossible() -> str:
 
 @contextmanager
 def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[PrivateEngine]:
-    """Run a private engine that has the registry image, and remove all of it at the end.
+    """Run a private engine with the registry image, and remove it at the end.
 
     Args:
-        folder: where it keeps its files.
+        folder: directory of its files.
         options: more options of dockerd.
     """
     with (
@@ -220,14 +220,14 @@ def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[Privat
 def installed(
     folder: Path, namespace: str, options: Sequence[str | Path] = ()
 ) -> Iterator[PrivateEngine]:
-    """Prepare a private engine, which is not started, and remove all of it at the end.
+    """Prepare a private engine without starting it, and remove it at the end.
 
     Args:
-        folder: where it keeps its files.
-        namespace: its network namespace, which becomes its host name.
+        folder: directory of its files.
+        namespace: its network namespace, and its host name.
         options: more options of dockerd.
     """
-    # Paths of sockets are short by law, and a test's temporary folder is not.
+    # The path of a socket has a length limit, which a test's temporary folder may exceed.
     run_folder = Path("/run") / namespace
     run_folder.mkdir(mode=0o700)
     engine = PrivateEngine(folder, run_folder, namespace, options)
@@ -238,13 +238,13 @@ def installed(
 
 
 def save(image: str, archive: Path) -> None:
-    """Write an image of the machine's own engine to a file."""
+    """Save an image of this machine's engine to a file."""
     engine = os.environ["DOCKER_HOST"]
     processes.run("docker", "--host", engine, "save", "--output", archive, image)
 
 
 def _unmount(folder: Path) -> None:
-    """Take away what an engine that was killed has left mounted, the innermost first."""
+    """Unmount leftovers of a killed engine, the innermost first."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted(mounts, reverse=True):
         if folder in Path(mount).parents:
@@ -252,7 +252,7 @@ def _unmount(folder: Path) -> None:
 
 
 def _remove_control_groups(container: str) -> None:
-    """Take away the control groups of a container that was killed, in either version of them."""
+    """Remove the cgroups (v1 or v2) of a killed container."""
     for pattern in (f"docker/{container}", f"*/docker/{container}"):
         for group in CONTROL_GROUPS.glob(pattern):
             for folder, _, _ in os.walk(group, topdown=False):

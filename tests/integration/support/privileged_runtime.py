@@ -1,7 +1,7 @@
-"""A container runtime that starts privileged containers on machines that lack a capability.
+"""A container runtime that starts privileged containers on machines without CAP_SYS_RESOURCE.
 
-talosctl's nodes are privileged, so they ask for all capabilities. Where this machine itself has no
-CAP_SYS_RESOURCE, as in some virtual machines, runc refuses; the wrapper takes it off the list.
+talosctl creates privileged nodes, which need all capabilities. Without CAP_SYS_RESOURCE, as in some
+virtual machines, runc refuses them. The wrapper removes this capability from the list.
 """
 
 import sys
@@ -27,7 +27,7 @@ os.execvp("runc", ["runc", *arguments])
 
 
 def options(folder: Path) -> list[str]:
-    """Options of dockerd that make such a runtime the default, where it is needed."""
+    """Options of dockerd that make this runtime the default, if it is needed."""
     if _have_all_capabilities():
         return []
     wrapper = folder / NAME

@@ -1,6 +1,7 @@
-"""Command lines that end: each has a time limit, and says what it printed when it fails.
+"""Run commands with a time limit; a failure shows their output.
 
-A limit is for an idle machine, and PATIENCE times as long on a busy one: it ends what hangs.
+Limits are for an idle machine, and PATIENCE times as long on a busy one. They only end hanging
+commands.
 """
 
 import subprocess
@@ -11,7 +12,7 @@ from tests.integration.support.polling import PATIENCE
 
 
 class CommandFailedError(Exception):
-    """A command ended with another code than 0; the message has what it printed."""
+    """A command failed; the message has its output."""
 
 
 def run(
@@ -20,11 +21,11 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command to its end and return what it printed on standard output.
+    """Run a command and return its standard output.
 
     Raises:
-        CommandFailedError: it ended with another code than 0.
-        subprocess.TimeoutExpired: it did not end in time, and was killed.
+        CommandFailedError: its exit code is not 0.
+        subprocess.TimeoutExpired: it exceeded the time limit and was killed.
     """
     done = finish(command, within_s=within_s, env=env, cwd=cwd)
     if done.returncode != 0:
@@ -40,10 +41,10 @@ def finish(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, whatever its code.
+    """Run a command, and accept any exit code.
 
     Raises:
-        subprocess.TimeoutExpired: it did not end in time, and was killed.
+        subprocess.TimeoutExpired: it exceeded the time limit and was killed.
     """
     return subprocess.run(
         command,

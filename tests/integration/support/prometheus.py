@@ -1,4 +1,4 @@
-"""Prometheus in the network of a stack, with what `cachectl metrics` has written."""
+"""Prometheus in the network of a stack, with the files of `cachectl metrics`."""
 
 import json
 import math
@@ -22,7 +22,7 @@ PROGRAM = "prometheus"
 OFFICIAL_IMAGE = "prom/prometheus"
 PORT = 9090
 NOBODY = 65534
-# The image is as the official one, so that the same command line starts either.
+# Like the official image, so that the same command starts both.
 CHANGES = (
     f"USER {NOBODY}",
     "WORKDIR /prometheus",
@@ -33,28 +33,28 @@ CHANGES = (
 STARTS_WITHIN_S = 60
 ASKED_FOR_S = 60
 REMOVED_WITHIN_S = 60
-# What Grafana puts in for its own variables.
+# Values for Grafana's built-in variables.
 RATE_INTERVAL, RANGE = "10s", "2m"
-# An increase is taken on to where no sample was, and those of tests are few.
+# Prometheus extrapolates increases, and tests have few samples.
 EXTRAPOLATED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A Prometheus that runs.
+    """A running Prometheus.
 
     Attributes:
-        url: where this machine reaches it.
+        url: its URL for this machine.
     """
 
     url: str
 
     def query(self, expression: str) -> Sequence[float]:
-        """What an expression comes to now: a number of each series."""
+        """The current value of each series of an expression."""
         return [float(series["value"][1]) for series in self._query(expression)]
 
     def nodes_up(self) -> Mapping[str, set[str]]:
-        """The nodes that answer, by upstream."""
+        """The nodes that are up, by upstream."""
         nodes: dict[str, set[str]] = {}
         for series in self._query("up == 1"):
             labels = series["metric"]
@@ -62,7 +62,7 @@ class Prometheus:
         return nodes
 
     def without_numbers(self, expressions: Mapping[str, str]) -> list[str]:
-        """The names of the expressions that come to nothing, or to no number."""
+        """The names of the expressions without series, or without a finite value."""
         numbers = {name: self.query(expression) for name, expression in expressions.items()}
         return [name for name, found in numbers.items() if not any(map(math.isfinite, found))]
 
@@ -73,19 +73,19 @@ class Prometheus:
         size: int,
         within_s: float,
     ) -> None:
-        """Pull again and again what was pulled once, until all expressions show it as it was.
+        """Repeat the pull of a cached image until all expressions show the correct values.
 
         Args:
-            expressions: those of a dashboard.
-            pull: pulls what is cached.
-            size: how many bytes of blobs that has.
-            within_s: how long each step may take.
+            expressions: the expressions of a dashboard.
+            pull: pulls an image that was pulled once before.
+            size: size of its blobs in bytes.
+            within_s: time limit of each step.
         """
         with pulling(pull) as pulls:
             eventually(
                 lambda: self.without_numbers(expressions) == [],
                 within_s=within_s,
-                what="all has numbers",
+                what="all expressions have values",
             )
         assert pulls.failures == []
         served = (1 + pulls.done) * size
@@ -95,16 +95,16 @@ class Prometheus:
                 self.query(expressions[name]) == _about(is_) for name, is_ in wanted.items()
             ),
             within_s=within_s,
-            what=f"it shows {wanted}",
+            what=f"Prometheus shows {wanted}",
         )
 
     def alerts(self) -> set[tuple[str, str]]:
-        """The alerts that are pending or firing: name and upstream of each."""
+        """Name and upstream of each pending or firing alert."""
         found = self.ask("alerts")["alerts"]
         return {(one["labels"]["alertname"], one["labels"]["upstream"]) for one in found}
 
     def ask(self, what: str, **parameters: str) -> Any:
-        """Ask its HTTP API."""
+        """Query the HTTP API."""
         answer = httpx2.get(
             f"{self.url}/api/v1/{what}", params=parameters, trust_env=False, timeout=ASKED_FOR_S
         )
@@ -115,7 +115,7 @@ class Prometheus:
         return list(self.ask("query", query=expression)["result"])
 
     def is_ready(self) -> bool:
-        """Whether it has taken its configuration, and answers."""
+        """Whether Prometheus has loaded its configuration and answers."""
         try:
             return httpx2.get(f"{self.url}/-/ready", trust_env=False).is_success
         except httpx2.TransportError:
@@ -126,13 +126,13 @@ class Prometheus:
 def running(
     folder: Path, network: str, address: str, port: int, engine_host: str
 ) -> Iterator[Prometheus]:
-    """Run a Prometheus, and remove it at the end.
+    """Run Prometheus, and remove it at the end.
 
     Args:
-        folder: what `cachectl metrics` has written.
-        network: the network that it is in.
-        address: an address of the engine's machine, at which it is reached.
-        port: the port there.
+        folder: directory with the files of `cachectl metrics`.
+        network: its network.
+        address: an address of the engine's machine to publish it on.
+        port: the published port.
         engine_host: the engine.
     """
     name = f"it-prometheus-{secrets.token_hex(4)}"
@@ -158,9 +158,9 @@ def running(
 
 
 def install(folder: Path, engine_host: str, image: str) -> None:
-    """Give an engine an image of it; what that is made from is in a folder for a moment."""
+    """Import an image of Prometheus into an engine, with a temporary archive in the folder."""
     program = shutil.which(PROGRAM)
-    assert program, f"{PROGRAM} is not on PATH; run the tests by `make test`"
+    assert program, f"{PROGRAM} is not on PATH; run the tests with `make test`"
     archive = folder / "prometheus.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(program, "bin/prometheus")
@@ -173,9 +173,9 @@ def install(folder: Path, engine_host: str, image: str) -> None:
 
 
 def expressions(file: Path, stack: str) -> Mapping[str, str]:
-    """Every expression of a dashboard, as Grafana asks it for all nodes.
+    """Every expression of a dashboard, as Grafana queries it for all nodes.
 
-    The name of each is that of its panel, and of a line also its legend.
+    Its name is the title of the panel, followed by the legend if that differs.
     """
     panels: Sequence[Mapping[str, Any]] = json.loads(file.read_text())["panels"]
     return {
@@ -186,7 +186,7 @@ def expressions(file: Path, stack: str) -> Mapping[str, str]:
 
 
 def _about(size: float) -> Any:
-    """What equals the one number that an expression comes to, as far as an increase is exact."""
+    """A value that equals a single series within the accuracy of an increase."""
     return pytest.approx([size], rel=EXTRAPOLATED)
 
 

@@ -1,4 +1,4 @@
-"""A client that pulls one image again and again while something else happens."""
+"""A client that repeatedly pulls an image in the background."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ JOINED_WITHIN_S = 450
 
 @dataclass(slots=True)
 class Pulls:
-    """What came of its pulls.
+    """The results of the pulls.
 
     Attributes:
-        done: how many succeeded.
-        failures: why others did not.
+        done: number of successful pulls.
+        failures: errors of the failed pulls.
     """
 
     done: int = 0
@@ -23,7 +23,7 @@ class Pulls:
 
 @contextmanager
 def pulling(pull: Callable[[], object]) -> Iterator[Pulls]:
-    """Pull until the end of the block; one at least."""
+    """Pull at least once, until the end of the block."""
     pulls, ended = Pulls(), threading.Event()
 
     def again_and_again() -> None:

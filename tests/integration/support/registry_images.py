@@ -1,6 +1,6 @@
-"""The registry's image in its two shapes: the official one, and the one that is built here.
+"""Two variants of the registry image: the official one, and the one that the toolchain builds.
 
-Both are made from the image that the engine has, whichever that is.
+Both are created from the image on the engine, whichever it is.
 """
 
 import io
@@ -31,11 +31,11 @@ COMMON = ("VOLUME /var/lib/registry", "EXPOSE 5000", 'CMD ["/etc/distribution/co
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an image is like.
+    """A variant of the image.
 
     Attributes:
-        storage_owner: the user that the storage's folder belongs to.
-        changes: how it is run, in the words of a Dockerfile.
+        storage_owner: owner of the storage directory.
+        changes: its configuration, as Dockerfile instructions.
     """
 
     storage_owner: int
@@ -48,7 +48,7 @@ BUILT = Shape(65532, [*COMMON, 'ENTRYPOINT ["registry", "serve"]', "ENV PATH=/bi
 
 @contextmanager
 def made(engine: DockerClient, shape: Shape) -> Iterator[str]:
-    """An image of a shape, for a while; its name."""
+    """Create an image of a variant, yield its name, and remove it at the end."""
     repository, tag = f"it-registry-{secrets.token_hex(4)}", "3.1.2"
     engine.api.import_image_from_data(
         _file_system(engine, shape), repository=repository, tag=tag, changes=list(shape.changes)
@@ -64,7 +64,7 @@ def made(engine: DockerClient, shape: Shape) -> Iterator[str]:
 def _file_system(engine: DockerClient, shape: Shape) -> bytes:
     container = engine.containers.create(IMAGE)
     try:
-        # Types of the docker package say that it is text.
+        # The type stubs of docker declare text.
         pieces: Any = container.export()
         exported = io.BytesIO(b"".join(pieces))
     finally:

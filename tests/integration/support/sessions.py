@@ -1,15 +1,15 @@
-"""Processes that were started together, and how to kill them."""
+"""The processes of a session, and how to kill them."""
 
 import os
 import signal
 from contextlib import suppress
 from pathlib import Path
 
-SESSION_FIELD = 3  # counted from the one behind the command's name
+SESSION_FIELD = 3  # counted from the field after the command name
 
 
 def members(session: int) -> list[int]:
-    """The processes of a session that are not dead."""
+    """The processes of a session, without zombies."""
     return [
         int(folder.name)
         for folder in Path("/proc").glob("[0-9]*")
@@ -18,13 +18,13 @@ def members(session: int) -> list[int]:
 
 
 def kill_group(session: int) -> None:
-    """Kill the process group that leads a session, as a closed terminal or a full memory may."""
+    """Kill the leading process group of a session, as a closed terminal or the OOM killer may."""
     with suppress(ProcessLookupError):
         os.killpg(session, signal.SIGKILL)
 
 
 def kill_rest(session: int) -> None:
-    """Kill what is left of a session, in whatever process group."""
+    """Kill the other processes of a session, in any process group."""
     for process in members(session):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

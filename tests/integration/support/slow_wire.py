@@ -1,7 +1,7 @@
-"""A wire between two devices that keeps each frame for a while, in place of a kernel's netem.
+"""Forward frames between two devices with a delay, where the kernel has no netem.
 
-A program of its own, since it runs in the namespace of the devices:
-`slow_wire.py <device> <device> <seconds>`. It says a line once it forwards.
+A separate program, because it runs in the namespace of the devices:
+`slow_wire.py <device> <device> <seconds>`. It prints a line when it starts to forward.
 """
 
 import selectors
@@ -10,24 +10,24 @@ import sys
 import time
 from collections import deque
 
-# From linux/if_packet.h. With the header before each frame, what the kernel has left for the
-# hardware to do, checksums and segments, is left for the other end's.
+# From linux/if_packet.h. The header before each frame passes offloaded checksums and segmentation
+# on to the other device.
 SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 15, 23
 ETH_P_ALL = 3
-# From asm-generic/socket.h: a buffer beyond the system's limit, as root may have it.
+# From asm-generic/socket.h: a buffer above the system's limit, which root may set.
 SO_RCVBUFFORCE = 33
 FRAME_AT_MOST = 1 << 17
 BUFFER = 1 << 24
 
 
 def main(first: str, second: str, delay_s: float) -> None:
-    """Forward between two devices until killed."""
+    """Forward frames between two devices until killed."""
     ends = (_open(first), _open(second))
     waiting: deque[tuple[float, socket.socket, bytes]] = deque()
     with selectors.DefaultSelector() as selector:
         for end, other in (ends, ends[::-1]):
             selector.register(end, selectors.EVENT_READ, other)
-        print("forwarding", flush=True)  # noqa: T201 - who has started it waits for this
+        print("forwarding", flush=True)  # noqa: T201 - the parent process waits for this
         while True:
             timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
             for key, _ in selector.select(timeout):

@@ -1,4 +1,4 @@
-"""Stacks of the real program, each with a project folder and a state of its own."""
+"""Stacks of the real program, each with its own project directory and Pulumi state."""
 
 import functools
 import json
@@ -21,18 +21,18 @@ from tests.integration.support.belongings import Belongings
 
 PROJECT = "talos-registry-cache"
 ROOT = Path(__file__).resolve().parents[3]
-PASSPHRASE = "integration"  # noqa: S105 - protects states that are thrown away
+PASSPHRASE = "integration"  # noqa: S105 - protects temporary states
 PULUMI_WITHIN_S = 150
 
 Settings = Mapping[str, Any]
 
 
 class CacheStack:
-    """One stack, driven by the Automation API against the real engine.
+    """A stack, run by the Automation API on the real engine.
 
     Attributes:
-        name: its name.
-        folder: where its project file, stack file and state are.
+        name: name of the stack.
+        folder: directory of its project file, stack file and Pulumi state.
     """
 
     def __init__(self, name: str, folder: Path, engine: DockerClient, engine_host: str) -> None:
@@ -52,7 +52,7 @@ class CacheStack:
 
     @property
     def prefix(self) -> str:
-        """What the names of its containers begin with, unless its settings say otherwise."""
+        """The prefix of its container names, unless its settings set another one."""
         return f"registry-{self.name}"
 
     @property
@@ -61,63 +61,63 @@ class CacheStack:
 
     @property
     def clusters_folder(self) -> Path:
-        """Where the files of its clusters are."""
+        """The directory of its clusters' files."""
         return ROOT / ".state" / "clusters" / self.name
 
     @property
     def state_folder(self) -> Path:
-        """Where Pulumi keeps its state, with the history and backups."""
+        """The directory of its Pulumi state, with history and backups."""
         return self.folder / "state"
 
     def settings(self) -> dict[str, Any]:
-        """A copy of its settings, to change and to configure it with."""
+        """A copy of its settings, to change and pass to `configure`."""
         content = yaml.safe_load(self._file.read_text())
         settings: dict[str, Any] = content["config"][f"{PROJECT}:caches"]
         return settings
 
     def configure(self, settings: Settings, key: str = "caches") -> None:
-        """Write the settings of a key into its stack file, as a person would."""
+        """Write the settings of a key into its stack file, as a user would."""
         content = yaml.safe_load(self._file.read_text())
         content.setdefault("config", {})[f"{PROJECT}:{key}"] = dict(settings)
         self._file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def use(self, file: Path) -> None:
-        """Take the configuration of another stack file."""
+        """Use the configuration of another stack file."""
         content = yaml.safe_load(self._file.read_text())
         content["config"] = yaml.safe_load(file.read_text())["config"]
         self._file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def set_secret(self, path: str, secret: str) -> None:
-        """Put a secret into its stack file, encrypted, at a path as the Pulumi CLI takes it."""
+        """Add an encrypted secret to its stack file, at a path as in `pulumi config set`."""
         self._stack.set_config(path, automation.ConfigValue(secret, secret=True), path=True)
 
     def set_password(self, registry: str, password: str) -> None:
-        """Put the password of an upstream into its stack file, encrypted."""
+        """Add the encrypted password of an upstream to its stack file."""
         self.set_secret(f'passwords["{registry}"]', password)
 
     def up(self) -> Mapping[str, int]:
-        """Converge it; how many resources had which operation.
+        """Run `pulumi up`, and return the number of resources by operation.
 
         Raises:
-            automation.CommandError: it failed.
+            automation.CommandError: `up` failed.
         """
         return _changes(self._stack.up(color="never").summary)
 
     def refresh(self) -> Mapping[str, int]:
-        """Compare its state with the engine; how many resources had which operation."""
+        """Run `pulumi refresh`, and return the number of resources by operation."""
         return _changes(self._stack.refresh(color="never").summary)
 
     def preview(self) -> Mapping[str, int]:
-        """What `up` would do: how many resources would have which operation.
+        """Run `pulumi preview`, and return the number of resources by operation.
 
         Raises:
-            automation.CommandError: it failed.
+            automation.CommandError: the preview failed.
         """
         summary = self._stack.preview(color="never").change_summary
         return {str(change): number for change, number in summary.items()}
 
     def plan(self) -> list[dict[str, Any]]:
-        """What `up` would do, step by step as `pulumi preview --json` has it."""
+        """The steps of `up`, from `pulumi preview --json`."""
         steps: list[dict[str, Any]] = json.loads(self.pulumi("preview", "--json"))["steps"]
         return steps
 
@@ -126,17 +126,17 @@ class CacheStack:
         self._stack.destroy(color="never")
 
     def cancel(self) -> None:
-        """Take away the lock of a run that was killed."""
+        """Clear the lock of a killed run."""
         self._stack.cancel()
 
     def mend(self) -> None:
-        """Put a state right that a kill has cut off, as docs/troubleshooting.md has it."""
+        """Repair the state of a killed run, as in docs/troubleshooting.md."""
         for beside in self.state_folder.rglob("*.json.attrs"):
             if beside.stat().st_size == 0:
                 beside.unlink()
 
     def start_up(self, output: Path) -> subprocess.Popen[bytes]:
-        """Start `pulumi up` and leave it running, in a session of its own."""
+        """Start `pulumi up` in its own session, without waiting for it."""
         with output.open("wb") as log:
             return subprocess.Popen(
                 ["pulumi", "up", "--yes", "--skip-preview", "--stack", self.name],
@@ -149,20 +149,20 @@ class CacheStack:
             )
 
     def pulumi(self, *arguments: str, enter: Sequence[str] = ()) -> str:
-        """Run any Pulumi command on it.
+        """Run a Pulumi command on the stack.
 
         Args:
             arguments: the command.
-            enter: what a command line begins with that runs where its engine does.
+            enter: command prefix that enters the network namespace of its engine.
 
         Raises:
-            automation.CommandError: it failed.
+            automation.CommandError: the command failed.
         """
         command = [*arguments, "--stack", self.name]
         return _pulumi(tuple(enter)).run(command, str(self.folder), self._env).stdout
 
     def export(self) -> str:
-        """Its state, as `pulumi stack export` prints it."""
+        """The output of `pulumi stack export`."""
         return self.pulumi("stack", "export")
 
     def outputs(self) -> Mapping[str, Any]:
@@ -170,12 +170,12 @@ class CacheStack:
         return {name: output.value for name, output in self._stack.outputs().items()}
 
     def belongings(self) -> Belongings:
-        """What it has on the engine."""
+        """Its resources on the engine."""
         return belongings.of_stack(self._engine, self.name)
 
 
 def upstreams(remote_url: str, *registries: str) -> dict[str, dict[str, Any]]:
-    """Settings of registries that are all cached from one upstream, each on a free port."""
+    """Settings that cache one upstream under several registry names, each on a free port."""
     return {
         registry: {"port": host.free_port(), "remoteUrl": remote_url} for registry in registries
     }
@@ -190,14 +190,14 @@ def stack(
     engine_host: str | None = None,
     name: str | None = None,
 ) -> Iterator[CacheStack]:
-    """A stack that is not up yet; whatever it has on the engine is removed at the end.
+    """Create a stack that is not up yet, and remove its resources on the engine at the end.
 
     Args:
-        folder: where it makes a folder of its own, with its files and its state.
+        folder: parent of its directory, which has its files and Pulumi state.
         engine: the engine.
         caches: its settings.
-        engine_host: where Pulumi finds the engine, if not where the tests do.
-        name: its name, if it is to have one that another stack has.
+        engine_host: address of the engine for Pulumi, if it differs from that of the tests.
+        name: its name; a new one if left out.
     """
     name = name or f"it-{secrets.token_hex(4)}"
     folder = _new_folder(folder / f"stack-{secrets.token_hex(4)}")
@@ -246,7 +246,7 @@ def _pulumi(enter: tuple[str, ...] = ()) -> PulumiCommand:
 
 
 def _write_project(folder: Path) -> None:
-    """A project file like the repository's, beside which this stack's own file and state are."""
+    """Write a project file that runs the program of the repository."""
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     project["main"] = str(ROOT)
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))

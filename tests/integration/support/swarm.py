@@ -1,4 +1,4 @@
-"""Hosts with an engine each, and Docker's swarm of them."""
+"""Hosts with one engine each, and a Docker Swarm of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ SWARM_PORT = 2377
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine with an engine.
+    """A host with an engine.
 
     Attributes:
         name: its host name.
         engine: its engine.
-        link: its network cable.
+        link: its network link.
     """
 
     name: str
@@ -29,28 +29,28 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Where the other hosts and this machine reach it."""
+        """Its address for the other hosts and this machine."""
         return self.link.address
 
     def lose(self) -> None:
-        """Let it lose its power: its engine and its containers are gone, and nothing answers."""
+        """Simulate a power failure: the engine and its containers die, and nothing answers."""
         self.link.cut()
         self.engine.crash()
 
     def back(self) -> None:
-        """Give it its power again."""
+        """Restore the link and start the engine again."""
         self.link.mend()
         self.engine.start()
 
 
 @contextmanager
 def host(folder: Path, switch: Switch, name: str, options: Sequence[str] = ()) -> Iterator[Host]:
-    """Prepare a host, whose engine is not started, and remove all of it at the end.
+    """Prepare a host without starting its engine, and remove it at the end.
 
     Args:
-        folder: where its engine keeps its files; it is made.
-        switch: what it is joined to.
-        name: its name, and that of its network namespace.
+        folder: directory of its engine's files; is created.
+        switch: the switch that connects it.
+        name: host name, and name of its network namespace.
         options: more options of dockerd.
     """
     folder.mkdir()
@@ -62,11 +62,11 @@ def host(folder: Path, switch: Switch, name: str, options: Sequence[str] = ()) -
 
 
 def form(hosts: Sequence[Host], managers: int) -> None:
-    """Make a swarm of hosts whose engines run.
+    """Create a Swarm of hosts with running engines.
 
     Args:
-        hosts: its nodes; the first one makes the swarm.
-        managers: how many of them, from the first one on, are its managers.
+        hosts: its nodes; the first one initializes the Swarm.
+        managers: number of managers, starting with the first host.
     """
     first, *others = hosts
     with first.engine.client() as client:
@@ -87,7 +87,7 @@ def form(hosts: Sequence[Host], managers: int) -> None:
 
 
 def label(manager: Host, host: Host, labels: Mapping[str, str]) -> None:
-    """Give a node these labels, and no others."""
+    """Set the labels of a node."""
     with manager.engine.client() as client:
         (node,) = client.nodes.list(filters={"name": host.name})
         node.update({**node.attrs["Spec"], "Labels": dict(labels)})

@@ -1,4 +1,4 @@
-"""What a stack has on a Swarm, found by its label."""
+"""The resources of a stack on a Swarm, found by label."""
 
 import functools
 
@@ -11,13 +11,13 @@ GONE_WITHIN_S = 60
 
 
 def of_stack(host: str, stack: str) -> dict[str, list[str]]:
-    """The names of all that a stack has on the Swarm that an engine manages, by kind."""
+    """The names of all resources of a stack, by kind, on the Swarm of a manager."""
     names = {kind: _names(host, kind, stack) for kind in KINDS}
     return {kind: found for kind, found in names.items() if found}
 
 
 def remove(host: str, stack: str) -> None:
-    """Remove all that a stack has, whatever state it is in."""
+    """Remove all resources of a stack, in any state."""
     for kind in KINDS:
         eventually(
             functools.partial(_removed, host, kind, stack),

@@ -1,4 +1,4 @@
-"""The stack of a team, on the hosts of a bed."""
+"""The stack of a team on a test bed."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from tests.integration.support.team_bed import Bed
 from tests.integration.support.upstream import Pushed
 
 REGISTRY = "docker.io"
-# The hosts have all ports to themselves, but the program that asks whether one is free is here.
+# All ports of the hosts are free, but the program checks the port on this machine.
 PORT = host.free_port()
 READER = "reader"
 TIMEOUT_S = 300
@@ -36,11 +36,11 @@ class Team:
     """A team's stack that is up.
 
     Attributes:
-        bed: what it runs on.
-        stack: the stack, by the bed's manager.
-        front: what its caches take for their upstream; it counts what it serves.
-        password: that of the reader.
-        folder: for files of clients.
+        bed: its test bed.
+        stack: the stack.
+        front: the upstream of its caches, which counts requests.
+        password: password of the reader.
+        folder: directory for files of clients.
     """
 
     bed: Bed
@@ -50,12 +50,12 @@ class Team:
     folder: Path = field(repr=False)
 
     def pull(self, host: Host, image: Pushed) -> Pulled:
-        """Pull an image through one of its nodes, as a reader."""
+        """Pull an image through the cache on a host, as the reader."""
         with self.client() as http:
             return http_pull.pull(endpoint(host), image, http)
 
     def client(self, ca: str = "") -> httpx2.Client:
-        """A client that trusts it, or another authority, and may read."""
+        """A client with the reader's password that trusts the stack's CA, or another one."""
         return httpx2.Client(
             verify=ssl.create_default_context(cadata=ca or self.stack.outputs()["ca"]),
             auth=(READER, self.password),
@@ -64,12 +64,12 @@ class Team:
         )
 
     def settled(self, *pulled: Pulled) -> dict[str, int]:
-        """The size of each object in the store, once nothing is written any more.
+        """The size of each object in the store, after all writes have ended.
 
-        A cache stores a blob after it has served it, and on a busy machine long after.
+        A cache stores a blob after it has served it, and much later on a busy machine.
 
         Args:
-            pulled: what was pulled through it, all of which is stored then.
+            pulled: the pulls whose blobs must be stored.
         """
         wanted = [_data(blob) for one in pulled for blob in one.blobs]
 
@@ -81,15 +81,15 @@ class Team:
             is_at_rest = is_settled and not any(map(_is_upload, objects))
             return objects if is_whole and is_at_rest else {}
 
-        return eventually(settled, within_s=SETTLED_WITHIN_S, what="the store is at rest")
+        return eventually(settled, within_s=SETTLED_WITHIN_S, what="all writes have ended")
 
     def hosts_folder(self, then: str = "") -> Path:
-        """What a containerd that trusts it, and may read, takes for its `--hosts-dir`.
+        """A `--hosts-dir` for containerd with the caches of all hosts, the CA and the password.
 
-        It names all nodes, and a pull goes on to the next one where one does not answer.
+        containerd tries the next host if one does not answer.
 
         Args:
-            then: URL of the registry itself, which comes after them.
+            then: URL of the registry itself, as the last resort.
         """
         folder = self.folder / f"hosts-{secrets.token_hex(4)}"
         authority = folder / "ca.crt"
@@ -112,22 +112,22 @@ class Team:
         return folder
 
     def service(self) -> dict[str, Any]:
-        """Its service, as the Swarm tells it."""
+        """The result of `docker service inspect`."""
         (service,) = json.loads(self.docker("service", "inspect", self.service_name))
         return dict(service)
 
     @property
     def service_name(self) -> str:
-        """The name of its service."""
+        """Name of its service."""
         return f"{self.stack.prefix}-docker-io"
 
     def docker(self, *arguments: str) -> str:
-        """Ask its manager."""
+        """Run a docker command on the manager."""
         return processes.run("docker", "--host", self.bed.manager.engine.host, *arguments)
 
 
 def _data(digest: str) -> str:
-    """What the key of a blob's content ends with."""
+    """The suffix of the key of a blob."""
     return f"/{digest.removeprefix('sha256:')}/data"
 
 
@@ -136,12 +136,12 @@ def _is_upload(key: str) -> bool:
 
 
 def endpoint(host: Host) -> str:
-    """The URL of the cache on a node."""
+    """URL of the cache on a host."""
     return f"https://{host.address}:{PORT}"
 
 
 def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> dict[str, Any]:
-    """The settings of a team's stack on a bed."""
+    """Settings of a team's stack on a test bed."""
     addresses = [host.address for host in hosts or bed.hosts]
     return {
         "placement": {"kind": "swarm", "nodeLabels": {"cache": "true"}},
@@ -160,7 +160,7 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
 
 @contextmanager
 def running(folder: Path, bed: Bed, **more: Mapping[str, Any]) -> Iterator[Team]:
-    """Bring a team's stack up, and remove all of it at the end."""
+    """Bring up a team's stack, and remove it at the end."""
     password = secrets.token_urlsafe(12)
     with front.guarding(bed.upstream, "none") as before, bed.manager.engine.client() as engine:
         wanted = {**settings(bed, before.url), **more}

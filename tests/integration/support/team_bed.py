@@ -1,11 +1,10 @@
-"""A bed for what serves a team: hosts in a swarm, an object store and an upstream, on one machine.
+"""A test bed for a team: hosts in a Swarm, an object store and an upstream, on one machine.
 
-    this machine ── switch ─┬─ host 1: an engine, node of the swarm
-      tests, upstream       ├─ host 2: an engine, node of the swarm
+    this machine ── switch ─┬─ host 1: an engine, node of the Swarm
+      tests, upstream       ├─ host 2: an engine, node of the Swarm
                             └─ the object store
 
-This machine has an address on the switch, so what runs on it reaches the ports of the hosts, and
-the hosts reach what listens there.
+This machine has an address on the switch, so it and the hosts can reach each other.
 """
 
 import functools
@@ -29,19 +28,19 @@ from tests.integration.support.upstream import IMAGE, Upstream
 
 LABELS = {"cache": "true"}
 QUORUM_FROM = 3
-"""From so many managers on, a swarm goes on without one of them."""
+"""Number of managers from which a Swarm survives the loss of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """What a team stack needs.
+    """The infrastructure of a team's stack.
 
     Attributes:
-        hosts: the nodes of the swarm; the first one is a manager.
+        hosts: the nodes of the Swarm; the first one is a manager.
         store: the object store.
-        upstream: a registry on this machine that the hosts reach; a front before it is reached
-            at the same address.
-        switch: what they are joined to; its `address` is this machine's.
+        upstream: a registry on this machine that the hosts can reach. Its fronts use the same
+            address.
+        switch: the switch that connects them; its `address` is this machine's.
     """
 
     hosts: Sequence[Host]
@@ -53,12 +52,12 @@ class Bed:
 
     @property
     def manager(self) -> Host:
-        """A host that takes commands for the swarm."""
+        """A manager of the Swarm."""
         return self.hosts[0]
 
     @contextmanager
     def more_host(self, *options: str) -> Iterator[Host]:
-        """One more host for a while, which is not in the swarm: a workstation, or a new node.
+        """Run another host outside the Swarm: a workstation, or a new node.
 
         Args:
             options: more options of its dockerd.
@@ -72,13 +71,12 @@ class Bed:
 
 @contextmanager
 def running(folder: Path, hosts: int = 2, managers: int | None = None) -> Iterator[Bed]:
-    """Run such a bed, and remove all of it at the end.
+    """Run a test bed, and remove it at the end.
 
     Args:
-        folder: where it keeps its files, which exists.
-        hosts: how many nodes the swarm has. All have the registry image and the label `cache`.
-        managers: how many of them are managers; where left out, all where they are enough to go
-            on without one, else one.
+        folder: existing directory for its files.
+        hosts: number of nodes. All have the registry image and the label `cache`.
+        managers: number of managers. By default all, if they survive the loss of one, else one.
     """
     name = f"it-{secrets.token_hex(3)}"
     image = folder / "image.tar"
@@ -128,7 +126,7 @@ def _engine() -> Iterator[DockerClient]:
 
 @functools.cache
 def why_impossible() -> str:
-    """Why no bed can run here, or nothing."""
+    """Why a test bed cannot run here; empty if it can."""
     return (
         private_engine.why_impossible() or network.why_impossible() or object_store.why_impossible()
     )

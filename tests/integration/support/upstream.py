@@ -1,4 +1,4 @@
-"""A real upstream registry: a container on the engine, which the tests fill and take away."""
+"""A real upstream registry in a container."""
 
 import secrets
 import time
@@ -24,7 +24,7 @@ SETTLED_AFTER_S = 0.2
 
 
 def image_for(reference: str) -> str:
-    """The image that this machine's engine runs for one that settings name."""
+    """The image that the engine runs for an image in the settings."""
     client = docker.from_env()
     try:
         return registry_image.on_engine(client, reference)
@@ -40,8 +40,8 @@ class Pushed:
     """An image in the upstream.
 
     Attributes:
-        repository, tag: its name there.
-        digest: the digest of what the tag names: an index, or a manifest.
+        repository, tag: its name in the upstream.
+        digest: digest of the tagged index or manifest.
     """
 
     repository: str
@@ -50,12 +50,12 @@ class Pushed:
 
     @property
     def name(self) -> str:
-        """Repository and tag, as they stand behind the registry's host."""
+        """Repository and tag, as in an image reference after the registry host."""
         return f"{self.repository}:{self.tag}"
 
 
 class Upstream:
-    """A registry that is no cache."""
+    """A registry without proxy mode."""
 
     def __init__(self, container: Container, address: str, port: int) -> None:
         self._container = container
@@ -78,7 +78,7 @@ class Upstream:
         return Pushed(repository, "1", index.manifest.digest)
 
     def push_docker_image(self) -> Pushed:
-        """Push a new image in Docker's own format, for this machine's platform."""
+        """Push a new image in Docker's format, for this machine's platform."""
         image = images.docker_image(host.architecture())
         repository = _new_repository()
         for blob in image.blobs:
@@ -88,7 +88,7 @@ class Upstream:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stop it for a while: connections are refused."""
+        """Stop the upstream: connections are refused. Start it again at the end."""
         self._container.stop(timeout=1)
         try:
             yield
@@ -97,13 +97,13 @@ class Upstream:
             self.wait()
 
     def limit(self, mbit: int) -> None:
-        """Limit what it sends, in megabits a second, until it is away."""
+        """Limit its outgoing traffic in megabits per second, until it is stopped."""
         self._container.reload()
         pid = self._container.attrs["State"]["Pid"]
         processes.run("nsenter", f"--net=/proc/{pid}/ns/net", *network.limit_command(mbit))
 
     def sent(self) -> int:
-        """How many bytes it has sent since it was started, by its own count, once it is idle."""
+        """The bytes sent since its start, from its own metrics, once it is idle."""
         before, now = -1, self._sent()
         while now != before:
             time.sleep(SETTLED_AFTER_S)
@@ -120,7 +120,7 @@ class Upstream:
         )
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the upstream answers."""
         eventually(self._answers, within_s=TIMEOUT_S, what=f"the upstream {self.url} answers")
 
     def _answers(self) -> bool:
@@ -152,12 +152,12 @@ class Upstream:
 
 @contextmanager
 def running(engine: DockerClient, address: str = "") -> Iterator[Upstream]:
-    """Run an upstream, and remove it with all that it holds at the end.
+    """Run an upstream, and remove it with all its images at the end.
 
     Args:
-        engine: the engine that runs it.
-        address: the address of this machine that it is published on; where left out, that of the
-            engine's bridge, at which containers reach it.
+        engine: the engine.
+        address: the address of this machine to publish it on. By default that of the engine's
+            bridge, which containers can reach.
     """
     name = f"it-upstream-{secrets.token_hex(4)}"
     address, port = address or host.bridge_gateway(engine), host.free_port()

@@ -1,4 +1,4 @@
-"""A stack whose one cache is warmed, from an upstream that fails as a test wants it to."""
+"""A stack with one cache, to warm from an upstream with injected faults."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ SMALL = (200_000, 100_000)
 
 @dataclass(frozen=True, slots=True)
 class Warming:
-    """A stack that is up, with one cache, and what its upstream looks like to it."""
+    """A stack that is up, with one cache, and the front of its upstream."""
 
     stack: CacheStack
     front: Front
@@ -30,27 +30,27 @@ class Warming:
     endpoint: str
 
     def warm(self, *pushed: Pushed, others: Sequence[str] = ()) -> None:
-        """Have these images in the cache, and those by their references."""
+        """Warm the cache with these images, and with others by their references."""
         warm(self.stack, *pushed, others=others)
 
     def warm_in_vain(self, *pushed: Pushed, others: Sequence[str] = ()) -> str:
-        """Try to, and return what is said."""
+        """Expect warming to fail, and return the error."""
         return warm_in_vain(self.stack, *pushed, others=others)
 
     def assert_cached(self, pushed: Pushed) -> None:
-        """An image can be pulled, and nothing is fetched for that."""
+        """Assert that an image can be pulled without fetching a blob."""
         before = self.front.blobs_served()
         assert docker_cli.pull(self.endpoint, pushed) == pushed.digest
         assert self.front.blobs_served() == before
 
     def fetches(self, blob: Blob) -> int:
-        """How often a blob was fetched."""
+        """Number of fetches of a blob."""
         return self.front.blobs_served().count(blob.digest)
 
 
 @contextmanager
 def running(folder: Path, engine: DockerClient, upstream: Upstream) -> Iterator[Warming]:
-    """A stack that is up and has no images yet."""
+    """Bring up a stack without images."""
     with (
         guarding(upstream, "none") as front,
         stack(folder, engine, {"upstreams": upstreams(front.url, REGISTRY)}) as made,
@@ -62,13 +62,13 @@ def running(folder: Path, engine: DockerClient, upstream: Upstream) -> Iterator[
 
 
 def warm(made: CacheStack, *pushed: Pushed, others: Sequence[str] = ()) -> Mapping[str, int]:
-    """Have images in the caches of a stack; how many resources had which operation."""
+    """Warm the caches of a stack, and return the number of resources by operation."""
     made.configure({"references": [*map(reference, pushed), *others]}, "images")
     return made.up()
 
 
 def warm_in_vain(made: CacheStack, *pushed: Pushed, others: Sequence[str] = ()) -> str:
-    """Try to, and return what is said."""
+    """Expect warming to fail, and return the error."""
     with pytest.raises(CommandError) as failure:
         warm(made, *pushed, others=others)
     assert "Traceback" not in str(failure.value)
@@ -76,11 +76,11 @@ def warm_in_vain(made: CacheStack, *pushed: Pushed, others: Sequence[str] = ()) 
 
 
 def reference(pushed: Pushed) -> str:
-    """What an image is called in the settings."""
+    """The image reference for the settings."""
     return f"{REGISTRY}/{pushed.name}"
 
 
 def push(upstream: Upstream, sizes: Sequence[int] = SMALL) -> tuple[Pushed, Image]:
-    """A new image in the upstream, for this machine's platform, with layers of these sizes."""
+    """Push a new image for this machine's platform, with layers of these sizes."""
     index = images.oci_index(host.architecture(), sizes=sizes)
     return upstream.push(index), index.images[host.architecture()]

@@ -117,7 +117,7 @@ class ObjectStore:
         return int(processes.finish(du, within_s=STOP_WITHIN_S).stdout.split()[0])
 
     def objects(self, prefix: str = "") -> dict[str, int]:
-        """The size of each object in the bucket, by key."""
+        """The size of each object in the bucket, by its key."""
         listed = obstore.list(self.client(), prefix or None)
         return {found["path"]: found["size"] for batch in listed for found in batch}
 

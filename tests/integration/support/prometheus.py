@@ -1,4 +1,4 @@
-"""Prometheus in the network of a stack, with the files of `cachectl metrics`."""
+"""Prometheus in the network of a stack, with what `cachectl metrics` has written."""
 
 import json
 import math
@@ -22,7 +22,7 @@ PROGRAM = "prometheus"
 OFFICIAL_IMAGE = "prom/prometheus"
 PORT = 9090
 NOBODY = 65534
-# Like the official image, so that the same command starts both.
+# The image is as the official one, so that the same command line starts either.
 CHANGES = (
     f"USER {NOBODY}",
     "WORKDIR /prometheus",
@@ -33,28 +33,28 @@ CHANGES = (
 STARTS_WITHIN_S = 60
 ASKED_FOR_S = 60
 REMOVED_WITHIN_S = 60
-# Values for Grafana's built-in variables.
+# What Grafana puts in for its own variables.
 RATE_INTERVAL, RANGE = "10s", "2m"
-# Prometheus extrapolates increases, and tests have few samples.
+# An increase is taken on to where no sample was, and those of tests are few.
 EXTRAPOLATED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A running Prometheus.
+    """A Prometheus that runs.
 
     Attributes:
-        url: its URL for this machine.
+        url: where this machine reaches it.
     """
 
     url: str
 
     def query(self, expression: str) -> Sequence[float]:
-        """The current value of each series of an expression."""
+        """What an expression comes to now: a number of each series."""
         return [float(series["value"][1]) for series in self._query(expression)]
 
     def nodes_up(self) -> Mapping[str, set[str]]:
-        """The nodes that are up, by upstream."""
+        """The nodes that answer, by upstream."""
         nodes: dict[str, set[str]] = {}
         for series in self._query("up == 1"):
             labels = series["metric"]
@@ -62,7 +62,7 @@ class Prometheus:
         return nodes
 
     def without_numbers(self, expressions: Mapping[str, str]) -> list[str]:
-        """The names of the expressions without series, or without a finite value."""
+        """The names of the expressions that come to nothing, or to no number."""
         numbers = {name: self.query(expression) for name, expression in expressions.items()}
         return [name for name, found in numbers.items() if not any(map(math.isfinite, found))]
 
@@ -73,19 +73,19 @@ class Prometheus:
         size: int,
         within_s: float,
     ) -> None:
-        """Repeat the pull of a cached image until all expressions show the correct values.
+        """Pull again and again what was pulled once, until all expressions show it as it was.
 
         Args:
-            expressions: the expressions of a dashboard.
-            pull: pulls an image that was pulled once before.
-            size: size of its blobs in bytes.
-            within_s: time limit of each step.
+            expressions: those of a dashboard.
+            pull: pulls what is cached.
+            size: how many bytes of blobs that has.
+            within_s: how long each step may take.
         """
         with pulling(pull) as pulls:
             eventually(
                 lambda: self.without_numbers(expressions) == [],
                 within_s=within_s,
-                what="all expressions have values",
+                what="all has numbers",
             )
         assert pulls.failures == []
         served = (1 + pulls.done) * size
@@ -95,16 +95,16 @@ class Prometheus:
                 self.query(expressions[name]) == _about(is_) for name, is_ in wanted.items()
             ),
             within_s=within_s,
-            what=f"Prometheus shows {wanted}",
+            what=f"it shows {wanted}",
         )
 
     def alerts(self) -> set[tuple[str, str]]:
-        """Name and upstream of each pending or firing alert."""
+        """The alerts that are pending or firing: name and upstream of each."""
         found = self.ask("alerts")["alerts"]
         return {(one["labels"]["alertname"], one["labels"]["upstream"]) for one in found}
 
     def ask(self, what: str, **parameters: str) -> Any:
-        """Query the HTTP API."""
+        """Ask its HTTP API."""
         answer = httpx2.get(
             f"{self.url}/api/v1/{what}", params=parameters, trust_env=False, timeout=ASKED_FOR_S
         )
@@ -115,7 +115,7 @@ class Prometheus:
         return list(self.ask("query", query=expression)["result"])
 
     def is_ready(self) -> bool:
-        """Whether Prometheus has loaded its configuration and answers."""
+        """Whether it has taken its configuration, and answers."""
         try:
             return httpx2.get(f"{self.url}/-/ready", trust_env=False).is_success
         except httpx2.TransportError:
@@ -126,13 +126,13 @@ class Prometheus:
 def running(
     folder: Path, network: str, address: str, port: int, engine_host: str
 ) -> Iterator[Prometheus]:
-    """Run Prometheus, and remove it at the end.
+    """Run a Prometheus, and remove it at the end.
 
     Args:
-        folder: directory with the files of `cachectl metrics`.
-        network: its network.
-        address: an address of the engine's machine to publish it on.
-        port: the published port.
+        folder: what `cachectl metrics` has written.
+        network: the network that it is in.
+        address: an address of the engine's machine, at which it is reached.
+        port: the port there.
         engine_host: the engine.
     """
     name = f"it-prometheus-{secrets.token_hex(4)}"
@@ -158,9 +158,9 @@ def running(
 
 
 def install(folder: Path, engine_host: str, image: str) -> None:
-    """Import an image of Prometheus into an engine, with a temporary archive in the folder."""
+    """Give an engine an image of it; what that is made from is in a folder for a moment."""
     program = shutil.which(PROGRAM)
-    assert program, f"{PROGRAM} is not on PATH; run the tests with `make test`"
+    assert program, f"{PROGRAM} is not on PATH; run the tests by `make test`"
     archive = folder / "prometheus.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(program, "bin/prometheus")
@@ -173,9 +173,9 @@ def install(folder: Path, engine_host: str, image: str) -> None:
 
 
 def expressions(file: Path, stack: str) -> Mapping[str, str]:
-    """Every expression of a dashboard, as Grafana queries it for all nodes.
+    """Every expression of a dashboard, as Grafana asks it for all nodes.
 
-    Its name is the title of the panel, followed by the legend if that differs.
+    The name of each is that of its panel, and of a line also its legend.
     """
     panels: Sequence[Mapping[str, Any]] = json.loads(file.read_text())["panels"]
     return {
@@ -186,7 +186,7 @@ def expressions(file: Path, stack: str) -> Mapping[str, str]:
 
 
 def _about(size: float) -> Any:
-    """A value that equals a single series within the accuracy of an increase."""
+    """What equals the one number that an expression comes to, as far as an increase is exact."""
     return pytest.approx([size], rel=EXTRAPOLATED)
 
 

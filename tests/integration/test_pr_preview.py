@@ -127,7 +127,7 @@ def test_verdict_tells_of_the_data_loss_and_so_does_the_exit_code(report: Report
 
 def test_what_a_preview_may_do_is_said_before_it_starts(report: Report) -> None:
     warning, advice, *_ = report.said.splitlines()
-    assert "runs the program of the change: as you, with your files and engine" in warning
+    assert "runs the program of the change as you, with access to your files" in warning
     assert "docs/pull-requests.md" in advice
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_compared_fails_with_what_pulumi_says(
     ):
         assert message in report.of("wrong")
     for stack, why in (("mended", "caches.ttl: found 'soon'"), ("halfway", "127.0.0.1:1")):
-        assert "The base does not come up, to compare with:" in report.of(stack)
+        assert "The base did not come up, so there is nothing to compare:" in report.of(stack)
         assert why in report.of(stack)
     assert not _named(engine, report.prefix)
     assert "Traceback" not in report.text

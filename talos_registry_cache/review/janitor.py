@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
-STACK_LABEL = "talos-registry-cache.stack"
+from talos_registry_cache.engine import labels
+
 COMPARED_WITHIN_S = 3600
 POLL_S = 0.2
 PASSES = 20
@@ -40,8 +41,10 @@ def main(prefix: str, folder: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     code = _compare(folder) if sys.stdin.readline() else 1
-    left = sweep(prefix)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        left = sweep(prefix)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if left:
         sys.stderr.write(f"error: could not be removed: {', '.join(left)}\n")
     return 1 if left else code
@@ -66,7 +69,8 @@ def _compare(folder: Path) -> int:
 
 def kill_session(leader: int) -> None:
     """Kill all processes of a session: the leader, Pulumi, its programs and plugins."""
-    with suppress(ProcessLookupError):
+    # macOS answers EPERM for a group whose processes have all ended.
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
     # Pulumi's plugins are in process groups of their own.
     for folder in Path("/proc").glob("[0-9]*"):
@@ -83,34 +87,34 @@ def sweep(prefix: str) -> list[str]:
     Returns:
         The names of the objects that could not be removed.
     """
-    with suppress(DockerException):
-        engine = DockerClient.from_env(timeout=ENGINE_ANSWERS_WITHIN_S)
-        try:
-            clean_passes = 0
-            for _ in range(PASSES):
-                found = _belongings(engine, prefix)
-                if not found and clean_passes:
-                    return []
-                clean_passes = 0 if found else clean_passes + 1
-                for one in found:
-                    _remove(one)
-                time.sleep(BETWEEN_PASSES_S)
-            return [str(one.name) for one in _belongings(engine, prefix)]
-        finally:
-            engine.close()
-    # Without an engine, nothing was created.
-    return []
+    try:
+        client = DockerClient.from_env(timeout=ENGINE_ANSWERS_WITHIN_S)
+    except DockerException:
+        # Without an engine, nothing was created.
+        return []
+    with closing(client) as engine:
+        found = _belongings(engine, prefix)
+        clean_passes = 0
+        for _ in range(PASSES):
+            clean_passes = 0 if found else clean_passes + 1
+            if clean_passes > 1:
+                break
+            for one in found:
+                _remove(one)
+            time.sleep(BETWEEN_PASSES_S)
+            found = _belongings(engine, prefix)
+        return [str(one.name) for one in found]
 
 
 def _belongings(engine: DockerClient, prefix: str) -> list[Any]:
     """Return containers, then networks, then volumes: the order in which they can be removed."""
-    filters: dict[str, str | list[str] | bool] = {"label": STACK_LABEL}
+    filters: dict[str, str | list[str] | bool] = {"label": labels.STACK}
     found = [
         *engine.containers.list(all=True, filters=filters, ignore_removed=True),
         *engine.networks.list(filters=filters),
         *engine.volumes.list(filters=filters),
     ]
-    return [one for one in found if _labels(one).get(STACK_LABEL, "").startswith(prefix)]
+    return [one for one in found if _labels(one).get(labels.STACK, "").startswith(prefix)]
 
 
 def _labels(belonging: Any) -> dict[str, str]:
@@ -120,16 +124,13 @@ def _labels(belonging: Any) -> dict[str, str]:
 
 
 def _remove(belonging: Any) -> None:
-    try:
-        if isinstance(belonging, Container):
-            belonging.remove(force=True, v=True)
-        else:
-            belonging.remove()
-    except NotFound:
-        return
-    except APIError as error:
-        if error.status_code != _CONFLICT:
-            raise
+    options = {"force": True, "v": True} if isinstance(belonging, Container) else {}
+    with suppress(NotFound):
+        try:
+            belonging.remove(**options)
+        except APIError as error:
+            if error.status_code != _CONFLICT:
+                raise
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ run from the same path, one after the other, so that the path makes no differenc
 
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -153,8 +152,7 @@ class _Comparison:
         except (automation.CommandError, RuntimeError) as error:
             return StackPreview(stack, failure=self._restored(_reason(error, events)))
         steps = [event.resource_pre_event.metadata for event in events if event.resource_pre_event]
-        # An event that the Automation API cannot read is dropped with a warning.
-        if not Counter(step.op for step in steps) >= Counter(result.change_summary):
+        if not plan.is_complete(steps, result.change_summary):
             return StackPreview(stack, failure="Pulumi's events do not match its summary.")
         changes = self._restored(_CHANGES.dump_json(plan.changes(steps)).decode())
         return StackPreview(

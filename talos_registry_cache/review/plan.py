@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from talos_registry_cache.review.model import Change, Fate, Operation, PropertyC
 
 if TYPE_CHECKING:
     # It takes a third of a second to import, and the events are only read here.
-    from pulumi.automation.events import StepEventMetadata, StepEventStateMetadata
+    from pulumi.automation.events import OpType, StepEventMetadata, StepEventStateMetadata
 
 SECRET = "[secret]"  # noqa: S105 - shown in place of one
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -45,6 +46,14 @@ def changes(steps: "Iterable[StepEventMetadata]") -> list[Change]:
             known = found.get(step.urn)
             found[step.urn] = known if known and known.properties else change
     return list(found.values())
+
+
+def is_complete(steps: "Iterable[StepEventMetadata]", summary: "Mapping[OpType, int]") -> bool:
+    """Whether the events have all operations in Pulumi's summary.
+
+    The Automation API drops an event that it cannot read, and only warns.
+    """
+    return Counter(step.op for step in steps) >= Counter(summary)
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[PropertyChange]:

@@ -1,4 +1,4 @@
-"""A Git repository with the program and a test's own stack files, and previews of its changes."""
+"""A Git repository with the program and the test's own stack files, and previews of changes."""
 
 import os
 import re
@@ -30,12 +30,12 @@ Settings = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a preview has made.
+    """The result of a preview.
 
     Attributes:
         code: its exit code.
         text: the report.
-        said: what it said beside that.
+        said: its standard error.
     """
 
     code: int
@@ -44,13 +44,13 @@ class Report:
 
     @property
     def prefix(self) -> str:
-        """What the names of its stacks on the engine began with."""
+        """The prefix of its stacks on the engine."""
         found = re.search(r"pr-[0-9a-f]+-", self.said)
         assert found is not None, self.said
         return found[0]
 
     def of(self, stack: str) -> str:
-        """The part of the report that is about a stack."""
+        """The section of the report about a stack."""
         found = re.search(
             rf"^### `{stack}`.*?(?=^###? |^<sub>)", self.text, re.DOTALL | re.MULTILINE
         )
@@ -59,10 +59,10 @@ class Report:
 
 
 class Repository:
-    """A repository whose branch `main` has the program, with a change on another branch."""
+    """A repository with the program on the branch `main`, and a change on the branch `change`."""
 
     def __init__(self, root: Path) -> None:
-        """Make it, without stack files."""
+        """Create it, without stack files."""
         self.root = root
         root.mkdir()
         for name in PROGRAM:
@@ -81,42 +81,42 @@ class Repository:
         (self.root / f"Pulumi.{stack}.yaml").write_text(f"# {comment}\n{text}")
 
     def append(self, file: str, text: str) -> None:
-        """Add lines to the end of a file, which is made where there is none."""
+        """Append text to a file, which is created if necessary."""
         path = self.root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as opened:
             opened.write(text)
 
     def commit(self) -> None:
-        """Commit all that is there."""
+        """Commit all files."""
         self._git("add", "--all")
         self._git("commit", "--quiet", "--message=x")
 
     def branch(self) -> None:
-        """Begin the change."""
+        """Create the branch of the change."""
         self._git("switch", "--quiet", "--create=change")
 
     def commit_id(self, branch: str) -> str:
-        """The commit that a branch has come to."""
+        """The ID of a branch's last commit."""
         return processes.run("git", "rev-parse", branch, cwd=self.root).strip()
 
     @property
     def previews(self) -> Path:
-        """Where a preview keeps its files while it runs."""
+        """The folder with the files of running previews."""
         return self.root / ".state" / "previews"
 
     def preview(self, *arguments: str, more_env: Mapping[str, str] | None = None) -> Report:
-        """Preview the change, to the end."""
+        """Preview the change."""
         return _preview(self.root, _line("main", *arguments), more_env)
 
     def preview_in_clone(self, folder: Path, *arguments: str) -> Report:
-        """Clone it into a new folder, as a runner does, and preview the change there."""
+        """Preview the change in a new clone, as a runner does."""
         processes.run("git", "clone", "--quiet", self.root, folder)
         return _preview(folder, _line("origin/main", *arguments))
 
     @contextmanager
     def running_preview(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Begin a preview of the change."""
+        """Start a preview of the change."""
         with subprocess.Popen(
             _line("main", *arguments),
             cwd=self.root,

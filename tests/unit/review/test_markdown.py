@@ -69,21 +69,17 @@ def test_data_loss_comes_first() -> None:
     assert rows[0] == "| Volume `gone` | ⚠️ delete | **data loss** |"
 
 
-def test_kept_volume_is_named_as_on_the_engine() -> None:
+def test_kept_volume_and_changed_properties_are_shown() -> None:
     kept = _change("old", Operation.REPLACE, Fate.KEPT)
-    report = markdown.report(_preview(StackPreview("ci", [kept])))
-    assert "`registry-old` stays on the engine" in report
-    assert "CAUTION" not in report
-
-
-def test_property_is_shown_with_its_old_and_new_value() -> None:
     properties = (
         PropertyChange("ports[0].external", 5000, 5001, replaces=True),
         PropertyChange("uploads", plan.SECRET, plan.SECRET),
         PropertyChange("image", "sha256:1", plan.UNKNOWN),
         PropertyChange("user", None, "a|b`c"),
     )
-    report = markdown.report(_preview(StackPreview("ci", [_change(properties=properties)])))
+    report = markdown.report(_preview(StackPreview("ci", [kept, _change(properties=properties)])))
+    assert "CAUTION" not in report
+    assert "`registry-old` stays on the engine" in report
     assert "`ports[0].external`: `5000` → `5001` (replaces)" in report
     assert "`uploads`: [secret] → [secret]" in report
     assert "`image`: `sha256:1` → known after `up`" in report

@@ -23,7 +23,6 @@ PROGRAMS = [
     test_tools.MINIO,
     test_tools.PROMETHEUS,
 ]
-WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")
 
 
@@ -38,21 +37,6 @@ def test_every_program_has_one_module() -> None:
     folders = sorted(path.parent.name for path in GO_MODULES.glob("*/go.mod"))
 
     assert folders == sorted(program.name for program in PROGRAMS)
-
-
-@pytest.mark.parametrize("program", PROGRAMS, ids=by_name)
-def test_every_module_has_checksums(program: Program) -> None:
-    sums = (program.folder / "go.sum").read_text()
-
-    assert re.search(r"^\S+ v\S+ h1:\S+=$", sums, re.MULTILINE)
-
-
-@pytest.mark.parametrize("program", WITH_VERSION, ids=by_name)
-def test_program_has_the_version_that_its_module_requires(program: Program) -> None:
-    words = (program.folder / "go.mod").read_text().split()
-
-    assert program.version == words[words.index(program.module) + 1]
-    assert re.fullmatch(r"v\d+\.\d+\.\d+", program.version)
 
 
 @pytest.mark.parametrize("program", [one for one in PROGRAMS if one.package != "."], ids=by_name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.paths import ROOT
-from toolchain.report import SetupError, run, say, step
+from toolchain.report import SetupError, run, step
 
 
 def python(program: str) -> list[str]:
@@ -43,17 +43,6 @@ sys.exit('no such package')
 def test_missing_command_is_an_error_that_names_it() -> None:
     with pytest.raises(SetupError, match="cannot run `no-such-command --version`"):
         run(["no-such-command", "--version"])
-
-
-def test_step_reports_its_title_and_duration(capsys: pytest.CaptureFixture[str]) -> None:
-    with step("boil water"):
-        say("    bubbles")
-
-    printed = capsys.readouterr()
-    title, inner, done = printed.err.splitlines()
-    assert (title, inner) == ("==> boil water", "    bubbles")
-    assert done.startswith("    done in 0.")
-    assert printed.out == ""
 
 
 def test_failed_step_is_not_reported_as_done(capsys: pytest.CaptureFixture[str]) -> None:

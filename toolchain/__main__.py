@@ -25,7 +25,7 @@ BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; the exit code is that of what it ran, or 1 when setting up failed."""
+    """Run one command; return the exit code of the program it runs, or 1 if setting up fails."""
     ours, rest = _split(arguments)
     options = _parser().parse_args(ours)
     try:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Our own arguments, and after `--` those of the command that is run."""
+    """Split the toolchain's own arguments from those after `--`, for the command that it runs."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 
@@ -68,7 +68,7 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     files = (stack.file(name).read_text() for name in ("guide", "talos"))
     env = _ready(virtualenv.DEVELOPMENT, "".join(files))
     test_tools.ensure()
-    # The tests wait for other processes most of the time.
+    # Tests mostly wait for other processes.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
     pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", *arguments]
     return run_in_foreground(pytest, env=env, cwd=ROOT)
@@ -80,19 +80,19 @@ def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:
 
 
 def _release_check(_: argparse.Namespace, __: Sequence[str]) -> int:
-    """Print all that stands against a release, as it is found."""
+    """Print every obstacle to a release as it is found."""
     is_ready = True
     for finding in release.findings(ROOT):
         say(f"error: {finding}")
         is_ready = False
     if is_ready:
         wanted = release.version(ROOT)
-        say(f"{wanted} can be released, once `make test` is green: git tag {release.tag(wanted)}")
+        say(f"{wanted} can be released if `make test` passes: git tag {release.tag(wanted)}")
     return 0 if is_ready else 1
 
 
 def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
-    """Remove what was installed and built; the state stays, since it says what is deployed."""
+    """Remove what was installed and built; keep the state, which records what is deployed."""
     for folder in BUILD_OUTPUT:
         if folder.exists():
             say(f"remove {folder}")
@@ -101,7 +101,7 @@ def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
 
 
 def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
-    """Make sure of all that a stack needs, and return the environment to run it in."""
+    """Install whatever a stack needs and is missing, and return the environment to run it in."""
     started = time.monotonic()
     virtualenv.ensure(lock)
     host = engine.ensure()
@@ -118,22 +118,26 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("up", _on_stack, "converge a stack"),
         ("preview", _on_stack, "show what `up` would do"),
-        ("output", _on_stack, "print the outputs of a stack, or the one that is named"),
-        ("down", _on_stack, "destroy a stack; what is cached is kept unless the stack says not"),
-        ("run", _run, "run a command, such as pulumi, where all of that is at hand"),
-        ("test", _test, "run the tests; what follows are pytest's arguments"),
+        ("output", _on_stack, "print the outputs of a stack, or one of them"),
+        (
+            "down",
+            _on_stack,
+            "destroy a stack; cached images are kept unless the stack says otherwise",
+        ),
+        ("run", _run, "run a command, such as pulumi, in the prepared environment"),
+        ("test", _test, "run the tests; arguments after -- go to pytest"),
         ("packages", _packages, "install the locked Python packages only"),
-        ("release-check", _release_check, "say what stands against a release of this checkout"),
-        ("clean", _clean, "remove what was installed and built, not the state"),
+        ("release-check", _release_check, "check that this checkout can be released"),
+        ("clean", _clean, "remove what was installed and built, but not the state"),
     ):
         command = commands.add_parser(name, help=text)
         command.set_defaults(run=run)
         if run is _on_stack:
             command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
         if run is _run:
-            all_images = "with the images of all stacks, and not the default one alone"
+            all_images = "prepare the registry images of all stacks, not only the default one"
             command.add_argument("--all-images", action="store_true", help=all_images)
-            tools = "with what the tests use beside"
+            tools = "prepare the test tools too"
             command.add_argument("--test-tools", action="store_true", help=tools)
     return parser
 

@@ -1,4 +1,4 @@
-"""Debian packages of which the files are used, and nothing is installed or started."""
+"""Debian packages that are unpacked but not installed."""
 
 import os
 import shutil
@@ -9,26 +9,19 @@ from toolchain.report import SetupError, run
 
 
 def unpacked(package: str) -> Path:
-    """The files of a package, in a folder of this checkout's own.
+    """Return a folder of this checkout with the files of a package; download it if necessary.
 
     Raises:
-        SetupError: it cannot be had here.
+        SetupError: this is not Debian or Ubuntu, or the package cannot be downloaded.
     """
     folder = CACHE / "debian" / package
-    if not folder.exists():
-        unpack(package, folder)
-    return folder
-
-
-def unpack(package: str, folder: Path) -> None:
-    """Download a package, and unpack it into a folder that is not there unless it succeeds.
-
-    Raises:
-        SetupError: this is no Debian, or the package cannot be had.
-    """
+    if folder.exists():
+        return folder
     missing = [tool for tool in ("apt-get", "dpkg-deb") if not shutil.which(tool)]
     if missing:
-        raise SetupError(f"the package {package} needs {' and '.join(missing)}: a Debian or Ubuntu")
+        raise SetupError(
+            f"unpacking {package} needs {' and '.join(missing)}, which Debian and Ubuntu have"
+        )
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -39,3 +32,4 @@ def unpack(package: str, folder: Path) -> None:
     run(["dpkg-deb", "--extract", archive, partial])
     archive.unlink()
     partial.rename(folder)
+    return folder

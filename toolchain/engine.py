@@ -1,4 +1,4 @@
-"""A container engine that answers, and the few calls to it that setting up needs."""
+"""Finds or installs a container engine, and makes the few API calls that setting up needs."""
 
 import http.client
 import json
@@ -32,16 +32,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ensure() -> str:
-    """Make sure that an engine answers, and return its address in the form of DOCKER_HOST.
+    """Find a running engine, or install and start one; return its address as for DOCKER_HOST.
 
     Raises:
-        SetupError: there is none, and this machine is not one where it can be installed here.
+        SetupError: none is running, and it cannot be installed on this machine.
     """
     for host in (os.environ.get("DOCKER_HOST") or DEFAULT_HOST, _context_host()):
         if host and answers(host):
             return host
     if os.environ.get("DOCKER_HOST"):
-        raise SetupError(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}")
+        raise SetupError(f"no container engine at DOCKER_HOST={os.environ['DOCKER_HOST']}")
     if not (_is_debian() and os.geteuid() == 0):
         raise SetupError(_advice())
     if not shutil.which("dockerd"):
@@ -51,7 +51,7 @@ def ensure() -> str:
 
 
 def answers(host: str) -> bool:
-    """Whether an engine answers at this address."""
+    """Whether an engine is running at an address."""
     if host.startswith("unix://"):
         try:
             return request(host, "GET", "/_ping")[0] == http.HTTPStatus.OK
@@ -64,31 +64,16 @@ def answers(host: str) -> bool:
 
 
 def has_image(host: str, reference: str) -> bool:
-    """Whether the engine holds an image."""
-    return image_labels(host, reference) is not None
-
-
-def image_labels(host: str, reference: str) -> dict[str, str] | None:
-    """The labels of an image, or None where the engine does not hold it."""
-    status, body = request(host, "GET", f"/images/{quote(reference, safe='')}/json")
-    if status != http.HTTPStatus.OK:
-        return None
-    return (json.loads(body).get("Config") or {}).get("Labels") or {}
-
-
-def tag_image(host: str, reference: str, repository: str, tag: str) -> None:
-    """Give an image one more name."""
-    name = f"repo={quote(repository, safe='')}&tag={quote(tag)}"
-    status, body = request(host, "POST", f"/images/{quote(reference, safe='')}/tag?{name}")
-    if status != http.HTTPStatus.CREATED:
-        raise SetupError(f"the engine refused the name {repository}:{tag}: {_message(body)}")
+    """Whether the engine has an image."""
+    status, _ = request(host, "GET", f"/images/{quote(reference, safe='')}/json")
+    return status == http.HTTPStatus.OK
 
 
 def pull_image(host: str, repository: str, tag: str, *, timeout_s: float) -> None:
     """Pull an image.
 
     Raises:
-        OSError: the engine could not, or not in this time.
+        OSError: it cannot be pulled, or not in time.
     """
     path = f"/images/create?fromImage={quote(repository, safe='')}&tag={quote(tag)}"
     status, body = request(host, "POST", path, timeout_s=timeout_s)
@@ -100,12 +85,16 @@ def pull_image(host: str, repository: str, tag: str, *, timeout_s: float) -> Non
 def import_image(
     host: str, tar: bytes | Iterable[bytes], repository: str, tag: str, changes: list[str]
 ) -> None:
-    """Make an image of one layer from a tar archive of its file system."""
+    """Create an image with one layer from a tar archive of its file system.
+
+    Raises:
+        SetupError: the engine rejects it.
+    """
     options = "".join(f"&changes={quote(change)}" for change in changes)
     path = f"/images/create?fromSrc=-&repo={quote(repository)}&tag={quote(tag)}{options}"
     status, body = request(host, "POST", path, body=tar, timeout_s=300)
     if status != http.HTTPStatus.OK or b'"error"' in body:
-        raise SetupError(f"the engine refused the image {repository}:{tag}: {_message(body)}")
+        raise SetupError(f"the engine rejected the image {repository}:{tag}: {_message(body)}")
 
 
 def request(
@@ -116,10 +105,11 @@ def request(
     body: bytes | Iterable[bytes] | None = None,
     timeout_s: float = 10,
 ) -> tuple[int, bytes]:
-    """Ask the engine's API; the answer's status and body.
+    """Send a request to the engine's API; return the status and body of the response.
 
     Raises:
-        OSError: there is no answer, or it is not one of an engine.
+        OSError: there is no response, or it is not HTTP.
+        SetupError: the address has another scheme than unix, tcp or http.
     """
     scheme, _, address = host.partition("://")
     connection: http.client.HTTPConnection
@@ -129,14 +119,14 @@ def request(
         case "tcp" | "http":
             connection = http.client.HTTPConnection(address, timeout=timeout_s)
         case _:
-            raise SetupError(f"DOCKER_HOST={host} is neither unix:// nor tcp://")
+            raise SetupError(f"DOCKER_HOST: found {host}; allowed: unix://… or tcp://…")
     try:
         headers = {"Content-Type": "application/x-tar"} if body is not None else {}
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except http.client.HTTPException as error:
-        raise OSError(f"{host} does not answer as an engine does: {error!r}") from error
+        raise OSError(f"{host} is not a container engine: {error!r}") from error
     finally:
         connection.close()
 
@@ -152,7 +142,7 @@ def _message(body: bytes) -> str:
 
 
 def _context_host() -> str:
-    """The engine that the docker command line uses: Docker Desktop and Colima set a context."""
+    """Return the address in the current Docker context, which Docker Desktop and Colima set."""
     if not shutil.which("docker"):
         return ""
     command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
@@ -169,7 +159,7 @@ def _is_debian() -> bool:
 
 
 def _advice() -> str:
-    line = "no container engine answers on this machine. "
+    line = "no container engine is running on this machine. "
     if platform.system() == "Linux":
         if shutil.which("dockerd"):
             return line + "Start it: sudo systemctl start docker"

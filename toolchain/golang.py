@@ -1,7 +1,7 @@
-"""Programs built from pinned Go modules, for machines that cannot download them ready-made.
+"""Builds programs from pinned Go modules, for machines that cannot download their releases.
 
-Each program has a folder in toolchain/go with the go.mod and go.sum that pin it: one module for
-each, since some of them cannot share their dependencies.
+Each program is pinned by a go.mod and go.sum of its own in toolchain/go, since some programs need
+different versions of the same dependency.
 """
 
 import os
@@ -19,7 +19,15 @@ OLDEST_GO = (1, 26)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program: its module's folder, its package, and the flags that it is built with."""
+    """A program.
+
+    Attributes:
+        name: its name, and that of its folder in toolchain/go.
+        package: its Go package.
+        module: the module that has its version, or "".
+        version_symbol: the variable that the linker sets to the version, or "".
+        tags: its build tags.
+    """
 
     name: str
     package: str
@@ -34,7 +42,7 @@ class Program:
 
     @property
     def version(self) -> str:
-        """The version of its module that go.mod pins, such as v3.1.2."""
+        """The version of its module in go.mod, such as v3.1.2."""
         pinned = re.search(
             rf"^(?:require)?\s*{re.escape(self.module)} (\S+)",
             (self.folder / "go.mod").read_text(),
@@ -46,13 +54,13 @@ class Program:
 
 
 def ensure(program: Program, folder: Path = BIN) -> Path:
-    """Build a program into a folder, unless it is there in the pinned version; its path."""
+    """Build a program into a folder, unless the pinned version is there; return its path."""
     binary = folder / program.name
     stamp = CACHE / "stamps" / program.name
     wanted = "".join(file.read_text() for file in sorted(program.folder.iterdir()))
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
-    with step(f"build {program.name} from its Go module (minutes, once)"):
+    with step(f"build {program.name} from its Go module (takes minutes, only once)"):
         _build(program, binary)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
@@ -60,7 +68,7 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
 
 
 def module_folder(program: Program, module: str) -> Path:
-    """Where Go keeps the source of a module that a program is built from."""
+    """Return the folder with the source of a module that a program depends on."""
     listed = _go("list", "-m", "-f", "{{.Dir}}", module, cwd=program.folder)
     return Path(listed.strip())
 

@@ -1,4 +1,4 @@
-"""Where things are kept, all of it inside the checkout and ignored by Git."""
+"""The folders of the toolchain, all inside the checkout and ignored by Git."""
 
 import os
 from pathlib import Path
@@ -15,5 +15,5 @@ STATE = ROOT / ".state"
 
 
 def virtualenv_bin() -> Path:
-    """The folder of the virtual environment's programs."""
+    """Return the folder with the programs of the virtual environment."""
     return VENV / ("Scripts" if os.name == "nt" else "bin")

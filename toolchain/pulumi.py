@@ -1,4 +1,4 @@
-"""A Pulumi that fits: the machine's own, else one built here, with its plugins."""
+"""Pulumi and its plugins: the machine's own if it is recent enough, else built from source."""
 
 import os
 import re
@@ -24,21 +24,21 @@ LANGUAGE_HOST = golang.Program(
 )
 DOCKER_PLUGIN = golang.Program(name="pulumi-resource-docker", package=".", tags="no_compose")
 
-# Resource hooks, which the components use, came with 3.182.
+# The first version with resource hooks, which the components use.
 OLDEST_CLI = (3, 182)
 
 
 def ensure() -> None:
-    """Make sure that there is a Pulumi CLI with its language host and docker plugin."""
+    """Build the Pulumi CLI, its language host and the Docker plugin if the machine has none."""
     if not _machine_has_one():
         _build()
 
 
 def environment(docker_host: str) -> dict[str, str]:
-    """The environment that Pulumi runs in: this process's own, with what is not set yet.
+    """Return this process's environment, with the variables that Pulumi needs.
 
-    A backend or passphrase that the user has set stays; the state is otherwise kept in the
-    checkout, its secrets under a passphrase that was made here.
+    Unless the user has set a backend and a passphrase, the state is kept in the checkout, and its
+    secrets are encrypted with a generated passphrase.
     """
     env = dict(os.environ)
     env["PATH"] = os.pathsep.join([str(virtualenv_bin()), str(BIN), env.get("PATH", "")])
@@ -73,7 +73,7 @@ def _machine_has_one() -> bool:
         return False
     found = re.match(r"v(\d+)\.(\d+)", run([cli, "version"]))
     if found is None or (int(found[1]), int(found[2])) < OLDEST_CLI:
-        say(f"    {cli} is older than {'.'.join(map(str, OLDEST_CLI))} and is left alone")
+        say(f"    {cli} is older than {'.'.join(map(str, OLDEST_CLI))} and is not used")
         return False
     return _has_docker_plugin(cli)
 
@@ -94,13 +94,13 @@ def _build() -> None:
     golang.ensure(LANGUAGE_HOST)
     _copy_script(LANGUAGE_HOST, "python/cmd/pulumi-language-python-exec")
     _copy_script(CLI, "python/dist/pulumi-resource-pulumi-python")
-    # Not on PATH, where Pulumi would warn of it at every run.
+    # If it were on PATH, Pulumi would warn about it at every run.
     plugins = PULUMI_HOME / "plugins"
     golang.ensure(DOCKER_PLUGIN, plugins / f"resource-docker-v{_docker_plugin_version()}")
 
 
 def _copy_script(program: golang.Program, path: str) -> None:
-    """Put a script of the Pulumi SDK beside the programs, where the CLI looks for it."""
+    """Copy a script of the Pulumi SDK next to the CLI, which looks for it there."""
     script = BIN / Path(path).name
     if not script.exists():
         shutil.copyfile(golang.module_folder(program, SDK_MODULE) / path, script)
@@ -108,7 +108,7 @@ def _copy_script(program: golang.Program, path: str) -> None:
 
 
 def _docker_plugin_version() -> str:
-    """The version that the locked pulumi-docker asks for."""
+    """Return the version of the plugin, which is that of the pinned pulumi-docker."""
     pinned = re.search(
         r"^pulumi-docker==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE
     )

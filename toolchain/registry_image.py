@@ -1,11 +1,10 @@
-"""The image that the caches run: pulled where a registry can be reached, else built here."""
+"""The registry image that the caches run: pulled if possible, else built from source."""
 
 import io
 import tarfile
 from pathlib import Path
 
 from toolchain import debian, engine, golang
-from toolchain.paths import CACHE
 from toolchain.report import SetupError, say, step
 
 MODULE = "github.com/distribution/distribution/v3"
@@ -19,15 +18,15 @@ DEFAULT, OLDER = (
     for name in ("registry", "registry-3.0")
 )
 REPOSITORY = "registry"
-# What is built here has a name of its own: it is not the official image, which has another user.
+# A name of its own, since the built image differs from the official one, such as in its user.
 BUILT_REPOSITORY = f"talos-registry-cache/{REPOSITORY}"
 PULL_TIMEOUT_S = 60
 BUSYBOX_PACKAGE = "busybox-static"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 USER = 65532
 
-# The image's file system, and what the container runs as: the storage belongs to the user, so
-# that the cache needs no root. Paths are those of the official image.
+# The paths are those of the official image. The storage belongs to an unprivileged user, so that
+# the cache needs no root.
 CONFIGURATION = b"""\
 version: 0.1
 log:
@@ -64,19 +63,19 @@ APPLETS = ("cat", "sh", "sleep", "test", "wget")
 
 
 def reference(registry: golang.Program = DEFAULT) -> str:
-    """The official image of a registry, such as registry:3.1.2."""
+    """Return the official image of a registry, such as registry:3.1.2."""
     return f"{REPOSITORY}:{_tag(registry)}"
 
 
 def built_reference(registry: golang.Program = DEFAULT) -> str:
-    """The image that is built here from a registry, and stands for the official one."""
+    """Return the name of the image that is built if the official one cannot be pulled."""
     return f"{BUILT_REPOSITORY}:{_tag(registry)}"
 
 
 def ensure(host: str, stack_file: str = "") -> None:
-    """Make sure that the engine holds the default image, and the others that a stack file names.
+    """Pull or build the default image, and the older one if a stack file uses it.
 
-    An image that cannot be built here is left to Pulumi, which pulls it.
+    Pulumi pulls any other image.
     """
     _ensure(host, DEFAULT)
     if reference(OLDER) in stack_file:
@@ -84,19 +83,15 @@ def ensure(host: str, stack_file: str = "") -> None:
 
 
 def ensure_all(host: str) -> None:
-    """Make sure that the engine holds every image that can be built here."""
+    """Pull or build both images."""
     for registry in (DEFAULT, OLDER):
         _ensure(host, registry)
 
 
 def _ensure(host: str, registry: golang.Program) -> None:
     image, tag = reference(registry), _tag(registry)
-    if engine.has_image(host, built_reference(registry)):
-        return
-    if (labels := engine.image_labels(host, image)) is not None:
-        if LABEL in labels.items():
-            # Built by a version of this program that took the official image's name for it.
-            engine.tag_image(host, image, BUILT_REPOSITORY, tag)
+    built = built_reference(registry)
+    if engine.has_image(host, built) or engine.has_image(host, image):
         return
     with step(f"registry image {image}: pull"):
         try:
@@ -105,8 +100,7 @@ def _ensure(host: str, registry: golang.Program) -> None:
             problem = str(error)
         else:
             return
-    built = built_reference(registry)
-    say(f"    it cannot be pulled ({problem}), so {built} is built here and used instead")
+    say(f"    cannot be pulled ({problem}), so {built} is built and used instead")
     layer = _layer(golang.ensure(registry), _busybox())
     with step(f"registry image {built}: load"):
         engine.import_image(host, layer, BUILT_REPOSITORY, tag, CHANGES)
@@ -151,17 +145,11 @@ def _entry(name: str, kind: bytes, *, mode: int, owner: int = 0) -> tarfile.TarI
 
 
 def _busybox() -> Path:
-    """A static busybox, for the shell and the wget of the health check."""
-    folder = CACHE / "busybox"
-    binary = folder / "bin" / "busybox"
-    if binary.exists():
-        return binary
+    """Return a static busybox, the shell and wget of the health check."""
     try:
-        debian.unpack(BUSYBOX_PACKAGE, folder)
+        return debian.unpacked(BUSYBOX_PACKAGE) / "bin" / "busybox"
     except SetupError as error:
         raise SetupError(
-            f"{reference()} cannot be pulled, and it can be built on Debian and Ubuntu only: "
-            f"{error}\n"
-            f"Bring it from a machine with network: docker save {reference()} | docker load"
+            f"{reference()} cannot be pulled, and it cannot be built here: {error}\n"
+            f"Copy it from another machine: docker save {reference()} | docker load"
         ) from error
-    return binary

@@ -1,4 +1,4 @@
-"""Whether a release can be made of this checkout: `make release-check`."""
+"""Checks that a checkout can be released: `make release-check`."""
 
 import re
 import tomllib
@@ -11,22 +11,22 @@ from toolchain.report import SetupError, run, step
 CHANGELOG = "CHANGELOG.md"
 UNRELEASED = "Unreleased"
 
-# The first two renew files that are committed; the last one looks at all of them.
+# The first two update committed files, which the last one checks.
 TARGETS = ("docs", "lock", "check")
 
 
 def version(root: Path) -> str:
-    """The version of a checkout, from the one place that has it: pyproject.toml."""
+    """Return the version of a checkout, from pyproject.toml."""
     return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
 
 
 def findings(root: Path) -> Iterator[str]:
-    """All that stands against a release of a checkout, one line or more for each.
+    """Yield every obstacle to a release of a checkout, each of one line or more.
 
-    What `make docs` and `make lock` renew on the way is left to be committed.
+    Files that `make docs` and `make lock` update are left to be committed.
 
     Raises:
-        SetupError: it is no Git repository.
+        SetupError: the checkout is not a Git repository.
     """
     wanted = version(root)
     yield from _in_version(root, wanted)
@@ -38,7 +38,7 @@ def findings(root: Path) -> Iterator[str]:
 
 
 def tag(wanted: str) -> str:
-    """The Git tag of a version."""
+    """Return the Git tag of a version."""
     return f"v{wanted}"
 
 
@@ -46,7 +46,7 @@ def _in_version(root: Path, wanted: str) -> Iterator[str]:
     if not re.fullmatch(r"\d+\.\d+\.\d+", wanted):
         yield f"pyproject.toml: found version {wanted!r}; allowed: three numbers, such as 1.2.3"
     elif run(["git", "tag", "--list", tag(wanted)], cwd=root):
-        yield f"pyproject.toml: found version {wanted}, which has a tag already; allowed: a new one"
+        yield f"pyproject.toml: found version {wanted}, which is already tagged; allowed: a new one"
 
 
 def _in_changelog(root: Path, wanted: str) -> Iterator[str]:
@@ -54,19 +54,19 @@ def _in_changelog(root: Path, wanted: str) -> Iterator[str]:
     sections = dict(_sections(file.read_text() if file.exists() else ""))
     allowed = f"`## [{wanted}] - YYYY-MM-DD`"
     if wanted not in sections:
-        yield f"{CHANGELOG}: found no section of {wanted}; allowed: {allowed}"
+        yield f"{CHANGELOG}: found no section for {wanted}; allowed: {allowed}"
     else:
         behind, text = sections[wanted]
         if not _is_dated(behind):
             yield f"{CHANGELOG}: found `## [{wanted}]{behind}`; allowed: {allowed}"
         if not _has_entries(text):
-            yield f"{CHANGELOG}: the section of {wanted} is empty; allowed: what users notice"
+            yield f"{CHANGELOG}: the section for {wanted} is empty; allowed: what users notice"
     if _has_entries(sections.get(UNRELEASED, ("", ""))[1]):
-        yield f"{CHANGELOG}: [{UNRELEASED}] has entries; allowed: none, since they are in {wanted}"
+        yield f"{CHANGELOG}: [{UNRELEASED}] has entries; allowed: none, move them to {wanted}"
 
 
 def _sections(changelog: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What stands behind each version in its heading, and below it."""
+    """Yield each version with the rest of its heading and the text below."""
     for section in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         heading, _, text = section.partition("\n")
         if named := re.match(r"\[(.+?)\](.*)", heading):
@@ -92,8 +92,8 @@ def _by_make(root: Path, target: str) -> Iterator[str]:
             run(["make", target], cwd=root)
     except SetupError as error:
         yield str(error)
-    if renewed := sorted(_not_committed(root) - before):
-        yield f"`make {target}` has renewed {', '.join(renewed)}; allowed: what is committed"
+    if updated := sorted(_not_committed(root) - before):
+        yield f"`make {target}` has updated {', '.join(updated)}; commit them"
 
 
 def _not_committed(root: Path) -> set[str]:

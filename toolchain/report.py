@@ -1,4 +1,4 @@
-"""Says what is being done, and how long it took."""
+"""Runs commands, and reports progress to the user."""
 
 import signal
 import subprocess
@@ -12,17 +12,17 @@ LAST_LINES = 20
 
 
 class SetupError(Exception):
-    """The machine cannot be made ready; the message says what to do about it."""
+    """The machine cannot be prepared; the message says what to do."""
 
 
 def say(line: str) -> None:
-    """Print one line for the person at the terminal, apart from a command's own output."""
+    """Print a line for the user to standard error, apart from a command's own output."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a step, and say at its end how long it took."""
+    """Announce a step, and report how long it took."""
     say(f"==> {title}")
     started = time.monotonic()
     yield
@@ -32,11 +32,11 @@ def step(title: str) -> Iterator[None]:
 def run(
     command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> str:
-    """Run a command to its end and return what it printed on standard output.
+    """Run a command, and return its standard output.
 
     Raises:
-        SetupError: it could not be started, or ended with another code than 0. The message
-            ends with the last lines that it printed.
+        SetupError: it could not be started, or its exit code is not 0. The message ends with the
+            last lines that it printed.
     """
     line = " ".join(map(str, command))
     try:
@@ -47,19 +47,21 @@ def run(
         raise SetupError(f"cannot run `{line}`: {error}") from error
     if done.returncode != 0:
         printed = (done.stdout + done.stderr).strip().splitlines()[-LAST_LINES:]
-        raise SetupError("\n".join([f"`{line}` ended with {done.returncode}:", *printed]))
+        raise SetupError(
+            "\n".join([f"`{line}` failed with exit code {done.returncode}:", *printed])
+        )
     return done.stdout
 
 
 def run_in_foreground(
     command: Sequence[str], *, env: dict[str, str], cwd: Path | None = None
 ) -> int:
-    """Run a command that has the terminal, and return its exit code.
+    """Run a command in the foreground of the terminal, and return its exit code.
 
-    An interrupt at the terminal reaches the command too. It is left to it, with the time that it
-    needs to clean up; otherwise Python would kill it a moment later.
+    Ctrl-C also reaches the command, which may take its time to clean up. Without a handler, Python
+    would kill it a moment later.
     """
-    # A handler and not SIG_IGN, which the command would inherit.
+    # Not SIG_IGN, which the command would inherit.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         return subprocess.run(command, cwd=cwd, env=env, check=False).returncode

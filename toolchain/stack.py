@@ -1,4 +1,4 @@
-"""The commands on one stack, as `make` runs them."""
+"""The commands for a stack: `make up`, `preview`, `output` and `down`."""
 
 import json
 import os
@@ -18,20 +18,20 @@ STACK_LABEL = f"{PROJECT}.stack"
 
 
 def file(stack: str) -> Path:
-    """The settings of a stack.
+    """Return the stack file of a stack.
 
     Raises:
-        SetupError: there is no such stack.
+        SetupError: there is none.
     """
     found = ROOT / f"Pulumi.{stack}.yaml"
     if not found.exists():
         allowed = ", ".join(sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml")))
-        raise SetupError(f"there is no stack file {found.name}; stacks: {allowed}")
+        raise SetupError(f"no stack file {found.name}; stacks: {allowed}")
     return found
 
 
 def up(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    """Converge a stack, and say where `cachectl` is; the exit code is Pulumi's own."""
+    """Converge a stack, and print the path of `cachectl`; return Pulumi's exit code."""
     code = _pulumi("up", stack, env, ["--yes", *arguments])
     if code == 0:
         say(f"to see, fill and prove the caches: {virtualenv_bin() / 'cachectl'} --help")
@@ -39,22 +39,22 @@ def up(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
 
 
 def preview(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    """Show what `up` would do; the exit code is Pulumi's own."""
+    """Show what `up` would do; return Pulumi's exit code."""
     return _pulumi("preview", stack, env, ["--diff", *arguments])
 
 
 def down(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    """Destroy a stack's resources, and say which volumes were kept."""
+    """Destroy a stack's resources, and list the kept volumes; return Pulumi's exit code."""
     code = _pulumi("destroy", stack, env, ["--yes", *arguments])
     kept = _volumes(stack, env["DOCKER_HOST"])
     if code == 0 and kept:
-        say(f"kept, and used again by the next `make up`: {', '.join(kept)}")
+        say(f"kept for the next `make up`: {', '.join(kept)}")
         say(f"to delete them: docker volume rm {' '.join(kept)}")
     return code
 
 
 def output(stack: str, env: dict[str, str], arguments: Sequence[str]) -> int:
-    """Print what a stack offers, or one of its outputs; the exit code is Pulumi's own."""
+    """Print the outputs of a stack, or one of them; return Pulumi's exit code."""
     line = ["pulumi", "stack", "output", "--stack", stack, *arguments]
     return run_in_foreground(line, env=env, cwd=ROOT)
 
@@ -69,14 +69,14 @@ def _pulumi(command: str, stack: str, env: dict[str, str], arguments: Sequence[s
 
 
 def _prepare_local(stack: str, env: dict[str, str]) -> Path:
-    """Make sure that the stack exists in the checkout's own state, and is not locked by the dead.
+    """Create the stack in the checkout's state if necessary, and clear what a killed run left.
 
-    Pulumi keeps the salt of its secrets in the stack file. It goes into a copy here, or every
-    checkout would differ from its commit after the first `up`; a stack file that has secrets of
-    its own, and so a salt, is used as it stands.
+    Pulumi writes the salt for its secrets into the stack file. It goes into a copy instead, so that
+    the first `up` does not modify a tracked file. A stack file that already has a salt is used
+    unchanged.
 
     Returns:
-        The stack file to run with.
+        The stack file for Pulumi.
     """
     checkpoint = STATE / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
     original = file(stack)
@@ -104,24 +104,24 @@ def _salt(settings: str) -> str:
 
 
 def _mend(checkpoint: Path) -> None:
-    """Put right a state of which a run was killed in the moment of writing.
+    """Repair a state if Pulumi was killed while writing it.
 
-    Pulumi's state in files (gocloud.dev, fileblob) puts a new one in place at once, and writes what
-    it knows of it into a file beside it before; where that file was cut off, it reads neither.
+    Pulumi replaces a state file atomically, but not the attributes file that it writes next to it
+    first (gocloud.dev, fileblob). It can read neither if the attributes are truncated.
     """
-    beside = checkpoint.with_name(f"{checkpoint.name}.attrs")
-    if beside.exists() and not beside.read_bytes().strip():
-        say(f"the last run was killed as it wrote {checkpoint.name}, which is as before")
-        beside.unlink()
+    attributes = checkpoint.with_name(f"{checkpoint.name}.attrs")
+    if attributes.exists() and not attributes.read_bytes().strip():
+        say(f"the last run was killed while writing {checkpoint.name}: repaired")
+        attributes.unlink()
 
 
 def _release_stale_lock(stack: str, env: dict[str, str]) -> None:
-    """Release the lock of a Pulumi process that was killed; one that lives keeps its own."""
+    """Release the lock of a Pulumi process that was killed."""
     locks = STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
     for held in locks.glob("*.json"):
         lock = json.loads(held.read_text())
         if lock["hostname"] == socket.gethostname() and not _alive(lock["pid"]):
-            say(f"the last run on {stack} was killed (process {lock['pid']}): its lock is released")
+            say(f"the last run on {stack} (process {lock['pid']}) was killed: lock released")
             run(["pulumi", "cancel", "--yes", "--stack", stack], cwd=ROOT, env=env)
             return
 

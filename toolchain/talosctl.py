@@ -1,4 +1,4 @@
-"""A talosctl for the clusters of a stack: the machine's own, else one built here."""
+"""talosctl: the machine's own, else built from source for stacks with clusters."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ NAME = "talosctl"
 
 
 def ensure(stack_file: str) -> None:
-    """Make sure of talosctl for a stack file that has clusters; the machine's own goes first."""
+    """Build talosctl if a stack file has clusters and the machine has none."""
     has_clusters = re.search(r"^  talos-registry-cache:clusters:", stack_file, re.MULTILINE)
     link = BIN / NAME
     found = shutil.which(NAME)

@@ -1,4 +1,4 @@
-"""What the tests use beside the stack's own needs: clients, servers, a linter, and more."""
+"""The tools that only the tests use: clients, servers and a linter."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
-# Of the ways to find targets, that by DNS alone; the others would be most of the program.
+# Only DNS service discovery; the others would be most of the program.
 PROMETHEUS = golang.Program(
     name="prometheus",
     package="github.com/prometheus/prometheus/cmd/prometheus",
@@ -18,16 +18,16 @@ PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 
 
 def ensure() -> None:
-    """Make sure of the tools that the tests run.
+    """Install or build the test tools that are missing.
 
     Raises:
-        SetupError: one is missing and cannot be installed here.
+        SetupError: one is missing and cannot be installed.
     """
     missing = sorted({package for tool, package in PACKAGES.items() if not shutil.which(tool)})
     if missing:
         if not shutil.which("apt-get") or os.geteuid() != 0:
-            raise SetupError(f"the tests need {', '.join(missing)}: install them")
-        with step(f"tools of the tests: apt-get install {' '.join(missing)}"):
+            raise SetupError(f"the tests need these packages: {', '.join(missing)}; install them")
+        with step(f"test tools: apt-get install {' '.join(missing)}"):
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (

@@ -1,4 +1,4 @@
-"""The virtual environment with the locked Python packages, and the project itself."""
+"""The virtual environment with the locked Python packages and the project itself."""
 
 import hashlib
 import subprocess
@@ -12,17 +12,15 @@ from toolchain.report import SetupError, run, step
 OLDEST_PYTHON = (3, 11)
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
-# What it says of the project itself: its version, and the `cachectl` command.
+# Has the project's own metadata, such as its version and the `cachectl` command.
 PROJECT = "pyproject.toml"
 
 
 def ensure(lock: str) -> None:
     """Install the packages of a lock file and the project, unless they are installed already.
 
-    The project is installed in place, so that `cachectl` runs what the checkout has.
-
-    The development lock is a superset of the runtime one, so an environment that holds it is
-    left as it is when the runtime one is asked for.
+    The project is installed in place, so that `cachectl` runs the checkout's code. The development
+    lock is a superset of the runtime lock, so an environment with the former satisfies the latter.
     """
     if not (_installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT))):
         _install(lock)
@@ -34,7 +32,7 @@ def ensure(lock: str) -> None:
 def _install(lock: str) -> None:
     if sys.version_info < OLDEST_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
-        raise SetupError(f"Python {found} is too old: 3.11 or newer is needed")
+        raise SetupError(f"found Python {found}; allowed: 3.11 or later")
     with step(f"Python packages of {lock}"):
         if not (virtualenv_bin() / "python").exists():
             _create()
@@ -53,7 +51,7 @@ def _create() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise SetupError(
-            f"cannot make a virtual environment: {error}\n"
+            f"cannot create a virtual environment: {error}\n"
             f"On Debian and Ubuntu: apt-get install python{version}-venv"
         ) from error
 

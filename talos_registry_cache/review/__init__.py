@@ -1,4 +1,6 @@
-"""What a change would do to machines that run the base branch: the preview of a pull request.
+"""The preview of a pull request: what it would do to stacks that run the base branch.
 
-It runs git and pulumi, and imports no other room: what it compares are two versions of the program.
+`__main__` reads the command line, and `preview` copies both versions out of Git. `janitor` runs
+`comparison` in a clean environment and removes everything it made, however it ends. `comparison`
+drives Pulumi, `plan` reads Pulumi's events into a `model`, and `markdown` writes the report.
 """

@@ -6,20 +6,20 @@ from typing import Annotated
 import typer
 
 from talos_registry_cache.review import markdown, preview
-from talos_registry_cache.review.errors import ReviewError
+from talos_registry_cache.review.model import Preview, ReviewError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MADE, FAILED, CHANGES, DATA_LOSS = 0, 1, 2, 3
+SUCCESS, FAILED, CHANGES, DATA_LOSS = 0, 1, 2, 3
 
 
-def exit_code(made: preview.Preview, *, allow_data_loss: bool, detailed: bool) -> int:
-    """What the command ends with: the worst of what is true."""
+def exit_code(made: Preview, *, allow_data_loss: bool, detailed: bool) -> int:
+    """Return the exit code: a failure outranks data loss, and data loss outranks changes."""
     if made.has_failed:
         return FAILED
     if made.loses_data and not allow_data_loss:
         return DATA_LOSS
-    return CHANGES if detailed and made.changes else MADE
+    return CHANGES if detailed and made.changes else SUCCESS
 
 
 def main(
@@ -31,24 +31,24 @@ def main(
     ] = None,
     stack: Annotated[
         list[str] | None,
-        typer.Option(help="Stack to look at; may be repeated. Default: all that can be affected."),
+        typer.Option(help="Stack to compare; may be repeated. Default: all affected stacks."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File for the report. Default: standard output.")
+        Path | None, typer.Option(help="File to write the report to. Default: standard output.")
     ] = None,
     allow_data_loss: Annotated[
-        bool, typer.Option("--allow-data-loss", help="End with 0 although data would be lost.")
+        bool, typer.Option("--allow-data-loss", help="Exit with 0 even if data would be lost.")
     ] = False,
     detailed_exitcode: Annotated[
-        bool, typer.Option("--detailed-exitcode", help="End with 2 if there are changes.")
+        bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes.")
     ] = False,
 ) -> None:
     """Report in Markdown what a change would do to stacks that run the base branch.
 
-    With --head, this checkout makes the report, and takes nothing from the change but the program
-    and the stack files that are compared.
+    With --head, this checkout's own code makes the report, and only the program and the stack files
+    are the change's.
 
-    Ends with 0 when the report is made and no data would be lost, 3 when some would, 1 on failure.
+    Exits with 0 if no data would be lost, 3 if some would, and 1 on failure.
     """
     try:
         made = preview.make(ROOT, base, stack or [], _say, head=head)

@@ -1,21 +1,24 @@
-"""The environment of what a preview runs: what is allowed of the reviewer's own, and nothing else.
+"""The environment of a preview: an allow-list of the user's own, and a state of its own.
 
-A program that is previewed is somebody else's. It gets no token, password or agent that happens to
-be in the environment, and a home folder of its own.
+The previewed program is somebody else's. It sees no token, password or agent of the user, and gets
+a throw-away home folder.
 """
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
+
 ALLOWED = frozenset(
     {
-        # Where Pulumi, Python and talosctl are, and who Pulumi's lock says has it.
+        # Where Pulumi, Python and talosctl are, and whom Pulumi's lock names.
         "PATH", "USER", "LOGNAME",
         "LANG", "LANGUAGE", "TZ", "TMPDIR",
-        # The engine: the toolchain has found it, and the preview brings the base up on it.
+        # The engine that the base is brought up on.
         "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
-        # Which authorities a company's network has.
+        # The certificate authorities of a company's network.
         "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION",
     }
@@ -24,7 +27,7 @@ PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 
 
 def allowed(inherited: Mapping[str, str]) -> Mapping[str, str]:
-    """What a previewed program may see of an environment.
+    """Return the variables that a previewed program may see.
 
     A proxy whose URL has a password is left out.
     """
@@ -37,23 +40,30 @@ def allowed(inherited: Mapping[str, str]) -> Mapping[str, str]:
     }
 
 
-def new_home(folder: Path, inherited: Mapping[str, str]) -> Path:
-    """Make a home folder that has the plugins of the reviewer's Pulumi, and no login of it.
+def create(folder: Path, inherited: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """Create an environment whose home folder, state and passphrase are in a folder of their own.
+
+    The home folder has the plugins of the user's Pulumi, and no login.
 
     Args:
-        folder: where it is made.
-        inherited: the reviewer's environment.
+        folder: the folder.
+        inherited: the user's environment.
     """
-    home = folder / "home"
+    home, state, passphrase = (folder / name for name in ("home", "state", "passphrase"))
     pulumi = home / ".pulumi"
     pulumi.mkdir(parents=True)
-    own = Path(inherited.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
-    if own.is_dir():
-        (pulumi / "plugins").symlink_to(own.resolve())
-    return home
-
-
-def make(folder: Path) -> Mapping[str, str]:
-    """The environment of a run, with a home folder in the run's own folder."""
-    home = new_home(folder, os.environ)
-    return {**allowed(os.environ), "HOME": str(home), "PULUMI_HOME": str(home / ".pulumi")}
+    plugins = Path(inherited.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+    if plugins.is_dir():
+        (pulumi / "plugins").symlink_to(plugins.resolve())
+    state.mkdir()
+    passphrase.touch(mode=0o600)
+    passphrase.write_text(secrets.token_hex(32))
+    return {
+        **allowed(inherited),
+        "HOME": str(home),
+        "PULUMI_HOME": str(pulumi),
+        "PULUMI_BACKEND_URL": state.as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        SIMULATE: "1",
+    }

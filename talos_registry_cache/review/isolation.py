@@ -1,9 +1,10 @@
-"""Setting a stack apart from what runs on the same engine, and reading the result back.
+"""Isolates a stack from everything else on the engine, and translates its output back.
 
-Its names get a prefix and its ports others that are free; what Pulumi then says of it is put back
-into the names and ports that the stack file has.
+Its names get a prefix and its ports are replaced by free ones. In Pulumi's output, both are then
+replaced by the names and ports of the stack file.
 """
 
+import copy
 import hashlib
 import itertools
 import json
@@ -22,69 +23,113 @@ PORTS = range(10_000, 20_000)
 LOWEST_UNPRIVILEGED_PORT = 1024
 HIGHEST_PORT = 65535
 
-# Beside the configuration a stack file says who encrypts it, which here is somebody else. And the
-# engine is this machine's, wherever the stack's own is.
-_CONFIG = "config"
+# The stack may be on another engine; the preview uses this machine's.
 _ENGINE_HOST = "docker:host"
 
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Isolated:
-    """The configuration of a stack that is set apart.
+class StackFile:
+    """A stack file, read as far as a preview needs it.
+
+    Settings of the wrong type count as absent: the program reports them.
 
     Attributes:
-        text: the stack file, with nothing where it has secrets.
-        secrets: a stand-in for each secret, by its path as `pulumi config set --path` takes it.
+        text: the file's text.
+        config: its configuration, or None if it has none.
+        ports: the valid ports of its caches, by registry.
     """
 
-    text: str
-    secrets: Mapping[str, str]
+    def __init__(self, text: str = "", default_ports: Mapping[str, int] | None = None) -> None:
+        """Read a stack file.
+
+        Args:
+            text: the file's text.
+            default_ports: the default port of each registry in the program's catalogue.
+        """
+        self.text = text
+        self.config: dict[str, Any] | None = None
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError:
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("config"), dict):
+            self.config = content["config"]
+        upstreams = _mapping(self._section("caches").get("upstreams")).items()
+        found = {
+            host: (settings or {}).get("port", (default_ports or {}).get(host))
+            for host, settings in upstreams
+            if settings is None or isinstance(settings, dict)
+        }
+        self.ports = {host: port for host, port in found.items() if _is_valid(port)}
+
+    @property
+    def mirrors_from(self) -> str | None:
+        """The stack whose outputs this stack reads."""
+        named = (self.config or {}).get(f"{PROJECT}:mirrorsFrom")
+        return named if isinstance(named, str) and named else None
+
+    @property
+    def runs_on_swarm(self) -> bool:
+        """Whether the caches run on a Swarm."""
+        return _mapping(self._section("caches").get("placement")).get("kind") == "swarm"
+
+    @property
+    def image_file(self) -> str | None:
+        """The file with image references that the stack reads."""
+        file = self._section("images").get("file")
+        return os.path.normpath(file) if isinstance(file, str) else None
+
+    def _section(self, key: str) -> dict[str, Any]:
+        return _mapping((self.config or {}).get(f"{PROJECT}:{key}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How the stacks of one run are set apart.
+    """The names and ports of one preview.
 
     Attributes:
-        prefix: what their names begin with, and no other name on the engine does.
-        ports: the port that each port of a stack file becomes, by the stack's name; no two stacks
-            have the same, since all of them are up at once.
+        prefix: the prefix of all names, which nothing else on the engine has.
+        ports: the free port for each port of a stack file, by stack. No two stacks share a port,
+            since all of them are up at once.
     """
 
     prefix: str
     ports: Mapping[str, Mapping[int, int]]
 
-    def stack(self, name: str) -> str:
-        """The name of a stack that is set apart."""
-        return f"{self.prefix}{name}"
+    def name(self, stack: str) -> str:
+        """Return the name of the isolated stack."""
+        return f"{self.prefix}{stack}"
 
-    def apply(self, stack: str, text: str, customary_ports: Mapping[str, int]) -> Isolated:
-        """Set the stack of a stack file apart.
+    def apply(self, stack: str, file: StackFile) -> tuple[str, Mapping[str, str]]:
+        """Isolate a stack.
 
-        A file that is no YAML, or no mapping, stays as it is: Pulumi says what is wrong with it.
+        A file without configuration is returned as it is: Pulumi reports what is wrong with it.
 
         Args:
             stack: the stack's name.
-            text: the stack file.
-            customary_ports: the port of each registry that the program knows, by its host.
+            file: its stack file.
+
+        Returns:
+            The new stack file, with an empty string in place of each secret; and a stand-in for
+            each secret, by its path for `pulumi config set --path`.
         """
-        config = _config(text)
-        if config is None:
-            return Isolated(text, {})
-        caches = config.get(f"{PROJECT}:caches")
-        if isinstance(caches, dict):
-            self._set_names_apart(caches)
-            self._set_ports_apart(stack, caches, customary_ports)
-        if isinstance(config.get(f"{PROJECT}:mirrorsFrom"), str):
-            config[f"{PROJECT}:mirrorsFrom"] = self.stack(config[f"{PROJECT}:mirrorsFrom"])
+        if file.config is None:
+            return file.text, {}
+        config = copy.deepcopy(file.config)
+        caches = _mapping(config.get(f"{PROJECT}:caches"))
+        self._prefix(caches, "namePrefix")
+        self._prefix(_mapping(caches.get("storage")), "volumePrefix")
+        self._prefix(config, f"{PROJECT}:mirrorsFrom")
+        for host, port in file.ports.items():
+            upstream = caches["upstreams"][host] or {}
+            caches["upstreams"][host] = {**upstream, "port": self.ports[stack][port]}
         config.pop(_ENGINE_HOST, None)
         stand_ins = dict(_take_secrets(config))
-        return Isolated(yaml.safe_dump({_CONFIG: config}, sort_keys=False), stand_ins)
+        return yaml.safe_dump({"config": config}, sort_keys=False), stand_ins
 
     def restore(self, text: str) -> str:
-        """A text with the names and ports that the stack files have."""
+        """Return a text with the names and ports of the stack files."""
         original = {
             str(mapped): str(port)
             for ports in self.ports.values()
@@ -96,67 +141,13 @@ class Isolation:
             text.replace(self.prefix, ""),
         )
 
-    def _set_names_apart(self, caches: dict[str, Any]) -> None:
-        storage = caches.get("storage")
-        places = ((caches, "namePrefix"), (storage, "volumePrefix"))
-        for settings, key in places:
-            if isinstance(settings, dict) and isinstance(settings.get(key), str):
-                settings[key] = f"{self.prefix}{settings[key]}"
-
-    def _set_ports_apart(
-        self, stack: str, caches: dict[str, Any], customary: Mapping[str, int]
-    ) -> None:
-        upstreams = caches.get("upstreams")
-        if not isinstance(upstreams, dict):
-            return
-        for host, upstream in list(upstreams.items()):
-            settings = {} if upstream is None else upstream
-            if not isinstance(settings, dict):
-                continue
-            port = settings.get("port", customary.get(host))
-            if _is_allowed(port):
-                upstreams[host] = {**settings, "port": self.ports[stack][port]}
-
-
-def ports_in(text: str, customary_ports: Mapping[str, int]) -> Iterator[int]:
-    """The ports that the caches of a stack file have."""
-    caches = (_config(text) or {}).get(f"{PROJECT}:caches")
-    upstreams = caches.get("upstreams") if isinstance(caches, dict) else None
-    for host, upstream in upstreams.items() if isinstance(upstreams, dict) else []:
-        settings = {} if upstream is None else upstream
-        port = settings.get("port", customary_ports.get(host)) if isinstance(settings, dict) else 0
-        if _is_allowed(port):
-            yield port
-
-
-def mirrors_from(text: str) -> str | None:
-    """The stack whose outputs the stack of a stack file reads."""
-    named = (_config(text) or {}).get(f"{PROJECT}:mirrorsFrom")
-    return named if isinstance(named, str) and named else None
-
-
-def runs_on_swarm(text: str) -> bool:
-    """Whether a stack file has its caches on a Swarm."""
-    caches = (_config(text) or {}).get(f"{PROJECT}:caches")
-    placement = caches.get("placement") if isinstance(caches, dict) else None
-    return isinstance(placement, dict) and placement.get("kind") == "swarm"
-
-
-def image_file(text: str) -> str | None:
-    """The file with image references that a stack file names."""
-    images = (_config(text) or {}).get(f"{PROJECT}:images")
-    file = images.get("file") if isinstance(images, dict) else None
-    return os.path.normpath(file) if isinstance(file, str) else None
-
-
-def needs_simulation(text: str) -> bool:
-    """Whether a stack file has clusters or images, which are not made for a preview."""
-    config = _config(text) or {}
-    return any(config.get(f"{PROJECT}:{key}") for key in ("clusters", "images"))
+    def _prefix(self, settings: dict[str, Any], key: str) -> None:
+        if isinstance(settings.get(key), str):
+            settings[key] = f"{self.prefix}{settings[key]}"
 
 
 def new_prefix() -> str:
-    """What the names of one run begin with."""
+    """Return the prefix of a new preview."""
     return f"pr-{secrets.token_hex(4)}-"
 
 
@@ -168,39 +159,33 @@ def choose_ports(
     """Choose a free port for each port of each stack.
 
     Args:
-        texts: the stack files; no number in them is chosen, since it could not be told apart.
-        ports: their ports, by the stack's name.
-        is_free: whether nothing has a port; asks this machine if left out.
+        texts: the stack files; a number in them is not chosen, so that `restore` is unambiguous.
+        ports: the ports of each stack.
+        is_free: whether a port is free; asks this machine if left out.
     """
     numbers = {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
     is_free = is_free or _can_bind
-    # From anywhere on, so that two runs at once do not have the same in mind.
+    # A random start, so that two previews at once do not try the same ports.
     start = secrets.randbelow(len(PORTS))
     candidates = itertools.chain(PORTS[start:], PORTS[:start])
     free = (port for port in candidates if port not in numbers and is_free(port))
     return {stack: {port: next(free) for port in sorted(set(own))} for stack, own in ports.items()}
 
 
-def _config(text: str) -> dict[str, Any] | None:
-    """The configuration of a stack file, new at each call; None where it is none."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-    config = content.get(_CONFIG) if isinstance(content, dict) else None
-    return config if isinstance(config, dict) else None
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _is_allowed(port: Any) -> TypeGuard[int]:
-    """Whether the program takes a port; one that it does not stays, so that it can say why."""
+def _is_valid(port: Any) -> TypeGuard[int]:
+    """Whether the program accepts a port; one that it does not is left for it to report."""
     lowest = 1 if os.name == "posix" and os.geteuid() == 0 else LOWEST_UNPRIVILEGED_PORT
     return type(port) is int and lowest <= port <= HIGHEST_PORT
 
 
 def _take_secrets(value: Any, path: Path = ()) -> Iterator[tuple[str, str]]:
-    """Replace the secrets within a value by nothing, and say what stands in for each.
+    """Replace the secrets in a value by empty strings, and yield the path and stand-in of each.
 
-    What stands in for a secret is made from its ciphertext: it differs where that was changed.
+    The stand-in is derived from the ciphertext, so it changes when the ciphertext does.
     """
     children: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):

@@ -1,18 +1,18 @@
-"""Cleans up after a preview, however that ended; its arguments are PREFIX and FOLDER.
+"""Runs a comparison and cleans up after it, however the preview ends: `janitor PREFIX FOLDER`.
 
-It is a process of its own, in a session of its own, so that it outlives a preview that is killed.
-The preview tells it, line by line on its standard input, which processes it has started (`+PID`)
-and which have ended (`-PID`). When that input ends, so has the preview: what still runs is killed,
-and what bears the prefix on the engine, and the folder, are removed.
+It has a session of its own, so that it outlives a preview that is killed. A line on standard input
+starts the comparison; the end of standard input means that the preview has ended, and stops it.
+Then everything on the engine with the prefix is removed, and the folder.
 """
 
 import os
+import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +20,101 @@ from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
-STACK_LABEL = "talos-registry-cache.stack"
+from talos_registry_cache.engine import labels
+
+COMPARED_WITHIN_S = 3600
+POLL_S = 0.2
 PASSES = 20
 BETWEEN_PASSES_S = 0.5
 ENGINE_ANSWERS_WITHIN_S = 60
 
-# "being removed already", and of a network or volume, "in use" by a container that is on its way.
+# The engine answers so while it is removing a container, and for the networks and volumes it uses.
 _CONFLICT = 409
 
 
 def main(prefix: str, folder: Path) -> int:
-    """Wait for the end of the preview, then clean up; 1 if something stayed."""
+    """Run the comparison, and clean up.
+
+    Returns:
+        The exit code of the comparison, or 1 if something could not be removed.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    kill_sessions(running(sys.stdin))
-    left = sweep(prefix)
-    shutil.rmtree(folder, ignore_errors=True)
+    code = _compare(folder) if sys.stdin.readline() else 1
+    try:
+        left = sweep(prefix)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if left:
         sys.stderr.write(f"error: could not be removed: {', '.join(left)}\n")
-    return 1 if left else 0
+    return 1 if left else code
 
 
-def running(lines: Iterable[str]) -> set[int]:
-    """The processes that were started and have not ended, as the lines tell it."""
-    found: set[int] = set()
-    for line in lines:
-        # A preview that is killed may leave half a line.
-        if line.endswith("\n"):
-            process = int(line[1:])
-            (found.add if line[0] == "+" else found.discard)(process)
-    return found
+def _compare(folder: Path) -> int:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "talos_registry_cache.review.comparison", str(folder)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + COMPARED_WITHIN_S
+    while process.poll() is None:
+        if select.select([sys.stdin], [], [], POLL_S)[0]:
+            break
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"error: the preview took more than {COMPARED_WITHIN_S} s\n")
+            break
+    kill_session(process.pid)
+    return process.wait()
 
 
-def kill_sessions(leaders: Iterable[int]) -> None:
-    """Kill the sessions that processes lead: Pulumi, the program that it runs, and its plugins."""
-    wanted = set(leaders)
-    for leader in wanted:
-        with suppress(ProcessLookupError):
-            os.killpg(leader, signal.SIGKILL)
+def kill_session(leader: int) -> None:
+    """Kill all processes of a session: the leader, Pulumi, its programs and plugins."""
+    # macOS answers EPERM for a group whose processes have all ended.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
     # Pulumi's plugins are in process groups of their own.
-    for folder in Path("/proc").glob("[0-9]*") if wanted else ():
+    for folder in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError):
-            if os.getsid(int(folder.name)) in wanted:
+            if os.getsid(int(folder.name)) == leader:
                 os.kill(int(folder.name), signal.SIGKILL)
 
 
 def sweep(prefix: str) -> list[str]:
-    """Remove all that bears a prefix in its stack's name from the engine; the names of what stayed.
+    """Remove everything from the engine whose stack has a prefix.
 
-    More than once, since the engine ends what it was asked for after whoever asked has been killed.
+    It takes several passes, since the engine completes requests of processes that were killed.
+
+    Returns:
+        The names of the objects that could not be removed.
     """
-    with suppress(DockerException):
-        engine = DockerClient.from_env(timeout=ENGINE_ANSWERS_WITHIN_S)
-        try:
-            clean_passes = 0
-            for _ in range(PASSES):
-                found = _belongings(engine, prefix)
-                if not found and clean_passes:
-                    return []
-                clean_passes = 0 if found else clean_passes + 1
-                for one in found:
-                    _remove(one)
-                time.sleep(BETWEEN_PASSES_S)
-            return [str(one.name) for one in _belongings(engine, prefix)]
-        finally:
-            engine.close()
-    # Without an engine there was nothing to make.
-    return []
+    try:
+        client = DockerClient.from_env(timeout=ENGINE_ANSWERS_WITHIN_S)
+    except DockerException:
+        # Without an engine, nothing was created.
+        return []
+    with closing(client) as engine:
+        found = _belongings(engine, prefix)
+        clean_passes = 0
+        for _ in range(PASSES):
+            clean_passes = 0 if found else clean_passes + 1
+            if clean_passes > 1:
+                break
+            for one in found:
+                _remove(one)
+            time.sleep(BETWEEN_PASSES_S)
+            found = _belongings(engine, prefix)
+        return [str(one.name) for one in found]
 
 
 def _belongings(engine: DockerClient, prefix: str) -> list[Any]:
-    """Containers, then networks, then volumes."""
-    filters: dict[str, str | list[str] | bool] = {"label": STACK_LABEL}
+    """Return containers, then networks, then volumes: the order in which they can be removed."""
+    filters: dict[str, str | list[str] | bool] = {"label": labels.STACK}
     found = [
         *engine.containers.list(all=True, filters=filters, ignore_removed=True),
         *engine.networks.list(filters=filters),
         *engine.volumes.list(filters=filters),
     ]
-    return [one for one in found if _labels(one).get(STACK_LABEL, "").startswith(prefix)]
+    return [one for one in found if _labels(one).get(labels.STACK, "").startswith(prefix)]
 
 
 def _labels(belonging: Any) -> dict[str, str]:
@@ -107,16 +124,13 @@ def _labels(belonging: Any) -> dict[str, str]:
 
 
 def _remove(belonging: Any) -> None:
-    try:
-        if isinstance(belonging, Container):
-            belonging.remove(force=True, v=True)
-        else:
-            belonging.remove()
-    except NotFound:
-        return
-    except APIError as error:
-        if error.status_code != _CONFLICT:
-            raise
+    options = {"force": True, "v": True} if isinstance(belonging, Container) else {}
+    with suppress(NotFound):
+        try:
+            belonging.remove(**options)
+        except APIError as error:
+            if error.status_code != _CONFLICT:
+                raise
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report of a preview, as it stands in a pull request."""
+"""The report of a preview, in Markdown for a comment on the pull request."""
 
 import json
 import re
@@ -7,62 +7,66 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from talos_registry_cache.review import plan
-from talos_registry_cache.review.plan import Change, Fate, Operation, PropertyChange
-from talos_registry_cache.review.preview import Preview, StackPreview
+from talos_registry_cache.review.model import (
+    Change,
+    Fate,
+    Operation,
+    Preview,
+    PropertyChange,
+    StackPreview,
+)
 
 MARKER = "<!-- talos-registry-cache: preview of the change -->"
-"""The first line, by which a comment that is to be edited is found."""
+"""The first line, by which a workflow finds the comment to edit."""
 
-# GitHub takes 65,536 characters. Bytes are no fewer, and what passes reports on counts them.
+# GitHub accepts 65,536 characters. The limit is in bytes, as some tools that post comments count.
 LIMIT = 60_000
 OPEN_ROWS = 12
 OPEN_PROPERTIES = 6
 LONGEST_VALUE = 120
 LONGEST_FAILURE = 8_000
-CUT_ROWS = (10_000, 200, 50, 20, 5, 0)
+ROWS_TO_TRY = (10_000, 200, 50, 20, 5, 0)
 
-_MARKS = {Fate.NO_DATA: "", Fate.KEPT: "", Fate.LOST: "⚠️ "}
-_ALL_OF_IT = "`make pr-preview` prints all of it"
+_FULL_REPORT = "`make pr-preview` prints the full report"
 
 
 def report(preview: Preview, limit: int = LIMIT) -> str:
-    """The report, in Markdown.
+    """Return the report.
 
     Args:
-        preview: what would happen.
-        limit: its greatest length in bytes. What does not fit is cut, the raw diffs first, and the
+        preview: the preview.
+        limit: its maximum length in bytes. What does not fit is cut, Pulumi's diffs first, and the
             report says so.
     """
-    for rows in CUT_ROWS:
-        bare = _assembled(preview, rows, 0)
+    for rows in ROWS_TO_TRY:
+        bare = _report(preview, rows, 0)
         room = limit - _length(bare)
         if room >= 0:
-            fitting = _assembled(preview, rows, room // max(1, len(_with_diff(preview))))
+            diffs = sum(1 for stack in preview.stacks if stack.changes and stack.diff)
+            fitting = _report(preview, rows, room // max(1, diffs))
             return fitting if _length(fitting) <= limit else bare
-    note = f"\n\n… cut here, at {limit} bytes; {_ALL_OF_IT}.\n"
+    note = f"\n\n… cut at {limit} bytes; {_FULL_REPORT}.\n"
     kept = bare.encode()[: max(0, limit - _length(note))].decode(errors="ignore")
     return f"{kept.rpartition(chr(10))[0]}{note}"[-limit:]
 
 
 def verdict(preview: Preview) -> str:
-    """The report in one line."""
-    failed = [f"`{stack.stack}`" for stack in preview.stacks if stack.failure is not None]
-    counted = Counter(change.operation for change in preview.changes)
-    numbers = [f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind]]
-    compared = _names(stack for stack in preview.stacks if stack.is_compared)
-    left_out = _names(stack for stack in preview.stacks if not stack.is_compared)
+    """Return the report in one line."""
+    if not preview.stacks:
+        return "Nothing changes: no stack is affected."
+    failed = [stack for stack in preview.stacks if stack.failure is not None]
     parts = []
     if failed:
-        parts.append(f"The preview of {', '.join(failed)} failed")
+        parts.append(f"The preview of {_names(failed)} failed")
     if preview.loses_data:
         parts.append("**Data would be lost**")
-    if numbers:
-        parts.append(", ".join(numbers))
+    if preview.changes:
+        parts.append(_counted(preview.changes))
     elif not failed:
         parts.append("Nothing changes")
-    if not preview.stacks:
-        return "Nothing changes: no stack reads what differs."
-    names = f"compared: {compared or 'none'}{left_out and f'; not compared: {left_out}'}"
+    compared = _names(stack for stack in preview.stacks if stack.is_compared) or "none"
+    left_out = _names(stack for stack in preview.stacks if not stack.is_compared)
+    names = f"compared: {compared}" + (f"; not compared: {left_out}" if left_out else "")
     return f"{'; '.join(parts)} ({names})."
 
 
@@ -70,84 +74,89 @@ def _names(stacks: Iterable[StackPreview]) -> str:
     return ", ".join(f"`{stack.stack}`" for stack in stacks)
 
 
-def _assembled(preview: Preview, rows: int, diff_room: int) -> str:
-    """The report with so many rows a table, and so many bytes of each raw diff."""
-    alert = _alert(preview)
+def _counted(changes: Iterable[Change]) -> str:
+    counted = Counter(change.operation for change in changes)
+    return ", ".join(f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind])
+
+
+def _report(preview: Preview, rows: int, diff_room: int) -> str:
+    """Return the report with a maximum number of rows per table and bytes per diff."""
+    footnote = (
+        f"Compared with `{preview.branch}` at {preview.base[:12]}, whose stacks were brought up "
+        "for it. Clusters and image sets are simulated, without the nodes' image; passwords are "
+        "compared in encrypted form."
+    )
     blocks = [
         f"{MARKER}\n## What this change would do",
         verdict(preview),
-        *([alert] if alert else []),
+        *_alert(preview),
         *(block for stack in preview.stacks for block in _stack(stack, rows, diff_room)),
         *preview.notes,
-        _footnote(preview),
+        f"<sub>{footnote}</sub>",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _alert(preview: Preview) -> str:
+def _alert(preview: Preview) -> list[str]:
     lost = [
-        f"> - `{stack.stack}`: {_described(change)} is {_past(change.operation)}"
+        f"> - `{stack.stack}`: {_resource(change)} is {change.operation.value}d"
         for stack in preview.stacks
         for change in stack.changes
         if change.fate is Fate.LOST
     ]
-    shown = [
-        *lost[:OPEN_ROWS],
-        *([f"> - and {len(lost) - OPEN_ROWS} more"] * (len(lost) > OPEN_ROWS)),
+    if not lost:
+        return []
+    more = [f"> - and {len(lost) - OPEN_ROWS} more"] if len(lost) > OPEN_ROWS else []
+    return [
+        "\n".join(["> [!CAUTION]", "> The data in these would be lost:", *lost[:OPEN_ROWS], *more])
     ]
-    return "\n".join(["> [!CAUTION]", "> What these hold would be lost:", *shown]) if lost else ""
 
 
 def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
-    counted = Counter(change.operation for change in stack.changes)
-    numbers = ", ".join(f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind])
     if stack.failure is not None:
         state = "failed"
     elif not stack.is_compared:
         state = "not compared"
     else:
-        state = numbers or "nothing changes"
+        state = _counted(stack.changes) or "nothing changes"
     blocks = [f"### `{stack.stack}`: {state}", *stack.notes]
     if stack.failure is not None:
         blocks.append(_fenced(_cut(stack.failure, LONGEST_FAILURE)))
     if stack.changes:
         blocks.append(_table(stack.changes, rows))
     if stack.changes and stack.diff:
-        blocks.append(_raw(stack.diff, diff_room))
+        diff = _fenced(_cut(stack.diff.strip(), diff_room), "diff")
+        blocks.append(_folded("Pulumi's own diff", diff))
     return blocks
 
 
 def _table(changes: Sequence[Change], rows: int) -> str:
-    # What loses data stands first, so that no cut can hide it.
+    # Data loss comes first, so that no cut can hide it.
     ordered = sorted(changes, key=lambda change: change.fate is not Fate.LOST)
-    shown = ordered[:rows]
-    lines = ["| resource | operation | what differs |", "| --- | --- | --- |", *map(_row, shown)]
-    if len(shown) < len(changes):
-        left = len(changes) - len(shown)
-        lines.append(f"| … | | {left} more resources are cut; {_ALL_OF_IT} |")
+    lines = ["| resource | operation | changes |", "| --- | --- | --- |"]
+    lines += map(_row, ordered[:rows])
+    if len(changes) > rows:
+        lines.append(f"| … | | {len(changes) - rows} more resources are cut; {_FULL_REPORT} |")
     table = "\n".join(lines)
     return table if len(lines) <= OPEN_ROWS + 2 else _folded(f"{len(changes)} resources", table)
 
 
 def _row(change: Change) -> str:
-    what = {
-        Fate.NO_DATA: "",
-        Fate.KEPT: f"{_code(change.on_engine)} stays on the engine, and is no longer used",
-        Fate.LOST: "**data loss**",
-    }[change.fate]
+    mark, cells = "", []
+    if change.fate is Fate.LOST:
+        mark, cells = "⚠️ ", ["**data loss**"]
+    elif change.fate is Fate.KEPT:
+        cells = [f"{_code(change.on_engine)} stays on the engine, and is no longer used"]
     properties = [_property(one) for one in change.properties]
-    shown, folded = properties[:OPEN_PROPERTIES], properties[OPEN_PROPERTIES:]
-    cells = [*([what] if what else []), *shown]
-    if folded:
+    cells += properties[:OPEN_PROPERTIES]
+    if folded := properties[OPEN_PROPERTIES:]:
         inner = "<br>".join(folded)
         cells.append(f"<details><summary>{len(folded)} more</summary>{inner}</details>")
-    mark = _MARKS[change.fate]
-    return f"| {_described(change)} | {mark}{change.operation.value} | {'<br>'.join(cells)} |"
+    return f"| {_resource(change)} | {mark}{change.operation.value} | {'<br>'.join(cells)} |"
 
 
-def _described(change: Change) -> str:
-    kind = change.type.rpartition(":")[2]
-    return f"{kind} {_code(change.name)}"
+def _resource(change: Change) -> str:
+    return f"{change.type.rpartition(':')[2]} {_code(change.name)}"
 
 
 def _property(change: PropertyChange) -> str:
@@ -167,22 +176,17 @@ def _value(value: Any) -> str:
 
 
 def _code(text: str) -> str:
-    """A text as code within a table's cell, whatever is in it."""
+    """Format any text as code in a cell of a table."""
     one_line = " ".join(text.split()) or " "
-    # A pipe ends a cell even within code, unless it is escaped.
+    # A pipe ends a cell even in code, unless it is escaped.
     escaped = one_line.replace("|", "\\|")
     ticks = "`" * (_longest_run(escaped) + 1)
     space = " " if escaped.startswith("`") or escaped.endswith("`") else ""
     return f"{ticks}{space}{escaped}{space}{ticks}"
 
 
-def _raw(diff: str, room: int) -> str:
-    summary = "the diff as Pulumi prints it"
-    return _folded(summary, _fenced(_cut(diff.strip(), room), "diff"))
-
-
 def _cut(text: str, room: int) -> str:
-    """A text, or as many of its first lines as fit, and how many do not."""
+    """Return a text, or the first lines that fit and the number of those that do not."""
     if _length(text) <= room:
         return text
     lines = text.splitlines()
@@ -193,7 +197,7 @@ def _cut(text: str, room: int) -> str:
             break
         kept += 1
     return "\n".join(
-        [*lines[:kept], f"… {len(lines) - kept} of {len(lines)} lines are cut; {_ALL_OF_IT}"]
+        [*lines[:kept], f"… {len(lines) - kept} of {len(lines)} lines are cut; {_FULL_REPORT}"]
     )
 
 
@@ -208,22 +212,6 @@ def _fenced(text: str, language: str = "text") -> str:
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def _past(operation: Operation) -> str:
-    return {Operation.REPLACE: "replaced", Operation.DELETE: "deleted"}.get(operation, "changed")
-
-
-def _footnote(preview: Preview) -> str:
-    return (
-        f"<sub>Compared with `{preview.branch}` at {preview.base[:12]}, whose stacks were brought "
-        "up for it. Clusters and image sets are simulated, without the nodes' image; a password is "
-        "compared by its encrypted text.</sub>"
-    )
-
-
-def _with_diff(preview: Preview) -> list[StackPreview]:
-    return [stack for stack in preview.stacks if stack.changes and stack.diff]
 
 
 def _length(text: str) -> int:

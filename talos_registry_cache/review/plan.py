@@ -1,15 +1,18 @@
-"""What Pulumi would do to a stack, read from `pulumi preview --json --show-sames`."""
+"""Reads the events of a `pulumi preview` into changed resources."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from talos_registry_cache.review.model import Change, Fate, Operation, PropertyChange
 
-SECRET = "[secret]"  # noqa: S105 - what Pulumi shows in place of one
+if TYPE_CHECKING:
+    # It takes a third of a second to import, and the events are only read here.
+    from pulumi.automation.events import OpType, StepEventMetadata, StepEventStateMetadata
+
+SECRET = "[secret]"  # noqa: S105 - shown in place of one
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 CREDENTIALS = "talos-registry-cache:caches:CredentialHelper"
@@ -17,93 +20,9 @@ VOLUME = "docker:index/volume:Volume"
 CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
 _BOOKKEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:")
 
-
-class Operation(Enum):
-    """What happens to a resource; the value is the word for it."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    REPLACE = "replace"
-    DELETE = "delete"
-
-
-class Fate(Enum):
-    """What becomes of the data that a resource holds, where it is replaced or deleted."""
-
-    NO_DATA = "it holds none, or none that is not made again"
-    KEPT = "it stays on the engine"
-    LOST = "it is lost"
-
-
-@dataclass(frozen=True, slots=True)
-class PropertyChange:
-    """A property that differs.
-
-    Attributes:
-        path: where it is, such as `ports[0].external`.
-        old: its value, or None where there was none.
-        new: its value, or None where there is none any more.
-        replaces: whether the resource is replaced because of it.
-    """
-
-    path: str
-    old: Any
-    new: Any
-    replaces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What happens to one resource.
-
-    Attributes:
-        name: its name in the program.
-        type: its type, with those of the components around it.
-        operation: what happens.
-        properties: what differs.
-        fate: what becomes of its data.
-        on_engine: its name on the engine, where it has one.
-    """
-
-    name: str
-    type: str
-    operation: Operation
-    properties: Sequence[PropertyChange]
-    fate: Fate
-    on_engine: str = ""
-
-
-class _State(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    inputs: dict[str, Any] = {}
-    retain_on_delete: bool = Field(default=False, alias="retainOnDelete")
-
-
-class _Step(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    op: str
-    urn: str
-    old: _State | None = Field(default=None, alias="oldState")
-    new: _State | None = Field(default=None, alias="newState")
-    replace_reasons: list[str] | None = Field(default=None, alias="replaceReasons")
-    detailed_diff: dict[str, Any] | None = Field(default=None, alias="detailedDiff")
-
-
-class _Diagnostic(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    message: str
-    severity: str
-
-
-class _Preview(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    steps: list[_Step] = []
-    diagnostics: list[_Diagnostic] = []
-
+# The key that marks a mapping as a special value, and its value for a secret.
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+_SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the same in every state
 
 _OPERATIONS = {
     "create": Operation.CREATE,
@@ -117,35 +36,28 @@ _OPERATIONS = {
 }
 
 
-def changes(printed: str) -> list[Change]:
-    """What would happen to each resource, in the order in which Pulumi tells it.
-
-    Args:
-        printed: the JSON that Pulumi has printed.
-    """
+def changes(steps: "Iterable[StepEventMetadata]") -> list[Change]:
+    """Return the changed resources, in the order of Pulumi's events."""
     found: dict[str, Change] = {}
-    for step in _Preview.model_validate_json(printed).steps:
+    for step in steps:
         change = _change(step)
-        if change and not step.urn.split("::")[2].startswith(_BOOKKEEPING):
-            # A replacement is told in several steps, of which one has the properties.
+        if change and not change.type.startswith(_BOOKKEEPING):
+            # A replacement takes several steps, and not all of them have the properties.
             known = found.get(step.urn)
             found[step.urn] = known if known and known.properties else change
     return list(found.values())
 
 
-def errors(printed: str) -> list[str]:
-    """The errors that Pulumi has printed, without those that only say that there were some."""
-    messages = [
-        diagnostic.message.removeprefix("error: ").strip()
-        for diagnostic in _Preview.model_validate_json(printed).diagnostics
-        if diagnostic.severity == "error"
-    ]
-    telling = [text for text in messages if not text.startswith("an unhandled error occurred")]
-    return telling or messages
+def is_complete(steps: "Iterable[StepEventMetadata]", summary: "Mapping[OpType, int]") -> bool:
+    """Whether the events have all operations in Pulumi's summary.
+
+    The Automation API drops an event that it cannot read, and only warns.
+    """
+    return Counter(step.op for step in steps) >= Counter(summary)
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[PropertyChange]:
-    """The leaves at which two values differ; Pulumi's own keys (`__…`) are left out."""
+    """Yield the leaves at which two values differ, except Pulumi's own keys (`__…`)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in (*old, *(key for key in new if key not in old)):
             if not str(key).startswith("__"):
@@ -157,64 +69,75 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[PropertyChange]:
         yield PropertyChange(path, old, new)
 
 
-def _change(step: _Step) -> Change | None:
-    old, new = step.old or _State(), step.new or _State()
+def _change(step: "StepEventMetadata") -> Change | None:
+    old, new = step.old, step.new
+    was_kept, is_kept = (bool(state and state.retain_on_delete) for state in (old, new))
+    is_kept_differently = bool(old and new and was_kept != is_kept)
     operation = _OPERATIONS.get(step.op)
-    is_kept_differently = bool(
-        step.old and step.new and old.retain_on_delete != new.retain_on_delete
-    )
-    if operation is None and not is_kept_differently:
-        return None
+    if operation is None:
+        if not is_kept_differently:
+            return None
+        # Pulumi reports a changed resource option as no change.
+        operation = Operation.UPDATE
     properties: list[PropertyChange] = []
-    if step.old and step.new:
-        properties = [*_properties(step, old, new)]
-        if is_kept_differently:
-            kept = PropertyChange("(kept when deleted)", old.retain_on_delete, new.retain_on_delete)
-            properties.append(kept)
-    kind, name = step.urn.split("::")[2], step.urn.split("::", 3)[3]
-    # Pulumi takes a changed option for no change at all.
-    happens = operation or Operation.UPDATE
-    on_engine = str(old.inputs.get("name", ""))
-    return Change(name, kind, happens, properties, _fate(happens, kind, old), on_engine)
+    if old and new:
+        properties = [*_properties(step, _inputs(old), _inputs(new))]
+    if is_kept_differently:
+        properties.append(PropertyChange("(kept when deleted)", was_kept, is_kept))
+    *_, kind, name = step.urn.split("::", 3)
+    on_engine = str(_inputs(old).get("name", ""))
+    fate = _fate(operation, kind, is_kept=was_kept)
+    return Change(name, kind, operation, properties, fate, on_engine)
 
 
-def _properties(step: _Step, old: _State, new: _State) -> Iterator[PropertyChange]:
-    reasons = set(step.replace_reasons or [])
-    told = list(step.detailed_diff or {})
+def _properties(
+    step: "StepEventMetadata", old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[PropertyChange]:
+    reasons = step.keys or []
+    reported = list(step.detailed_diff or {})
     shown = set()
-    for change in _as_told([*differing(old.inputs, new.inputs)], told):
+    for change in _reported(list(differing(old, new)), reported):
         shown.add(_top(change.path))
-        replaces = _top(change.path) in reasons
-        yield PropertyChange(change.path, change.old, change.new, replaces)
-    # A secret that differs is hidden on both sides, and only the provider tells that it does.
-    for path in [*told, *(step.replace_reasons or [])]:
-        top = _top(path)
-        if top not in shown and SECRET in {str(old.inputs.get(top)), str(new.inputs.get(top))}:
+        yield PropertyChange(change.path, change.old, change.new, _top(change.path) in reasons)
+    # A secret is hidden on both sides, and only the provider reports that it differs.
+    for top in map(_top, [*reported, *reasons]):
+        if top not in shown and SECRET in {str(old.get(top)), str(new.get(top))}:
             shown.add(top)
             yield PropertyChange(top, SECRET, SECRET, top in reasons)
 
 
-def _as_told(found: Sequence[PropertyChange], told: Sequence[str]) -> Iterator[PropertyChange]:
-    """The differences that a provider counts as some; all of them where it does not tell.
+def _reported(found: Sequence[PropertyChange], reported: Sequence[str]) -> Iterator[PropertyChange]:
+    """Yield the differences that the provider reports, or all of them if it reports none.
 
-    It knows, for one, in which lists the order means nothing.
+    The provider knows, for example, in which lists the order does not matter.
     """
-    exact = [change for change in found if any(_overlap(change.path, path) for path in told)]
-    covered = {_top(change.path) for change in exact}
-    by_name = {_top(path) for path in told} - covered
+    exact = [change for change in found if any(_overlap(change.path, path) for path in reported)]
+    by_name = {_top(path) for path in reported} - {_top(change.path) for change in exact}
     for change in found:
-        if not told or change in exact or _top(change.path) in by_name:
+        if not reported or change in exact or _top(change.path) in by_name:
             yield change
 
 
-def _fate(operation: Operation, kind: str, old: _State) -> Fate:
-    own = kind.rpartition("$")[2]
-    is_volume = own == VOLUME and CREDENTIALS not in kind.split("$")
-    if operation not in {Operation.REPLACE, Operation.DELETE}:
+def _fate(operation: Operation, kind: str, *, is_kept: bool) -> Fate:
+    *parents, own = kind.split("$")
+    holds_data = own == CLUSTER or (own == VOLUME and CREDENTIALS not in parents)
+    if not holds_data or operation not in {Operation.REPLACE, Operation.DELETE}:
         return Fate.NO_DATA
-    if own != CLUSTER and not is_volume:
-        return Fate.NO_DATA
-    return Fate.KEPT if old.retain_on_delete else Fate.LOST
+    return Fate.KEPT if is_kept else Fate.LOST
+
+
+def _inputs(state: "StepEventStateMetadata | None") -> Mapping[str, Any]:
+    inputs: Mapping[str, Any] = _without_secrets(state.inputs or {}) if state else {}
+    return inputs
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a value with SECRET in place of each secret, which Pulumi has blinded already."""
+    if isinstance(value, Mapping):
+        if value.get(_SIGNATURE) == _SECRET_SIGNATURE:
+            return SECRET
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _top(path: str) -> str:
@@ -222,7 +145,7 @@ def _top(path: str) -> str:
 
 
 def _overlap(path: str, other: str) -> bool:
-    """Whether one of two paths is the other, or leads to it."""
+    """Whether two paths are the same, or one leads to the other."""
     shorter, longer = sorted((path, other), key=len)
     return longer.startswith(shorter) and longer[len(shorter) :][:1] in {"", ".", "["}
 

@@ -1,4 +1,4 @@
-"""The workflows are well formed, pinned and modest, and their steps do what they say."""
+"""The workflows are valid, pinned and restricted, and their steps work."""
 
 import json
 import os
@@ -28,7 +28,7 @@ WITH_ONE: Settings = {
     "caches": {"upstreams": {"docker.io": {"port": 5000}}, "storage": {"onDestroy": "delete"}}
 }
 
-# A `gh` that notes down how it is called, and finds the comments that a test says there are.
+# A `gh` that records its arguments, and lists the comments in FOUND.
 GH = """\
 #!/usr/bin/env python3
 import json, os, pathlib, sys
@@ -41,7 +41,7 @@ if "--jq" in arguments:
     print(os.environ["FOUND"])
 """
 
-# A `python3` that skips what the toolchain has made ready already, on a machine that runs tests.
+# A `python3` that skips the toolchain, which has already prepared a machine that runs tests.
 PYTHON = """\
 #!/bin/sh
 [ "$1 $2 $3 $4" = "-m toolchain run --" ] && shift 4 && exec "$@"
@@ -69,7 +69,7 @@ def _program(folder: Path, name: str, text: str) -> None:
 
 
 def _run(script: str, env: Mapping[str, str], cwd: Path, programs: Path) -> int:
-    """Run a step as a runner does."""
+    """Run a step as GitHub's runner does; return its exit code."""
     done = processes.finish(
         ["bash", "-e", "-c", script],
         within_s=STEP_WITHIN_S,
@@ -79,12 +79,12 @@ def _run(script: str, env: Mapping[str, str], cwd: Path, programs: Path) -> int:
     return done.returncode
 
 
-def test_actionlint_finds_nothing() -> None:
+def test_actionlint_reports_no_mistakes() -> None:
     processes.run("actionlint", *FILES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_actions_are_pinned_by_commit_with_their_version_beside_it(file: Path) -> None:
+def test_actions_are_pinned_by_commit_with_a_version_comment(file: Path) -> None:
     used = re.findall(r"uses: (.+)", file.read_text())
     assert used
     for action in used:
@@ -92,7 +92,7 @@ def test_actions_are_pinned_by_commit_with_their_version_beside_it(file: Path) -
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_nothing_that_a_pull_request_brings_may_write_or_see_a_secret(file: Path) -> None:
+def test_code_of_a_pull_request_has_no_write_access_and_no_secrets(file: Path) -> None:
     text, workflow = file.read_text(), _workflow(file.name)
     assert not re.search(r"^  pull_request_target:|\$\{\{.*secrets\b", text, re.MULTILINE)
     assert "write" not in (workflow.get("permissions") or {}).values()
@@ -100,11 +100,11 @@ def test_nothing_that_a_pull_request_brings_may_write_or_see_a_secret(file: Path
         runs_checkout = any("actions/checkout" in step.get("uses", "") for step in job["steps"])
         if runs_checkout:
             assert "write" not in job.get("permissions", {}).values()
-        # What somebody else has written is never part of a script.
+        # An expression could inject someone else's text into a script.
         assert not [step for step in job["steps"] if "${{" in step.get("run", "")]
 
 
-def test_ci_runs_targets_that_the_makefile_has() -> None:
+def test_ci_runs_existing_make_targets() -> None:
     for job, target in (("check", "check"), ("test", "up"), ("test", "test"), ("test", "down")):
         script = _script("ci.yml", job, target.capitalize())
         assert script == f"make {target}"
@@ -112,61 +112,41 @@ def test_ci_runs_targets_that_the_makefile_has() -> None:
 
 
 @pytest.mark.parametrize(("allow", "code"), [("", 3), ("--allow-data-loss", 0)])
-def test_preview_step_fails_on_data_loss_unless_it_is_meant(
+def test_preview_fails_on_data_loss_unless_it_is_intended_whatever_the_change_does_to_the_review(
     tmp_path: Path, allow: str, code: int
 ) -> None:
-    repository = _losing_data(tmp_path)
-    repository.commit()
-
-    ended, report = _previewed(repository, tmp_path, allow)
-
-    assert ended == code
-    assert "**Data would be lost**" in report
-    first, *lines, last = (tmp_path / "output").read_text().splitlines(keepends=True)
-    assert (first.strip(), "".join(lines)) == (f"report<<{last.strip()}", report)
-
-
-def test_pull_request_cannot_change_the_report_about_itself(tmp_path: Path) -> None:
-    repository = _losing_data(tmp_path)
-    nothing = "def report(*_): return 'Nothing changes'\n"
-    repository.append("talos_registry_cache/review/markdown.py", f"\n\n{nothing}")
-    repository.append("talos_registry_cache/review/preview.py", "\n\nPreview.loses_data = False\n")
-    # In the place of a package that the report is made with.
-    repository.append("typer.py", "import sys\nprint('Nothing changes')\nsys.exit(0)\n")
-    repository.commit()
-
-    ended, report = _previewed(repository, tmp_path)
-
-    assert ended == 3
-    assert "**Data would be lost**" in report
-    assert "Nothing changes" not in report
-
-
-def _losing_data(folder: Path) -> Repository:
-    """A change that loses data, and is not committed."""
-    repository = Repository(folder / "repository")
+    repository = Repository(tmp_path / "repository")
     repository.write("lost", WITH_TWO)
     repository.commit()
     repository.branch()
     repository.write("lost", WITH_ONE)
-    return repository
-
-
-def _previewed(repository: Repository, folder: Path, allow: str = "") -> tuple[int, str]:
-    """Run the steps of the preview on a change that is checked out; exit code and report."""
-    _program(folder / "bin", "python3", PYTHON)
-    summary = folder / "summary.md"
+    nothing = "def report(*_): return 'Nothing changes'\n"
+    repository.append("talos_registry_cache/review/markdown.py", f"\n\n{nothing}")
+    repository.append("talos_registry_cache/review/model.py", "\n\nPreview.loses_data = False\n")
+    # Shadows a package that makes the report.
+    repository.append("typer.py", "import sys\nprint('Nothing changes')\nsys.exit(0)\n")
+    repository.commit()
+    _program(tmp_path / "bin", "python3", PYTHON)
     env = {
         "BASE": repository.commit_id("main"),
         "HEAD": repository.commit_id("change"),
         "ALLOW": allow,
-        "RUNNER_TEMP": str(folder),
-        "GITHUB_STEP_SUMMARY": str(summary),
-        "GITHUB_OUTPUT": str(folder / "output"),
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
     }
+
     for step in ("Base", "Preview"):
-        ended = _run(_script("preview.yml", "preview", step), env, repository.root, folder / "bin")
-    return ended, summary.read_text()
+        ended = _run(
+            _script("preview.yml", "preview", step), env, repository.root, tmp_path / "bin"
+        )
+
+    report = (tmp_path / "summary.md").read_text()
+    assert ended == code
+    assert "**Data would be lost**" in report
+    assert "Nothing changes" not in report
+    first, *lines, last = (tmp_path / "output").read_text().splitlines(keepends=True)
+    assert (first.strip(), "".join(lines)) == (f"report<<{last.strip()}", report)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +156,7 @@ def _previewed(repository: Repository, folder: Path, allow: str = "") -> tuple[i
         ("41\n42", "PATCH", "repos/me/it/issues/comments/41"),
     ],
 )
-def test_comment_is_made_once_and_then_edited(
+def test_comment_is_created_once_and_then_updated(
     tmp_path: Path, found: str, method: str, path: str
 ) -> None:
     _program(tmp_path / "bin", "gh", GH)

@@ -15,6 +15,7 @@ from docker import DockerClient
 from pulumi import automation
 from pulumi.automation import CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
+from pulumi.automation.events import EngineEvent, StepEventMetadata
 
 from tests.integration.support import belongings, host, processes
 from tests.integration.support.belongings import Belongings
@@ -120,6 +121,12 @@ class CacheStack:
         """The steps of `up`, from `pulumi preview --json`."""
         steps: list[dict[str, Any]] = json.loads(self.pulumi("preview", "--json"))["steps"]
         return steps
+
+    def steps(self) -> list[StepEventMetadata]:
+        """What `up` would do, as the events of a preview."""
+        events: list[EngineEvent] = []
+        self._stack.preview(color="never", on_event=events.append)
+        return [event.resource_pre_event.metadata for event in events if event.resource_pre_event]
 
     def destroy(self) -> None:
         """Destroy its resources."""

@@ -1,4 +1,4 @@
-"""What a change is made of, found in real Git repositories."""
+"""The base and the change are copied out of real Git repositories, and compared."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from talos_registry_cache.review import checkouts
 from talos_registry_cache.review.checkouts import Difference
-from talos_registry_cache.review.errors import ReviewError
+from talos_registry_cache.review.model import ReviewError
 
 
 def _git(root: Path, *arguments: str) -> None:
@@ -39,36 +39,25 @@ def root(tmp_path: Path) -> Path:
     return made
 
 
-def test_change_is_what_differs_from_where_it_left_the_branch(root: Path) -> None:
+def test_working_tree_is_compared_with_where_it_left_the_branch(root: Path) -> None:
     (root / "untracked").touch()
     (root / "ignored").touch()
     (root / "same").write_text("not committed yet")
     assert checkouts.difference(root, "main").files == {"changed", "removed", "untracked", "same"}
 
 
-def test_change_of_a_commit_is_what_it_has_whatever_is_checked_out(root: Path) -> None:
+def test_commit_is_compared_whatever_is_checked_out(root: Path) -> None:
     _git(root, "switch", "main")
     (root / "untracked").touch()
     (root / "same").write_text("not committed yet")
     assert checkouts.difference(root, "main", "change").files == {"changed", "removed"}
 
 
-@pytest.mark.parametrize("head", ["nowhere", "--help", "change:changed", ""])
-def test_unknown_head_is_refused(root: Path, head: str) -> None:
-    with pytest.raises(ReviewError, match="there is no commit"):
-        checkouts.difference(root, "main", head)
-
-
-def test_a_commit_hides_no_file_by_its_attributes(root: Path, tmp_path: Path) -> None:
-    _commit(root, **{".gitattributes": "same export-ignore\n", "same": "2"})
-    checkouts.extract(root, "change", tmp_path / "head")
-    assert (tmp_path / "head" / "same").read_text() == "2"
-
-
-@pytest.mark.parametrize("branch", ["nowhere", "--help", "main:same", ""])
-def test_unknown_branch_is_refused(root: Path, branch: str) -> None:
-    with pytest.raises(ReviewError, match="there is no commit"):
-        checkouts.difference(root, branch)
+@pytest.mark.parametrize("unknown", ["nowhere", "--help", "main:same", ""])
+def test_unknown_commit_is_refused(root: Path, unknown: str) -> None:
+    for base, head in ((unknown, None), ("main", unknown)):
+        with pytest.raises(ReviewError, match="no commit"):
+            checkouts.difference(root, base, head)
 
 
 def test_branch_without_a_common_commit_is_refused(root: Path) -> None:
@@ -78,7 +67,13 @@ def test_branch_without_a_common_commit_is_refused(root: Path) -> None:
         checkouts.difference(root, "main")
 
 
-def test_base_and_head_are_brought_into_folders_of_their_own(root: Path, tmp_path: Path) -> None:
+def test_attributes_of_a_commit_hide_no_file(root: Path, tmp_path: Path) -> None:
+    _commit(root, **{".gitattributes": "same export-ignore\n", "same": "2"})
+    checkouts.extract(root, "change", tmp_path / "head")
+    assert (tmp_path / "head" / "same").read_text() == "2"
+
+
+def test_base_and_working_tree_are_copied_without_ignored_files(root: Path, tmp_path: Path) -> None:
     (root / "untracked").write_text("new")
     (root / "ignored").touch()
     changed = checkouts.difference(root, "main")
@@ -102,16 +97,7 @@ def test_base_and_head_are_brought_into_folders_of_their_own(root: Path, tmp_pat
         ("tests/components/x.py", []),
     ],
 )
-def test_stacks_that_a_changed_file_can_affect(file: str, expected: list[str]) -> None:
+def test_changed_file_affects_the_stacks_that_read_it(file: str, expected: list[str]) -> None:
     changed = Difference("0" * 40, frozenset({file}))
-    reads = {"dev": ["images.txt"], "ci": []}
-    assert checkouts.affected(changed, ["dev", "ci"], lambda stack: reads[stack]) == expected
-
-
-def test_stack_files_are_found_by_name_and_the_project_file_is_none(tmp_path: Path) -> None:
-    for name in ("Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.a.b.yaml"):
-        (tmp_path / name).write_text(name)
-    assert dict(checkouts.stack_files(tmp_path)) == {
-        "a.b": "Pulumi.a.b.yaml",
-        "dev": "Pulumi.dev.yaml",
-    }
+    reads = {"ci": None, "dev": "images.txt"}
+    assert [stack for stack, own in reads.items() if changed.affects(stack, own)] == expected

@@ -1,4 +1,4 @@
-"""What a previewed program sees of the environment of whoever previews it."""
+"""A previewed program sees an allow-list of the user's environment, and a home of its own."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ DOCUMENT = ROOT / "docs" / "pull-requests.md"
     "name",
     ["GITHUB_TOKEN", "SSH_AUTH_SOCK", "KUBECONFIG", "PULUMI_ACCESS_TOKEN", "PYTHONPATH", "PATH2"],
 )
-def test_what_is_not_allowed_by_name_is_not_seen(name: str) -> None:
+def test_variable_that_is_not_allowed_is_hidden(name: str) -> None:
     assert environment.allowed({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
-def test_locale_time_zone_engine_and_authorities_are_seen() -> None:
+def test_locale_time_zone_engine_and_certificate_authorities_are_visible() -> None:
     inherited = {
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
@@ -29,26 +29,26 @@ def test_locale_time_zone_engine_and_authorities_are_seen() -> None:
 
 
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY"])
-def test_a_proxy_is_seen_unless_it_has_a_password(name: str) -> None:
+def test_proxy_is_visible_unless_it_has_a_password(name: str) -> None:
     plain, closed = "http://proxy:3128", "http://me:secret@proxy:3128"
     assert environment.allowed({name: plain}) == {name: plain}
     assert environment.allowed({name: closed}) == {}
 
 
-def test_new_home_has_the_plugins_of_the_reviewers_pulumi_and_not_the_login(
-    tmp_path: Path,
-) -> None:
+def test_new_home_has_the_users_pulumi_plugins_and_not_the_login(tmp_path: Path) -> None:
     own = tmp_path / "own"
     (own / "plugins" / "resource-docker-v1").mkdir(parents=True)
     (own / "credentials.json").write_text("{}")
 
-    pulumi = environment.new_home(tmp_path, {"PULUMI_HOME": str(own)}) / ".pulumi"
+    created = environment.create(tmp_path, {"PULUMI_HOME": str(own)})
 
-    assert [entry.name for entry in pulumi.iterdir()] == ["plugins"]
-    assert (pulumi / "plugins" / "resource-docker-v1").is_dir()
+    home = Path(created["PULUMI_HOME"])
+    assert home.is_relative_to(created["HOME"])
+    assert [entry.name for entry in home.iterdir()] == ["plugins"]
+    assert (home / "plugins" / "resource-docker-v1").is_dir()
 
 
-def test_document_names_all_that_is_allowed() -> None:
+def test_every_visible_variable_is_documented(tmp_path: Path) -> None:
     text = DOCUMENT.read_text()
-    named = environment.ALLOWED | environment.PROXIES
+    named = {*environment.ALLOWED, *environment.PROXIES, *environment.create(tmp_path, {})}
     assert [name for name in named if f"`{name}`" not in text] == []

@@ -1,10 +1,9 @@
-"""What the command ends with."""
+"""The exit code of the command."""
 
 import pytest
 
 from talos_registry_cache.review.__main__ import exit_code
-from talos_registry_cache.review.plan import Change, Fate, Operation
-from talos_registry_cache.review.preview import Preview, StackPreview
+from talos_registry_cache.review.model import Change, Fate, Operation, Preview, StackPreview
 
 UPDATED = Change("x", "t", Operation.UPDATE, (), Fate.NO_DATA)
 LOST = Change("x", "t", Operation.DELETE, (), Fate.LOST)
@@ -24,7 +23,7 @@ LOST = Change("x", "t", Operation.DELETE, (), Fate.LOST)
         (StackPreview("ci", [LOST], failure="x"), True, True, 1),
     ],
 )
-def test_exit_code_is_that_of_the_worst(
+def test_exit_code_is_that_of_the_worst_result(
     stack: StackPreview, *, allow: bool, detailed: bool, code: int
 ) -> None:
     preview = Preview("main", "0" * 40, [stack])

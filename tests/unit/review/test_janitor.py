@@ -1,4 +1,4 @@
-"""The janitor knows what still runs, and kills it with all that it has started."""
+"""The janitor ends a comparison with everything that it has started."""
 
 import subprocess
 import sys
@@ -18,31 +18,20 @@ time.sleep(60)
 """
 
 
-def test_processes_that_were_started_and_have_not_ended_still_run() -> None:
-    assert janitor.running(["+1\n", "+2\n", "-1\n", "+3\n", "-3\n"]) == {2}
-
-
-def test_half_a_line_of_a_preview_that_was_killed_is_left_alone() -> None:
-    assert janitor.running(["+1\n", "+23"]) == {1}
-
-
-def test_session_is_killed_with_other_process_groups_in_it() -> None:
+def test_session_is_killed_with_all_its_process_groups() -> None:
     leader = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     with leader:
         assert leader.stdout is not None
         child = int(leader.stdout.readline())
-        janitor.kill_sessions([leader.pid])
+        janitor.kill_session(leader.pid)
         leader.wait(WITHIN_S)
     deadline = time.monotonic() + WITHIN_S
     while _runs(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_nothing_to_kill_kills_nothing() -> None:
-    janitor.kill_sessions([])
+    janitor.kill_session(leader.pid)
 
 
 def _runs(process: int) -> bool:

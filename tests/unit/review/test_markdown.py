@@ -1,12 +1,18 @@
-"""The report says first what matters most, fits where it is put, and says what was cut."""
+"""The report begins with what matters most, fits into a comment, and says what was cut."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from talos_registry_cache.review import markdown, plan
-from talos_registry_cache.review.plan import Change, Fate, Operation, PropertyChange
-from talos_registry_cache.review.preview import Preview, StackPreview
+from talos_registry_cache.review.model import (
+    Change,
+    Fate,
+    Operation,
+    Preview,
+    PropertyChange,
+    StackPreview,
+)
 
 KIND = "docker:index/volume:Volume"
 
@@ -24,31 +30,36 @@ def _preview(*stacks: StackPreview) -> Preview:
     return Preview("main", "0" * 40, stacks)
 
 
-def test_change_that_changes_nothing_says_so() -> None:
-    preview = _preview(StackPreview("ci"), StackPreview("dev"))
-    assert markdown.verdict(preview) == "Nothing changes (compared: `ci`, `dev`)."
-    assert markdown.report(preview).startswith(f"{markdown.MARKER}\n")
+@pytest.mark.parametrize(
+    ("stacks", "verdict"),
+    [
+        ([], "Nothing changes: no stack is affected."),
+        ([StackPreview("ci"), StackPreview("dev")], "Nothing changes (compared: `ci`, `dev`)."),
+        (
+            [StackPreview("dev"), StackPreview("team", is_compared=False)],
+            "Nothing changes (compared: `dev`; not compared: `team`).",
+        ),
+        (
+            [StackPreview("ci", failure="x"), StackPreview("dev")],
+            "The preview of `ci` failed (compared: `ci`, `dev`).",
+        ),
+        (
+            [
+                StackPreview("ci", [_change("a", Operation.CREATE)]),
+                StackPreview("dev", [_change("a", Operation.CREATE), _change("b")]),
+            ],
+            "2 to create, 1 to update (compared: `ci`, `dev`).",
+        ),
+    ],
+)
+def test_verdict_is_one_line_at_the_top(stacks: list[StackPreview], verdict: str) -> None:
+    preview = _preview(*stacks)
+    assert markdown.verdict(preview) == verdict
+    marker, _, _, line, *_ = markdown.report(preview).splitlines()
+    assert (marker, line) == (markdown.MARKER, verdict)
 
 
-def test_change_that_no_stack_reads_says_so() -> None:
-    assert markdown.verdict(_preview()) == "Nothing changes: no stack reads what differs."
-
-
-def test_stack_that_is_not_compared_is_said_to_be_left_out() -> None:
-    preview = _preview(StackPreview("dev"), StackPreview("team", is_compared=False))
-    assert markdown.verdict(preview) == ("Nothing changes (compared: `dev`; not compared: `team`).")
-    assert "### `team`: not compared" in markdown.report(preview)
-
-
-def test_verdict_counts_over_all_stacks() -> None:
-    preview = _preview(
-        StackPreview("ci", [_change("a", Operation.CREATE), _change("b", Operation.DELETE)]),
-        StackPreview("dev", [_change("a", Operation.CREATE)]),
-    )
-    assert markdown.verdict(preview) == "2 to create, 1 to delete (compared: `ci`, `dev`)."
-
-
-def test_data_loss_stands_above_everything_else() -> None:
+def test_data_loss_comes_first() -> None:
     lost = _change("gone", Operation.DELETE, Fate.LOST)
     preview = _preview(StackPreview("ci", [*[_change(str(number)) for number in range(20)], lost]))
     report = markdown.report(preview)
@@ -58,21 +69,17 @@ def test_data_loss_stands_above_everything_else() -> None:
     assert rows[0] == "| Volume `gone` | ⚠️ delete | **data loss** |"
 
 
-def test_volume_that_stays_is_told_by_its_name_on_the_engine() -> None:
+def test_kept_volume_and_changed_properties_are_shown() -> None:
     kept = _change("old", Operation.REPLACE, Fate.KEPT)
-    report = markdown.report(_preview(StackPreview("ci", [kept])))
-    assert "`registry-old` stays on the engine" in report
-    assert "CAUTION" not in report
-
-
-def test_properties_are_shown_with_old_and_new() -> None:
     properties = (
         PropertyChange("ports[0].external", 5000, 5001, replaces=True),
         PropertyChange("uploads", plan.SECRET, plan.SECRET),
         PropertyChange("image", "sha256:1", plan.UNKNOWN),
         PropertyChange("user", None, "a|b`c"),
     )
-    report = markdown.report(_preview(StackPreview("ci", [_change(properties=properties)])))
+    report = markdown.report(_preview(StackPreview("ci", [kept, _change(properties=properties)])))
+    assert "CAUTION" not in report
+    assert "`registry-old` stays on the engine" in report
     assert "`ports[0].external`: `5000` → `5001` (replaces)" in report
     assert "`uploads`: [secret] → [secret]" in report
     assert "`image`: `sha256:1` → known after `up`" in report
@@ -89,11 +96,10 @@ def test_long_tables_and_long_rows_are_folded() -> None:
     assert report.count("<details><summary>3 more</summary>") == 13
 
 
-def test_failure_is_shown_as_it_was_told() -> None:
-    told = 'Pulumi.ci.yaml has mistakes:\n  caches.upstreams["docker.io"].port: found `x`'
-    report = markdown.report(_preview(StackPreview("ci", failure=told), StackPreview("dev")))
-    assert f"```text\n{told}\n```" in report
-    assert "The preview of `ci` failed (compared: `ci`, `dev`)." in report
+def test_failure_is_shown_as_pulumi_printed_it() -> None:
+    printed = 'Pulumi.ci.yaml has mistakes:\n  caches.upstreams["docker.io"].port: found `x`'
+    report = markdown.report(_preview(StackPreview("ci", failure=printed)))
+    assert f"```text\n{printed}\n```" in report
 
 
 def test_diff_cannot_leave_its_block() -> None:
@@ -107,7 +113,7 @@ def test_diff_that_is_too_long_is_cut_and_the_table_stays() -> None:
     preview = _preview(StackPreview("ci", [_change("kept")], diff=diff))
     report = markdown.report(preview)
     assert markdown.LIMIT * 0.9 < len(report.encode()) <= markdown.LIMIT
-    assert "of 20000 lines are cut; `make pr-preview` prints all of it" in report
+    assert "of 20000 lines are cut; `make pr-preview` prints the full report" in report
     assert "| Volume `kept` | update |" in report
 
 

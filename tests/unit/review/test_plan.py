@@ -1,26 +1,23 @@
-"""What Pulumi prints of a preview is read into changes, and what they do to data."""
+"""Pulumi's events are read into changed resources, and what happens to their data."""
 
-import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pulumi.automation.events import OpType, StepEventMetadata
 
 from talos_registry_cache.review import plan
-from talos_registry_cache.review.plan import (
-    CLUSTER,
-    CREDENTIALS,
-    SECRET,
-    VOLUME,
-    Change,
-    Fate,
-    Operation,
-)
+from talos_registry_cache.review.model import Change, Fate, Operation
+from talos_registry_cache.review.plan import CLUSTER, CREDENTIALS, SECRET, VOLUME
 
 PROXY = "talos-registry-cache:caches:CachingProxy"
 CONTAINER = f"{PROXY}$docker:index/container:Container"
 STORAGE = f"{PROXY}${VOLUME}"
+CIPHERTEXT = {
+    "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
+    "ciphertext": "[secret]",
+}
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -32,57 +29,57 @@ VALUES = st.recursive(
 
 
 def _step(
-    op: str, kind: str, old: dict[str, Any] | None, new: dict[str, Any] | None, **more: Any
-) -> dict[str, Any]:
-    states = {"oldState": old, "newState": new}
-    urn = f"urn:pulumi:dev::talos-registry-cache::{kind}::it"
-    return {"op": op, "urn": urn, **{key: state for key, state in states.items() if state}, **more}
+    op: str,
+    kind: str,
+    old: dict[str, Any] | None,
+    new: dict[str, Any] | None,
+    *,
+    diff: str | None = None,
+    replaces: str | None = None,
+) -> StepEventMetadata:
+    kind_of_diff = {"diffKind": "update", "inputDiff": False}
+    return StepEventMetadata.from_json(
+        {
+            "op": op,
+            "urn": f"urn:pulumi:dev::talos-registry-cache::{kind}::it",
+            "old": {"type": kind, **old} if old is not None else None,
+            "new": {"type": kind, **new} if new is not None else None,
+            "keys": [replaces] if replaces else None,
+            "detailedDiff": {diff: kind_of_diff} if diff else None,
+        }
+    )
 
 
-def _changes(*steps: dict[str, Any]) -> list[Change]:
-    return plan.changes(json.dumps({"steps": steps, "changeSummary": {}}))
+def _inputs(**inputs: Any) -> dict[str, Any]:
+    return {"inputs": inputs}
+
+
+def _changes(*steps: StepEventMetadata) -> list[Change]:
+    return plan.changes(steps)
 
 
 def test_changed_port_is_shown_with_what_it_replaces() -> None:
-    (change,) = _changes(
-        _step(
-            "replace",
-            CONTAINER,
-            {"inputs": {"name": "registry-dev", "ports": [{"external": 5000, "ip": "127.0.0.1"}]}},
-            {"inputs": {"name": "registry-dev", "ports": [{"external": 5001, "ip": "127.0.0.1"}]}},
-            replaceReasons=["ports"],
-            detailedDiff={"ports[0].external": {"kind": "update-replace"}},
-        )
-    )
+    old = _inputs(name="registry-dev", ports=[{"external": 5000, "ip": "127.0.0.1"}])
+    new = _inputs(name="registry-dev", ports=[{"external": 5001, "ip": "127.0.0.1"}])
+    step = _step("replace", CONTAINER, old, new, diff="ports[0].external", replaces="ports")
+    (change,) = _changes(step)
     assert (change.name, change.operation, change.fate) == ("it", Operation.REPLACE, Fate.NO_DATA)
+    assert change.on_engine == "registry-dev"
     (port,) = change.properties
     assert (port.path, port.old, port.new, port.replaces) == ("ports[0].external", 5000, 5001, True)
 
 
-def test_order_that_means_nothing_to_the_provider_is_no_difference() -> None:
-    (change,) = _changes(
-        _step(
-            "update",
-            CONTAINER,
-            {"inputs": {"memory": 1, "ports": ["a", "b"]}},
-            {"inputs": {"memory": 2, "ports": ["b", "a"]}},
-            detailedDiff={"memory": {"kind": "update"}},
-        )
-    )
+def test_difference_that_the_provider_does_not_report_is_left_out() -> None:
+    old, new = _inputs(memory=1, ports=["a", "b"]), _inputs(memory=2, ports=["b", "a"])
+    (change,) = _changes(_step("update", CONTAINER, old, new, diff="memory"))
     assert [one.path for one in change.properties] == ["memory"]
 
 
-def test_secret_that_differs_is_told_and_not_shown() -> None:
-    (change,) = _changes(
-        _step(
-            "replace",
-            CONTAINER,
-            {"inputs": {"uploads": SECRET}},
-            {"inputs": {"uploads": SECRET}},
-            detailedDiff={"uploads": {"kind": "update-replace"}},
-            replaceReasons=["uploads"],
-        )
-    )
+@pytest.mark.parametrize("shown", [SECRET, CIPHERTEXT])
+def test_changed_secret_is_reported_and_hidden(shown: Any) -> None:
+    old, new = _inputs(uploads=shown), _inputs(uploads=shown)
+    step = _step("replace", CONTAINER, old, new, diff="uploads", replaces="uploads")
+    (change,) = _changes(step)
     assert [(one.path, one.old, one.new) for one in change.properties] == [
         ("uploads", SECRET, SECRET)
     ]
@@ -100,60 +97,53 @@ def test_secret_that_differs_is_told_and_not_shown() -> None:
         (CONTAINER, {}, Fate.NO_DATA),
     ],
 )
-def test_what_holds_data_and_is_not_kept_loses_it(
+def test_replaced_or_deleted_data_is_lost_unless_it_is_kept(
     op: str, kind: str, old: dict[str, Any], fate: Fate
 ) -> None:
-    (change,) = _changes(_step(op, kind, {"inputs": {"name": "x"}, **old}, {"inputs": {}}))
+    (change,) = _changes(_step(op, kind, {**_inputs(name="x"), **old}, _inputs()))
     assert change.fate is fate
 
 
 @pytest.mark.parametrize("op", ["create", "update", "import"])
-def test_what_is_neither_replaced_nor_deleted_loses_nothing(op: str) -> None:
-    (change,) = _changes(_step(op, STORAGE, None, {"inputs": {}}))
+def test_other_operations_lose_no_data(op: str) -> None:
+    (change,) = _changes(_step(op, STORAGE, None, _inputs()))
     assert change.fate is Fate.NO_DATA
 
 
-def test_replacement_in_several_steps_is_one_change() -> None:
-    old, new = {"inputs": {"name": "a"}}, {"inputs": {"name": "b"}}
+def test_steps_of_a_replacement_are_one_change() -> None:
+    old, new = _inputs(name="a"), _inputs(name="b")
     (change,) = _changes(
         _step("delete-replaced", STORAGE, old, None),
         _step("replace", STORAGE, old, new),
         _step("create-replacement", STORAGE, None, new),
     )
-    assert change.operation is Operation.REPLACE
-    assert change.fate is Fate.LOST
+    assert (change.operation, change.fate) == (Operation.REPLACE, Fate.LOST)
     assert [one.path for one in change.properties] == ["name"]
 
 
-def test_volume_that_is_no_longer_kept_is_a_change_though_pulumi_sees_none() -> None:
-    not_kept: dict[str, Any] = {"inputs": {}}
-    kept = {**not_kept, "retainOnDelete": True}
-    (change,) = _changes(_step("same", STORAGE, kept, not_kept))
+def test_volume_that_is_no_longer_kept_is_a_change_although_pulumi_reports_none() -> None:
+    kept = {**_inputs(), "retainOnDelete": True}
+    (change,) = _changes(_step("same", STORAGE, kept, _inputs()))
     assert change.operation is Operation.UPDATE
     assert [(one.old, one.new) for one in change.properties] == [(True, False)]
     assert _changes(_step("same", STORAGE, kept, kept)) == []
 
 
-def test_stack_and_providers_are_no_resources_of_anybodys() -> None:
+def test_events_are_incomplete_if_one_of_the_summary_is_missing() -> None:
+    steps = [_step("delete", STORAGE, _inputs(), None), _step("same", PROXY, _inputs(), _inputs())]
+    assert plan.is_complete(steps, {OpType.DELETE: 1})
+    assert plan.is_complete(steps, {OpType.DELETE: 1, OpType.SAME: 1})
+    assert not plan.is_complete(steps, {OpType.DELETE: 2})
+    assert not plan.is_complete(steps, {OpType.DELETE: 1, OpType.REPLACE: 1})
+
+
+def test_stack_and_providers_are_left_out() -> None:
     kinds = ("pulumi:pulumi:Stack", "pulumi:providers:docker")
-    assert _changes(*(_step("create", kind, None, {"inputs": {}}) for kind in kinds)) == []
-
-
-def test_errors_leave_out_the_one_that_says_there_were_some() -> None:
-    telling = {"message": "error: port is wrong\n", "severity": "error"}
-    empty = {"message": "error: an unhandled error occurred: exit 1\n", "severity": "error"}
-    info = {"message": "pulling", "severity": "info"}
-    assert plan.errors(json.dumps({"diagnostics": [info, telling, empty]})) == ["port is wrong"]
-    assert plan.errors(json.dumps({"diagnostics": [empty]})) != []
-
-
-@given(VALUES)
-def test_nothing_differs_from_itself(value: Any) -> None:
-    assert list(plan.differing(value, value)) == []
+    assert _changes(*(_step("create", kind, None, _inputs()) for kind in kinds)) == []
 
 
 @given(st.dictionaries(st.text("ab", min_size=1, max_size=3), VALUES, max_size=4), VALUES)
-def test_what_differs_is_found(inputs: dict[str, Any], value: Any) -> None:
+def test_difference_is_found(inputs: dict[str, Any], value: Any) -> None:
     changed = {**inputs, "key": value}
     found = list(plan.differing({**inputs, "key": "another thing"}, changed))
     assert [change.path for change in found] == ["key"]

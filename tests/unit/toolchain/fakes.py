@@ -1,4 +1,4 @@
-"""Stands for the commands and the engine of a machine, so that no test touches the real ones."""
+"""Fakes for the commands of a machine, so that no test runs real ones."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from toolchain.report import SetupError
 
 @dataclass(slots=True)
 class Commands:
-    """Takes the place of `report.run`: notes the commands, and answers as it was told."""
+    """Replaces `report.run`: notes the commands, and returns preset output."""
 
     answers: Mapping[str, str] = field(default_factory=dict)
     failing: str = ""
@@ -21,13 +21,13 @@ class Commands:
         line = " ".join(map(str, command))
         self.lines.append(line)
         if self.failing and self.failing in line:
-            raise SetupError(f"`{line}` ended with 1:")
+            raise SetupError(f"`{line}` failed with exit code 1:")
         return next((text for part, text in self.answers.items() if part in line), "")
 
 
 @dataclass(slots=True)
 class Processes:
-    """Takes the place of `subprocess.run` where a command's exit code is passed on."""
+    """Replaces `subprocess.run`: notes the commands, and returns a preset exit code."""
 
     code: int = 0
     printed: str = ""
@@ -43,5 +43,5 @@ class Processes:
 
 
 def programs(*present: str) -> Any:
-    """Takes the place of `shutil.which`: a machine with these programs and no other."""
+    """Replaces `shutil.which` on a machine that has only these programs."""
     return lambda name: f"/usr/bin/{name}" if name in present else None

@@ -1,3 +1,5 @@
+"""Debian packages are unpacked into the checkout, once."""
+
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,17 @@ from toolchain.report import SetupError
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
-    """Commands of a Debian machine, to which a package `tool` can be downloaded."""
+    """The commands of a Debian machine that can download the package `tool`."""
     noted = Commands()
 
     def run(command: Any, cwd: Path | None = None) -> str:
-        said = noted(command)
+        printed = noted(command)
         if "download" in command:
             assert cwd is not None
             (cwd / "tool_1.0_amd64.deb").touch()
         if "--extract" in command:
             (command[-1] / "program").touch()
-        return said
+        return printed
 
     monkeypatch.setattr(debian, "CACHE", tmp_path)
     monkeypatch.setattr(debian, "run", run)
@@ -29,7 +31,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
     return noted
 
 
-def test_a_package_is_unpacked_once(commands: Commands, tmp_path: Path) -> None:
+def test_package_is_unpacked_once(commands: Commands, tmp_path: Path) -> None:
     first, second = debian.unpacked("tool"), debian.unpacked("tool")
 
     assert first == second == tmp_path / "debian" / "tool"
@@ -37,7 +39,7 @@ def test_a_package_is_unpacked_once(commands: Commands, tmp_path: Path) -> None:
     assert len(commands.lines) == 2
 
 
-def test_a_package_that_fails_half_way_is_unpacked_the_next_time(commands: Commands) -> None:
+def test_package_that_failed_to_unpack_is_unpacked_the_next_time(commands: Commands) -> None:
     commands.failing = "--extract"
     with pytest.raises(SetupError):
         debian.unpacked("tool")
@@ -46,7 +48,7 @@ def test_a_package_that_fails_half_way_is_unpacked_the_next_time(commands: Comma
     assert (debian.unpacked("tool") / "program").exists()
 
 
-def test_what_a_machine_lacks_is_named(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_program_is_named(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", programs("apt-get"))
 
     with pytest.raises(SetupError, match="tool needs dpkg-deb"):

@@ -1,3 +1,5 @@
+"""Go programs are pinned by modules of their own, and built once per version."""
+
 import re
 from pathlib import Path
 
@@ -21,7 +23,6 @@ PROGRAMS = [
     test_tools.MINIO,
     test_tools.PROMETHEUS,
 ]
-WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")
 
 
@@ -32,41 +33,26 @@ def by_name(program: Program) -> str:
 # The modules of the project
 
 
-def test_every_module_folder_is_of_one_program() -> None:
+def test_every_program_has_one_module() -> None:
     folders = sorted(path.parent.name for path in GO_MODULES.glob("*/go.mod"))
 
     assert folders == sorted(program.name for program in PROGRAMS)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=by_name)
-def test_every_module_is_pinned_by_checksums(program: Program) -> None:
-    sums = (program.folder / "go.sum").read_text()
-
-    assert re.search(r"^\S+ v\S+ h1:\S+=$", sums, re.MULTILINE)
-
-
-@pytest.mark.parametrize("program", WITH_VERSION, ids=by_name)
-def test_the_version_of_a_program_is_the_one_that_its_module_requires(program: Program) -> None:
-    words = (program.folder / "go.mod").read_text().split()
-
-    assert program.version == words[words.index(program.module) + 1]
-    assert re.fullmatch(r"v\d+\.\d+\.\d+", program.version)
-
-
 @pytest.mark.parametrize("program", [one for one in PROGRAMS if one.package != "."], ids=by_name)
-def test_the_package_that_is_built_is_the_tool_of_its_module(program: Program) -> None:
+def test_package_is_the_tool_of_its_module(program: Program) -> None:
     assert f"tool {program.package}\n" in (program.folder / "go.mod").read_text()
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=by_name)
-def test_the_oldest_go_is_new_enough_for_every_module(program: Program) -> None:
+def test_oldest_supported_go_can_build_every_module(program: Program) -> None:
     needed = re.search(r"^go (\d+)\.(\d+)", (program.folder / "go.mod").read_text(), re.MULTILINE)
 
     assert needed is not None
     assert (int(needed[1]), int(needed[2])) <= golang.OLDEST_GO
 
 
-# How a version is found
+# Versions
 
 
 @pytest.fixture
@@ -91,13 +77,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "replace example.test/tool v9.9.9 => ./here\n\nrequire example.test/tool v1.2.3\n",
     ],
 )
-def test_a_version_is_found_however_it_is_required(module: Path, text: str) -> None:
+def test_version_is_found_in_any_form_of_require(module: Path, text: str) -> None:
     (module / "go.mod").write_text(text)
 
     assert TOOL.version == "v1.2.3"
 
 
-def test_a_module_that_is_not_required_is_an_error_that_names_the_file(module: Path) -> None:
+def test_module_that_is_not_required_is_an_error(module: Path) -> None:
     (module / "go.mod").write_text("require exampleztest/tool v1.2.3\n")
 
     with pytest.raises(LookupError, match=r"tool/go\.mod does not require example\.test/tool"):
@@ -108,7 +94,7 @@ def test_a_module_that_is_not_required_is_an_error_that_names_the_file(module: P
 
 
 class FakeGo:
-    """Takes the place of the Go command: writes what it is told to build."""
+    """Replaces the Go command: writes a text in place of each program."""
 
     def __init__(self) -> None:
         self.builds: list[tuple[str, ...]] = []
@@ -131,39 +117,25 @@ def go(monkeypatch: pytest.MonkeyPatch) -> FakeGo:
     return fake
 
 
-@pytest.mark.usefixtures("module")
-def test_a_program_is_built_once(go: FakeGo, tmp_path: Path) -> None:
-    first = golang.ensure(TOOL, tmp_path / "bin")
-    second = golang.ensure(TOOL, tmp_path / "bin")
-
-    assert first == second == tmp_path / "bin" / "tool"
-    assert first.read_text() == "build 1"
-    assert len(go.builds) == 1
-
-
-@pytest.mark.parametrize("file", ["go.mod", "go.sum"])
-def test_a_program_is_built_again_when_what_pins_it_changes(
-    module: Path, go: FakeGo, tmp_path: Path, file: str
+@pytest.mark.parametrize("changed", ["", "go.mod", "go.sum", "binary"])
+def test_program_is_built_again_only_if_it_is_missing_or_its_module_changes(
+    module: Path, go: FakeGo, tmp_path: Path, changed: str
 ) -> None:
-    golang.ensure(TOOL, tmp_path / "bin")
-    with (module / file).open("a") as opened:
-        opened.write("\n// changed\n")
+    binary = golang.ensure(TOOL, tmp_path / "bin")
+    if changed == "binary":
+        binary.unlink()
+    elif changed:
+        with (module / changed).open("a") as opened:
+            opened.write("\n// changed\n")
 
-    golang.ensure(TOOL, tmp_path / "bin")
+    assert golang.ensure(TOOL, tmp_path / "bin") == binary == tmp_path / "bin" / "tool"
 
-    assert len(go.builds) == 2
-
-
-@pytest.mark.usefixtures("module")
-def test_a_program_that_is_gone_is_built_again(go: FakeGo, tmp_path: Path) -> None:
-    golang.ensure(TOOL, tmp_path / "bin").unlink()
-
-    assert golang.ensure(TOOL, tmp_path / "bin").read_text() == "build 2"
-    assert len(go.builds) == 2
+    assert len(go.builds) == (2 if changed else 1)
+    assert binary.read_text() == f"build {len(go.builds)}"
 
 
 @pytest.mark.usefixtures("module")
-def test_a_failed_build_leaves_no_program_behind(go: FakeGo, tmp_path: Path) -> None:
+def test_failed_build_leaves_no_program_behind(go: FakeGo, tmp_path: Path) -> None:
     go.works = False
     with pytest.raises(SetupError, match="the build failed"):
         golang.ensure(TOOL, tmp_path / "bin")
@@ -175,15 +147,12 @@ def test_a_failed_build_leaves_no_program_behind(go: FakeGo, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("module")
-def test_a_program_is_told_its_version(go: FakeGo, tmp_path: Path) -> None:
-    program = Program(
-        name="tool", package="p", module=TOOL.module, version_symbol="here.version", tags="small"
-    )
+def test_version_is_linked_into_the_program(go: FakeGo, tmp_path: Path) -> None:
+    program = Program(name="tool", package="p", module=TOOL.module, version_symbol="here.version")
 
     golang.ensure(program, tmp_path / "bin")
 
     assert "-ldflags=-s -w -X here.version=v1.2.3" in go.builds[0]
-    assert "-tags=small" in go.builds[0]
 
 
 # The compiler
@@ -194,7 +163,7 @@ def test_a_program_is_told_its_version(go: FakeGo, tmp_path: Path) -> None:
     [("go1.26.1", True), ("go1.27", True), ("go2.0", True), ("go1.25.9", False), ("devel", False)],
 )
 @pytest.mark.usefixtures("module")
-def test_the_machine_s_go_is_used_if_it_is_new_enough(
+def test_machines_go_is_used_if_it_is_recent_enough(
     monkeypatch: pytest.MonkeyPatch, version: str, *, fits: bool
 ) -> None:
     commands = Commands(answers={"GOVERSION": f"{version}\n"})
@@ -206,44 +175,3 @@ def test_the_machine_s_go_is_used_if_it_is_new_enough(
     installed = any("--require-hashes" in line for line in commands.lines)
     assert (compiler == Path("/usr/bin/go")) is fits
     assert installed is not fits
-
-
-def test_go_is_installed_from_its_python_package_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    commands = Commands()
-    monkeypatch.setattr(golang, "run", commands)
-    monkeypatch.setattr(golang, "CACHE", tmp_path)
-    monkeypatch.setattr("shutil.which", programs())
-
-    compiler = golang._compiler()
-    compiler.parent.mkdir(parents=True)
-    compiler.touch()
-
-    assert golang._compiler() == compiler
-    (install,) = commands.lines
-    assert "--require-hashes" in install
-    assert f"--target {tmp_path / 'go'}" in install
-
-
-def test_go_builds_what_is_pinned_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: dict[str, str] = {}
-
-    def run(command: list[str], *, cwd: Path, env: dict[str, str]) -> str:
-        assert cwd == tmp_path
-        seen.update(env)
-        return " ".join(map(str, command))
-
-    monkeypatch.setattr(golang, "run", run)
-    monkeypatch.setattr(golang, "_compiler", lambda: Path("go"))
-    monkeypatch.setenv("GOFLAGS", "-mod=mod")
-
-    assert golang._go("version", cwd=tmp_path) == "go version"
-    assert {name: seen[name] for name in ("CGO_ENABLED", "GOFLAGS", "GOWORK", "GOTOOLCHAIN")} == {
-        "CGO_ENABLED": "0",
-        "GOFLAGS": "",
-        "GOWORK": "off",
-        "GOTOOLCHAIN": "local",
-    }

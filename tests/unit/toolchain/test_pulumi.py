@@ -1,3 +1,5 @@
+"""Pulumi keeps its state in the checkout, and is built if the machine has none that fits."""
+
 import os
 import stat
 from pathlib import Path
@@ -31,62 +33,44 @@ def own_pulumi(checkout: Path) -> None:
 # The environment
 
 
-def test_state_is_kept_in_the_checkout(checkout: Path) -> None:
-    env = pulumi.environment(HOST)
+def test_state_and_passphrase_are_kept_in_the_checkout(checkout: Path) -> None:
+    first, second = pulumi.environment(HOST), pulumi.environment(HOST)
 
-    assert env["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()
-    assert (checkout / ".state").is_dir()
+    assert first == second
+    assert first["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()
+    assert Path(first["PULUMI_CONFIG_PASSPHRASE_FILE"]).is_relative_to(checkout / ".state")
 
 
-def test_a_backend_that_the_user_has_set_stays(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_passphrase_is_random_and_readable_only_by_its_owner(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
-    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://my-bucket")
-    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "mine")
+    before = os.umask(umask)
+    try:
+        here = pulumi._passphrase_file()
+        monkeypatch.setattr(pulumi, "STATE", checkout / "another")
+        there = pulumi._passphrase_file()
+    finally:
+        os.umask(before)
 
-    assert pulumi.environment(HOST)["PULUMI_BACKEND_URL"] == "s3://my-bucket"
-    assert not (checkout / ".state").exists()
+    assert stat.S_IMODE(here.stat().st_mode) == 0o600
+    assert len(bytes.fromhex(here.read_text())) == 32
+    assert here.read_text() != there.read_text()
 
 
 @pytest.mark.parametrize("name", ["PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"])
 @pytest.mark.parametrize("value", ["mine", ""])
-def test_a_passphrase_that_the_user_has_set_stays_even_an_empty_one(
+def test_users_own_backend_and_passphrase_are_kept(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://my-bucket")
     monkeypatch.setenv(name, value)
 
     env = pulumi.environment(HOST)
 
+    assert env["PULUMI_BACKEND_URL"] == "s3://my-bucket"
     assert {key: env[key] for key in env if "PASSPHRASE" in key} == {name: value}
-    assert not (checkout / ".state" / "passphrase").exists()
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_a_passphrase_is_made_that_only_its_owner_can_read(umask: int) -> None:
-    before = os.umask(umask)
-    try:
-        file = Path(pulumi.environment(HOST)["PULUMI_CONFIG_PASSPHRASE_FILE"])
-    finally:
-        os.umask(before)
-
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert len(bytes.fromhex(file.read_text())) == 32
-
-
-def test_the_passphrase_is_the_same_at_every_run() -> None:
-    first = Path(pulumi.environment(HOST)["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
-    second = Path(pulumi.environment(HOST)["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
-
-    assert first == second
-
-
-def test_two_checkouts_have_two_passphrases(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = pulumi._passphrase_file().read_text()
-    monkeypatch.setattr(pulumi, "STATE", checkout / "another")
-
-    assert pulumi._passphrase_file().read_text() != here
+    assert not (checkout / ".state").exists()
 
 
 def test_programs_of_the_checkout_come_first(
@@ -98,21 +82,14 @@ def test_programs_of_the_checkout_come_first(
 
     assert env["PATH"] == os.pathsep.join([f"{checkout}/venv", f"{checkout}/bin", "/usr/bin"])
     assert env["DOCKER_HOST"] == HOST
-    assert env["PULUMI_SKIP_UPDATE_CHECK"] == "true"
 
 
-def test_the_machine_s_own_pulumi_keeps_its_home() -> None:
-    env = pulumi.environment(HOST)
-
-    assert "PULUMI_HOME" not in env
-    assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in env
-
-
-def test_a_pulumi_that_was_built_here_has_a_home_here_and_downloads_nothing(
+def test_only_a_built_pulumi_has_its_home_in_the_checkout_and_downloads_nothing(
     checkout: Path,
 ) -> None:
-    own_pulumi(checkout)
+    assert "PULUMI_HOME" not in pulumi.environment(HOST)
 
+    own_pulumi(checkout)
     env = pulumi.environment(HOST)
 
     assert env["PULUMI_HOME"] == str(checkout / "pulumi-home")
@@ -124,7 +101,7 @@ def test_a_pulumi_that_was_built_here_has_a_home_here_and_downloads_nothing(
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> list[str]:
-    """The programs that are built, instead of building them."""
+    """Notes the programs instead of building them."""
     names: list[str] = []
 
     def ensure(program: Program, folder: Path = checkout / "bin") -> Path:
@@ -156,7 +133,7 @@ ALL_THREE = ["pulumi", "pulumi-language-python", "pulumi-resource-docker"]
 
 
 @pytest.mark.parametrize("version", ["v3.182.0", "v3.200.1-alpha.2", "v4.0.0"])
-def test_a_machine_s_pulumi_that_fits_is_used(
+def test_machines_pulumi_is_used_if_it_is_recent_enough(
     monkeypatch: pytest.MonkeyPatch, built: list[str], version: str
 ) -> None:
     processes = machine_has(monkeypatch, *BOTH, version=version)
@@ -169,7 +146,7 @@ def test_a_machine_s_pulumi_that_fits_is_used(
     ]
 
 
-def test_a_plugin_that_is_there_is_not_installed_again(
+def test_installed_plugin_is_not_installed_again(
     monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path
 ) -> None:
     processes = machine_has(monkeypatch, *BOTH)
@@ -193,9 +170,10 @@ def test_a_plugin_that_is_there_is_not_installed_again(
         (BOTH, "v3.200.0", False),
     ],
 )
-def test_otherwise_pulumi_is_built_here(
+def test_pulumi_is_otherwise_built_with_its_plugin_and_scripts(
     monkeypatch: pytest.MonkeyPatch,
     built: list[str],
+    checkout: Path,
     names: tuple[str, ...],
     version: str,
     *,
@@ -206,9 +184,13 @@ def test_otherwise_pulumi_is_built_here(
     pulumi.ensure()
 
     assert built == ALL_THREE
+    name = f"resource-docker-v{pulumi._docker_plugin_version()}"
+    assert (checkout / "pulumi-home" / "plugins" / name).is_dir()
+    for script in ("pulumi-language-python-exec", "pulumi-resource-pulumi-python"):
+        assert os.access(checkout / "bin" / script, os.X_OK)
 
 
-def test_what_was_built_here_stays_in_use(
+def test_built_pulumi_stays_in_use(
     monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path
 ) -> None:
     own_pulumi(checkout)
@@ -219,35 +201,7 @@ def test_what_was_built_here_stays_in_use(
     assert built == ALL_THREE
 
 
-def test_the_plugin_and_the_scripts_are_put_where_pulumi_looks(
-    monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path
-) -> None:
-    machine_has(monkeypatch)
-
-    pulumi.ensure()
-
-    plugin = f"resource-docker-v{pulumi._docker_plugin_version()}"
-    assert (checkout / "pulumi-home" / "plugins" / plugin).is_dir()
-    for script in ("pulumi-language-python-exec", "pulumi-resource-pulumi-python"):
-        assert os.access(checkout / "bin" / script, os.X_OK)
-    assert built == ALL_THREE
-
-
-def test_an_older_pulumi_is_said_to_be_left_alone(
-    monkeypatch: pytest.MonkeyPatch, built: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    machine_has(monkeypatch, *BOTH, version="v3.100.0")
-
-    pulumi.ensure()
-
-    assert "/usr/bin/pulumi is older than 3.182 and is left alone" in capsys.readouterr().err
-    assert built == ALL_THREE
-
-
-# The plugin's version
-
-
-def test_the_plugin_is_of_the_version_of_its_locked_package(
+def test_plugin_has_the_version_of_the_pinned_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     lock = "pulumi==3.272.0 \\\n    --hash=sha256:0\npulumi-docker==5.2.0 \\\n    --hash=sha256:1\n"
@@ -255,13 +209,3 @@ def test_the_plugin_is_of_the_version_of_its_locked_package(
     monkeypatch.setattr(pulumi, "ROOT", tmp_path)
 
     assert pulumi._docker_plugin_version() == "5.2.0"
-
-
-def test_a_lock_without_the_plugin_s_package_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "requirements.txt").write_text("pulumi==3.272.0\n")
-    monkeypatch.setattr(pulumi, "ROOT", tmp_path)
-
-    with pytest.raises(LookupError, match="does not pin pulumi-docker"):
-        pulumi._docker_plugin_version()

@@ -1,4 +1,4 @@
-"""What stands against a release, found in real Git repositories with real Makefiles."""
+"""Obstacles to a release are found in real Git repositories with real Makefiles."""
 
 import subprocess
 from pathlib import Path
@@ -24,7 +24,7 @@ CHANGELOG = """\
 
 - The beginning.
 """
-# Its page is made from its model, its lock from what is wanted, and it is broken if it says so.
+# `docs` and `lock` update a file from another; `check` fails if there is a file `broken`.
 MAKEFILE = """\
 .PHONY: docs lock check
 docs:
@@ -46,7 +46,7 @@ FILES = {
 
 
 class Checkout:
-    """A repository of which a release can be made."""
+    """A repository that can be released."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -75,13 +75,13 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_nothing_stands_against_a_release_that_is_prepared(checkout: Checkout) -> None:
+def test_prepared_release_has_no_obstacles(checkout: Checkout) -> None:
     checkout.git("tag", "v1.1.0")
 
     assert checkout.findings() == []
 
 
-def test_what_is_not_committed_is_named(checkout: Checkout) -> None:
+def test_uncommitted_files_are_named(checkout: Checkout) -> None:
     checkout.write("wanted", "1\n# a comment\n")
     checkout.commit(lock="1\n# a comment\n")
     checkout.write("a new file", "")
@@ -90,16 +90,16 @@ def test_what_is_not_committed_is_named(checkout: Checkout) -> None:
     assert checkout.findings() == ["not committed: a new file, page"]
 
 
-def test_a_version_that_is_tagged_already_is_refused(checkout: Checkout) -> None:
+def test_tagged_version_is_refused(checkout: Checkout) -> None:
     checkout.git("tag", "v1.2.0")
 
     (line,) = checkout.findings()
 
-    assert line.startswith("pyproject.toml: found version 1.2.0, which has a tag already;")
+    assert line.startswith("pyproject.toml: found version 1.2.0, which is already tagged;")
 
 
 @pytest.mark.parametrize("found", ["1.2", "1.2.0.dev1", "v1.2.0", ""])
-def test_a_version_is_three_numbers(checkout: Checkout, found: str) -> None:
+def test_version_is_three_numbers(checkout: Checkout, found: str) -> None:
     checkout.commit(**{"pyproject.toml": f'[project]\nversion = "{found}"\n'})
 
     assert checkout.findings()[0] == (
@@ -113,7 +113,7 @@ def test_a_version_is_three_numbers(checkout: Checkout, found: str) -> None:
         (
             "## [1.2.0] - 2026-11-24",
             "## [1.3.0] - 2026-11-24",
-            "found no section of 1.2.0; allowed: `## [1.2.0] - YYYY-MM-DD`",
+            "found no section for 1.2.0; allowed: `## [1.2.0] - YYYY-MM-DD`",
         ),
         (
             "- 2026-11-24",
@@ -128,16 +128,16 @@ def test_a_version_is_three_numbers(checkout: Checkout, found: str) -> None:
         (
             "- All of it.",
             "",
-            "the section of 1.2.0 is empty; allowed: what users notice",
+            "the section for 1.2.0 is empty; allowed: what users notice",
         ),
         (
             "## [Unreleased]",
             "## [Unreleased]\n\n- Forgotten.",
-            "[Unreleased] has entries; allowed: none, since they are in 1.2.0",
+            "[Unreleased] has entries; allowed: none, move them to 1.2.0",
         ),
     ],
 )
-def test_the_changelog_tells_of_the_version(
+def test_changelog_has_a_dated_section_for_the_version(
     checkout: Checkout, before: str, after: str, finding: str
 ) -> None:
     checkout.commit(**{"CHANGELOG.md": CHANGELOG.replace(before, after)})
@@ -145,30 +145,19 @@ def test_the_changelog_tells_of_the_version(
     assert checkout.findings() == [f"CHANGELOG.md: {finding}"]
 
 
-def test_a_changelog_is_there(checkout: Checkout) -> None:
-    checkout.git("rm", "--quiet", "CHANGELOG.md")
-    checkout.commit()
-
-    (line,) = checkout.findings()
-
-    assert line.startswith("CHANGELOG.md: found no section of 1.2.0;")
-
-
 @pytest.mark.parametrize(
     ("source", "target", "made"), [("model", "docs", "page"), ("wanted", "lock", "lock")]
 )
-def test_a_file_that_is_made_is_renewed_and_named(
+def test_outdated_file_is_updated_and_named(
     checkout: Checkout, source: str, target: str, made: str
 ) -> None:
     checkout.commit(**{source: "2"})
 
-    assert checkout.findings() == [
-        f"`make {target}` has renewed {made}; allowed: what is committed"
-    ]
+    assert checkout.findings() == [f"`make {target}` has updated {made}; commit them"]
     assert (checkout.root / made).read_text() == "2"
 
 
-def test_all_findings_are_told_and_a_check_that_fails_with_what_it_printed(
+def test_all_obstacles_are_reported_together(
     checkout: Checkout,
 ) -> None:
     checkout.git("tag", "v1.2.0")
@@ -177,14 +166,14 @@ def test_all_findings_are_told_and_a_check_that_fails_with_what_it_printed(
 
     tagged, uncommitted, renewed, failed = checkout.findings()
 
-    assert "has a tag already" in tagged
+    assert "is already tagged" in tagged
     assert uncommitted == "not committed: broken"
-    assert "has renewed page" in renewed
-    assert failed.startswith("`make check` ended with 2:\n")
+    assert "has updated page" in renewed
+    assert failed.startswith("`make check` failed with exit code 2:\n")
     assert "broken is there" in failed
 
 
-def test_outside_of_git_there_is_nothing_to_release(tmp_path: Path) -> None:
+def test_checkout_must_be_a_git_repository(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
 
@@ -195,12 +184,12 @@ def test_outside_of_git_there_is_nothing_to_release(tmp_path: Path) -> None:
 # This project
 
 
-def test_the_changelog_begins_with_what_is_to_come_or_with_the_version() -> None:
+def test_our_changelog_begins_with_unreleased_changes_or_the_version() -> None:
     first, *_ = (name for name, _ in release._sections((ROOT / "CHANGELOG.md").read_text()))
 
     assert first in {"Unreleased", release.version(ROOT)}
 
 
 @pytest.mark.parametrize("target", release.TARGETS)
-def test_the_makefile_has_what_the_check_runs(target: str) -> None:
+def test_our_makefile_has_the_targets(target: str) -> None:
     assert f"\n{target}: ##" in (ROOT / "Makefile").read_text()

@@ -1,3 +1,5 @@
+"""A stack is prepared in the checkout's own state, and what a killed run left is cleared."""
+
 import json
 import os
 import socket
@@ -19,7 +21,7 @@ OWN_SALT = "encryptionsalt: v1:mine=:v1:mine:mine=="
 
 
 class Pulumi(Commands):
-    """A Pulumi that makes stacks, and writes the salt of their secrets into the stack file."""
+    """A Pulumi that creates stacks, and writes the salt for their secrets into the stack file."""
 
     def __init__(self, root: Path, state: Path) -> None:
         super().__init__()
@@ -40,7 +42,7 @@ class Pulumi(Commands):
 
 
 class Checkout:
-    """A checkout with the stack `dev`, and an environment whose state is in it."""
+    """A checkout with the stack `dev` and a state of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -83,68 +85,53 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
 
 @pytest.fixture
 def dead_pid() -> int:
-    """The ID of a process that has ended."""
+    """The ID of a process that no longer runs."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     return process.pid
 
 
-# Stack files
-
-
-def test_a_stack_is_its_file(checkout: Checkout) -> None:
-    assert stack.file("dev") == checkout.file
-
-
-def test_an_unknown_stack_is_an_error_that_lists_the_others(checkout: Checkout) -> None:
+def test_unknown_stack_is_an_error_that_lists_the_others(checkout: Checkout) -> None:
     (checkout.root / "Pulumi.guide.yaml").touch()
     (checkout.root / "Pulumi.yaml").touch()
 
+    assert stack.file("dev") == checkout.file
     with pytest.raises(SetupError, match=r"no stack file Pulumi\.de\.yaml; stacks: dev, guide$"):
         stack.file("de")
 
 
-# The copy that keeps the salt
+# The copy with the salt
 
 
-def test_the_salt_goes_into_a_copy_and_the_tracked_file_stays(checkout: Checkout) -> None:
+def test_salt_is_added_to_a_copy_of_the_tracked_file(checkout: Checkout) -> None:
     copy = checkout.prepared()
 
     assert checkout.file.read_text() == SETTINGS
     assert copy == checkout.state / "config" / "Pulumi.dev.yaml"
     assert copy.read_text() == f"{SETTINGS}{SALT}\n"
 
-
-def test_the_stack_is_made_once_and_its_copy_stays_the_same(checkout: Checkout) -> None:
-    first = checkout.prepared().read_text()
-    second = checkout.prepared().read_text()
-
-    assert first == second
+    assert checkout.prepared().read_text() == copy.read_text()
     assert checkout.pulumi.lines == ["pulumi stack init --no-select dev"]
 
-
-def test_changed_settings_reach_the_copy_and_the_salt_stays(checkout: Checkout) -> None:
-    checkout.prepared()
     checkout.file.write_text("config: {}\n")
-
     assert checkout.prepared().read_text() == f"config: {{}}\n{SALT}\n"
 
 
-def test_a_stack_file_with_a_salt_of_its_own_is_used_as_it_is(checkout: Checkout) -> None:
+def test_stack_file_that_has_a_salt_is_used_unchanged(checkout: Checkout) -> None:
     checkout.file.write_text(f"{OWN_SALT}\n{SETTINGS}")
 
     assert checkout.prepared() == checkout.file
     assert checkout.file.read_text() == f"{OWN_SALT}\n{SETTINGS}"
 
 
-def test_a_stack_file_that_gets_a_salt_later_is_used_from_then_on(checkout: Checkout) -> None:
+def test_stack_file_that_gains_a_salt_replaces_the_copy(checkout: Checkout) -> None:
     checkout.prepared()
     checkout.file.write_text(f"{SETTINGS}{OWN_SALT}\n")
 
     assert checkout.prepared() == checkout.file
 
 
-def test_a_stack_that_was_made_elsewhere_runs_with_its_own_file(checkout: Checkout) -> None:
+def test_stack_created_by_other_means_uses_its_own_file(checkout: Checkout) -> None:
     stacks = checkout.state / ".pulumi" / "stacks" / stack.PROJECT
     stacks.mkdir(parents=True)
     (stacks / "dev.json").write_text("{}")
@@ -153,54 +140,41 @@ def test_a_stack_that_was_made_elsewhere_runs_with_its_own_file(checkout: Checko
     assert checkout.pulumi.lines == []
 
 
-def test_the_tracked_file_stays_even_if_the_stack_cannot_be_made(checkout: Checkout) -> None:
-    def half_way(command: Sequence[str], **_: Any) -> str:
+def test_tracked_file_is_restored_if_the_stack_cannot_be_created(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(command: Sequence[str], **_: Any) -> str:
         checkout.file.write_text(f"{SETTINGS}{SALT}\n")
-        raise SetupError(f"{command} ended with 255")
+        raise SetupError(f"{command} failed")
 
-    checkout.pulumi.failing = "init"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stack, "run", half_way)
-        with pytest.raises(SetupError):
-            checkout.prepared()
+    monkeypatch.setattr(stack, "run", fail)
+    with pytest.raises(SetupError):
+        checkout.prepared()
 
     assert checkout.file.read_text() == SETTINGS
 
 
-# What a killed run has left
+# What a killed run left
 
 
-@pytest.mark.parametrize("left", ["", "\n"])
-def test_what_was_cut_off_beside_a_state_is_removed(
-    checkout: Checkout, capsys: pytest.CaptureFixture[str], left: str
+@pytest.mark.parametrize(
+    ("text", "is_kept"), [("", False), ("\n", False), ('{"user.content_type": "text"}', True)]
+)
+def test_only_truncated_attributes_of_a_state_are_removed(
+    checkout: Checkout, text: str, *, is_kept: bool
 ) -> None:
     checkout.prepared()
     (checkpoint,) = checkout.state.rglob("dev.json")
-    beside = checkpoint.with_name("dev.json.attrs")
-    beside.write_text(left)
+    attributes = checkpoint.with_name("dev.json.attrs")
+    attributes.write_text(text)
 
     checkout.prepared()
 
-    assert not beside.exists()
+    assert attributes.exists() is is_kept
     assert checkpoint.read_text() == "{}"
-    assert "killed as it wrote dev.json" in capsys.readouterr().err
 
 
-def test_what_is_whole_beside_a_state_stays(checkout: Checkout) -> None:
-    checkout.prepared()
-    (checkpoint,) = checkout.state.rglob("dev.json")
-    beside = checkpoint.with_name("dev.json.attrs")
-    beside.write_text('{"user.content_type": "text/plain"}')
-
-    checkout.prepared()
-
-    assert beside.exists()
-
-
-# Locks
-
-
-def test_the_lock_of_a_killed_run_is_released(
+def test_lock_of_a_killed_run_is_released(
     checkout: Checkout, dead_pid: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkout.prepared()
@@ -209,41 +183,23 @@ def test_the_lock_of_a_killed_run_is_released(
     checkout.prepared()
 
     assert checkout.pulumi.lines[1:] == ["pulumi cancel --yes --stack dev"]
-    assert f"(process {dead_pid}): its lock is released" in capsys.readouterr().err
+    assert f"(process {dead_pid}) was killed" in capsys.readouterr().err
 
 
-def test_the_lock_of_a_running_process_stays(checkout: Checkout) -> None:
-    checkout.lock(os.getpid())
-
-    stack._release_stale_lock("dev", checkout.env)
-
-    assert checkout.pulumi.lines == []
-
-
-def test_the_lock_of_another_user_s_process_stays(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("owner", ["running", "another user", "another machine", "another stack"])
+def test_any_other_lock_is_kept(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, dead_pid: int, owner: str
 ) -> None:
     def forbid(*_: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("os.kill", forbid)
-    checkout.lock(1)
-
-    stack._release_stale_lock("dev", checkout.env)
-
-    assert checkout.pulumi.lines == []
-
-
-def test_the_lock_of_another_machine_stays(checkout: Checkout, dead_pid: int) -> None:
-    checkout.lock(dead_pid, hostname="another-machine")
-
-    stack._release_stale_lock("dev", checkout.env)
-
-    assert checkout.pulumi.lines == []
-
-
-def test_the_lock_of_another_stack_stays(checkout: Checkout, dead_pid: int) -> None:
-    checkout.lock(dead_pid, name="guide")
+    if owner == "another user":
+        monkeypatch.setattr("os.kill", forbid)
+    checkout.lock(
+        os.getpid() if owner == "running" else dead_pid,
+        hostname="another-machine" if owner == "another machine" else None,
+        name="guide" if owner == "another stack" else "dev",
+    )
 
     stack._release_stale_lock("dev", checkout.env)
 
@@ -261,7 +217,7 @@ def test_the_lock_of_another_stack_stays(checkout: Checkout, dead_pid: int) -> N
         (stack.down, "pulumi destroy --stack dev --yes --refresh"),
     ],
 )
-def test_a_command_is_pulumi_s_with_the_copied_settings(
+def test_command_runs_pulumi_with_the_copied_stack_file(
     checkout: Checkout, command: Any, line: str
 ) -> None:
     checkout.processes.code = 3
@@ -270,10 +226,9 @@ def test_a_command_is_pulumi_s_with_the_copied_settings(
     assert checkout.processes.lines == [
         f"{line} --config-file {checkout.state / 'config' / 'Pulumi.dev.yaml'}"
     ]
-    assert checkout.processes.environments == [checkout.env]
 
 
-def test_another_backend_has_its_stack_selected_and_the_file_as_it_is(checkout: Checkout) -> None:
+def test_another_backend_uses_the_stack_file_unchanged(checkout: Checkout) -> None:
     checkout.env["PULUMI_BACKEND_URL"] = "s3://my-bucket"
 
     assert stack.up("dev", checkout.env, []) == 0
@@ -281,26 +236,19 @@ def test_another_backend_has_its_stack_selected_and_the_file_as_it_is(checkout: 
     assert checkout.processes.lines == ["pulumi up --stack dev --yes"]
 
 
-def test_volumes_that_are_kept_are_named_with_the_way_to_delete_them(
-    checkout: Checkout, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkout.volumes = ["registry-dev-quay.io", "registry-dev-docker.io"]
-
-    assert stack.down("dev", checkout.env, []) == 0
-
-    printed = capsys.readouterr().err
-    assert "kept, and used again" in printed
-    assert "docker volume rm registry-dev-docker.io registry-dev-quay.io" in printed
-
-
-@pytest.mark.parametrize(("code", "volumes"), [(0, None), (0, []), (1, ["registry-dev-quay.io"])])
-def test_nothing_is_said_to_be_kept_if_nothing_is_or_destroying_failed(
+@pytest.mark.parametrize(
+    ("code", "volumes", "is_reported"),
+    [(0, ["b", "a"], True), (0, None, False), (0, [], False), (1, ["a"], False)],
+)
+def test_kept_volumes_are_listed_after_a_successful_destroy(
     checkout: Checkout,
     capsys: pytest.CaptureFixture[str],
     code: int,
     volumes: list[str] | None,
+    *,
+    is_reported: bool,
 ) -> None:
     checkout.processes.code, checkout.volumes = code, volumes
 
     assert stack.down("dev", checkout.env, []) == code
-    assert "kept" not in capsys.readouterr().err
+    assert ("docker volume rm a b\n" in capsys.readouterr().err) is is_reported

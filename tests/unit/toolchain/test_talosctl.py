@@ -1,3 +1,5 @@
+"""talosctl is built only for a stack with clusters, on a machine without one."""
+
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from toolchain.golang import Program
 
 CACHES = "config:\n  talos-registry-cache:caches: {}\n"
 CLUSTERS = f"{CACHES}  talos-registry-cache:clusters:\n    demo: {{}}\n"
+BUILT = talosctl.CURRENT.name
 
 
 @pytest.fixture
@@ -17,54 +20,36 @@ def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(talosctl, "BIN", tmp_path)
     monkeypatch.setattr(golang, "ensure", build)
+    monkeypatch.setattr("shutil.which", programs())
     return tmp_path
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+@pytest.mark.parametrize(("stack_file", "names"), [(CLUSTERS, ["talosctl", BUILT]), (CACHES, [])])
+def test_talosctl_is_built_only_for_clusters(
+    bin_folder: Path, stack_file: str, names: list[str]
+) -> None:
+    talosctl.ensure(stack_file)
+
+    assert sorted(path.name for path in bin_folder.iterdir()) == names
 
 
-def test_one_is_built_for_a_stack_with_clusters(
+def test_built_talosctl_that_is_found_on_path_is_kept(
     monkeypatch: pytest.MonkeyPatch, bin_folder: Path
 ) -> None:
-    monkeypatch.setattr("shutil.which", programs())
-
-    talosctl.ensure(CLUSTERS)
-    talosctl.ensure(CLUSTERS)
-
-    assert names(bin_folder) == ["talosctl", talosctl.CURRENT.name]
-    assert (bin_folder / "talosctl").readlink() == Path(talosctl.CURRENT.name)
-
-
-def test_none_is_built_for_a_stack_of_caches_alone(
-    monkeypatch: pytest.MonkeyPatch, bin_folder: Path
-) -> None:
-    monkeypatch.setattr("shutil.which", programs())
-
-    talosctl.ensure(CACHES)
-
-    assert names(bin_folder) == []
-
-
-def test_one_that_was_built_here_stays_where_it_is_on_path(
-    monkeypatch: pytest.MonkeyPatch, bin_folder: Path
-) -> None:
-    monkeypatch.setattr("shutil.which", programs())
     talosctl.ensure(CLUSTERS)
     monkeypatch.setattr("shutil.which", lambda _: str(bin_folder / "talosctl"))
 
     talosctl.ensure(CLUSTERS)
 
-    assert "talosctl" in names(bin_folder)
+    assert (bin_folder / "talosctl").readlink() == Path(BUILT)
 
 
-def test_the_machine_s_own_goes_before_one_that_was_built_earlier(
+def test_machines_own_talosctl_replaces_a_built_one(
     monkeypatch: pytest.MonkeyPatch, bin_folder: Path
 ) -> None:
-    monkeypatch.setattr("shutil.which", programs())
     talosctl.ensure(CLUSTERS)
     monkeypatch.setattr("shutil.which", programs("talosctl"))
 
     talosctl.ensure(CLUSTERS)
 
-    assert names(bin_folder) == [talosctl.CURRENT.name]
+    assert [path.name for path in bin_folder.iterdir()] == [BUILT]

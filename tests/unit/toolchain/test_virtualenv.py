@@ -1,3 +1,5 @@
+"""Locked packages and the project are installed when they change, and only then."""
+
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from toolchain.virtualenv import DEVELOPMENT, PROJECT, RUNTIME
 
 
 class Machine:
-    """A checkout with lock files, where packages are installed by noting it down."""
+    """A checkout with lock files, whose pip commands are only noted."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -20,21 +22,18 @@ class Machine:
         for lock in (RUNTIME, DEVELOPMENT, PROJECT):
             (root / lock).write_text(f"# {lock}\n")
 
-    def create(self, folder: Path, **options: Any) -> None:
-        assert options["with_pip"]
+    def create(self, folder: Path, **_: Any) -> None:
         self.created += 1
         (folder / "bin").mkdir(parents=True)
         (folder / "bin" / "python").touch()
 
     @property
     def installed(self) -> list[str]:
-        """The lock files from which packages were installed."""
-        lines = [line for line in self.commands.lines if "--require-hashes" in line]
-        return [line.rpartition("/")[2] for line in lines]
-
-    @property
-    def times_the_project_was_installed(self) -> int:
-        return sum(f"--editable {self.root}" in line for line in self.commands.lines)
+        """The lock files whose packages were installed, and "." for the project."""
+        return [
+            line.rpartition("/")[2] if "--require-hashes" in line else "."
+            for line in self.commands.lines
+        ]
 
 
 @pytest.fixture
@@ -48,67 +47,49 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     return made
 
 
-def test_packages_are_installed_once_with_their_hashes_checked(machine: Machine) -> None:
-    virtualenv.ensure(RUNTIME)
-    virtualenv.ensure(RUNTIME)
+@pytest.mark.parametrize(
+    ("locks", "installed"),
+    [
+        ([RUNTIME, RUNTIME], [RUNTIME, "."]),
+        # The development lock has all packages of the runtime lock.
+        ([DEVELOPMENT, RUNTIME], [DEVELOPMENT, "."]),
+        ([RUNTIME, DEVELOPMENT], [RUNTIME, ".", DEVELOPMENT]),
+    ],
+)
+def test_lock_is_installed_once(machine: Machine, locks: list[str], installed: list[str]) -> None:
+    for lock in locks:
+        virtualenv.ensure(lock)
 
     assert machine.created == 1
-    assert machine.installed == [RUNTIME]
-    assert "--require-hashes" in machine.commands.lines[0]
+    assert machine.installed == installed
 
 
-def test_the_project_is_installed_in_place_and_again_when_its_metadata_changes(
-    machine: Machine,
+@pytest.mark.parametrize(("changed", "installed"), [(RUNTIME, RUNTIME), (PROJECT, ".")])
+def test_changed_lock_or_project_is_installed_again(
+    machine: Machine, changed: str, installed: str
 ) -> None:
     virtualenv.ensure(RUNTIME)
-    virtualenv.ensure(RUNTIME)
-    assert machine.times_the_project_was_installed == 1
-    # What is installed without a lock may bring nothing else in.
-    assert "--no-deps --no-build-isolation" in machine.commands.lines[-1]
-
-    (machine.root / PROJECT).write_text("# another version\n")
-    virtualenv.ensure(RUNTIME)
-    assert machine.times_the_project_was_installed == 2
-    assert machine.installed == [RUNTIME]
-
-
-def test_a_changed_lock_is_installed_into_the_same_environment(machine: Machine) -> None:
-    virtualenv.ensure(RUNTIME)
-    (machine.root / RUNTIME).write_text("# other\n")
+    (machine.root / changed).write_text("# other\n")
 
     virtualenv.ensure(RUNTIME)
 
     assert machine.created == 1
-    assert machine.installed == [RUNTIME, RUNTIME]
+    assert machine.installed == [RUNTIME, ".", installed]
 
 
-def test_the_development_lock_holds_the_runtime_one(machine: Machine) -> None:
-    virtualenv.ensure(DEVELOPMENT)
-    virtualenv.ensure(RUNTIME)
-
-    assert machine.installed == [DEVELOPMENT]
-
-
-def test_the_runtime_lock_does_not_hold_the_development_one(machine: Machine) -> None:
-    virtualenv.ensure(RUNTIME)
-    virtualenv.ensure(DEVELOPMENT)
-
-    assert machine.installed == [RUNTIME, DEVELOPMENT]
-
-
-def test_packages_that_failed_are_installed_again(machine: Machine) -> None:
+def test_failed_installation_is_repeated(machine: Machine) -> None:
     machine.commands.failing = "--require-hashes"
     with pytest.raises(SetupError):
         virtualenv.ensure(RUNTIME)
-
     machine.commands.failing = ""
+
     virtualenv.ensure(RUNTIME)
 
-    assert machine.installed == [RUNTIME, RUNTIME]
+    assert machine.installed == [RUNTIME, RUNTIME, "."]
 
 
 @pytest.mark.usefixtures("machine")
-def test_another_interpreter_or_place_needs_its_own_packages(
+def test_another_interpreter_or_folder_needs_its_own_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wanted = {virtualenv._wanted(RUNTIME)}
@@ -120,27 +101,23 @@ def test_another_interpreter_or_place_needs_its_own_packages(
     assert len(wanted) == 3
 
 
-def test_an_old_python_is_refused_with_the_version_that_is_needed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_python_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 12, "final", 0))
 
-    with pytest.raises(SetupError, match=r"Python 3\.10\.12 is too old: 3\.11 or newer"):
+    with pytest.raises(SetupError, match=r"found Python 3\.10\.12; allowed: 3\.11 or later"):
         virtualenv.ensure(RUNTIME)
 
     assert machine.created == 0
 
 
-def test_a_machine_without_venv_is_told_the_package_to_install(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("machine")
+def test_machine_without_venv_is_told_which_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no ensurepip")
 
     monkeypatch.setattr("venv.create", fail)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-    with pytest.raises(SetupError, match=rf"no ensurepip\n.*apt-get install python{version}-venv"):
+    with pytest.raises(SetupError, match=r"no ensurepip\n.*apt-get install python3\.\d+-venv"):
         virtualenv.ensure(RUNTIME)
-
-    assert machine.installed == []

@@ -8,11 +8,11 @@ from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
-# Of the ways to find targets, that by DNS alone; the others would be most of the program.
+# Of the ways to discover targets, only Docker's; the others would be most of the program.
 PROMETHEUS = golang.Program(
     name="prometheus",
     package="github.com/prometheus/prometheus/cmd/prometheus",
-    tags="remove_all_sd,enable_dns_sd",
+    tags="remove_all_sd,enable_moby_sd",
 )
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 

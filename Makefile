@@ -37,15 +37,15 @@ check: ## Lint, check types and formatting
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 
-demo: ## Show what the caches save, without network: four nodes cold and warm; results in build/
+demo: ## Show what the caches save: four nodes boot cold and warm, without network; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Show what this checkout, or the commit HEAD, would do to stacks that run BASE
 	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
-bench: ## Measure against the guide, an empty Pulumi program and nginx, and a team; writes docs/benchmarks*
+bench: ## Measure `up`, sixteen nodes, and a team's caches; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
-	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
+	@$(TOOLCHAIN) run -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
 docs: ## Renew docs/settings.md and the schema of stack files from the models

@@ -70,7 +70,7 @@ def test_an_interrupt_leaves_nothing(
     finally:
         demo.kill()
 
-    assert "interrupted; all that was made is removed" in log.read_text()
+    assert "interrupted; everything that was created is removed" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert _made(engine, name) == []
 

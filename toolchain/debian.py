@@ -4,20 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from toolchain.paths import CACHE
 from toolchain.report import SetupError, run
-
-
-def unpacked(package: str) -> Path:
-    """The files of a package, in a folder of this checkout's own.
-
-    Raises:
-        SetupError: it cannot be had here.
-    """
-    folder = CACHE / "debian" / package
-    if not folder.exists():
-        unpack(package, folder)
-    return folder
 
 
 def unpack(package: str, folder: Path) -> None:

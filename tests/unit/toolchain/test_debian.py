@@ -9,7 +9,7 @@ from toolchain.report import SetupError
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Commands of a Debian machine, to which a package `tool` can be downloaded."""
     noted = Commands()
 
@@ -22,34 +22,31 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
             (command[-1] / "program").touch()
         return said
 
-    monkeypatch.setattr(debian, "CACHE", tmp_path)
     monkeypatch.setattr(debian, "run", run)
     monkeypatch.setattr("shutil.which", programs("apt-get", "dpkg-deb"))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     return noted
 
 
-def test_a_package_is_unpacked_once(commands: Commands, tmp_path: Path) -> None:
-    first, second = debian.unpacked("tool"), debian.unpacked("tool")
-
-    assert first == second == tmp_path / "debian" / "tool"
-    assert [file.name for file in first.iterdir()] == ["program"]
-    assert len(commands.lines) == 2
-
-
-def test_a_package_that_fails_half_way_is_unpacked_the_next_time(commands: Commands) -> None:
+def test_the_folder_exists_only_after_success(commands: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
     commands.failing = "--extract"
     with pytest.raises(SetupError):
-        debian.unpacked("tool")
+        debian.unpack("tool", folder)
+    assert not folder.exists()
     commands.failing = ""
 
-    assert (debian.unpacked("tool") / "program").exists()
+    debian.unpack("tool", folder)
+
+    assert [file.name for file in folder.iterdir()] == ["program"]
 
 
-def test_what_a_machine_lacks_is_named(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tools_are_named(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("shutil.which", programs("apt-get"))
 
     with pytest.raises(SetupError, match="tool needs dpkg-deb"):
-        debian.unpacked("tool")
+        debian.unpack("tool", tmp_path / "tool")
 
     assert commands.lines == []

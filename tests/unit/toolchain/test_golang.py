@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,15 @@ def test_a_program_is_built_again_when_what_pins_it_changes(
         opened.write("\n// changed\n")
 
     golang.ensure(TOOL, tmp_path / "bin")
+
+    assert len(go.builds) == 2
+
+
+@pytest.mark.usefixtures("module")
+def test_a_program_is_built_again_with_other_tags(go: FakeGo, tmp_path: Path) -> None:
+    golang.ensure(TOOL, tmp_path / "bin")
+
+    golang.ensure(replace(TOOL, tags="small"), tmp_path / "bin")
 
     assert len(go.builds) == 2
 

@@ -120,11 +120,12 @@ def _read(up: Team, hosts: Sequence[Host], paths: Sequence[str], for_s: float | 
         for_s: how long to read, again and again; without it, each client reads all blobs once.
     """
     ready = threading.Barrier(len(hosts))
+    ca = up.stack.outputs()["ca"]
 
     def client(number: int) -> int:
         at = len(paths) * number // len(hosts)
         size = 0
-        with up.client() as http:
+        with up.client(ca) as http:
             ready.wait()
             until = time.monotonic() + (for_s or 0)
             while True:

@@ -33,6 +33,7 @@ HOSTS = 3
 CLIENTS_OF_A_NODE = 2
 ROUNDS = 3
 READ_S = 4
+READY_WITHIN_S = 60
 NODE_MBIT = 100
 WARM_SCALE = 0.3
 
@@ -119,7 +120,7 @@ def _read(up: Team, hosts: Sequence[Host], paths: Sequence[str], for_s: float | 
         paths: the blobs, in the order of the first client; the others start elsewhere.
         for_s: how long to read, again and again; without it, each client reads all blobs once.
     """
-    ready = threading.Barrier(len(hosts))
+    ready = threading.Barrier(len(hosts), timeout=READY_WITHIN_S)
     ca = up.stack.outputs()["ca"]
 
     def client(number: int) -> int:

@@ -43,9 +43,9 @@ demo: ## Show what the caches save: boot four nodes cold and warm, offline; resu
 pr-preview: ## Preview what this checkout, or the commit HEAD, changes in stacks that run BASE
 	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
-bench: ## Compare with the guide, an empty Pulumi program and nginx, and measure a team; writes docs/benchmarks*
+bench: ## Measure `up`, sixteen nodes and a team's caches; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
-	@$(TOOLCHAIN) run -- python -m benchmarks.nodes
+	@$(TOOLCHAIN) run -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
 docs: ## Generate docs/settings.md and the schema of stack files

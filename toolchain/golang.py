@@ -57,7 +57,8 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
     """Build a program into a folder, unless the pinned version is there; return its path."""
     binary = folder / program.name
     stamp = CACHE / "stamps" / program.name
-    wanted = "".join(file.read_text() for file in sorted(program.folder.iterdir()))
+    pins = "".join(file.read_text() for file in sorted(program.folder.iterdir()))
+    wanted = pins + program.tags
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
     with step(f"build {program.name} from its Go module (takes minutes, only once)"):

@@ -8,11 +8,11 @@ from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
-# Only DNS service discovery; the others would be most of the program.
+# Only Docker's service discovery; the others would be most of the program.
 PROMETHEUS = golang.Program(
     name="prometheus",
     package="github.com/prometheus/prometheus/cmd/prometheus",
-    tags="remove_all_sd,enable_dns_sd",
+    tags="remove_all_sd,enable_moby_sd",
 )
 PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
 

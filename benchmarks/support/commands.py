@@ -1,4 +1,4 @@
-"""Command lines, which end with this process."""
+"""Commands that end with this process."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ ENDS_WITHIN_S = 20
 
 
 def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a command to its end and return what it printed on standard output.
+    """Run a command, and return its standard output.
 
-    It has a process group to itself, so that an interrupt at the terminal reaches it through this
-    process only, and all that it has started ends before anything is cleaned up.
+    The command gets its own process group: an interrupt at the terminal reaches it through this
+    process only, and it has ended before anything is cleaned up.
 
     Raises:
-        CannotRunError: it ended with another code than 0.
+        CannotRunError: its exit code is not 0.
     """
     process = subprocess.Popen(
         command,

@@ -1,4 +1,4 @@
-"""Images with the sizes of those that a Talos cluster needs, and random content."""
+"""Images of the sizes that a Talos cluster needs, with random content."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
-# Compressed layers in MB, about those of Talos 1.11 with Kubernetes 1.34: 440 MB in all.
+# Compressed layers in MB, about as in Talos 1.11 with Kubernetes 1.34: 440 MB in all.
 _IMAGES: Mapping[str, tuple[float, ...]] = {
     "ghcr.io/siderolabs/installer:v1.11.5": (105.0, 87.0, 8.5),
     "ghcr.io/siderolabs/kubelet:v1.34.1": (9.0, 61.0),
@@ -28,7 +28,7 @@ _IMAGES: Mapping[str, tuple[float, ...]] = {
     "registry.k8s.io/kube-scheduler:v1.34.1": (15.5,),
     "registry.k8s.io/pause:3.10.1": (0.3,),
 }
-# The base that these share, as Kubernetes' own do.
+# These share a base layer, as Kubernetes' own images do.
 _ON_BASE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _BASE_MB = 2.0
 
@@ -38,7 +38,7 @@ REGISTRIES = tuple(dict.fromkeys(reference.partition("/")[0] for reference in RE
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Something to push: a blob, or a manifest with its media type."""
+    """A blob, or a manifest with its media type."""
 
     content: bytes
     media_type: str = ""
@@ -49,7 +49,7 @@ class Content:
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     def described(self, media_type: str) -> dict[str, object]:
-        """How a manifest refers to it."""
+        """Its descriptor."""
         return {"mediaType": media_type, "digest": self.digest, "size": len(self.content)}
 
 
@@ -59,9 +59,9 @@ class Image:
 
     Attributes:
         repository, tag: its name in its registry.
-        blobs: its configuration and its layers.
-        manifest: of the one platform that it is for.
-        index: what the tag names.
+        blobs: its configuration and layers.
+        manifest: the manifest of its only platform.
+        index: the index that the tag names.
     """
 
     repository: str
@@ -72,10 +72,10 @@ class Image:
 
 
 def images(scale: float) -> Iterator[Image]:
-    """Make the images, one after the other, so that one of them is in memory only.
+    """Generate the images one by one, to keep only one in memory.
 
     Args:
-        scale: what the sizes are multiplied with; 1 for about 440 MB in all.
+        scale: factor of the sizes; 1 for about 440 MB in all.
     """
     base = _layer(_BASE_MB * scale)
     for reference, sizes in _IMAGES.items():

@@ -1,4 +1,4 @@
-"""Pictures of results: panels of horizontal bars, as a PNG."""
+"""Bar charts as PNG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Bar:
     """A bar.
 
     Attributes:
-        label: what it is of.
-        value: its length.
-        text: that value in words.
-        is_ours: whether it is this project's.
+        label: text on the left.
+        value: the length.
+        text: text on the right.
+        is_ours: whether it is this project's, which selects the colour.
     """
 
     label: str
@@ -44,12 +44,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bars that share a scale.
+    """Bars on one scale.
 
     Attributes:
-        title: what they show.
+        title: the heading.
         bars: the bars.
-        mark: a value that is marked by a line, or None.
+        mark: a value to mark with a line, or None.
     """
 
     title: str
@@ -58,13 +58,13 @@ class Panel:
 
 
 def draw(file: Path, title: str, panels: Sequence[Panel], note: str) -> None:
-    """Draw panels, one below the other.
+    """Draw panels below each other.
 
     Args:
         file: the PNG to write.
-        title: what stands above them.
-        panels: what to draw.
-        note: lines that stand below them.
+        title: text above the panels.
+        panels: the panels.
+        note: lines below the panels.
     """
     height = 2 * MARGIN + TITLE_SIZE + sum(map(_height, panels)) + _lines_height(note)
     image = Image.new("RGB", (WIDTH, height), PAPER)

@@ -1,4 +1,4 @@
-"""A stack with a state of its own, on this program or on another one."""
+"""Pulumi stacks with their own state."""
 
 import json
 import os
@@ -22,14 +22,14 @@ class Stack:
 
     Attributes:
         name: its name.
-        folder: where its project file, stack file and state are; not there before `prepare`.
+        folder: folder of its project file, stack file and state; `prepare` creates it.
     """
 
     name: str
     folder: Path
 
     def prepare(self, config: Config, program: Path = ROOT) -> None:
-        """Write its project and settings, and initialise it."""
+        """Create it: write the project and settings, and initialise the stack."""
         (self.folder / "state").mkdir(parents=True)
         project = {"name": PROJECT, "runtime": "python", "main": str(program)}
         (self.folder / "Pulumi.yaml").write_text(json.dumps(project))
@@ -43,7 +43,7 @@ class Stack:
         file.write_text(json.dumps({"config": keys}))
 
     def pulumi(self, *arguments: str) -> str:
-        """Run Pulumi on it, and return what it printed."""
+        """Run a Pulumi command on it, and return the output."""
         env = os.environ | {
             "PULUMI_BACKEND_URL": (self.folder / "state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "benchmark",
@@ -52,15 +52,15 @@ class Stack:
         return run("pulumi", "--non-interactive", *arguments, cwd=self.folder, env=env)
 
     def up(self) -> None:
-        """Converge it."""
+        """Run `pulumi up`."""
         self.pulumi("up", "--yes", "--skip-preview", "--stack", self.name)
 
     def down(self) -> None:
-        """Destroy its resources."""
+        """Run `pulumi destroy`."""
         self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.name)
 
     def outputs(self) -> Mapping[str, Any]:
-        """What it exports."""
+        """Its outputs."""
         shown = self.pulumi("stack", "output", "--json", "--stack", self.name)
         outputs: dict[str, Any] = json.loads(shown)
         return outputs

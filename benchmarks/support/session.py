@@ -1,4 +1,4 @@
-"""One run of a benchmark: says what it does, ends in time, and cleans up whatever happens."""
+"""Runs a benchmark with a time limit, and lets it clean up after an interrupt."""
 
 import os
 import platform
@@ -13,21 +13,21 @@ INTERRUPTED = 130
 
 
 class CannotRunError(Exception):
-    """This machine lacks something; the message says what."""
+    """This machine lacks something that a benchmark needs."""
 
 
 def run(work: Callable[[], None], *, within_s: int) -> int:
-    """Do some work that can be interrupted and is bounded in time.
+    """Run work that can be interrupted and has a time limit.
 
-    What it has made is to be removed by its context managers: an interrupt and the end of the time
-    are exceptions, and further interrupts are put off until the work has ended.
+    Both are exceptions, so the work's context managers clean up; further interrupts are ignored
+    meanwhile.
 
     Args:
-        work: what to do.
-        within_s: how long it may take in seconds.
+        work: the work.
+        within_s: the time limit in seconds.
 
     Returns:
-        The exit code: 0, 1 where it could not be done, or 130 where it was interrupted.
+        the exit code: 0, 1 after an error, or 130 after an interrupt.
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -39,10 +39,10 @@ def run(work: Callable[[], None], *, within_s: int) -> int:
         say(f"error: {error}")
         return 1
     except TimeoutError:
-        say(f"error: not done within {within_s} s; all that was made is removed")
+        say(f"error: not done within {within_s} s; everything that was created is removed")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; all that was made is removed")
+        say("interrupted; everything that was created is removed")
         return INTERRUPTED
     finally:
         signal.alarm(0)
@@ -50,31 +50,31 @@ def run(work: Callable[[], None], *, within_s: int) -> int:
 
 
 def need(tools: Sequence[str]) -> None:
-    """Check that this machine has what it takes to shape a container's network.
+    """Check the requirements for limiting a container's link.
 
     Raises:
-        CannotRunError: it has not; the message lists all that is missing.
+        CannotRunError: the message lists everything that is missing.
     """
     missing = [f"{tool} on PATH" for tool in tools if not shutil.which(tool)]
     if platform.system() != "Linux":
         missing.append("Linux")
     elif os.geteuid() != 0:
-        missing.append("root, since the link of a container is shaped")
+        missing.append("root, to limit the link of a container")
     if missing:
         raise CannotRunError(f"this machine lacks: {'; '.join(missing)}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    _put_off_interrupts()
+    _ignore_interrupts()
     raise KeyboardInterrupt
 
 
 def _out_of_time(_signal: int, _frame: FrameType | None) -> None:
-    _put_off_interrupts()
+    _ignore_interrupts()
     raise TimeoutError
 
 
-def _put_off_interrupts() -> None:
+def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.alarm(0)

@@ -1,4 +1,4 @@
-"""The engine of this machine, and what one run has on it."""
+"""This machine's engine, and what a run creates on it."""
 
 import secrets
 import socket
@@ -28,13 +28,13 @@ MADE_WITHIN_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a run takes place.
+    """The engine and names of one run.
 
     Attributes:
         engine: the engine.
         image: the registry's image.
-        address: the address of this machine at which containers reach it.
-        name: what all that the run makes is named after.
+        address: this machine's address, as containers reach it.
+        name: prefix of the names of everything that the run creates.
     """
 
     engine: DockerClient
@@ -44,7 +44,7 @@ class Site:
 
     @contextmanager
     def scope(self) -> Iterator["Scope"]:
-        """Containers that are removed together, with what they have stored."""
+        """Containers that are removed together with their volumes."""
         scope = Scope(self)
         try:
             yield scope
@@ -53,7 +53,7 @@ class Site:
 
     @contextmanager
     def stack_name(self) -> Iterator[str]:
-        """The name of a stack, all of which is removed at the end, whatever became of it."""
+        """The name of a stack; all its resources are removed at the end, in whatever state."""
         name = f"{self.name}-{secrets.token_hex(2)}"
         try:
             yield name
@@ -61,10 +61,12 @@ class Site:
             self._remove_stack(name)
 
     def free_ports(self, count: int) -> list[int]:
-        """Ports of this machine that nobody has opened."""
+        """Consecutive free ports of this machine, where possible."""
         free = [port for port in range(FIRST_PORT, LAST_PORT) if self._is_free(port)]
         if len(free) < count:
-            raise CannotRunError(f"there are no {count} free ports from {FIRST_PORT} on")
+            raise CannotRunError(
+                f"fewer than {count} ports from {FIRST_PORT} to {LAST_PORT} are free"
+            )
         start = secrets.randbelow(len(free) - count + 1)
         return free[start : start + count]
 
@@ -90,7 +92,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Containers of one purpose."""
+    """Containers with one lifetime."""
 
     site: Site
     name: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -99,9 +101,9 @@ class Scope:
         """Start a container of the registry's image.
 
         Args:
-            title: what it is.
-            ports: ports of this machine, by the port in the container.
-            options: further options of the engine.
+            title: part of its name.
+            ports: ports of this machine, by port of the container.
+            options: more options of the engine.
         """
         address = self.site.address
         name = f"{self.site.name}-{title}-{self.name}"
@@ -123,13 +125,13 @@ class Scope:
 
 @contextmanager
 def open_site(name: str) -> Iterator[Site]:
-    """Find the engine.
+    """Connect to the engine.
 
     Args:
-        name: what all that the run makes is named after.
+        name: prefix of the names of everything that the run creates.
 
     Raises:
-        CannotRunError: there is none, or it lacks the image.
+        CannotRunError: there is no engine, or it lacks the image.
     """
     try:
         client = docker.from_env(timeout=60)
@@ -145,7 +147,7 @@ def open_site(name: str) -> Iterator[Site]:
 
 
 def metrics(container: Container, name: str) -> int | None:
-    """The sum of a metric of a registry over all its labels, or None where it has none."""
+    """The sum of a registry's metric over all labels; None if it has no such metric."""
     container.reload()
     networks = container.attrs["NetworkSettings"]["Networks"].values()
     address = next(network["IPAddress"] for network in networks if network["IPAddress"])
@@ -166,7 +168,7 @@ def _remove_containers(engine: DockerClient, label: str) -> None:
 
 
 def _remove_late(engine: DockerClient, name: str) -> None:
-    """Remove a container that an engine may be making still: it ends what it was asked for."""
+    """Remove a container that the engine may still be creating after the request was aborted."""
     deadline = time.monotonic() + MADE_WITHIN_S
     while time.monotonic() < deadline:
         with suppress(NotFound):

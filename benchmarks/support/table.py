@@ -1,26 +1,33 @@
-"""Tables in Markdown, and the words for figures."""
+"""Tables in Markdown, units, and where results are written."""
 
 import os
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.support.pulumi_stack import ROOT
+from toolchain.report import say
+
 MB = 1_000_000
+BUILD = ROOT / "build"
+
+
+def write(name: str, text: str, folder: Path = BUILD) -> None:
+    """Print a result and write it to a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    print(text)
+    say(f"written: {folder / name}")
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are figures."""
+    """A table; the first column is text, the others are numbers."""
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def count(nodes: int) -> str:
-    """A number of nodes in words."""
-    return f"{nodes} node{'s' if nodes > 1 else ''}"
-
-
 def seconds(value: float) -> str:
-    """A time in words."""
+    """A duration with its unit."""
     return f"{value:.1f} s"
 
 
@@ -29,13 +36,13 @@ def copies(size: float, copy_size: int) -> str:
     return f"{size / copy_size:.2f}x"
 
 
-def megabytes(size: float | None) -> str:
-    """Bytes in words; None is what nobody has counted."""
-    return "not counted" if size is None else f"{size / MB:.1f} MB"
+def megabytes(size: float) -> str:
+    """Bytes in MB."""
+    return f"{size / MB:.1f} MB"
 
 
 def machine() -> str:
-    """This machine in words."""
+    """This machine's processor and kernel."""
     info = Path("/proc/cpuinfo")
     models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
     model = models[0].partition(": ")[2] if models else platform.machine()

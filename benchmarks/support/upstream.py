@@ -1,4 +1,4 @@
-"""An upstream registry of a run's own, behind a link of a known rate."""
+"""An upstream registry behind a link of a known rate."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,11 @@ POLL_S = 0.2
 
 
 class Upstream:
-    """A registry in a container. The rate of what it sends is limited in its own network.
+    """A registry in a container.
 
     Attributes:
-        url: where containers and this machine reach it.
-        copy_size: how many bytes a node needs that has nothing, without manifests.
+        url: its URL, for containers and this machine.
+        copy_size: bytes of blobs that a new node needs.
     """
 
     def __init__(self, container: Container, url: str) -> None:
@@ -38,12 +38,12 @@ class Upstream:
         self.copy_size = copy_size(fill(self.url, scale))
 
     def limit(self, mbit: int) -> None:
-        """Limit what it sends.
+        """Limit the rate at which it sends.
 
         Raises:
             CannotRunError: this machine cannot.
         """
-        # A bucket smaller than what is sent between two ticks of the clock would slow it further.
+        # A bucket must hold what is sent between two ticks of the clock.
         burst = max(64_000, mbit * 1000)
         pid = self._container.attrs["State"]["Pid"]
         run(
@@ -53,7 +53,7 @@ class Upstream:
         )  # fmt: skip
 
     def sent(self) -> int:
-        """How many bytes of content it has sent so far, by its own count, once it is idle."""
+        """Bytes it has sent so far, by its own metrics, once it is idle."""
         deadline = time.monotonic() + SETTLES_WITHIN_S
         before, now = -1, self._sent()
         while now != before and time.monotonic() < deadline:
@@ -69,7 +69,7 @@ class Upstream:
     def _sent(self) -> int:
         counted = metrics(self._container, SENT)
         if counted is None:
-            raise CannotRunError("the upstream does not count what it sends")
+            raise CannotRunError("the upstream has no metrics")
         return counted
 
 
@@ -79,7 +79,7 @@ def running(site: Site, scale: float) -> Iterator[Upstream]:
 
     Args:
         site: where.
-        scale: size of the images; 1 for that of a Talos cluster's.
+        scale: factor of the sizes; 1 for a Talos cluster's.
     """
     (port,) = site.free_ports(1)
     with site.scope() as scope:
@@ -96,7 +96,7 @@ def fill(url: str, scale: float) -> Mapping[str, int]:
 
     Args:
         url: the registry's URL.
-        scale: size of the images; 1 for that of a Talos cluster's.
+        scale: factor of the sizes; 1 for a Talos cluster's.
 
     Returns:
         the size of each blob, by its path in the registry's API.
@@ -111,7 +111,7 @@ def fill(url: str, scale: float) -> Mapping[str, int]:
 
 
 def copy_size(blobs: Mapping[str, int]) -> int:
-    """How many bytes a node needs that has nothing; layers that images share count once."""
+    """Bytes that a new node needs; a layer that several images share counts once."""
     return sum({path.rpartition("/")[2]: size for path, size in blobs.items()}.values())
 
 
@@ -119,7 +119,7 @@ def wait_for(url: str, container: Container) -> None:
     """Wait until a registry answers.
 
     Raises:
-        CannotRunError: it does not.
+        CannotRunError: it does not in time.
     """
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline:

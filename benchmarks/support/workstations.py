@@ -1,7 +1,7 @@
-"""Workstations, each with a cache of its own, as containers of this machine's engine.
+"""Workstations with a cache each, as containers of this machine's engine.
 
-They are one stack of the program: to it, twenty workstations are twenty upstreams, and each gets
-the container, the settings and the files that it would have as the only one of its machine.
+They are a single stack with one upstream per workstation: each cache has the container, settings
+and files that it would have on a machine of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ from tests.integration.support.team import READER, Team
 def on_their_own(
     folder: Path, engine: DockerClient, upstream: str, count: int
 ) -> Iterator[Sequence[str]]:
-    """Run workstations whose caches ask the upstream themselves; the URL of each cache.
+    """Run workstations whose caches pull from the upstream; yields the URL of each cache.
 
     Args:
-        folder: where the stack keeps its files.
+        folder: folder for the stack's files.
         engine: this machine's engine.
         upstream: URL of the upstream.
-        count: how many there are.
+        count: number of workstations.
     """
     with stack.stack(folder, engine, _settings(upstream, count)) as made:
         made.up()
@@ -35,14 +35,14 @@ def on_their_own(
 def of_team(
     folder: Path, engine: DockerClient, up: Team, nodes: int, count: int
 ) -> Iterator[Sequence[str]]:
-    """Run workstations whose caches ask those of a team; the URL of each workstation's cache.
+    """Run workstations whose caches pull from a team's; yields the URL of each workstation's cache.
 
     Args:
-        folder: where the stack keeps its files.
+        folder: folder for the stack's files.
         engine: this machine's engine.
         up: the team's stack.
-        nodes: how many of its nodes they are spread over.
-        count: how many there are.
+        nodes: number of the team's nodes that they are spread over.
+        count: number of workstations.
     """
     settings = _settings(up.bed.upstream.url, count)
     hosts = up.bed.hosts[:nodes]

@@ -1,11 +1,11 @@
-"""What a registry counts, in the text form of Prometheus."""
+"""A registry's counters, in Prometheus's text format."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 
 SIZE_LIMIT = 1 << 20
-"""Most that is read of a page of metrics, in bytes; distribution's has some 30 kB."""
+"""Limit of a metrics page in bytes; distribution's has about 30 kB."""
 
 _VALUE = r"\d{1,20}(?:\.\d{1,20})?(?:e\+?\d\d)?"
 _LINE = re.compile(rf'registry_proxy_(\w+)_total\{{type="(?:blob|manifest)"\}} ({_VALUE})(?!\S)')
@@ -13,12 +13,12 @@ _LINE = re.compile(rf'registry_proxy_(\w+)_total\{{type="(?:blob|manifest)"\}} (
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a cache has done since it was started (distribution 3, registry/proxy/proxymetrics.go).
+    """A cache's counters since it was started (distribution 3, registry/proxy/proxymetrics.go).
 
     Attributes:
-        hits, misses: how many blobs and manifests it had, or had to fetch.
-        from_upstream: bytes that it has fetched.
-        to_clients: bytes that it has served.
+        hits, misses: blobs and manifests that were cached, or had to be fetched.
+        from_upstream: bytes fetched.
+        to_clients: bytes served.
     """
 
     hits: int
@@ -28,14 +28,15 @@ class Metrics:
 
     @property
     def saved(self) -> int:
-        """What clients got and the upstream did not have to send, in bytes."""
+        """Bytes served that did not have to be fetched from the upstream."""
         return max(0, self.to_clients - self.from_upstream)
 
 
 def read_metrics(text: str) -> Metrics | None:
-    """Read what a cache counts, or what several do, added up; None where none counts.
+    """Parse one or more metrics pages and add them up.
 
-    Distribution 2 does not.
+    Returns:
+        the sums, or None if no page has counters, as with distribution 2.
     """
     sums: Counter[str] = Counter()
     for name, value in _LINE.findall(text):

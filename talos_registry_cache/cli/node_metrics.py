@@ -1,6 +1,7 @@
-"""What the nodes of a service count, each for itself: asked on the network of the stack's caches.
+"""Metrics of a Swarm service: one page from each of its nodes.
 
-Metrics are open to that network only, so a container that is thrown away asks from there.
+The metrics port is reachable in the stack's own network only, so a temporary container in that
+network reads the pages.
 """
 
 from collections.abc import Mapping
@@ -13,38 +14,39 @@ from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine import services, throwaway
 
 PORT = 5001
-# Not by wget's own -T, which ends Debian's static busybox 1.35 with a segmentation fault.
-ASK = "busybox timeout 3 busybox wget -q -O -"
+# wget's own -T makes Debian's static busybox 1.35 crash.
+GET = "busybox timeout 3 busybox wget -q -O -"
 
 
 def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
-    """What all nodes of a service have done together since each was started; None if none counts.
+    """The metrics of all nodes of a service, added up; None if no node has any.
 
     Raises:
-        docker.errors.DockerException: the engine cannot ask.
+        docker.errors.DockerException: the engine cannot run the container.
     """
-    found = _addresses(services.tasks(client, cache.name))
-    if not found:
+    networks = _networks_by_address(services.tasks(client, cache.name))
+    if not networks:
         return None
-    # Its log, and not what it would print to us: an engine that is busy may lose some of that.
+    gets = [f"{GET} {_url(address)} | busybox head -c {SIZE_LIMIT}" for address in networks]
     container = throwaway.create(
         client,
         cache.image,
         f"{cache.name} metrics",
-        command=["; ".join(f"{ASK} {_url(one)} | busybox head -c {SIZE_LIMIT}" for one in found)],
+        command=["; ".join(gets)],
         entrypoint=["busybox", "sh", "-c"],
-        network=next(iter(found.values())),
+        network=next(iter(networks.values())),
     )
     try:
         container.start()
         container.wait()
+        # The log, not an attached stream: a busy engine may lose part of a stream.
         return read_metrics(container.logs(stdout=True, stderr=False).decode())
     finally:
         throwaway.remove(container)
 
 
-def _addresses(tasks: list[Mapping[str, Any]]) -> Mapping[str, str]:
-    """The address of each task in the stack's own network, and the name of that."""
+def _networks_by_address(tasks: list[Mapping[str, Any]]) -> Mapping[str, str]:
+    """The name of the stack's own network, by the address that each task has in it."""
     return {
         attached["Addresses"][0].partition("/")[0]: attached["Network"]["Spec"]["Name"]
         for task in tasks

@@ -1,4 +1,4 @@
-"""The demonstration shows what it claims, and leaves nothing behind."""
+"""`make demo` shows what it claims, and leaves nothing behind."""
 
 import os
 import re
@@ -17,17 +17,17 @@ from tests.integration.support.processes import run
 from tests.integration.support.stack import ROOT
 
 DEMO = (sys.executable, "-m", "benchmarks.demo", "--small")
-# For what hangs: it ends by itself before that.
+# Longer than its own time limit.
 WITHIN_S = 900
 PNG = b"\x89PNG\r\n"
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("tc") or not shutil.which("nsenter"),
-    reason="shaping the link of a container needs root, tc and nsenter",
+    reason="limiting the link of a container needs root, tc and nsenter",
 )
 
 
-def test_one_copy_comes_from_upstream_where_the_guide_takes_several(
+def test_one_copy_comes_from_upstream_but_several_with_the_guides_way(
     engine: DockerClient, tmp_path: Path
 ) -> None:
     name = _name()
@@ -36,7 +36,7 @@ def test_one_copy_comes_from_upstream_where_the_guide_takes_several(
 
     guide, ours = _row(table, "upstream bytes, cold, in copies")
     assert ours == "1.00x"
-    # How many depends on how much at once the nodes come to ask.
+    # The number depends on timing.
     assert float(guide.removesuffix("x")) > 1
     assert _row(table, "upstream bytes, warm")[1] == "0.0 MB"
     assert (tmp_path / "demo.md").read_text() in table
@@ -63,19 +63,19 @@ def test_an_interrupt_leaves_nothing(
                 and any(part in made for made in _made(engine, name))
             ),
             within_s=WITHIN_S,
-            what=f"the demonstration has got to {step}",
+            what=f"the demo has reached {step}",
         )
         demo.send_signal(signal.SIGINT)
         assert demo.wait(WITHIN_S) == 130
     finally:
         demo.kill()
 
-    assert "interrupted; all that was made is removed" in log.read_text()
+    assert "interrupted; everything that was created is removed" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert _made(engine, name) == []
 
 
-def test_what_a_machine_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_requirements_are_named(tmp_path: Path) -> None:
     done = subprocess.run(
         [*DEMO, "--into", tmp_path],
         cwd=ROOT,
@@ -96,14 +96,14 @@ def _name() -> str:
 
 
 def _row(table: str, title: str) -> list[str]:
-    """The figures of a row: the guide's and ours."""
+    """The values of a row: the guide's and ours."""
     found = re.search(rf"^\| {re.escape(title)} \| (.+) \| (.+) \|$", table, re.MULTILINE)
     assert found is not None, table
     return list(found.groups())
 
 
 def _made(engine: DockerClient, name: str) -> list[str]:
-    """What the engine has that is named after a demonstration, or serves its volumes."""
+    """Everything on the engine that has the demo's name in its own name or labels."""
     containers = engine.containers.list(all=True, ignore_removed=True)
     names = [
         *(f"{container.name} {container.labels}" for container in containers),

@@ -66,6 +66,14 @@ def test_cachectl_asks_the_engine(environment: Environment) -> None:
         environment.run("cachectl", "status", "--stack", "nowhere")
 
 
+def test_cachectl_brings_the_monitoring_files(environment: Environment) -> None:
+    environment.run("cachectl", "metrics", "--output", "monitoring")
+
+    files = {file.name: file.read_text() for file in (ROOT / "monitoring").iterdir()}
+    written = (environment.folder / "monitoring").iterdir()
+    assert {file.name: file.read_text() for file in written} == files
+
+
 def test_the_components_are_within_the_package(environment: Environment) -> None:
     code = (
         "from talos_registry_cache.components.registry_cache import RegistryCache\n"

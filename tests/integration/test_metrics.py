@@ -1,16 +1,13 @@
-"""What `cachectl metrics` writes, taken by a real Prometheus beside the caches of an engine."""
+"""The files in monitoring/, loaded by a real Prometheus beside the caches of an engine."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
-from talos_registry_cache.cli import dashboard
 from tests.integration.support import belongings, host, http_pull, prometheus
-from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.prometheus import Prometheus
 from tests.integration.support.stack import CacheStack, stack, upstreams
@@ -22,10 +19,9 @@ SEEN_WITHIN_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A stack that is up, and the Prometheus that collects what it counts."""
+    """A stack that is up, and the Prometheus that monitors it."""
 
     stack: CacheStack
-    written: Path
     prometheus: Prometheus
 
 
@@ -36,33 +32,31 @@ def watched(
     folder = tmp_path_factory.mktemp("metrics")
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
         made.up()
-        written = folder / "written"
-        ended = Cachectl(made.name, folder)("metrics", "--every", "1", "--output", written)
-        assert ended.code == 0, ended.err
+        files = folder / "monitoring"
+        files.mkdir()
         with prometheus.running(
-            written, made.prefix, host.LOOPBACK, host.free_port(), os.environ["DOCKER_HOST"]
+            files,
+            "prometheus.yml",
+            made,
+            address=host.LOOPBACK,
+            port=host.free_port(),
+            engine_host=os.environ["DOCKER_HOST"],
         ) as running:
-            yield Watched(made, written, running)
+            yield Watched(made, running)
 
 
-def test_each_cache_is_collected_and_its_node_is_the_engine(
-    watched: Watched, engine: DockerClient
-) -> None:
-    node = engine.info()["Name"]
-
+def test_each_cache_is_discovered(watched: Watched) -> None:
     eventually(
-        lambda: watched.prometheus.nodes_up() == {HUB: {node}, QUAY: {node}},
+        lambda: watched.prometheus.up().keys() == {(HUB, "engine"), (QUAY, "engine")},
         within_s=SEEN_WITHIN_S,
-        what="each cache is up",
+        what="both caches are up",
     )
 
 
-def test_the_dashboard_has_numbers_for_all_that_it_shows_and_they_are_right(
-    watched: Watched, upstream: Upstream
-) -> None:
+def test_the_dashboard_shows_the_right_numbers(watched: Watched, upstream: Upstream) -> None:
     image = upstream.push_index()
     endpoint = watched.stack.outputs()["caches"][HUB]["endpoint"]
-    shown = prometheus.expressions(watched.written / dashboard.FILE, watched.stack.name)
+    shown = prometheus.dashboard(watched.stack.name)
     ask = watched.prometheus.query
 
     size = http_pull.pull(endpoint, image).size
@@ -72,7 +66,7 @@ def test_the_dashboard_has_numbers_for_all_that_it_shows_and_they_are_right(
 
     assert 0 < ask(shown["Hit rate"])[0] < 1
     assert ask(shown["Errors"]) == [0]
-    assert ask(shown["Caches that answer"]) == [len(REGISTRIES)]
+    assert ask(shown["Caches up"]) == [len(REGISTRIES)]
 
 
 def test_a_cache_that_is_down_raises_an_alert(watched: Watched, engine: DockerClient) -> None:

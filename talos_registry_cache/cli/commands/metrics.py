@@ -1,44 +1,25 @@
-"""cachectl metrics: Prometheus and Grafana show what the caches of all nodes do."""
+"""cachectl metrics: the files that let Prometheus and Grafana monitor the caches."""
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import talos_registry_cache
+from talos_registry_cache.cli import output
 
-from talos_registry_cache.cli import dashboard, options, output, prometheus, stack
 
+def metrics(*, folder: output.Folder = None) -> None:
+    """Print the monitoring files, the same for every stack.
 
-def metrics(
-    *,
-    folder: output.Folder = None,
-    every_s: Annotated[
-        int,
-        typer.Option("--every", min=1, metavar="SECONDS", help="How often each cache is asked."),
-    ] = 15,
-    stack_name: options.StackName = None,
-) -> None:
-    """Print the configuration with which Prometheus collects what the caches count.
+    prometheus.yml finds the caches of a Docker engine, prometheus-swarm.yml those of a Swarm;
+    rules.yml has alerts, and dashboard.json is for Grafana.
 
-    prometheus.yml names each cache, on all nodes that run it; rules.yml has alerts; and
-    registry-caches.json is a dashboard for Grafana, which asks that Prometheus.
-
-    What caches count can be asked in the network of their stack only, registry-NAME, so that is
-    where Prometheus has to run.
-
-    Exit codes: 0 printed or written, 1 it could not be written, 2 wrong usage.
+    Exit codes: 0 printed or written, 1 the files cannot be written, 2 wrong usage.
     """
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
-        node = client.info()["Name"]
-    caches = found.caches.items()
-    targets = prometheus.Targets(
-        stack=found.name,
-        containers={registry: one.name for registry, one in caches if not one.is_service},
-        services={registry: one.name for registry, one in caches if one.is_service},
-        node=node,
-    )
-    files = {
-        prometheus.CONFIGURATION: prometheus.configuration(targets, every_s),
-        prometheus.RULES: prometheus.rules(found.name),
-        dashboard.FILE: dashboard.dashboard(found.name, every_s),
-    }
-    output.put(files, folder)
+    files = sorted(monitoring_folder().iterdir())
+    output.put({file.name: file.read_text() for file in files}, folder)
+
+
+def monitoring_folder() -> Path:
+    """The folder with the files: inside an installed package, and beside it in a checkout."""
+    package = Path(talos_registry_cache.__file__).parent
+    installed = package / "monitoring"
+    return installed if installed.is_dir() else package.parent / "monitoring"

@@ -1,4 +1,4 @@
-"""Prometheus in the network of a stack, with what `cachectl metrics` has written."""
+"""Prometheus in the network of a stack, with the files in monitoring/."""
 
 import json
 import math
@@ -17,12 +17,14 @@ import pytest
 from tests.integration.support import processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.pulling import pulling
+from tests.integration.support.stack import ROOT, CacheStack
 
+MONITORING = ROOT / "monitoring"
 PROGRAM = "prometheus"
 OFFICIAL_IMAGE = "prom/prometheus"
 PORT = 9090
 NOBODY = 65534
-# The image is as the official one, so that the same command line starts either.
+# As in the official image, so that the same command line starts either.
 CHANGES = (
     f"USER {NOBODY}",
     "WORKDIR /prometheus",
@@ -33,36 +35,35 @@ CHANGES = (
 STARTS_WITHIN_S = 60
 ASKED_FOR_S = 60
 REMOVED_WITHIN_S = 60
-# What Grafana puts in for its own variables.
+# Values for Grafana's variables.
 RATE_INTERVAL, RANGE = "10s", "2m"
-# An increase is taken on to where no sample was, and those of tests are few.
+# increase() extrapolates to the ends of the range, and tests have few samples.
 EXTRAPOLATED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A Prometheus that runs.
+    """A running Prometheus.
 
     Attributes:
-        url: where this machine reaches it.
+        url: its URL on this machine.
+        stack: the stack to ask for; it may discover others.
     """
 
     url: str
+    stack: str
 
     def query(self, expression: str) -> Sequence[float]:
-        """What an expression comes to now: a number of each series."""
+        """The current value of each series of an expression."""
         return [float(series["value"][1]) for series in self._query(expression)]
 
-    def nodes_up(self) -> Mapping[str, set[str]]:
-        """The nodes that answer, by upstream."""
-        nodes: dict[str, set[str]] = {}
-        for series in self._query("up == 1"):
-            labels = series["metric"]
-            nodes.setdefault(labels["upstream"], set()).add(labels["node"])
-        return nodes
+    def up(self) -> Mapping[tuple[str, str], str]:
+        """The addresses of the stack's caches that are up, by upstream and node."""
+        found = [one["metric"] for one in self._query(f'up{{stack="{self.stack}"}} == 1')]
+        return {(labels["upstream"], labels["node"]): labels["instance"] for labels in found}
 
     def without_numbers(self, expressions: Mapping[str, str]) -> list[str]:
-        """The names of the expressions that come to nothing, or to no number."""
+        """The names of the expressions without a finite value."""
         numbers = {name: self.query(expression) for name, expression in expressions.items()}
         return [name for name, found in numbers.items() if not any(map(math.isfinite, found))]
 
@@ -73,19 +74,19 @@ class Prometheus:
         size: int,
         within_s: float,
     ) -> None:
-        """Pull again and again what was pulled once, until all expressions show it as it was.
+        """Pull a cached image repeatedly until the dashboard shows the right numbers.
 
         Args:
-            expressions: those of a dashboard.
-            pull: pulls what is cached.
-            size: how many bytes of blobs that has.
-            within_s: how long each step may take.
+            expressions: the dashboard's expressions.
+            pull: pulls an image that was pulled once before.
+            size: the size of the image's blobs.
+            within_s: time limit of each step.
         """
         with pulling(pull) as pulls:
             eventually(
                 lambda: self.without_numbers(expressions) == [],
                 within_s=within_s,
-                what="all has numbers",
+                what="every expression has a value",
             )
         assert pulls.failures == []
         served = (1 + pulls.done) * size
@@ -95,16 +96,17 @@ class Prometheus:
                 self.query(expressions[name]) == _about(is_) for name, is_ in wanted.items()
             ),
             within_s=within_s,
-            what=f"it shows {wanted}",
+            what=f"the dashboard shows {wanted}",
         )
 
     def alerts(self) -> set[tuple[str, str]]:
-        """The alerts that are pending or firing: name and upstream of each."""
-        found = self.ask("alerts")["alerts"]
-        return {(one["labels"]["alertname"], one["labels"]["upstream"]) for one in found}
+        """Name and upstream of each pending or firing alert of the stack."""
+        found = [one["labels"] for one in self.ask("alerts")["alerts"]]
+        ours = [labels for labels in found if labels["stack"] == self.stack]
+        return {(labels["alertname"], labels["upstream"]) for labels in ours}
 
     def ask(self, what: str, **parameters: str) -> Any:
-        """Ask its HTTP API."""
+        """Call its HTTP API."""
         answer = httpx2.get(
             f"{self.url}/api/v1/{what}", params=parameters, trust_env=False, timeout=ASKED_FOR_S
         )
@@ -115,7 +117,7 @@ class Prometheus:
         return list(self.ask("query", query=expression)["result"])
 
     def is_ready(self) -> bool:
-        """Whether it has taken its configuration, and answers."""
+        """Whether it has loaded its configuration and answers."""
         try:
             return httpx2.get(f"{self.url}/-/ready", trust_env=False).is_success
         except httpx2.TransportError:
@@ -124,28 +126,41 @@ class Prometheus:
 
 @contextmanager
 def running(
-    folder: Path, network: str, address: str, port: int, engine_host: str
+    folder: Path,
+    configuration: str,
+    stack: CacheStack,
+    *,
+    address: str,
+    port: int,
+    engine_host: str,
 ) -> Iterator[Prometheus]:
-    """Run a Prometheus, and remove it at the end.
+    """Run a Prometheus as docs/metrics.md does, and remove it at the end.
 
     Args:
-        folder: what `cachectl metrics` has written.
-        network: the network that it is in.
-        address: an address of the engine's machine, at which it is reached.
+        folder: an empty folder for its files.
+        configuration: the configuration file in monitoring/.
+        stack: the stack whose network it joins.
+        address: an address of the engine's machine, to reach it at.
         port: the port there.
-        engine_host: the engine.
+        engine_host: the engine; its socket is handed to Prometheus.
     """
     name = f"it-prometheus-{secrets.token_hex(4)}"
     docker = ("docker", "--host", engine_host)
+    socket = Path(engine_host.removeprefix("unix://"))
     try:
         install(folder.parent, engine_host, name)
+        for file in MONITORING.iterdir():
+            (folder / file.name).write_text(file.read_text().replace(": 15s", ": 1s"))
         processes.run(
-            *docker, "run", "--detach", "--name", name, "--network", network,
+            *docker, "run", "--detach", "--name", name, "--network", stack.prefix,
             "--volume", f"{folder}:/etc/prometheus:ro",
+            "--volume", f"{socket}:/var/run/docker.sock",
+            "--group-add", str(socket.stat().st_gid),
             "--publish", f"{address}:{port}:{PORT}",
-            name,
+            name, f"--config.file=/etc/prometheus/{configuration}",
+            "--storage.tsdb.path=/prometheus",
         )  # fmt: skip
-        made = Prometheus(f"http://{address}:{port}")
+        made = Prometheus(f"http://{address}:{port}", stack.name)
         try:
             eventually(made.is_ready, within_s=STARTS_WITHIN_S, what="Prometheus is ready")
         except TimeoutError as error:
@@ -158,7 +173,7 @@ def running(
 
 
 def install(folder: Path, engine_host: str, image: str) -> None:
-    """Give an engine an image of it; what that is made from is in a folder for a moment."""
+    """Import an image of Prometheus into an engine, by way of a temporary file in a folder."""
     program = shutil.which(PROGRAM)
     assert program, f"{PROGRAM} is not on PATH; run the tests by `make test`"
     archive = folder / "prometheus.tar"
@@ -172,11 +187,12 @@ def install(folder: Path, engine_host: str, image: str) -> None:
     archive.unlink()
 
 
-def expressions(file: Path, stack: str) -> Mapping[str, str]:
-    """Every expression of a dashboard, as Grafana asks it for all nodes.
+def dashboard(stack: str) -> Mapping[str, str]:
+    """The dashboard's expressions as Grafana sends them, for all upstreams and nodes of a stack.
 
-    The name of each is that of its panel, and of a line also its legend.
+    The key is the title of the panel; for lines, their legend follows after a colon.
     """
+    file = MONITORING / "dashboard.json"
     panels: Sequence[Mapping[str, Any]] = json.loads(file.read_text())["panels"]
     return {
         _name(panel["title"], target["legendFormat"]): _filled(target["expr"], stack)
@@ -186,7 +202,7 @@ def expressions(file: Path, stack: str) -> Mapping[str, str]:
 
 
 def _about(size: float) -> Any:
-    """What equals the one number that an expression comes to, as far as an increase is exact."""
+    """Equals a single value, within the precision of increase()."""
     return pytest.approx([size], rel=EXTRAPOLATED)
 
 

@@ -5,7 +5,7 @@ from talos_registry_cache.registry.manifests import Index, Manifest
 SCALE = 0.001
 
 
-def test_the_images_have_about_the_size_of_a_clusters() -> None:
+def test_the_images_are_about_as_large_as_those_of_a_cluster() -> None:
     blobs = {
         blob.digest: len(blob.content) for image in image_set.images(SCALE) for blob in image.blobs
     }
@@ -13,7 +13,7 @@ def test_the_images_have_about_the_size_of_a_clusters() -> None:
     assert 430_000 < sum(blobs.values()) < 450_000
 
 
-def test_each_reference_is_an_image_whose_manifests_can_be_read() -> None:
+def test_each_reference_is_a_valid_image() -> None:
     names = [reference.parse(text) for text in image_set.REFERENCES]
     images = list(image_set.images(SCALE))
 

@@ -16,27 +16,24 @@ registry_storage_cache_hits_total 9
 """
 
 
-def test_blobs_and_manifests_are_counted_together() -> None:
+def test_blobs_and_manifests_are_added_up() -> None:
     metrics = read_metrics(TEXT)
 
     assert metrics == Metrics(hits=7, misses=2, from_upstream=1_500_500, to_clients=4_000_000)
     assert metrics.saved == 2_499_500
 
 
-def test_nothing_is_saved_by_a_cache_that_was_only_warmed() -> None:
+def test_a_cache_that_was_only_warmed_saved_nothing() -> None:
     assert Metrics(0, 1, from_upstream=10, to_clients=5).saved == 0
 
 
-def test_a_registry_that_counts_nothing_has_no_metrics() -> None:
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999", "9" * 5000, "-1", "much", "1,5"])
+def test_values_that_are_no_counts_are_ignored(value: str) -> None:
+    assert read_metrics(f'registry_proxy_hits_total{{type="blob"}} {value}\n') is None
     assert read_metrics("go_goroutines 12\n") is None
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999", "9" * 5000, "-1", "much", "1,5"])
-def test_what_is_no_number_is_not_counted(value: str) -> None:
-    assert read_metrics(f'registry_proxy_hits_total{{type="blob"}} {value}\n') is None
-
-
-def test_what_the_probe_prints_is_read() -> None:
+def test_the_output_of_the_probe_is_parsed() -> None:
     base = "./docker/registry/v2/repositories"
     printed = (
         "52\t.\n"

@@ -118,7 +118,7 @@ def test_a_service_on_an_object_store_is_found_there(monkeypatch: pytest.MonkeyP
 def test_nodes_are_asked_on_the_network_of_the_stack() -> None:
     engine: Any = Engine("running", "running", environment={})
 
-    assert node_metrics._addresses(services.tasks(engine, "s")) == {
+    assert node_metrics._networks_by_address(services.tasks(engine, "s")) == {
         "10.0.9.0": "registry-team",
         "10.0.9.1": "registry-team",
     }

@@ -1,6 +1,7 @@
 """Go programs are pinned by modules of their own, and built once per version."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,15 @@ def test_program_is_built_again_only_if_it_is_missing_or_its_module_changes(
 
     assert len(go.builds) == (2 if changed else 1)
     assert binary.read_text() == f"build {len(go.builds)}"
+
+
+@pytest.mark.usefixtures("module")
+def test_program_is_built_again_with_other_tags(go: FakeGo, tmp_path: Path) -> None:
+    golang.ensure(TOOL, tmp_path / "bin")
+
+    golang.ensure(replace(TOOL, tags="small"), tmp_path / "bin")
+
+    assert len(go.builds) == 2
 
 
 @pytest.mark.usefixtures("module")

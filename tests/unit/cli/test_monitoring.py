@@ -1,0 +1,75 @@
+"""The files in monitoring/. The integration tests of metrics load them into a real Prometheus."""
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from components import placement
+from talos_registry_cache.cli import node_metrics
+from talos_registry_cache.cli.__main__ import app
+from talos_registry_cache.cli.commands.metrics import monitoring_folder
+from talos_registry_cache.engine import labels
+
+PROMETHEUS = ("prometheus.yml", "prometheus-swarm.yml")
+JOB = "registry-caches"
+COLUMNS = 24
+
+
+@pytest.fixture
+def panels() -> list[dict[str, Any]]:
+    return list(json.loads((monitoring_folder() / "dashboard.json").read_text())["panels"])
+
+
+def test_cachectl_metrics_writes_the_files(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["metrics", "--output", str(tmp_path)]).exit_code == 0
+
+    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert written == {file.name: file.read_text() for file in monitoring_folder().iterdir()}
+    assert {*PROMETHEUS, "rules.yml", "dashboard.json"} == written.keys()
+
+
+def test_cachectl_reads_metrics_from_the_port_that_caches_open() -> None:
+    assert node_metrics.PORT == placement.METRICS_PORT
+
+
+@pytest.mark.parametrize("name", PROMETHEUS)
+def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
+    (job,) = yaml.safe_load((monitoring_folder() / name).read_text())["scrape_configs"]
+    rules = {rule.get("target_label"): rule for rule in job["relabel_configs"]}
+
+    assert job["job_name"] == JOB
+    assert rules["__address__"]["replacement"] == f"$1:{placement.METRICS_PORT}"
+    for target, label in (("stack", labels.STACK), ("upstream", labels.UPSTREAM)):
+        (source,) = rules[target]["source_labels"]
+        assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', label)}")
+
+
+def test_every_query_of_the_dashboard_is_limited_to_the_selection(
+    panels: list[dict[str, Any]],
+) -> None:
+    for panel in panels:
+        for target in panel["targets"]:
+            selectors = re.findall(r"\{(.*?)\}", target["expr"])
+            assert selectors
+            for selector in selectors:
+                assert 'stack="$stack", upstream=~"$upstream", node=~"$node"' in selector
+
+
+def test_panels_do_not_overlap(panels: list[dict[str, Any]]) -> None:
+    places = [panel["gridPos"] for panel in panels]
+
+    assert all(place["x"] + place["w"] <= COLUMNS for place in places)
+    assert not any(
+        one["x"] < other["x"] + other["w"]
+        and other["x"] < one["x"] + one["w"]
+        and one["y"] < other["y"] + other["h"]
+        and other["y"] < one["y"] + one["h"]
+        for one, other in combinations(places, 2)
+    )
+    assert len({panel["id"] for panel in panels}) == len(places)

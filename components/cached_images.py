@@ -1,6 +1,7 @@
 """CachedImages: the dynamic resource behind `ImageSet`, over `talos_registry_cache.registry`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
@@ -8,6 +9,7 @@ import pulumi
 from pulumi import dynamic
 
 from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import dynamic_provider
 from .trust import Trust
@@ -15,7 +17,7 @@ from .trust import Trust
 Properties = Mapping[str, Any]
 
 # A changed password is tried at once, and not when a node needs it.
-WARMED_BY = ("images", "caches", "ca", "reader", "store", "s3Keys")
+WARMED_BY = ("images", "caches", "ca", "reader", "s3Locations", "s3Credentials")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -30,8 +32,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
-        store: Mapping[str, Any] | None,
-        s3_keys: pulumi.Input[Mapping[str, str]] | None,
+        s3_locations: Mapping[str, S3Location],
+        s3_credentials: S3Credentials | None,
         trust: Trust,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -41,8 +43,9 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             name: name of the resource.
             images: the platform of each, by its reference.
             caches: endpoint, name, storage and image of each cache, by registry host.
-            store: the object store that they are in, or None; region, endpoint, pathStyle and ca.
-            s3_keys: its keys, which Pulumi encrypts.
+            s3_locations: where each cache keeps its content in an object store, by registry host;
+                empty for caches in volumes.
+            s3_credentials: the credentials for the object store, which Pulumi encrypts.
             trust: what lets this machine in there.
             opts: options of the resource.
         """
@@ -50,8 +53,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             "stack": pulumi.get_stack(),
             "images": images,
             "caches": caches,
-            "store": store,
-            "s3Keys": s3_keys,
+            "s3Locations": {host: asdict(location) for host, location in s3_locations.items()},
+            "s3Credentials": s3_credentials and pulumi.Output.secret(asdict(s3_credentials)),
             **trust.inputs(),
         }
         outputs = dict.fromkeys(("digests", "missing"))

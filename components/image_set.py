@@ -4,12 +4,12 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pulumi
 
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.registry.s3_location import S3Location
 from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
@@ -23,6 +23,7 @@ from .settings.images import Images
 from .settings.mistakes import Mistake
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage, Storage
+from .storage import s3_credentials, s3_location
 
 LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -63,8 +64,8 @@ class ImageSet(pulumi.ComponentResource):
             name,
             images=args.images,
             caches=args.cache.caches,
-            store=_store(args.storage),
-            s3_keys=_s3_keys(args.s3_keys),
+            s3_locations=_s3_locations(args),
+            s3_credentials=s3_credentials(args.s3_keys) if args.s3_keys else None,
             trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
@@ -105,22 +106,11 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     return Resolved(dict.fromkeys(images, _platform(settings)), mistakes)
 
 
-def _store(settings: Storage) -> Mapping[str, Any] | None:
+def _s3_locations(args: ImageSetArgs) -> Mapping[str, S3Location]:
+    settings = args.storage
     if not isinstance(settings, S3Storage):
-        return None
-    return {
-        "region": settings.region,
-        "endpoint": settings.endpoint,
-        "pathStyle": settings.path_style,
-        "ca": settings.ca,
-    }
-
-
-def _s3_keys(keys: S3Keys | None) -> pulumi.Output[Mapping[str, str]] | None:
-    if keys is None:
-        return None
-    access, secret = keys.access.get_secret_value(), keys.secret.get_secret_value()
-    return pulumi.Output.secret({"access": access, "secret": secret})
+        return {}
+    return {host: s3_location(settings, host) for host in args.cache.caches}
 
 
 def _platform(settings: Images) -> str:

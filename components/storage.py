@@ -9,9 +9,10 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from .belongings import Belongings
+from .names import in_names
 from .private_files import FOLDER, PrivateFile
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage
@@ -113,34 +114,45 @@ class VolumeOfNode:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """A place in an object store.
+    """A folder of a bucket.
 
     Attributes:
-        settings: where the store is.
-        folder: what the names of the cache's objects begin with.
+        location: the bucket and the folder.
     """
 
-    settings: S3Storage
-    folder: str
+    location: S3Location
 
     def declare(self, name: str, labels: Mapping[str, str], parent: pulumi.Resource) -> Stored:
-        """Declare nothing: the bucket is there, and its objects stay."""
+        """Declare nothing: the bucket exists, and its objects stay."""
         del name, labels, parent
-        settings = self.settings
-        place = Place(
-            bucket=settings.bucket,
-            folder=self.folder,
-            region=settings.region,
-            endpoint=settings.endpoint,
-            path_style=settings.path_style,
-        )
         return Stored(
-            pulumi.Output.from_input(str(place)),
-            environment=place.environment(f"{FOLDER}/{KEYS_FILE}"),
+            pulumi.Output.from_input(str(self.location)),
+            environment=self.location.environment(f"{FOLDER}/{KEYS_FILE}"),
         )
+
+
+def s3_location(settings: S3Storage, host: str) -> S3Location:
+    """The bucket and folder of a cache.
+
+    Args:
+        settings: the settings of the object store.
+        host: the registry host of the cache.
+    """
+    return S3Location(
+        bucket=settings.bucket,
+        folder="/".join(filter(None, (settings.prefix, in_names(host)))),
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        ca=settings.ca,
+    )
+
+
+def s3_credentials(keys: S3Keys) -> S3Credentials:
+    """The credentials for an object store that a stack's secrets have."""
+    return S3Credentials(keys.access.get_secret_value(), keys.secret.get_secret_value())
 
 
 def keys_file(keys: S3Keys) -> PrivateFile:
-    """The keys of an object store, as Amazon's library reads them."""
-    found = Keys(keys.access.get_secret_value(), keys.secret.get_secret_value())
-    return PrivateFile(pulumi.Output.secret(found.file))
+    """The credentials for an object store, as the registry reads them."""
+    return PrivateFile(pulumi.Output.secret(s3_credentials(keys).file))

@@ -16,7 +16,7 @@ from talos_registry_cache.engine.throwaway_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
 from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.s3_location import SCHEME, Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
 
@@ -119,20 +119,10 @@ def _storages(
 def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage:
     """Where a cache keeps what it has: a volume, or a place in an object store."""
     cache = props["caches"][host]
-    where, image = cache["storage"], cache["image"]
-    if not where.startswith(SCHEME):
-        return InVolume(engine, where, image)
-    bucket, _, folder = where.removeprefix(SCHEME).partition("/")
-    store, keys = props["store"], props["s3Keys"]
-    place = Place(
-        bucket=bucket,
-        folder=folder,
-        region=store["region"],
-        endpoint=store.get("endpoint"),
-        path_style=store["pathStyle"],
-        ca=store.get("ca"),
-    )
-    return InStore(engine, place, Keys(keys["access"], keys["secret"]), image)
+    if location := props["s3Locations"].get(host):
+        credentials = S3Credentials(**props["s3Credentials"])
+        return InStore(engine, S3Location(**location), cache["image"], credentials)
+    return InVolume(engine, cache["storage"], cache["image"])
 
 
 def _alone(engine: DockerClient, props: Properties) -> AbstractContextManager[None]:

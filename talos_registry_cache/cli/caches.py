@@ -1,24 +1,22 @@
 """Working with several caches at once."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from docker import DockerClient
 
-from talos_registry_cache.cli import console, s3_keys
+from talos_registry_cache.cli import console
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import lock, processes, throwaway
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,25 +27,12 @@ GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
 
 
 def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
-    """Where a cache keeps what it has.
-
-    Raises:
-        CachectlError: it is an object store, and there are no keys for it.
-    """
+    """Where a cache keeps its content."""
     match cache.storage:
-        case Place() as place:
-            return in_store(client, cache, place)
+        case S3Location() as location:
+            return InStore(client, location, cache.image)
         case volume:
             return InVolume(client, volume, cache.image)
-
-
-def in_store(client: DockerClient, cache: Cache, place: Place) -> InStore:
-    """The storage of a cache in an object store.
-
-    Raises:
-        CachectlError: there are no keys for it.
-    """
-    return InStore(client, place, s3_keys.find(os.environ, Path.home()), cache.image)
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from docker import DockerClient
 
 from talos_registry_cache.engine import throwaway_registry, volume
-from talos_registry_cache.registry import layout, multipart, object_store
+from talos_registry_cache.registry import layout, object_store
 from talos_registry_cache.registry.layout import (
     BLOBS,
     REPOSITORIES,
@@ -20,7 +20,8 @@ from talos_registry_cache.registry.layout import (
     ignore,
     tags_in,
 )
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.object_store import ObjectStore
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 
@@ -116,59 +117,67 @@ class InVolume:
 
 @dataclass(frozen=True, slots=True)
 class InStore:
-    """A storage in an object store.
+    """The content of a cache in an object store.
 
     Attributes:
-        engine: the engine that runs throw-away registries.
-        place: where it is.
-        keys: the keys of the store.
+        engine: the engine that runs temporary registries.
+        location: its bucket and folder.
         image: the image of the cache.
+        credentials: the credentials for the store; those that boto3 finds if left out.
     """
 
     engine: DockerClient
-    place: Place
-    keys: Keys
+    location: S3Location
     image: str
+    credentials: S3Credentials | None = None
 
     def read(
         self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
     ) -> Storage:
-        """Read its objects."""
-        return object_store.read(
-            object_store.opened(self.place, self.keys),
-            on_piece,
-            unfinished=multipart.unfinished(self.place, self.keys),
-            in_turn=in_turn,
-            trusting=trusting,
-        )
+        """Read all objects, and list the unfinished uploads."""
+        with self._opened() as store:
+            stored = store.read(on_piece, in_turn=in_turn, trusting=trusting)
+            return replace(stored, uploads=(*stored.uploads, *store.unfinished()))
 
     def read_again(self, folders: Collection[str]) -> Storage:
         """Read the objects below some folders."""
-        return object_store.read(object_store.opened(self.place, self.keys), folders=folders)
+        with self._opened() as store:
+            return store.read(folders=folders)
 
     def tags(self) -> list[tuple[str, str]]:
-        """The repositories and tags that are stored."""
-        return object_store.tags(object_store.opened(self.place, self.keys))
+        """The repository and name of each tag."""
+        with self._opened() as store:
+            return store.tags()
 
     def size(self) -> int:
-        """What its objects take, in bytes."""
-        return object_store.size(object_store.opened(self.place, self.keys))
+        """The size of all objects in bytes."""
+        with self._opened() as store:
+            return store.size()
 
     def remove(self, folders: Sequence[str]) -> None:
-        """Remove objects below folders."""
-        object_store.remove(object_store.opened(self.place, self.keys), folders)
+        """Delete the objects below folders."""
+        with self._opened() as store:
+            store.remove(folders)
 
     def remove_uploads(self, uploads: Iterable[Upload]) -> None:
-        """Remove the objects of uploads, and abort those that are none yet."""
+        """Delete the objects of uploads, and abort multipart uploads."""
         uploads = list(uploads)
-        self.remove([upload.path for upload in uploads if not upload.multipart])
-        multipart.abort(self.place, self.keys, [one for one in uploads if one.multipart])
+        with self._opened() as store:
+            store.remove([upload.path for upload in uploads if not upload.multipart])
+            store.abort(upload for upload in uploads if upload.multipart)
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a throw-away registry on its objects."""
+        """Run a temporary registry on the objects."""
+        location, credentials = self.location, self.credentials
+        if credentials is None:
+            credentials = object_store.credentials_of_user()
+            location = replace(location, ca=location.ca or object_store.ca_of_user())
         return throwaway_registry.serving_objects(
-            self.engine, self.place, self.keys, self.image, writable=writable
+            self.engine, location, credentials, self.image, writable=writable
         )
+
+    def _opened(self) -> AbstractContextManager[ObjectStore]:
+        return object_store.opened(self.location, self.credentials)
 
 
 def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:

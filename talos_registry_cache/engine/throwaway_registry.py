@@ -14,7 +14,7 @@ from docker.models.containers import Container
 from talos_registry_cache.engine import file_owner, throwaway
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 PORT = "5000/tcp"
 LOOPBACK = "127.0.0.1"
@@ -24,7 +24,7 @@ PORTS = {PORT: (LOOPBACK, ANY_PORT)}
 ANSWERS_WITHIN_S = 20.0
 POLL_S = 0.05
 PRIVATE_FOLDER = "/credentials"
-KEYS_FILE, AUTHORITIES_FILE = "s3-keys", "authorities.crt"
+CREDENTIALS_FILE, AUTHORITIES_FILE = "s3-credentials", "authorities.crt"
 
 
 class ServingError(RegistryError):
@@ -77,14 +77,19 @@ def serving(
 
 @contextmanager
 def serving_objects(
-    engine: DockerClient, place: Place, keys: Keys, image: str, *, writable: bool = False
+    engine: DockerClient,
+    location: S3Location,
+    credentials: S3Credentials,
+    image: str,
+    *,
+    writable: bool = False,
 ) -> Iterator[str]:
     """The same on the objects of a cache, which the engine's containers have to reach.
 
     Args:
         engine: the engine that runs it.
-        place: where the objects are.
-        keys: the keys of the store; they are in a file of the container, and go with it.
+        location: the bucket and folder of the cache.
+        credentials: the credentials for the store, kept in a file of the container.
         image: the image of the cache.
         writable: whether it takes what is pushed to it; only this machine reaches it.
 
@@ -94,20 +99,20 @@ def serving_objects(
     Raises:
         ServingError: the engine has no such image, or the registry does not answer.
     """
-    files = {KEYS_FILE: keys.file}
+    files = {CREDENTIALS_FILE: credentials.file}
     trust: dict[str, str] = {}
-    if place.ca:
-        files[AUTHORITIES_FILE] = place.ca
+    if location.ca:
+        files[AUTHORITIES_FILE] = location.ca
         trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
     try:
         container = throwaway.create(
             engine,
             image,
-            str(place),
+            str(location),
             user=file_owner.user(),
             environment={
                 **_environment(writable=writable),
-                **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
+                **location.environment(f"{PRIVATE_FOLDER}/{CREDENTIALS_FILE}"),
                 **trust,
             },
             # Without a name, so that it goes with the container.
@@ -115,8 +120,8 @@ def serving_objects(
             ports=PORTS,
         )
     except (DockerException, OSError) as error:
-        raise ServingError(f"cannot serve {place}: {error}") from error
-    with _running(container, str(place), files) as url:
+        raise ServingError(f"cannot serve {location}: {error}") from error
+    with _running(container, str(location), files) as url:
         yield url
 
 

@@ -233,14 +233,10 @@ class Reading:
         elif link := _link(entry.path):
             self._take_link(link, entry)
 
-    def storage(self, unfinished: Iterable[Upload] = ()) -> Storage:
-        """What was taken.
-
-        Args:
-            unfinished: uploads that no entry stands for.
-        """
+    def storage(self) -> Storage:
+        """The storage as far as it was read."""
         links = tuple(self._links[folder] for folder in sorted(self._links))
-        return Storage(self._blobs, links, (*self._uploads.values(), *unfinished))
+        return Storage(self._blobs, links, tuple(self._uploads.values()))
 
     def _take_upload(self, folder: str, entry: Entry) -> None:
         size = entry.size if entry.content else 0

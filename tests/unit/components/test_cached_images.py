@@ -54,7 +54,13 @@ class Caches:
             host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
             for host, cache in self.by_host.items()
         }
-        return {"stack": "unit-test", "images": references, "caches": caches, **more}
+        return {
+            "stack": "unit-test",
+            "images": references,
+            "caches": caches,
+            "s3Locations": {},
+            **more,
+        }
 
     @contextmanager
     def serving(

@@ -15,6 +15,7 @@ from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings.images import Images
 from talos_registry_cache.registry import files, reference
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
@@ -351,20 +352,18 @@ def test_the_provider_is_the_same_at_every_run_and_no_secret() -> None:
     assert first == second != UNKNOWN
 
 
-def test_the_keys_of_an_object_store_reach_the_provider_as_a_secret() -> None:
+def test_the_location_and_the_secret_credentials_of_an_object_store_reach_the_provider() -> None:
     storage = {"kind": "s3", "bucket": "caches", "endpoint": "http://10.0.0.1:9000"}
     keys = {"accessKey": "access", "secretKey": "s3cret"}
 
     inputs = images_of(declare(caches={**CACHES, "storage": storage}, s3Keys=keys)).inputs
 
     assert inputs["caches"]["quay.io"]["storage"] == "s3://caches/quay.io"
-    assert inputs["store"] == {
-        "region": "us-east-1",
-        "endpoint": "http://10.0.0.1:9000",
-        "pathStyle": True,
-        "ca": None,
-    }
-    assert inputs["s3Keys"] == Secret({"access": "access", "secret": "s3cret"})
+    assert S3Location(**inputs["s3Locations"]["quay.io"]) == S3Location(
+        "caches", "quay.io", endpoint="http://10.0.0.1:9000"
+    )
+    assert isinstance(inputs["s3Credentials"], Secret)
+    assert S3Credentials(**inputs["s3Credentials"].value) == S3Credentials("access", "s3cret")
 
 
 def test_another_endpoint_changes_what_the_resource_is_declared_with() -> None:

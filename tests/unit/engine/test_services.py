@@ -7,9 +7,9 @@ import pytest
 
 from talos_registry_cache.cli import node_metrics, stack
 from talos_registry_cache.engine import labels, services
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
-PLACE = Place("caches", "team/docker.io", endpoint="http://store:9000")
+LOCATION = S3Location("caches", "team/docker.io", endpoint="http://store:9000")
 MIRROR = "https://caches.team:5000"
 NETWORK = {"Spec": {"Name": "registry-team"}}
 INGRESS = {"Spec": {"Name": "ingress", "Ingress": True}}
@@ -108,11 +108,10 @@ def test_a_service_that_some_nodes_do_not_run_says_how_many_do() -> None:
     assert (cache.is_running, cache.health) == (True, "1 of 2 nodes")
 
 
-def test_a_service_on_an_object_store_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    environment = dict(PLACE.environment("/credentials/s3-keys"))
+def test_a_service_on_an_object_store_is_found_there() -> None:
+    environment = dict(LOCATION.environment("/credentials/s3-keys"))
 
-    assert found(Engine("running", environment=environment)).storage == PLACE
+    assert found(Engine("running", environment=environment)).storage == LOCATION
 
 
 def test_nodes_are_asked_on_the_network_of_the_stack() -> None:

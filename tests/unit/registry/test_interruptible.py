@@ -5,14 +5,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from talos_registry_cache.registry import interruptible, object_store
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.object_store import ObjectStore
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 AFTER_S = 0.3
 WITHIN_S = 2.0
@@ -50,14 +51,12 @@ def test_results_and_errors_are_handed_on() -> None:
     async def answer() -> int:
         return 42
 
-    assert interruptible.call(lambda: 42) == interruptible.run(answer()) == 42
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    assert interruptible.run(answer()) == 42
     with pytest.raises(ZeroDivisionError):
-        interruptible.call(lambda: 1 // 0)
-
-
-def test_work_in_a_thread_is_not_waited_for(ended: threading.Event) -> None:
-    with interrupted():
-        interruptible.call(ended.wait)
+        interruptible.run(fail())
 
 
 def test_a_thread_of_an_event_loop_is_not_waited_for(ended: threading.Event) -> None:
@@ -68,16 +67,13 @@ def test_a_thread_of_an_event_loop_is_not_waited_for(ended: threading.Event) -> 
         interruptible.run(look_up())
 
 
-@pytest.mark.parametrize("work", [object_store.read, object_store.tags, object_store.size])
-def test_a_store_that_does_not_answer_is_not_waited_for(silent: str, work: Any) -> None:
-    place = Place("caches", "docker.io", "us-east-1", silent, path_style=True)
+@pytest.mark.parametrize(
+    "work", [ObjectStore.read, ObjectStore.tags, lambda store: store.remove(["a"])]
+)
+def test_a_store_that_does_not_answer_is_not_waited_for(
+    silent: str, work: Callable[[ObjectStore], Any]
+) -> None:
+    location = S3Location("caches", "docker.io", endpoint=silent)
 
-    with interrupted():
-        work(object_store.opened(place, Keys("key", "secret")))
-
-
-def test_removing_from_a_store_that_does_not_answer_is_not_waited_for(silent: str) -> None:
-    place = Place("caches", "docker.io", "us-east-1", silent, path_style=True)
-
-    with interrupted():
-        object_store.remove(object_store.opened(place, Keys("key", "secret")), ["a"])
+    with interrupted(), object_store.opened(location, S3Credentials("key", "secret")) as store:
+        work(store)

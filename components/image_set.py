@@ -9,6 +9,7 @@ import pulumi
 
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
 from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
@@ -96,14 +97,15 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     """
     if settings is None or caches is None:
         return Resolved({}, [])
-    found = [*settings.references, *_in_file(settings, folder), *_of_talos(settings)]
-    images = dict.fromkeys(text for text in found if isinstance(text, str))
+    listed = map(reference.parse, settings.references)
+    found = [*listed, *_in_file(settings, folder), *_of_talos(settings)]
+    images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     mistakes += _without_cache(images, caches)
     if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no image at all; allowed: {allowed}"))
-    return Resolved(dict.fromkeys(images, _platform(settings)), mistakes)
+    return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
 
 
 def _s3_locations(args: ImageSetArgs) -> Mapping[str, S3Location]:
@@ -118,7 +120,7 @@ def _platform(settings: Images) -> str:
     return settings.platform or f"linux/{ARCHITECTURES.get(machine, machine)}"
 
 
-def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
+def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
     if settings.file is None:
         return
     path = ("images", "file")
@@ -132,13 +134,13 @@ def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
     for number, line in enumerate(lines, start=1):
         if text := line.partition("#")[0].strip():
             try:
-                yield str(reference.parse(text))
+                yield reference.parse(text)
             except InvalidReferenceError as error:
                 found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
                 yield Mistake(path, f"{found}; allowed: an image reference ({error})")
 
 
-def _of_talos(settings: Images) -> Iterator[str | Mistake]:
+def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
     wanted = settings.talos
     if wanted is None:
         return
@@ -151,15 +153,14 @@ def _of_talos(settings: Images) -> Iterator[str | Mistake]:
             *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),
             command_line.node_image(command_line.target_version(spec, talosctl.version)),
         ]
-        yield from (str(reference.parse(text)) for text in texts)
+        yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:
         yield Mistake(("images", "talos"), str(error))
 
 
-def _without_cache(images: Iterable[str], caches: Caches) -> Iterator[Mistake]:
+def _without_cache(images: Iterable[Reference], caches: Caches) -> Iterator[Mistake]:
     for image in images:
-        host = reference.parse(image).registry
-        if host not in caches.upstreams:
+        if image.registry not in caches.upstreams:
             allowed = ", ".join(caches.upstreams)
-            text = f"found {image}, and there is no cache of {host}; allowed: {allowed}"
+            text = f"found {image}, and there is no cache of {image.registry}; allowed: {allowed}"
             yield Mistake(("images",), text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.support.commands import run
 from benchmarks.support.image_set import REFERENCES
 from components.image_set import ARCHITECTURES
+from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.warm import NotWarmed, warm
 
@@ -27,9 +28,9 @@ def main(arguments: Sequence[str]) -> None:
     endpoints = dict(pair.split("=", 1) for pair in arguments)
     machine = platform.machine()
     node = Platform("linux", ARCHITECTURES.get(machine, machine))
-    for outcome in asyncio.run(warm(REFERENCES, endpoints, node)):
+    for outcome in asyncio.run(warm(map(reference.parse, REFERENCES), endpoints, node)):
         if isinstance(outcome, NotWarmed):
-            sys.exit(f"{outcome.text}: {outcome.errors}")
+            sys.exit(f"{outcome.reference}: {outcome.errors}")
     # Not getrusage: its peak begins with that of the process that started this one.
     status = Path("/proc/self/status").read_text()
     (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))

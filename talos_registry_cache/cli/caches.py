@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any, TypeVar
 
 from docker import DockerClient
@@ -13,9 +14,9 @@ from talos_registry_cache.cli import console
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import lock, processes, throwaway
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
-from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
 
 Item = TypeVar("Item")
@@ -70,19 +71,19 @@ def serving(
             throwaway.remove_own(client)
 
 
-def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, ...]:
+def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Reference, ...]:
     """All tags that caches have, as image references."""
 
-    def tags(cache: Cache) -> list[str]:
+    def tags(cache: Cache) -> list[Reference]:
         stored = storage_of(client, cache).tags()
-        return [f"{cache.registry}/{repository}:{tag}" for repository, tag in stored]
+        return [Reference(cache.registry, repository, tag, None) for repository, tag in stored]
 
-    return tuple(text for texts in at_once(client, tags, list(caches)) for text in texts)
+    return tuple(chain.from_iterable(at_once(client, tags, list(caches))))
 
 
-def of_images(caches: Mapping[str, Cache], texts: Iterable[str]) -> list[Cache]:
+def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> list[Cache]:
     """The caches of some images."""
-    registries = {reference.parse(text).registry for text in texts}
+    registries = {reference.registry for reference in references}
     return [cache for registry, cache in caches.items() if registry in registries]
 
 

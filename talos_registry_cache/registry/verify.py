@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry import reference as references
 from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
 # A registry on this machine that serves a disk: what fails twice is broken.
@@ -29,21 +29,21 @@ LOOKS_AGAIN = 20
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An image, and what of it is missing or damaged.
+    """The result of verifying an image.
 
     Attributes:
-        text: the reference as it was given.
-        image: what it consists of, or None where its manifests could not be read.
-        errors: what is wrong, one for each part; the image is proved where there is none.
+        reference: the image's reference.
+        image: its manifests and blobs, or None if its manifests could not be read.
+        errors: one for each part that is missing or damaged; empty for a proved image.
     """
 
-    text: str
+    reference: Reference
     image: Image | None
     errors: tuple[RegistryError, ...]
 
 
 async def verify(
-    texts: Iterable[str],
+    references: Iterable[Reference],
     endpoints: Endpoints,
     node: Platform,
     *,
@@ -57,7 +57,7 @@ async def verify(
     and again for as long as more of it turns up.
 
     Args:
-        texts: image references.
+        references: the images.
         endpoints: from a registry's host, such as docker.io, to what serves its storage.
         node: the platform of the nodes.
         concurrency: how many requests are under way at once.
@@ -65,26 +65,26 @@ async def verify(
         on_bytes: is told how many bytes of blobs were read, as they come.
 
     Returns:
-        The outcome for each text, in order.
+        The outcome for each image, in order.
     """
     verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
-    outcomes = await verification.images(tuple(texts))
+    outcomes = await verification.images(references)
     doubtful = _incomplete(outcomes)
     for _ in range(LOOKS_AGAIN):
         if not doubtful:
             break
         await asyncio.sleep(LOOKS_AFTER_S)
-        again = dict(zip(doubtful, await verification.images(tuple(doubtful)), strict=True))
-        outcomes = tuple(again.get(outcome.text, outcome) for outcome in outcomes)
+        again = dict(zip(doubtful, await verification.images(doubtful), strict=True))
+        outcomes = tuple(again.get(outcome.reference, outcome) for outcome in outcomes)
         left = _incomplete(again.values())
-        doubtful = {text: errors for text, errors in left.items() if errors != doubtful[text]}
+        doubtful = {image: errors for image, errors in left.items() if errors != doubtful[image]}
     return outcomes
 
 
-def _incomplete(outcomes: Iterable[Verified]) -> Mapping[str, tuple[str, ...]]:
-    """What is wrong with the images of which something is missing, by their references."""
+def _incomplete(outcomes: Iterable[Verified]) -> Mapping[Reference, tuple[str, ...]]:
+    """The errors of each image that lacks a part."""
     return {
-        outcome.text: tuple(map(str, outcome.errors))
+        outcome.reference: tuple(map(str, outcome.errors))
         for outcome in outcomes
         if any(isinstance(error, AnswerError) and error.is_missing for error in outcome.errors)
     }
@@ -113,28 +113,27 @@ class _Verification:
         self._one_at_a_time: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sound: set[_Key] = set()
 
-    async def images(self, texts: Iterable[str]) -> tuple[Verified, ...]:
+    async def images(self, references: Iterable[Reference]) -> tuple[Verified, ...]:
         """Verify images."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.image(text)) for text in texts]
+            tasks = [group.create_task(self.image(reference)) for reference in references]
         return tuple(task.result() for task in tasks)
 
-    async def image(self, text: str) -> Verified:
+    async def image(self, reference: Reference) -> Verified:
         """Verify one image."""
         try:
-            reference = references.parse(text)
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
                 image = await images.walk(client, reference, self._node)
         except RegistryError as error:
-            return Verified(text, None, (error,))
+            return Verified(reference, None, (error,))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._blob(endpoint, reference.repository, blob))
                 for blob in image.blobs
             ]
         problems = tuple(problem for task in tasks if (problem := task.result()))
-        return Verified(text, image, problems)
+        return Verified(reference, image, problems)
 
     async def _blob(
         self, endpoint: Endpoint | str, repository: str, blob: Descriptor

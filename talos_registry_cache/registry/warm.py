@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry import reference as references
 from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, NotKeptError, RegistryError
@@ -58,35 +57,38 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """An image that is in its cache.
+    """An image that its cache holds.
 
     Attributes:
-        text: the reference as it was given.
-        image: what it consists of.
-        fetched: how many bytes of its blobs the cache did not have before; what it shares with
-            another image of its repository counts for both.
+        image: its manifests and blobs.
+        fetched: bytes of its blobs that the cache fetched; blobs shared with another image of the
+            repository count for both.
     """
 
-    text: str
     image: Image
     fetched: int
+
+    @property
+    def reference(self) -> Reference:
+        """The image's reference."""
+        return self.image.reference
 
 
 @dataclass(frozen=True, slots=True)
 class NotWarmed:
-    """An image that is not in its cache as a whole; what came of it is kept there.
+    """An image that its cache does not hold completely; the parts that arrived are kept.
 
     Attributes:
-        text: the reference as it was given.
-        errors: why, one for each part that failed.
+        reference: the image's reference.
+        errors: the error of each part that failed.
     """
 
-    text: str
+    reference: Reference
     errors: tuple[RegistryError, ...]
 
 
 async def warm(
-    texts: Iterable[str],
+    references: Iterable[Reference],
     endpoints: Endpoints,
     node: Platform,
     *,
@@ -101,7 +103,7 @@ async def warm(
     the next call goes on from there.
 
     Args:
-        texts: image references.
+        references: the images.
         endpoints: from a registry's host, such as docker.io, to its cache.
         node: the platform of the nodes.
         storages: likewise to the URL of a registry that writes to the same storage as the cache,
@@ -112,17 +114,19 @@ async def warm(
         on_progress: is told about progress, often, in the loop's own thread.
 
     Returns:
-        The outcome of each text, in order.
+        The outcome for each image, in order.
     """
-    texts = tuple(texts)
+    references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(text, node) for text in texts)
+    walks = await _all(warming.walk(reference, node) for reference in references)
     shares = _shares(walk for walk in walks if isinstance(walk, Image))
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
     for results in await _all(warming.keep(share) for share in shares):
         kept |= results
-    return tuple(_outcome(text, walk, kept) for text, walk in zip(texts, walks, strict=True))
+    return tuple(
+        _outcome(reference, walk, kept) for reference, walk in zip(references, walks, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +160,9 @@ class _Warming:
         self._on_progress = on_progress
         self._done = self._total = self._fetched = 0
 
-    async def walk(self, text: str, node: Platform) -> Image | RegistryError:
+    async def walk(self, reference: Reference, node: Platform) -> Image | RegistryError:
         """Bring the manifests of an image into its cache."""
         try:
-            reference = references.parse(text)
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
                 return await _walk(client, reference, node)
@@ -282,12 +285,13 @@ def _shares(walked: Iterable[Image]) -> tuple[_Share, ...]:
 
 
 def _outcome(
-    text: str, walked: Image | RegistryError, kept: Mapping[_Key, int | RegistryError]
+    reference: Reference,
+    walked: Image | RegistryError,
+    kept: Mapping[_Key, int | RegistryError],
 ) -> Warmed | NotWarmed:
     if isinstance(walked, RegistryError):
-        return NotWarmed(text, (walked,))
-    name = walked.reference
-    results = [kept[name.registry, name.repository, blob.digest] for blob in walked.blobs]
+        return NotWarmed(reference, (walked,))
+    results = [kept[reference.registry, reference.repository, blob.digest] for blob in walked.blobs]
     if errors := tuple(result for result in results if isinstance(result, RegistryError)):
-        return NotWarmed(text, errors)
-    return Warmed(text, walked, sum(result for result in results if isinstance(result, int)))
+        return NotWarmed(reference, errors)
+    return Warmed(walked, sum(result for result in results if isinstance(result, int)))

@@ -13,6 +13,7 @@ import pytest
 from components.certificate_authority import htpasswd, issue_authority, issue_server
 from talos_registry_cache.registry.endpoints import Endpoint
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
@@ -37,7 +38,7 @@ AUTHORITY = issue_authority("talos-registry-cache tests", NOW)
 SERVER = issue_server(AUTHORITY, ["127.0.0.1"], NOW)
 READER = ("adam", "p\u00e4ss:w\u00f6rd")
 PASSWORDS = htpasswd({READER[0]: READER[1], "eve": "another"})
-TEXT = "team/app:1"
+IMAGE = parse("team/app:1")
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def closed(tmp_path: Path, upstream: Distribution) -> Iterator[Distribution]:
 
 
 def warmed(endpoint: Endpoint) -> Warmed | NotWarmed:
-    [outcome] = asyncio.run(warm([TEXT], {"docker.io": endpoint}, NODE, retry=QUICK))
+    [outcome] = asyncio.run(warm([IMAGE], {"docker.io": endpoint}, NODE, retry=QUICK))
     return outcome
 
 
@@ -69,7 +70,7 @@ def test_a_reader_warms_and_verifies_through_a_closed_cache(closed: Distribution
     endpoint = Endpoint(closed.url, AUTHORITY.certificate, *READER)
 
     assert isinstance(warmed(endpoint), Warmed)
-    [proved] = asyncio.run(verify([TEXT], {"docker.io": endpoint}, NODE))
+    [proved] = asyncio.run(verify([IMAGE], {"docker.io": endpoint}, NODE))
     assert proved.errors == ()
 
 

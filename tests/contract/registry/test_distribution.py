@@ -11,6 +11,7 @@ import pytest
 
 from talos_registry_cache.registry.errors import AnswerError, ContentError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import Verified, verify
 from talos_registry_cache.registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
@@ -74,12 +75,12 @@ def warmed(
 ) -> tuple[Warmed | NotWarmed, ...]:
     storages = {"docker.io": writer.url} if writer else None
     endpoints = {"docker.io": cache.url}
-    return asyncio.run(warm(texts, endpoints, NODE, storages=storages, retry=QUICK))
+    return asyncio.run(warm(map(parse, texts), endpoints, NODE, storages=storages, retry=QUICK))
 
 
 def proved(cache: Distribution, *texts: str) -> tuple[Verified, ...]:
     with distribution.running(cache.root, READ_ONLY) as server:
-        return asyncio.run(verify(texts, {"docker.io": server.url}, NODE))
+        return asyncio.run(verify(map(parse, texts), {"docker.io": server.url}, NODE))
 
 
 def distinct_bytes(built: dict[str, Built]) -> int:

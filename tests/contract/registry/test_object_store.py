@@ -17,6 +17,7 @@ from talos_registry_cache.registry import layout, object_store
 from talos_registry_cache.registry.layout import Storage
 from talos_registry_cache.registry.object_store import ObjectStore, StoreError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
@@ -35,7 +36,7 @@ pytestmark = [
 NODE = Platform("linux", "amd64")
 QUICK = Retry(tries=3, first_pause_s=0.05, patience_s=2)
 NAMES = ("team/one", "team/two")
-TEXTS = tuple(f"{name}:1" for name in NAMES)
+IMAGES = [parse(f"{name}:1") for name in NAMES]
 # The S3 driver of distribution uploads parts of this size.
 PART = 10 << 20
 PART_WITHIN_S = 60
@@ -130,13 +131,13 @@ def warmed(
 ) -> tuple[Warmed | NotWarmed, ...]:
     storages = {"docker.io": writer.url} if writer else None
     endpoints = {"docker.io": cache.url}
-    outcomes = asyncio.run(warm(TEXTS, endpoints, NODE, storages=storages, retry=QUICK))
+    outcomes = asyncio.run(warm(IMAGES, endpoints, NODE, storages=storages, retry=QUICK))
     assert [outcome for outcome in outcomes if isinstance(outcome, NotWarmed)] == []
     return outcomes
 
 
 def problems(served: Distribution) -> list[str]:
-    outcomes = asyncio.run(verify(TEXTS, {"docker.io": served.url}, NODE))
+    outcomes = asyncio.run(verify(IMAGES, {"docker.io": served.url}, NODE))
     return [str(error) for outcome in outcomes for error in outcome.errors]
 
 

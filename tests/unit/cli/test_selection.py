@@ -7,6 +7,7 @@ from talos_registry_cache.cli.commands.prune import number_of_bytes, seconds
 from talos_registry_cache.cli.console import size
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 
 
 def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
@@ -16,7 +17,9 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
 
     found = selection.gather(["busybox:1", "alpine"], [first, second], None, None)
 
-    assert found == ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2")
+    assert found == tuple(
+        map(parse, ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2"))
+    )
 
 
 def test_a_line_that_is_no_image_is_named_with_its_place(tmp_path: Path) -> None:

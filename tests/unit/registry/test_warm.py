@@ -8,11 +8,11 @@ from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
     EndpointError,
-    InvalidReferenceError,
     NotKeptError,
     PlatformError,
 )
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
 from tests.unit.registry.support import images, tiny_registry
@@ -47,7 +47,14 @@ def run(
     storages = {"docker.io": storage.url} if storage else None
     endpoints = {"docker.io": cache.url}
     return asyncio.run(
-        warm(texts, endpoints, NODE, storages=storages, retry=QUICK, concurrency=concurrency)
+        warm(
+            map(parse, texts),
+            endpoints,
+            NODE,
+            storages=storages,
+            retry=QUICK,
+            concurrency=concurrency,
+        )
     )
 
 
@@ -158,20 +165,19 @@ def test_without_a_storage_a_shared_layer_is_fetched_for_each_repository_in_turn
 def test_an_image_that_fails_stops_no_other_and_says_why(cache: TinyRegistry) -> None:
     good = images.image(layer("good"))
     holding(cache, {"team/good": good, "team/arm": images.image(BASE, platform="linux/arm64")})
-    texts = ("team/good:1", "team/none:1", "Bad", "quay.io/a/b:1", "team/arm:1")
+    texts = ("team/good:1", "team/none:1", "quay.io/a/b:1", "team/arm:1")
 
     outcomes = run(cache, *texts)
 
-    assert [outcome.text for outcome in outcomes] == list(texts)
+    assert [outcome.reference for outcome in outcomes] == [parse(text) for text in texts]
     assert isinstance(outcomes[0], Warmed)
     assert [errors(outcome) for outcome in outcomes[1:]] == [
         [AnswerError],
-        [InvalidReferenceError],
         [EndpointError],
         [PlatformError],
     ]
-    assert "nothing serves quay.io; served are: docker.io" in str(outcomes[3])
-    assert "does not exist for linux/amd64; it does for: linux/arm64" in str(outcomes[4])
+    assert "nothing serves quay.io; served are: docker.io" in str(outcomes[2])
+    assert "does not exist for linux/amd64; it does for: linux/arm64" in str(outcomes[3])
     assert BASE.digest not in cache.fetched
 
 
@@ -283,7 +289,9 @@ def test_progress_is_told_in_bytes_up_to_the_total(cache: TinyRegistry) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": built}))
     told: list[Progress] = []
 
-    asyncio.run(warm(["team/app:1"], {"docker.io": cache.url}, NODE, on_progress=told.append))
+    asyncio.run(
+        warm([parse("team/app:1")], {"docker.io": cache.url}, NODE, on_progress=told.append)
+    )
 
     total = sum(len(blob.content) for blob in built.blobs)
     assert told[0] == Progress(done=0, total=total, fetched=0)

@@ -12,11 +12,12 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels, processes, services, throwaway
 from talos_registry_cache.engine.services import Service
 from talos_registry_cache.engine.throwaway_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
+from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.s3_location import S3Location
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import httpx2
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import manifests
 from talos_registry_cache.registry.addresses import check_followed
-from talos_registry_cache.registry.endpoints import Endpoint
 from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
@@ -29,7 +29,7 @@ from talos_registry_cache.registry.errors import (
     UnreachableError,
 )
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.reference import is_digest
+from talos_registry_cache.registry.reference import Reference, is_digest
 from talos_registry_cache.registry.retry import Retry, retry_after_s, retrying
 
 CONNECT_TIMEOUT_S = 10
@@ -42,8 +42,26 @@ ERROR_LIMIT = 64 << 10
 DOUBTFUL_TAIL = 16 << 10
 WORDS_LIMIT = 500
 
+Endpoints = Mapping[str, Endpoint | str]
+"""The endpoint of each registry, by registry host such as docker.io; a URL for open ones."""
+
 OnChunk = Callable[[bytes], object]
 """Is given each piece of a blob, in order and once."""
+
+
+def endpoint_of(reference: Reference, endpoints: Endpoints) -> Endpoint | str:
+    """The endpoint of an image's registry.
+
+    Raises:
+        EndpointError: there is none.
+    """
+    endpoint = endpoints.get(reference.registry)
+    if endpoint is None:
+        raise EndpointError(
+            f"{reference}: nothing serves {reference.registry}; "
+            f"served are: {', '.join(sorted(endpoints)) or 'none'}"
+        )
+    return endpoint
 
 
 @dataclass(frozen=True, slots=True)

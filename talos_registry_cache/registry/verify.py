@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry.client import RegistryClient
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
+from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.certificate_authority import htpasswd, issue_authority, issue_server
-from talos_registry_cache.registry.endpoints import Endpoint
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry

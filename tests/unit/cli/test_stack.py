@@ -8,8 +8,8 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli import stack
 from talos_registry_cache.cli.stack import Stack
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels
-from talos_registry_cache.registry.endpoints import Endpoint
 from talos_registry_cache.registry.s3_location import S3Location
 
 LOCATION = S3Location(

@@ -9,9 +9,9 @@ from typing import TypeVar
 import pytest
 
 from components.certificate_authority import issue_authority, issue_server
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import client as client_module
 from talos_registry_cache.registry.client import RateLimit, RegistryClient
-from talos_registry_cache.registry.endpoints import Endpoint
 from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,

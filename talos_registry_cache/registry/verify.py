@@ -1,7 +1,7 @@
-"""Verifying: the proof that images are in a storage, whole and undamaged.
+"""Verification: the proof that a storage holds images completely and undamaged.
 
-Ask a registry that serves the storage and has no upstream (distribution without `proxy`). A cache
-would fetch what is missing, and so prove nothing.
+The endpoints must be registries without an upstream on the storage (distribution without `proxy`).
+A cache would fetch what is missing, and so prove nothing.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
-# A registry on this machine that serves a disk: what fails twice is broken.
+# The registry runs on this machine, so that a second failure is a lasting one.
 RETRY = Retry(tries=2, first_pause_s=0.2)
-# A pull goes from the manifest to the layers, each of which is there at once when it is whole.
-LOOKS_AFTER_S = 0.5
-LOOKS_AGAIN = 20
+# A cache that is pulling an image stores its manifest first, then layer after layer.
+PAUSE_S = 0.5
+REPETITIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,18 @@ async def verify(
     retry: Retry = RETRY,
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> tuple[Verified, ...]:
-    """Read every manifest and blob of images, and check its size and its sha256.
+    """Read every manifest and blob of images, and check sizes and digests.
 
-    A cache may be writing meanwhile, so an image of which something is missing is looked at again,
-    and again for as long as more of it turns up.
+    A cache may be pulling an image meanwhile, so an incomplete image is verified again while more
+    of it appears.
 
     Args:
         references: the images.
-        endpoints: from a registry's host, such as docker.io, to what serves its storage.
+        endpoints: a registry without an upstream on the storage of each cache, by registry host.
         node: the platform of the nodes.
-        concurrency: how many requests are under way at once.
-        retry: how a request is tried again.
-        on_bytes: is told how many bytes of blobs were read, as they come.
+        concurrency: the number of requests at once.
+        retry: how to retry requests.
+        on_bytes: called with the number of bytes of each piece of a blob.
 
     Returns:
         The outcome for each image, in order.
@@ -70,10 +70,10 @@ async def verify(
     verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
     outcomes = await verification.images(references)
     doubtful = _incomplete(outcomes)
-    for _ in range(LOOKS_AGAIN):
+    for _ in range(REPETITIONS):
         if not doubtful:
             break
-        await asyncio.sleep(LOOKS_AFTER_S)
+        await asyncio.sleep(PAUSE_S)
         again = dict(zip(doubtful, await verification.images(doubtful), strict=True))
         outcomes = tuple(again.get(outcome.reference, outcome) for outcome in outcomes)
         left = _incomplete(again.values())
@@ -91,11 +91,11 @@ def _incomplete(outcomes: Iterable[Verified]) -> Mapping[Reference, tuple[str, .
 
 
 _Key = tuple[Endpoint | str, str]
-"""What serves a blob, and its digest."""
+"""The endpoint and digest of a blob."""
 
 
 class _Verification:
-    """One run of `verify`, and what it has proved."""
+    """One run of `verify`, and the blobs that it has proved."""
 
     def __init__(
         self,
@@ -138,10 +138,10 @@ class _Verification:
     async def _blob(
         self, endpoint: Endpoint | str, repository: str, blob: Descriptor
     ) -> RegistryError | None:
-        """What is wrong with a blob.
+        """The error of a blob, or None.
 
-        It is stored once for all repositories, so it is read once, and the others are asked only
-        whether they have it.
+        Repositories share the content of a blob, so it is read once, and other repositories are
+        only asked whether they have it.
         """
         key = endpoint, blob.digest
         async with (

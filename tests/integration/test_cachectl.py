@@ -149,9 +149,9 @@ def test_ctrl_c_leaves_no_container_behind(
     ("arguments", "words"),
     [
         (("warm",), "no image to warm"),
-        (("warm", "UPPER/case:1:2"), "is no image reference"),
+        (("warm", "UPPER/case:1:2"), "is not an image reference"),
         (("verify", "--images", "absent.txt"), "absent.txt cannot be read"),
-        (("verify", "a/b:1", "--platform", "amd64"), "is no platform"),
+        (("verify", "a/b:1", "--platform", "amd64"), "is not a platform"),
         (("verify", "--stack", "nowhere"), "no stack nowhere is up"),
         (("prune",), "say what may go"),
         (("prune", "--older-than", "30"), "'30' is no age"),

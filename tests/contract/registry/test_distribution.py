@@ -14,7 +14,7 @@ from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import Verified, verify
-from talos_registry_cache.registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
+from talos_registry_cache.registry.warm import NONEXISTENT_DIGEST, NotWarmed, Warmed, warm
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import images, tiny_registry
@@ -182,8 +182,8 @@ def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_tha
             registry.fail("1", failing, failing)
             manifests = f"{cache.url}/v2/{NAMES[0]}/manifests"
             assert httpx2.get(f"{manifests}/1").status_code == httpx2.codes.NOT_FOUND
-            registry.fail(NOBODYS_DIGEST, failing)
-            of_digest = httpx2.get(f"{manifests}/{NOBODYS_DIGEST}")
+            registry.fail(NONEXISTENT_DIGEST, failing)
+            of_digest = httpx2.get(f"{manifests}/{NONEXISTENT_DIGEST}")
             assert of_digest.status_code == httpx2.codes.TOO_MANY_REQUESTS
             assert "you have reached your limit" in of_digest.text
             registry.fail("1", failing, failing)

@@ -1,4 +1,4 @@
-"""Object stores, tried on a real one with a real registry: MinIO and distribution 3.1.2."""
+"""Object stores, with a real store and a real registry: MinIO and distribution 3.1.2."""
 
 import asyncio
 import secrets
@@ -141,7 +141,7 @@ def problems(served: Distribution) -> list[str]:
     return [str(error) for outcome in outcomes for error in outcome.errors]
 
 
-def test_a_cache_keeps_the_same_in_an_object_store_as_in_a_volume(
+def test_a_cache_stores_the_same_in_an_object_store_as_in_a_volume(
     cache: Distribution, upstream: Distribution, stored: Stored, tmp_path: Path
 ) -> None:
     with distribution.caching(tmp_path / "other", upstream) as other:
@@ -159,7 +159,7 @@ def test_a_cache_keeps_the_same_in_an_object_store_as_in_a_volume(
     assert abs(in_store.links[0].modified - time.time()) < 60
 
 
-def test_a_registry_on_the_same_objects_links_what_repositories_share_and_proves_all(
+def test_shared_blobs_are_mounted_and_verified_on_the_objects_of_a_cache(
     cache: Distribution, stored: Stored, base: Blob, tmp_path: Path
 ) -> None:
     with distribution.running(tmp_path / "writer", stored.environment) as writer:
@@ -172,7 +172,7 @@ def test_a_registry_on_the_same_objects_links_what_repositories_share_and_proves
         assert problems(reader) == []
 
 
-def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes_on(
+def test_a_damaged_blob_is_removed_and_fetched_again_by_the_running_cache(
     cache: Distribution, stored: Stored, base: Blob, tmp_path: Path
 ) -> None:
     warmed(cache)
@@ -194,9 +194,7 @@ def test_what_is_damaged_is_found_removed_and_fetched_again_while_the_cache_goes
         assert problems(reader) == []
 
 
-def test_what_looks_damaged_is_read_again_before_it_counts(
-    cache: Distribution, stored: Stored, base: Blob
-) -> None:
+def test_a_suspected_damage_is_read_again(cache: Distribution, stored: Stored, base: Blob) -> None:
     warmed(cache)
     held, path = stored.held, f"{layout.blob_folder(base.digest)}/data"
     held.remove([layout.blob_folder(base.digest)])
@@ -215,7 +213,7 @@ def test_what_looks_damaged_is_read_again_before_it_counts(
     assert list(layout.damages(held.read())) == []
 
 
-def test_all_can_be_removed_and_what_is_beside_it_stays(
+def test_everything_can_be_removed_except_what_other_caches_store(
     cache: Distribution, stored: Stored
 ) -> None:
     warmed(cache)
@@ -228,7 +226,7 @@ def test_all_can_be_removed_and_what_is_beside_it_stays(
     assert beside.size()
 
 
-def test_an_upload_that_was_killed_is_found_serves_nobody_and_can_be_removed(
+def test_the_uploads_of_a_killed_cache_are_found_and_removed(
     upstream: Distribution, stored: Stored, base: Blob, tmp_path: Path
 ) -> None:
     with distribution.caching(tmp_path / "killed", upstream, stored.environment) as cache:

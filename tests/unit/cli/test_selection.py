@@ -26,7 +26,7 @@ def test_a_line_that_is_no_image_is_named_with_its_place(tmp_path: Path) -> None
     path = tmp_path / "images.txt"
     path.write_text("alpine\nteam/App:1\n")
 
-    with pytest.raises(UsageError, match=r"images\.txt, line 2: 'team/App:1' is no image"):
+    with pytest.raises(UsageError, match=r"images\.txt, line 2: 'team/App:1' is not an image"):
         selection.from_file(path)
 
 
@@ -47,7 +47,7 @@ def test_a_list_without_an_end_is_refused() -> None:
 
 def test_a_platform_is_read_or_refused() -> None:
     assert selection.platform("linux/arm64") == Platform("linux", "arm64")
-    with pytest.raises(UsageError, match="is no platform"):
+    with pytest.raises(UsageError, match="is not a platform"):
         selection.platform("arm64")
 
 

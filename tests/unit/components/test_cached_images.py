@@ -290,7 +290,7 @@ def test_every_image_that_fails_is_named_and_the_others_stay(caches: Caches) -> 
     assert head == "3 of 4 images are not cached; 1 are, and stay:"
     patterns = {
         "bad": f".*{bad.blobs[-1].digest} is damaged",
-        "arm": "docker.io/team/arm:1: it does not exist for linux/amd64; it does for: linux/arm64",
+        "arm": "docker.io/team/arm:1: not available for linux/amd64; available for: linux/arm64",
         "none": ".*404 MANIFEST_UNKNOWN",
     }
     for line, (name, pattern) in zip(lines, patterns.items(), strict=True):

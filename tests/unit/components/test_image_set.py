@@ -258,7 +258,7 @@ def test_a_talosctl_that_fails_is_told(talosctl: Callable[[str, str], str]) -> N
 def test_a_talosctl_that_lists_no_references_is_told(talosctl: Callable[[str, str], str]) -> None:
     (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "quay.io/UPPER:1\\n")}})
 
-    assert mistake.startswith("images.talos: 'quay.io/UPPER:1' is no image reference")
+    assert mistake.startswith("images.talos: 'quay.io/UPPER:1' is not an image reference")
 
 
 NAMES = st.sampled_from(["nginx", "quay.io/a/b:1", "ghcr.io/c", "gcr.io/d", "a b", ":", "UPPER"])

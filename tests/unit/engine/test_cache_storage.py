@@ -66,10 +66,10 @@ def test_a_suspect_that_is_sound_in_the_second_reading_is_not_damaged(
 
 
 def test_content_that_is_damaged_in_both_readings_is_damaged() -> None:
-    assert confirmed(stored(None), stored(None)) == ["its content is gone"]
+    assert confirmed(stored(None), stored(None)) == ["its content is missing"]
     assert confirmed(stored(CHANGED), stored(CHANGED)) == [f"its content has the digest {OTHER}"]
     assert confirmed(stored(SOUND, EMPTY_LINK), stored(SOUND, EMPTY_LINK)) == [
-        "its link holds no digest"
+        "its link contains no digest"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the registry room share."""
+"""Fixtures of the registry tests."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,6 @@ def registry() -> Iterator[TinyRegistry]:
 
 @pytest.fixture
 def cache() -> Iterator[TinyRegistry]:
-    """A cache that has kept nothing yet of what its upstream has."""
+    """An empty cache."""
     with serving(TinyRegistry(caches=True)) as running:
         yield running

@@ -32,7 +32,7 @@ NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
 
 
 def content_and_links(stored: Storage) -> tuple[object, object, object]:
-    """What is stored, but for the times."""
+    """The content of a storage without modification times."""
     links = {(one.folder, one.kind, one.named, one.digest) for one in stored.links}
     uploads = {(one.path, one.size) for one in stored.uploads}
     return stored.blobs, links, uploads
@@ -67,7 +67,7 @@ FILES = st.dictionaries(
 
 
 @given(FILES)
-def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
+def test_a_volume_and_an_object_store_with_the_same_files_are_read_alike(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
     root = tmp_path_factory.mktemp("volume")
@@ -84,7 +84,7 @@ def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
 
 
 @given(FILES, st.integers(min_value=1, max_value=2))
-def test_what_is_removed_is_gone_and_all_else_stays(files: dict[str, bytes], times: int) -> None:
+def test_only_the_given_folders_are_removed(files: dict[str, bytes], times: int) -> None:
     store = holding(files)
     doomed = [
         layout.blob_folder(digest(b"a layer")),
@@ -99,7 +99,7 @@ def test_what_is_removed_is_gone_and_all_else_stays(files: dict[str, bytes], tim
     }
 
 
-def test_a_folder_whose_name_begins_likewise_is_not_removed() -> None:
+def test_a_folder_with_a_longer_name_is_not_removed() -> None:
     store = holding({"a/b/data": b"1", "a/bc/data": b"2", "a/b": b"3"})
 
     store.remove(["a/b"])
@@ -107,7 +107,7 @@ def test_a_folder_whose_name_begins_likewise_is_not_removed() -> None:
     assert fake_s3.paths(store) == {"a/b", "a/bc/data"}
 
 
-def test_content_is_handed_on_in_turn_where_that_is_asked_for() -> None:
+def test_content_is_passed_on_in_turn_on_request() -> None:
     contents = [bytes([number]) * 3_000_000 for number in range(4)]
     store = holding({data(content): content for content in contents})
     order: list[str] = []
@@ -125,7 +125,7 @@ def test_content_is_handed_on_in_turn_where_that_is_asked_for() -> None:
     assert got == {digest(content): content for content in contents}
 
 
-def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
+def test_trusting_reads_only_what_may_be_a_manifest() -> None:
     large = bytes(manifests.SIZE_LIMIT + 1)
     store = holding({data(large): large, data(MANIFEST): MANIFEST, data(b"another"): large})
     got: list[str] = []
@@ -138,7 +138,7 @@ def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
     assert stored.size == 2 * len(large) + len(MANIFEST)
 
 
-def test_a_transfer_that_breaks_is_resumed_a_few_times() -> None:
+def test_a_broken_transfer_is_resumed_a_few_times() -> None:
     content = bytes(range(200))
     store = holding({data(content): content})
     client: Any = store.client
@@ -150,7 +150,7 @@ def test_a_transfer_that_breaks_is_resumed_a_few_times() -> None:
         store.read()
 
 
-def test_what_is_deleted_while_it_is_read_is_left_out() -> None:
+def test_an_object_that_is_deleted_meanwhile_is_left_out() -> None:
     store = holding({data(b"a layer"): b"a layer"})
     client: Any = store.client
     client.get_object = lambda **_: (_ for _ in ()).throw(fake_s3.NotFoundError)
@@ -158,7 +158,7 @@ def test_what_is_deleted_while_it_is_read_is_left_out() -> None:
     assert store.read().blobs == {}
 
 
-def test_tags_and_sizes_are_known_from_names_alone() -> None:
+def test_tags_and_sizes_are_known_without_reading_objects() -> None:
     files = {
         layout.link_file(Kind.TAG, "team/app", digest(b""), tag): b"unread" for tag in ("1", "2")
     }
@@ -168,7 +168,7 @@ def test_tags_and_sizes_are_known_from_names_alone() -> None:
     assert store.size() == 2 * 6 + 7
 
 
-def test_uploads_are_left_behind_once_nothing_was_written_for_long() -> None:
+def test_uploads_without_recent_writes_are_abandoned() -> None:
     folder = f"{layout.V2}/repositories/team/app/_uploads"
     old, new = Upload(f"{folder}/old", 10, 1000), Upload(f"{folder}/new", 10, 2000)
 
@@ -186,7 +186,7 @@ LOCATIONS = st.builds(
 
 
 @given(LOCATIONS)
-def test_a_location_is_read_back_from_the_environment_of_its_registry(location: S3Location) -> None:
+def test_a_location_is_read_back_from_the_environment_of_a_registry(location: S3Location) -> None:
     assert S3Location.of_registry(location.environment("/credentials/s3-keys")) == location
 
 
@@ -248,9 +248,7 @@ def test_missing_credentials_are_an_error(
         object_store.credentials_of_user()
 
 
-def test_the_ca_of_a_store_is_that_of_aws_ca_bundle(
-    aws: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_users_ca_is_read_from_aws_ca_bundle(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
     aws.setenv("AWS_ACCESS_KEY_ID", "access")
     aws.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     aws.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
@@ -273,7 +271,7 @@ def test_the_ca_of_a_store_is_that_of_aws_ca_bundle(
         ),
     ],
 )
-def test_the_location_alone_says_where_requests_go(
+def test_requests_go_to_the_endpoint_of_the_location(
     aws: pytest.MonkeyPatch, location: S3Location, url: str
 ) -> None:
     aws.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
@@ -285,7 +283,7 @@ def test_the_location_alone_says_where_requests_go(
     assert signed.startswith(f"{url}/k?")
 
 
-def test_a_store_that_is_away_is_an_error_that_names_the_location(
+def test_an_unreachable_store_is_an_error_that_names_the_location(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(object_store, "TRIES", 1)
@@ -298,7 +296,7 @@ def test_a_store_that_is_away_is_an_error_that_names_the_location(
         store.tags()
 
 
-def test_a_store_is_trusted_through_the_ca_of_its_location(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ca_of_the_location_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "TRIES", 1)
     now = datetime.now(UTC)
     authority = issue_authority("tests", now)

@@ -1,4 +1,4 @@
-"""ImageSet: these images are in the caches, before any node asks for them."""
+"""ImageSet: images that are in the caches before any node pulls them."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,13 +32,13 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class ImageSetArgs:
-    """What an image set is made from.
+    """The arguments of an image set.
 
     Attributes:
-        images: the platform of each, by its canonical reference.
-        cache: the caches that are to have them.
-        storage: where these keep what they have.
-        s3_keys: the keys of the object store, where it is one.
+        images: the platform of each image, by canonical reference.
+        cache: the caches.
+        storage: the storage of the caches.
+        s3_keys: the keys of their object store, or None for volumes.
     """
 
     images: Mapping[str, str]
@@ -50,12 +50,12 @@ class ImageSetArgs:
 class ImageSet(pulumi.ComponentResource):
     """Images that are in the caches of a stack, each blob fetched from its upstream once.
 
-    What a cache has lost is found by refresh and brought back by up. Destroying the set forgets
-    it; what is cached stays.
+    A refresh finds images that a cache has lost, and `up` restores them. Destroying the set leaves
+    the caches as they are.
     """
 
     digests: pulumi.Output[Mapping[str, str]]
-    """The digest of each image, by its reference."""
+    """The digest of each image, by reference."""
 
     def __init__(
         self, name: str, args: ImageSetArgs, opts: pulumi.ResourceOptions | None = None
@@ -76,11 +76,11 @@ class ImageSet(pulumi.ComponentResource):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The images that settings ask for.
+    """The images that the settings list.
 
     Attributes:
-        by_platform: the platform of each, by its canonical reference.
-        mistakes: what is wrong with the settings on this machine.
+        by_platform: the platform of each image, by canonical reference.
+        mistakes: mistakes in the settings that this machine shows.
     """
 
     by_platform: Mapping[str, str]
@@ -88,12 +88,12 @@ class Resolved:
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
-    """Find out which images settings ask for: their list, their file and talosctl's list.
+    """Collect the images of the settings: their list, their file and talosctl's list.
 
     Args:
         settings: the settings of the images.
-        caches: the settings of the caches that are to have them.
-        folder: where the stack file is.
+        caches: the settings of the caches.
+        folder: the folder of the stack file.
     """
     if settings is None or caches is None:
         return Resolved({}, [])
@@ -104,7 +104,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     mistakes += _without_cache(images, caches)
     if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
-        mistakes.append(Mistake(("images",), f"found no image at all; allowed: {allowed}"))
+        mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
     return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
 
 
@@ -128,7 +128,7 @@ def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
     try:
         lines = files.read_text(file, files.LIST_LIMIT, regular=True).splitlines()
     except (OSError, ValueError) as error:
-        allowed = f"a file that can be read ({error})"
+        allowed = f"a readable file ({error})"
         yield Mistake(path, f"found {settings.file!r}; allowed: {allowed}")
         return
     for number, line in enumerate(lines, start=1):
@@ -162,5 +162,5 @@ def _without_cache(images: Iterable[Reference], caches: Caches) -> Iterator[Mist
     for image in images:
         if image.registry not in caches.upstreams:
             allowed = ", ".join(caches.upstreams)
-            text = f"found {image}, and there is no cache of {image.registry}; allowed: {allowed}"
+            text = f"found {image}, but there is no cache for {image.registry}; allowed: {allowed}"
             yield Mistake(("images",), text)

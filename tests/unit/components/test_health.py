@@ -40,7 +40,7 @@ def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str
     """The warnings about a container until it is no longer watched."""
     warned: list[str] = []
     monkeypatch.setattr(engine, "client", lambda: container)
-    monkeypatch.setattr(health, "LOOKED_AT_EVERY_S", 0)
+    monkeypatch.setattr(health, "POLL_S", 0)
     monkeypatch.setattr(pulumi.log, "warn", warned.append)
     monkeypatch.setattr(pulumi.log, "debug", lambda _: None)
 

@@ -140,23 +140,21 @@ def test_the_content_of_a_sound_storage_is_passed_on(root: Path) -> None:
     assert pieces == {digest(content): content for content in (GOOD, BAD, MANIFEST)}
 
 
-@pytest.mark.parametrize("content", [b"", BAD[:-1], BAD.swapcase()])
-def test_a_damaged_blob_is_found_with_its_repositories(root: Path, content: bytes) -> None:
-    data(root, BAD).write_bytes(content)
+@pytest.mark.parametrize("content", [b"", BAD[:-1], BAD.swapcase(), None])
+def test_a_damaged_or_missing_blob_is_found_with_its_repositories(
+    root: Path, content: bytes | None
+) -> None:
+    if content is None:
+        data(root, BAD).unlink()
+    else:
+        data(root, BAD).write_bytes(content)
 
     [damage] = scrub(root)
 
     assert damage.digest == digest(BAD)
-    assert damage.problem == f"its content has the digest {digest(content)}"
+    found = "is missing" if content is None else f"has the digest {digest(content)}"
+    assert damage.problem == f"its content {found}"
     assert damage.repositories == ("library/tool", "team/app")
-
-
-def test_a_missing_blob_is_found(root: Path) -> None:
-    data(root, BAD).unlink()
-
-    [damage] = scrub(root)
-
-    assert (damage.digest, damage.problem) == (digest(BAD), "its content is missing")
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", digest(GOOD)])

@@ -83,23 +83,27 @@ def test_an_unknown_media_type_is_refused() -> None:
         manifests.parse(b"{}", "text/html")
 
 
-def test_the_manifest_of_the_nodes_platform_is_chosen() -> None:
-    assert chosen("linux/arm64", "linux/amd64", "linux/arm64", "linux/s390x") == "linux/arm64"
+@pytest.mark.parametrize(
+    ("node", "entries", "choice"),
+    [
+        ("linux/arm64", ["linux/amd64", "linux/arm64", "linux/s390x"], "linux/arm64"),
+        # The default variant may be omitted.
+        ("linux/arm64", ["linux/amd64", "linux/arm64/v8"], "linux/arm64/v8"),
+        ("linux/arm64/v8", ["linux/amd64", "linux/arm64"], "linux/arm64"),
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6", "linux/arm/v8"], "linux/arm/v6"),
+        ("linux/amd64/v2", ["linux/amd64", "linux/amd64/v3"], "linux/amd64"),
+    ],
+)
+def test_the_newest_variant_that_the_node_runs_is_chosen(
+    node: str, entries: list[str], choice: str
+) -> None:
+    assert chosen(node, *entries) == choice
 
 
-def test_the_default_variant_may_be_omitted() -> None:
-    assert chosen("linux/arm64", "linux/amd64", "linux/arm64/v8") == "linux/arm64/v8"
-    assert chosen("linux/arm64/v8", "linux/amd64", "linux/arm64") == "linux/arm64"
-
-
-def test_the_newest_variant_that_the_node_runs_is_chosen() -> None:
-    assert chosen("linux/arm/v7", "linux/arm/v5", "linux/arm/v6", "linux/arm/v8") == "linux/arm/v6"
-    assert chosen("linux/amd64/v2", "linux/amd64", "linux/amd64/v3") == "linux/amd64"
-
-
-def test_a_missing_platform_is_reported_with_those_available() -> None:
-    with pytest.raises(PlatformError, match="for linux/amd64; available for: linux/arm64"):
-        chosen("linux/amd64", "linux/arm64", None)
+@pytest.mark.parametrize("other", [None, "unknown/unknown"])
+def test_a_missing_platform_is_reported_with_the_known_ones(other: str | None) -> None:
+    with pytest.raises(PlatformError, match=r"for linux/amd64; available for: linux/arm64$"):
+        chosen("linux/amd64", "linux/arm64", other)
 
 
 def test_attestations_are_not_chosen() -> None:
@@ -112,11 +116,6 @@ def test_attestations_are_not_chosen() -> None:
     assert manifests.choose(index.manifests, Platform("linux", "amd64")).digest == image.digest
     with pytest.raises(PlatformError, match=r"available for: linux/amd64$"):
         manifests.choose(index.manifests, Platform("linux", "arm64"))
-
-
-def test_entries_for_unknown_platforms_are_not_listed() -> None:
-    with pytest.raises(PlatformError, match=r"available for: linux/arm64$"):
-        chosen("linux/amd64", "unknown/unknown", "linux/arm64")
 
 
 def layers(number: int) -> bytes:

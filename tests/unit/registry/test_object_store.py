@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from components.certificate_authority import issue_authority, issue_server
 from talos_registry_cache.registry import layout, manifests, object_store
-from talos_registry_cache.registry.layout import Blob, Kind, Storage, Upload
+from talos_registry_cache.registry.layout import Blob, Kind, Storage
 from talos_registry_cache.registry.object_store import StoreError, opened
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from tests.unit.registry.support import fake_s3, folders
@@ -158,23 +158,6 @@ def test_an_object_that_is_deleted_meanwhile_is_left_out() -> None:
     assert store.read().blobs == {}
 
 
-def test_tags_and_sizes_are_known_without_reading_objects() -> None:
-    files = {
-        layout.link_file(Kind.TAG, "team/app", digest(b""), tag): b"unread" for tag in ("1", "2")
-    }
-    store = holding({**files, data(b"a layer"): b"a layer"})
-
-    assert store.tags() == [("team/app", "1"), ("team/app", "2")]
-    assert store.size() == 2 * 6 + 7
-
-
-def test_uploads_without_recent_writes_are_abandoned() -> None:
-    folder = f"{layout.V2}/repositories/team/app/_uploads"
-    old, new = Upload(f"{folder}/old", 10, 1000), Upload(f"{folder}/new", 10, 2000)
-
-    assert layout.left_behind(Storage({}, (), (old, new)), 1500) == (old,)
-
-
 LOCATIONS = st.builds(
     S3Location,
     bucket=NAMES,
@@ -213,11 +196,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.Monk
     object_store._session.cache_clear()
 
 
-def test_credentials_are_not_shown() -> None:
-    assert repr(S3Credentials("AKIA", "s3cret", "t0ken")) == "S3Credentials()"
-
-
-def test_temporary_credentials_of_a_profile_are_found_and_written_with_their_token(
+def test_temporary_credentials_of_a_profile_are_found_and_not_shown(
     aws: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     temporary = S3Credentials("access", "s3cret", "t0ken")
@@ -225,7 +204,9 @@ def test_temporary_credentials_of_a_profile_are_found_and_written_with_their_tok
     path.write_text(temporary.file.replace("default", "team"))
     aws.setenv("AWS_PROFILE", "team")
 
-    assert object_store.credentials_of_user() == temporary
+    found = object_store.credentials_of_user()
+
+    assert (found, repr(found)) == (temporary, "S3Credentials()")
 
 
 @pytest.mark.parametrize(

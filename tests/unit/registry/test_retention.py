@@ -118,40 +118,6 @@ def test_only_content_that_no_other_image_shares_is_removed() -> None:
     assert list(layout.damages(rest)) == []
 
 
-def test_a_blob_of_another_repository_is_kept() -> None:
-    making = Making()
-    making.image("team/app", "1", BASE)
-    making.image("team/tool", "1", BASE)
-    stored = making.stored
-
-    rest = left(stored, named(stored, "team/app:1"))
-
-    assert digest(BASE) in rest.blobs
-    assert {link.repository for link in rest.links} == {"team/tool"}
-
-
-def test_an_image_is_kept_as_long_as_it_has_a_tag() -> None:
-    making = Making()
-    name = making.image("team/app", "1", OWN)
-    making.image("team/app", "latest", OWN)
-    stored = making.stored
-
-    rest = left(stored, named(stored, "team/app:latest"))
-
-    assert rest.tags == {("team/app", "1"): name}
-    assert set(rest.blobs) == set(stored.blobs)
-    assert not left(rest, named(rest, "team/app:1")).blobs
-
-
-def test_a_repository_below_a_pruned_one_is_kept() -> None:
-    making = Making()
-    making.image("team", "1", OWN)
-    inner = making.image("team/app", "1", OTHER)
-    stored = making.stored
-
-    assert left(stored, named(stored, "team:1")).tags == {("team/app", "1"): inner}
-
-
 def test_unreferenced_content_is_removed() -> None:
     making = Making()
     making.image("team/app", "1", OWN)

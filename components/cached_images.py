@@ -1,6 +1,7 @@
-"""CachedImages: the dynamic resource behind `ImageSet`, over `talos_registry_cache.registry`."""
+"""CachedImages: the dynamic resource behind `ImageSet`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
@@ -8,18 +9,19 @@ import pulumi
 from pulumi import dynamic
 
 from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import dynamic_provider
 from .trust import Trust
 
 Properties = Mapping[str, Any]
 
-# A changed password is tried at once, and not when a node needs it.
-WARMED_BY = ("images", "caches", "ca", "reader", "store", "s3Keys")
+# With a changed password or location, warming again shows whether it works.
+WARMED_BY = ("images", "caches", "ca", "reader", "s3Locations", "s3Credentials")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
-    """Images that are in their caches, as they are in Pulumi's state."""
+    """Images that are in the caches, as Pulumi's state has them."""
 
     digests: pulumi.Output[Mapping[str, str]]
     """The digest of each image, by its reference."""
@@ -30,8 +32,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
-        store: Mapping[str, Any] | None,
-        s3_keys: pulumi.Input[Mapping[str, str]] | None,
+        s3_locations: Mapping[str, S3Location],
+        s3_credentials: S3Credentials | None,
         trust: Trust,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -41,17 +43,18 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             name: name of the resource.
             images: the platform of each, by its reference.
             caches: endpoint, name, storage and image of each cache, by registry host.
-            store: the object store that they are in, or None; region, endpoint, pathStyle and ca.
-            s3_keys: its keys, which Pulumi encrypts.
-            trust: what lets this machine in there.
+            s3_locations: where each cache keeps its content in an object store, by registry host;
+                empty for caches in volumes.
+            s3_credentials: the credentials for the object store, which Pulumi encrypts.
+            trust: what this machine needs to pull from the caches.
             opts: options of the resource.
         """
         inputs = {
             "stack": pulumi.get_stack(),
             "images": images,
             "caches": caches,
-            "store": store,
-            "s3Keys": s3_keys,
+            "s3Locations": {host: asdict(location) for host, location in s3_locations.items()},
+            "s3Credentials": s3_credentials and pulumi.Output.secret(asdict(s3_credentials)),
             **trust.inputs(),
         }
         outputs = dict.fromkeys(("digests", "missing"))
@@ -59,7 +62,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
 
 
 class CachedImagesProvider(dynamic.ResourceProvider):
-    """Warms the caches, and looks whether all is still there."""
+    """Warms the caches, and verifies that they still hold the images."""
 
     serialize_as_secret_always = False
 
@@ -68,7 +71,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, RegistryError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed: nothing replaces, since forgetting an image drops nothing."""
+        """Compare inputs; nothing replaces the resource, since deleting it removes no image."""
         is_changed = any(olds.get(key) != news.get(key) for key in WARMED_BY)
         return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
@@ -77,14 +80,14 @@ class CachedImagesProvider(dynamic.ResourceProvider):
         return dynamic.CreateResult("images", _warming().warmed(props))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Bring in what was added, and what was lost or damaged."""
+        """Bring added, lost and damaged images into the caches."""
         warming = _warming()
-        if lost := {text: node for text, node in news["images"].items() if text in _lost(olds)}:
+        if lost := news["images"].keys() & _lost(olds).keys():
             warming.remove_damaged(news, lost)
         return dynamic.UpdateResult(warming.warmed(news))
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
-        """Look in the storage of the caches whether all images are still there, and whole."""
+        """Verify that the caches' storages hold all images completely."""
         return dynamic.ReadResult(id_, {**props, "missing": _warming().missing(props)})
 
 
@@ -93,7 +96,7 @@ def _lost(props: Properties) -> Mapping[str, str]:
 
 
 def _warming() -> ModuleType:
-    """What only the provider's own process needs: the program's start-up is not to wait for it."""
+    """Import the code that only the provider's process needs, to keep the program's start fast."""
     from . import warming  # noqa: PLC0415 - see above
 
     return warming

@@ -18,7 +18,7 @@ _plain: set[type[Exception]] = set()
 
 
 class EngineError(Exception):
-    """The container engine does not answer."""
+    """The container engine does not answer, or does not do its part in time."""
 
 
 def is_simulated() -> bool:

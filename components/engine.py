@@ -31,12 +31,9 @@ OTHERS_BEGIN_WITHIN_S = 0.5
 
 # The containers between their first hook and their creation, by the names of their resources.
 _in_preparation: set[str] = set()
+EngineError = dynamic_provider.EngineError
 LISTENS = "0A"
 LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
-
-
-class EngineError(Exception):
-    """The container engine does not answer."""
 
 
 class TakenError(Exception):

@@ -1,15 +1,16 @@
-"""ImageSet: these images are in the caches, before any node asks for them."""
+"""ImageSet: images that are in the caches before any node pulls them."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pulumi
 
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.s3_location import S3Location
 from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
@@ -23,6 +24,7 @@ from .settings.images import Images
 from .settings.mistakes import Mistake
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage, Storage
+from .storage import s3_credentials, s3_location
 
 LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -30,13 +32,13 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class ImageSetArgs:
-    """What an image set is made from.
+    """The arguments of an image set.
 
     Attributes:
-        images: the platform of each, by its canonical reference.
-        cache: the caches that are to have them.
-        storage: where these keep what they have.
-        s3_keys: the keys of the object store, where it is one.
+        images: the platform of each image, by canonical reference.
+        cache: the caches.
+        storage: the storage of the caches.
+        s3_keys: the keys of their object store, or None for volumes.
     """
 
     images: Mapping[str, str]
@@ -48,12 +50,12 @@ class ImageSetArgs:
 class ImageSet(pulumi.ComponentResource):
     """Images that are in the caches of a stack, each blob fetched from its upstream once.
 
-    What a cache has lost is found by refresh and brought back by up. Destroying the set forgets
-    it; what is cached stays.
+    A refresh finds images that a cache has lost, and `up` restores them. Destroying the set leaves
+    the caches as they are.
     """
 
     digests: pulumi.Output[Mapping[str, str]]
-    """The digest of each image, by its reference."""
+    """The digest of each image, by reference."""
 
     def __init__(
         self, name: str, args: ImageSetArgs, opts: pulumi.ResourceOptions | None = None
@@ -63,8 +65,8 @@ class ImageSet(pulumi.ComponentResource):
             name,
             images=args.images,
             caches=args.cache.caches,
-            store=_store(args.storage),
-            s3_keys=_s3_keys(args.s3_keys),
+            s3_locations=_s3_locations(args),
+            s3_credentials=s3_credentials(args.s3_keys) if args.s3_keys else None,
             trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
@@ -74,11 +76,11 @@ class ImageSet(pulumi.ComponentResource):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The images that settings ask for.
+    """The images that the settings list.
 
     Attributes:
-        by_platform: the platform of each, by its canonical reference.
-        mistakes: what is wrong with the settings on this machine.
+        by_platform: the platform of each image, by canonical reference.
+        mistakes: mistakes in the settings that this machine shows.
     """
 
     by_platform: Mapping[str, str]
@@ -86,41 +88,31 @@ class Resolved:
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
-    """Find out which images settings ask for: their list, their file and talosctl's list.
+    """Collect the images of the settings: their list, their file and talosctl's list.
 
     Args:
         settings: the settings of the images.
-        caches: the settings of the caches that are to have them.
-        folder: where the stack file is.
+        caches: the settings of the caches.
+        folder: the folder of the stack file.
     """
     if settings is None or caches is None:
         return Resolved({}, [])
-    found = [*settings.references, *_in_file(settings, folder), *_of_talos(settings)]
-    images = dict.fromkeys(text for text in found if isinstance(text, str))
+    listed = map(reference.parse, settings.references)
+    found = [*listed, *_in_file(settings, folder), *_of_talos(settings)]
+    images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     mistakes += _without_cache(images, caches)
     if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
-        mistakes.append(Mistake(("images",), f"found no image at all; allowed: {allowed}"))
-    return Resolved(dict.fromkeys(images, _platform(settings)), mistakes)
+        mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
+    return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
 
 
-def _store(settings: Storage) -> Mapping[str, Any] | None:
+def _s3_locations(args: ImageSetArgs) -> Mapping[str, S3Location]:
+    settings = args.storage
     if not isinstance(settings, S3Storage):
-        return None
-    return {
-        "region": settings.region,
-        "endpoint": settings.endpoint,
-        "pathStyle": settings.path_style,
-        "ca": settings.ca,
-    }
-
-
-def _s3_keys(keys: S3Keys | None) -> pulumi.Output[Mapping[str, str]] | None:
-    if keys is None:
-        return None
-    access, secret = keys.access.get_secret_value(), keys.secret.get_secret_value()
-    return pulumi.Output.secret({"access": access, "secret": secret})
+        return {}
+    return {host: s3_location(settings, host) for host in args.cache.caches}
 
 
 def _platform(settings: Images) -> str:
@@ -128,7 +120,7 @@ def _platform(settings: Images) -> str:
     return settings.platform or f"linux/{ARCHITECTURES.get(machine, machine)}"
 
 
-def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
+def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
     if settings.file is None:
         return
     path = ("images", "file")
@@ -136,19 +128,19 @@ def _in_file(settings: Images, folder: Path) -> Iterator[str | Mistake]:
     try:
         lines = files.read_text(file, files.LIST_LIMIT, regular=True).splitlines()
     except (OSError, ValueError) as error:
-        allowed = f"a file that can be read ({error})"
+        allowed = f"a readable file ({error})"
         yield Mistake(path, f"found {settings.file!r}; allowed: {allowed}")
         return
     for number, line in enumerate(lines, start=1):
         if text := line.partition("#")[0].strip():
             try:
-                yield str(reference.parse(text))
+                yield reference.parse(text)
             except InvalidReferenceError as error:
                 found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
                 yield Mistake(path, f"{found}; allowed: an image reference ({error})")
 
 
-def _of_talos(settings: Images) -> Iterator[str | Mistake]:
+def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
     wanted = settings.talos
     if wanted is None:
         return
@@ -161,15 +153,14 @@ def _of_talos(settings: Images) -> Iterator[str | Mistake]:
             *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),
             command_line.node_image(command_line.target_version(spec, talosctl.version)),
         ]
-        yield from (str(reference.parse(text)) for text in texts)
+        yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:
         yield Mistake(("images", "talos"), str(error))
 
 
-def _without_cache(images: Iterable[str], caches: Caches) -> Iterator[Mistake]:
+def _without_cache(images: Iterable[Reference], caches: Caches) -> Iterator[Mistake]:
     for image in images:
-        host = reference.parse(image).registry
-        if host not in caches.upstreams:
+        if image.registry not in caches.upstreams:
             allowed = ", ".join(caches.upstreams)
-            text = f"found {image}, and there is no cache of {host}; allowed: {allowed}"
+            text = f"found {image}, but there is no cache for {image.registry}; allowed: {allowed}"
             yield Mistake(("images",), text)

@@ -25,7 +25,7 @@ from .settings.placement import SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
-from .storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode
+from .storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode, s3_location
 from .trust import Trust
 
 LOOPBACK = "127.0.0.1"
@@ -188,8 +188,7 @@ class RegistryCache(pulumi.ComponentResource):
         caches = self._args.caches
         match caches.storage:
             case S3Storage() as settings:
-                folder = "/".join(filter(None, (settings.prefix, in_names(host))))
-                return ObjectStore(settings, folder)
+                return ObjectStore(s3_location(settings, host))
             case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
                 volume = f"{prefix or self._prefix}-{in_names(host)}"
                 if self._is_on_swarm:

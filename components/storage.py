@@ -1,4 +1,4 @@
-"""Where a cache keeps what it has cached, as its process sees it."""
+"""The storage of a cache, as Pulumi declares it and as the cache's container sees it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,38 +9,39 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from .belongings import Belongings
+from .names import in_names
 from .private_files import FOLDER, PrivateFile
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage
 
 FOLDER_OF_VOLUME = STORAGE_FOLDER
 KEYS_FILE = "s3-keys"
-# Of mostly 4 KiB.
-LEAST_FREE_BLOCKS = 256
-# Ends with an error, and says why, while a cache cannot store what it fetches. Where the size of a
-# file system cannot be told, it is not judged.
+# Blocks are mostly of 4 KiB.
+MIN_FREE_BLOCKS = 256
+# Fails with a message while a cache cannot store what it fetches. A file system of unknown size
+# counts as large enough.
 WRITABLE = f"""\
 storage={FOLDER_OF_VOLUME} v2={FOLDER_OF_VOLUME}/docker/registry/v2
 for folder in $storage $v2/blobs $v2/repositories; do
   [ ! -e $folder ] || [ -w $folder ] || {{ echo "cannot write to $folder"; exit 1; }}
 done
 set -- $(busybox stat -f -c "%b %a" $storage 2>/dev/null)
-[ "${{1:-0}}" = 0 ] || [ "$2" -ge {LEAST_FREE_BLOCKS} ] || {{ echo "$storage is full"; exit 1; }}
+[ "${{1:-0}}" = 0 ] || [ "$2" -ge {MIN_FREE_BLOCKS} ] || {{ echo "$storage is full"; exit 1; }}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A place that is there.
+    """A declared storage.
 
     Attributes:
-        name: what the stack tells of it: the volume's name, or the place in an object store.
+        name: its name in the stack's outputs: the volume, or s3://BUCKET/FOLDER.
         volumes: the volume to mount, or none.
-        probe: shell commands that end with an error, and say why, while it cannot be written.
-        environment: what the registry has to be told.
+        probe: shell commands that fail with a message while the storage cannot be written.
+        environment: environment variables for the registry.
     """
 
     name: pulumi.Output[str]
@@ -50,15 +51,15 @@ class Stored:
 
 
 class Storage(Protocol):
-    """A place to keep what a cache has cached."""
+    """A kind of storage."""
 
     def declare(self, name: str, labels: Mapping[str, str], parent: pulumi.Resource) -> Stored:
-        """Declare what has to be there.
+        """Declare the resources of the storage.
 
         Args:
-            name: name of the cache's resources.
+            name: prefix of the names of the cache's resources.
             labels: their labels.
-            parent: the resource that they belong to.
+            parent: their parent resource.
         """
         ...
 
@@ -68,9 +69,9 @@ class VolumeOfEngine:
     """A volume of the engine that Pulumi talks to.
 
     Attributes:
-        volume: its name.
-        on_destroy: whether it outlives the stack.
-        belongings: what is there already.
+        volume: the name of the volume.
+        on_destroy: whether the volume is kept or deleted with the stack.
+        belongings: the existing resources of the stack.
     """
 
     volume: str
@@ -86,7 +87,7 @@ class VolumeOfEngine:
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 retain_on_delete=self.on_destroy == "keep",
-                # Those of a volume that was there before; else it would be replaced at every `up`.
+                # An adopted volume may have some, and would be replaced at every `up`.
                 ignore_changes=["driverOpts"],
             ),
         )
@@ -95,10 +96,10 @@ class VolumeOfEngine:
 
 @dataclass(frozen=True, slots=True)
 class VolumeOfNode:
-    """A volume of the Swarm node that runs the cache, which makes it when it has none.
+    """A volume of the Swarm node that runs the cache; the node creates it when it is missing.
 
     Attributes:
-        volume: its name.
+        volume: the name of the volume.
     """
 
     volume: str
@@ -107,40 +108,51 @@ class VolumeOfNode:
         """Declare nothing: the node's engine is not the one that Pulumi talks to."""
         del name, labels, parent
         volume = pulumi.Output.from_input(self.volume)
-        # No probe: a Swarm would kill a cache whose disk is full, and what it could serve with it.
+        # No probe: a Swarm kills unhealthy caches, but one with a full disk can still serve.
         return Stored(volume, [volume])
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """A place in an object store.
+    """A folder of a bucket.
 
     Attributes:
-        settings: where the store is.
-        folder: what the names of the cache's objects begin with.
+        location: the bucket and the folder.
     """
 
-    settings: S3Storage
-    folder: str
+    location: S3Location
 
     def declare(self, name: str, labels: Mapping[str, str], parent: pulumi.Resource) -> Stored:
-        """Declare nothing: the bucket is there, and its objects stay."""
+        """Declare nothing: the bucket exists, and its objects stay."""
         del name, labels, parent
-        settings = self.settings
-        place = Place(
-            bucket=settings.bucket,
-            folder=self.folder,
-            region=settings.region,
-            endpoint=settings.endpoint,
-            path_style=settings.path_style,
-        )
         return Stored(
-            pulumi.Output.from_input(str(place)),
-            environment=place.environment(f"{FOLDER}/{KEYS_FILE}"),
+            pulumi.Output.from_input(str(self.location)),
+            environment=self.location.environment(f"{FOLDER}/{KEYS_FILE}"),
         )
+
+
+def s3_location(settings: S3Storage, host: str) -> S3Location:
+    """The bucket and folder of a cache.
+
+    Args:
+        settings: the settings of the object store.
+        host: the registry host of the cache.
+    """
+    return S3Location(
+        bucket=settings.bucket,
+        folder="/".join(filter(None, (settings.prefix, in_names(host)))),
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        ca=settings.ca,
+    )
+
+
+def s3_credentials(keys: S3Keys) -> S3Credentials:
+    """The credentials for an object store that a stack's secrets have."""
+    return S3Credentials(keys.access.get_secret_value(), keys.secret.get_secret_value())
 
 
 def keys_file(keys: S3Keys) -> PrivateFile:
-    """The keys of an object store, as Amazon's library reads them."""
-    found = Keys(keys.access.get_secret_value(), keys.secret.get_secret_value())
-    return PrivateFile(pulumi.Output.secret(found.file))
+    """The credentials for an object store, as the registry reads them."""
+    return PrivateFile(pulumi.Output.secret(s3_credentials(keys).file))

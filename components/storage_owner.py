@@ -1,4 +1,4 @@
-"""What happens to a cache's storage before its container is made; see `engine.file_owner`."""
+"""The hook that sets the owner of a cache's storage; see `engine.file_owner`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +14,8 @@ from .storage import FOLDER_OF_VOLUME
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
     """Give the storage of a cache to the user that the cache runs as.
 
-    Where that cannot be, the cache is made all the same: some volumes, such as those on other
-    machines, can be written whoever they say that they belong to. Its health check tells.
+    If that fails, the cache is created all the same: some file systems, such as network ones, let
+    every user write. The health check reports if the cache cannot write.
     """
     inputs = arguments.new_inputs or {}
     for volume in _storages(inputs):
@@ -32,5 +32,5 @@ def _storages(inputs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _hand_over(volume: str, image: str) -> None:
-    # What is printed, Pulumi shows; its own log cannot be used in this thread.
+    # Pulumi shows what is printed; its log cannot be used in this thread.
     file_owner.hand_over(engine.client(), volume, image, lambda line: print(line, flush=True))  # noqa: T201

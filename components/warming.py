@@ -1,4 +1,4 @@
-"""Warming the caches of a stack and proving what they hold, in the process of the provider."""
+"""Warms the caches of a stack and verifies their content, in the dynamic provider's process."""
 
 import asyncio
 import hashlib
@@ -10,13 +10,16 @@ from typing import Any
 
 from docker import DockerClient
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import cache_storage, lock, processes
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.engine.throwaway_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
+from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.s3_location import SCHEME, Keys, Place
+from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
 
@@ -26,58 +29,57 @@ PROGRESS_EVERY_S = 2.0
 MB = 1_000_000
 
 Properties = Mapping[str, Any]
+Images = Mapping[Reference, Platform]
+"""Images and the platform for which each is cached."""
 
 
 class NotAllCachedError(RegistryError):
-    """Some of the images are not in the caches; the message says which, and why."""
+    """Some images are not in the caches; the message names each with the reason."""
 
 
 def warmed(props: Properties) -> dict[str, Any]:
     """Warm the caches, and return the properties of the resource.
 
     Raises:
-        NotAllCachedError: some images failed; those that did not are kept.
+        NotAllCachedError: some images failed; the others are kept.
     """
+    images = _images(props)
     if dynamic_provider.is_simulated():
-        return {**props, "digests": _made_up(props["images"]), "missing": {}}
+        digests = {str(image): _made_up_digest(image) for image in images}
+        return {**props, "digests": digests, "missing": {}}
     outcomes: list[Warmed | NotWarmed] = []
-    # A blob that repositories share is linked through the storage, and fetched once.
-    with _storages(props, _shared_registries(props), writable=True) as writable:
-        for node, texts in _by_platform(props["images"]).items():
+    # A blob that repositories share is fetched once and linked, through the storage.
+    with _storages(props, _shared_registries(images), writable=True) as writable:
+        for node, references in _by_platform(images).items():
             outcomes += asyncio.run(
                 warm(
-                    texts,
+                    references,
                     _endpoints(props),
-                    platforms.parse(node),
+                    node,
                     storages=writable,
-                    on_progress=_Reporter(len(texts)),
+                    on_progress=_Reporter(len(references)),
                 )
             )
     failed = [outcome for outcome in outcomes if isinstance(outcome, NotWarmed)]
     if failed:
-        lines = "".join(f"\n  {one.text}: {'; '.join(map(str, one.errors))}" for one in failed)
+        lines = "".join(f"\n  {one.reference}: {'; '.join(map(str, one.errors))}" for one in failed)
         kept = len(outcomes) - len(failed)
         raise NotAllCachedError(
             f"{len(failed)} of {len(outcomes)} images are not cached; {kept} are, and stay:{lines}"
         )
-    digests = {one.text: one.image.digest for one in outcomes if isinstance(one, Warmed)}
+    digests = {str(one.reference): one.image.digest for one in outcomes if isinstance(one, Warmed)}
     return {**props, "digests": digests, "missing": {}}
 
 
-def _made_up(images: Iterable[str]) -> Mapping[str, str]:
-    """A digest of each image that no registry has, and that is the same every time."""
-    return {text: f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" for text in images}
-
-
-def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
-    """Remove what is damaged in the storages of images; a registry never writes over a blob.
+def remove_damaged(props: Properties, lost: Iterable[str]) -> None:
+    """Remove damaged content, since a registry never overwrites a blob.
 
     Args:
         props: the properties of the resource.
-        images: those that `missing` has found.
+        lost: the images that `missing` has found; only the storages of their caches are read.
     """
     with dynamic_provider.engine() as engine, _alone(engine, props):
-        for host in _by_registry(images):
+        for host in {reference.parse(text).registry for text in lost}:
             held = _storage(engine, props, host)
             if damages := cache_storage.confirmed(held, list(layout.damages(held.read()))):
                 with processes.forgetting(engine, props["caches"][host]["name"]):
@@ -85,30 +87,30 @@ def remove_damaged(props: Properties, images: Mapping[str, str]) -> None:
 
 
 def missing(props: Properties) -> Mapping[str, str]:
-    """Why images are not in the storage of their caches, by their references."""
+    """The images that the caches do not hold completely, each with the reason."""
     lost: dict[str, str] = {}
-    for host, images in _by_registry(props["images"]).items():
+    for host, images in _by_registry(_images(props)).items():
         try:
             with _storages(props, [host], writable=False) as served:
                 lost |= _unproved(images, served)
         except ServingError as error:
-            # Its volume is gone, say: `up` makes it again, and has to find that it is empty.
-            lost |= dict.fromkeys(images, str(error))
+            # Its volume may be gone. `up` creates it again, and has to find that it is empty.
+            lost |= {str(image): str(error) for image in images}
     return lost
 
 
-def _unproved(images: Mapping[str, str], served: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for node, texts in _by_platform(images).items():
-        for outcome in asyncio.run(verify(texts, served, platforms.parse(node))):
+def _unproved(images: Images, served: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for node, references in _by_platform(images).items():
+        for outcome in asyncio.run(verify(references, served, node)):
             if outcome.errors:
-                yield outcome.text, "; ".join(map(str, outcome.errors))
+                yield str(outcome.reference), "; ".join(map(str, outcome.errors))
 
 
 @contextmanager
 def _storages(
     props: Properties, registries: Iterable[str], *, writable: bool
 ) -> Iterator[Mapping[str, str]]:
-    """The URL of a throw-away registry on the storage of each cache, by registry host."""
+    """The URL of a temporary registry on the storage of each cache, by registry host."""
     with dynamic_provider.engine() as engine, _alone(engine, props), ExitStack() as running:
         yield {
             host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
@@ -117,26 +119,16 @@ def _storages(
 
 
 def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage:
-    """Where a cache keeps what it has: a volume, or a place in an object store."""
+    """The storage of a cache."""
     cache = props["caches"][host]
-    where, image = cache["storage"], cache["image"]
-    if not where.startswith(SCHEME):
-        return InVolume(engine, where, image)
-    bucket, _, folder = where.removeprefix(SCHEME).partition("/")
-    store, keys = props["store"], props["s3Keys"]
-    place = Place(
-        bucket=bucket,
-        folder=folder,
-        region=store["region"],
-        endpoint=store.get("endpoint"),
-        path_style=store["pathStyle"],
-        ca=store.get("ca"),
-    )
-    return InStore(engine, place, Keys(keys["access"], keys["secret"]), image)
+    if location := props["s3Locations"].get(host):
+        credentials = S3Credentials(**props["s3Credentials"])
+        return InStore(engine, S3Location(**location), cache["image"], credentials)
+    return InVolume(engine, cache["storage"], cache["image"])
 
 
 def _alone(engine: DockerClient, props: Properties) -> AbstractContextManager[None]:
-    """Hold the storages of the stack against `cachectl`, and against other runs."""
+    """Lock the storages of the stack against `cachectl` and other updates."""
     waiting = f"waiting for another process that works on the caches of {props['stack']}"
     return lock.held(engine, props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
 
@@ -148,31 +140,38 @@ def _endpoints(props: Properties) -> Endpoints:
     }
 
 
-def _by_platform(images: Mapping[str, str]) -> Mapping[str, list[str]]:
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for text, node in images.items():
-        found[node].append(text)
+def _images(props: Properties) -> Images:
+    return {reference.parse(text): platforms.parse(node) for text, node in props["images"].items()}
+
+
+def _made_up_digest(image: Reference) -> str:
+    """A digest that no registry has, and that is the same in every simulation."""
+    return f"sha256:{hashlib.sha256(str(image).encode()).hexdigest()}"
+
+
+def _by_platform(images: Images) -> Mapping[Platform, list[Reference]]:
+    found: defaultdict[Platform, list[Reference]] = defaultdict(list)
+    for image, node in images.items():
+        found[node].append(image)
     return found
 
 
-def _by_registry(images: Mapping[str, str]) -> Mapping[str, dict[str, str]]:
-    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for text, node in images.items():
-        found[reference.parse(text).registry][text] = node
+def _by_registry(images: Images) -> Mapping[str, Images]:
+    found: defaultdict[str, dict[Reference, Platform]] = defaultdict(dict)
+    for image, node in images.items():
+        found[image.registry][image] = node
     return found
 
 
-def _shared_registries(props: Properties) -> Iterable[str]:
-    """Registries of which several repositories are wanted, so that these may share blobs."""
-    repositories = {
-        (name.registry, name.repository) for name in map(reference.parse, props["images"])
-    }
+def _shared_registries(images: Images) -> Iterable[str]:
+    """The registries with several repositories, which may share blobs."""
+    repositories = {(image.registry, image.repository) for image in images}
     counted = Counter(registry for registry, _ in repositories)
     return [registry for registry, count in counted.items() if count > 1]
 
 
 class _Reporter:
-    """Says now and then how far a warming is; what a provider prints, Pulumi shows."""
+    """Prints progress now and then; Pulumi shows what a provider prints."""
 
     def __init__(self, images: int) -> None:
         self._images = images

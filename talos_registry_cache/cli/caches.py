@@ -1,24 +1,23 @@
 """Working with several caches at once."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from itertools import chain
 from typing import Any, TypeVar
 
 from docker import DockerClient
 
-from talos_registry_cache.cli import console, s3_keys
+from talos_registry_cache.cli import console
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import lock, processes, throwaway
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
-from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.s3_location import S3Location
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,25 +28,12 @@ GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
 
 
 def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
-    """Where a cache keeps what it has.
-
-    Raises:
-        CachectlError: it is an object store, and there are no keys for it.
-    """
+    """Where a cache keeps its content."""
     match cache.storage:
-        case Place() as place:
-            return in_store(client, cache, place)
+        case S3Location() as location:
+            return InStore(client, location, cache.image)
         case volume:
             return InVolume(client, volume, cache.image)
-
-
-def in_store(client: DockerClient, cache: Cache, place: Place) -> InStore:
-    """The storage of a cache in an object store.
-
-    Raises:
-        CachectlError: there are no keys for it.
-    """
-    return InStore(client, place, s3_keys.find(os.environ, Path.home()), cache.image)
 
 
 @contextmanager
@@ -85,19 +71,19 @@ def serving(
             throwaway.remove_own(client)
 
 
-def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[str, ...]:
+def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Reference, ...]:
     """All tags that caches have, as image references."""
 
-    def tags(cache: Cache) -> list[str]:
+    def tags(cache: Cache) -> list[Reference]:
         stored = storage_of(client, cache).tags()
-        return [f"{cache.registry}/{repository}:{tag}" for repository, tag in stored]
+        return [Reference(cache.registry, repository, tag, None) for repository, tag in stored]
 
-    return tuple(text for texts in at_once(client, tags, list(caches)) for text in texts)
+    return tuple(chain.from_iterable(at_once(client, tags, list(caches))))
 
 
-def of_images(caches: Mapping[str, Cache], texts: Iterable[str]) -> list[Cache]:
+def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> list[Cache]:
     """The caches of some images."""
-    registries = {reference.parse(text).registry for text in texts}
+    registries = {reference.registry for reference in references}
     return [cache for registry, cache in caches.items() if registry in registries]
 
 

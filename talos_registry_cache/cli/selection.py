@@ -1,6 +1,6 @@
 """Which images a command is about."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from talos_registry_cache.cli.errors import UsageError
@@ -12,7 +12,7 @@ from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos import versions
 
 
-def from_file(path: Path) -> tuple[str, ...]:
+def from_file(path: Path) -> tuple[Reference, ...]:
     """Read a list of images: one a line, `#` starts a comment.
 
     Raises:
@@ -27,11 +27,13 @@ def from_file(path: Path) -> tuple[str, ...]:
         # Not what stands behind a # in a word: none may be in a reference, so that it is refused.
         text = line.split(" #")[0].strip()
         if text and not text.startswith("#"):
-            found.append(_checked(text, f"{path}, line {number}: "))
+            found.append(_reference(text, f"{path}, line {number}: "))
     return tuple(found)
 
 
-def from_talosctl(talos_version: str | None, kubernetes_version: str | None) -> tuple[str, ...]:
+def from_talosctl(
+    talos_version: str | None, kubernetes_version: str | None
+) -> tuple[Reference, ...]:
     """The images that talosctl lists for a cluster.
 
     Args:
@@ -52,7 +54,7 @@ def from_talosctl(talos_version: str | None, kubernetes_version: str | None) -> 
                 f"{talosctl.path} is {talosctl.version} and lists the images of that version only, "
                 f"not of {talos_version}: put talosctl {talos_version} first on PATH"
             )
-    return talos_images.of_kubernetes(talosctl, kubernetes_version)
+    return tuple(map(reference.parse, talos_images.of_kubernetes(talosctl, kubernetes_version)))
 
 
 def gather(
@@ -60,24 +62,19 @@ def gather(
     lists: Iterable[Path],
     talos_version: str | None,
     kubernetes_version: str | None,
-) -> tuple[str, ...]:
+) -> tuple[Reference, ...]:
     """All images that a command line names, each once, in order.
 
     Raises:
         UsageError: one is no image, or a list cannot be read.
         TalosError: talosctl cannot list them.
     """
-    found = [_checked(text) for text in texts]
+    found = [_reference(text) for text in texts]
     for path in lists:
         found += from_file(path)
     if talos_version is not None or kubernetes_version is not None:
         found += from_talosctl(talos_version, kubernetes_version)
     return tuple(dict.fromkeys(found))
-
-
-def references(texts: Sequence[str]) -> tuple[Reference, ...]:
-    """Images as references; each was checked before."""
-    return tuple(reference.parse(text) for text in texts)
 
 
 def platform(text: str) -> Platform:
@@ -92,9 +89,8 @@ def platform(text: str) -> Platform:
         raise UsageError(str(error)) from None
 
 
-def _checked(text: str, where: str = "") -> str:
+def _reference(text: str, where: str = "") -> Reference:
     try:
-        reference.parse(text)
+        return reference.parse(text)
     except RegistryError as error:
         raise UsageError(f"{where}{error}") from None
-    return text

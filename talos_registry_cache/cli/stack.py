@@ -1,6 +1,5 @@
 """The caches of a stack, found on the engine by the labels that all of them carry."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +11,14 @@ from docker import DockerClient
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from talos_registry_cache.cli import s3_keys
 from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels, processes, services, throwaway
 from talos_registry_cache.engine.services import Service
 from talos_registry_cache.engine.throwaway_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints
-from talos_registry_cache.registry.s3_location import Place, place_in
+from talos_registry_cache.registry.client import Endpoints
+from talos_registry_cache.registry.s3_location import S3Location
 
 # What an engine may need for one call: to take in a large layer, or to move thousands of files.
 ENGINE_WITHIN_S = 600
@@ -60,7 +59,7 @@ class Cache:
     endpoint: str | None
     mirror: str | None
     remote_url: str | None
-    storage: str | Place
+    storage: str | S3Location
     image: str
     ca: str | None
     restarts: int = 0
@@ -227,9 +226,8 @@ def _cache_of(service: Service) -> Cache | None:
     )
 
 
-def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | Place | None:
-    place = place_in(environment, s3_keys.ca(os.environ))
-    return place or volumes.get(STORAGE_FOLDER)
+def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | S3Location | None:
+    return S3Location.of_registry(environment) or volumes.get(STORAGE_FOLDER)
 
 
 def _is_loopback(address: str) -> bool:

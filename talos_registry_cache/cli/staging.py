@@ -21,7 +21,7 @@ from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import volume as volumes
 from talos_registry_cache.engine.volume import STAGING, Volume, VolumeError
 from talos_registry_cache.registry.layout import V2
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
 CONTENT, LINKS = f"{STAGING}/content", f"{STAGING}/links"
 # What has to stay free, for what the cache itself writes meanwhile.
@@ -113,7 +113,7 @@ def alone(client: DockerClient, stack: Stack) -> Iterator[None]:
 
 def _clean_up(client: DockerClient, cache: Cache) -> None:
     # A service has no container of its own; what it has left goes with the next import.
-    if cache.is_service or isinstance(cache.storage, Place):
+    if cache.is_service or isinstance(cache.storage, S3Location):
         return
     if volumes.holds(client.containers.get(cache.name), STAGING):
         with volumes.mounted(client, cache.storage, cache.image) as volume:

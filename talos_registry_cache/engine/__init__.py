@@ -1,1 +1,1 @@
-"""The container engine: cache processes, volumes, throw-away containers, labels and locks."""
+"""The container engine: cache processes, volumes, temporary containers, labels and locks."""

@@ -1,14 +1,14 @@
-"""The storages of caches, in whichever place they are: read, served and changed in the same way."""
+"""The storage of a cache, in a volume or in an object store, behind one interface."""
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from docker import DockerClient
 
 from talos_registry_cache.engine import throwaway_registry, volume
-from talos_registry_cache.registry import layout, multipart, object_store
+from talos_registry_cache.registry import layout, object_store
 from talos_registry_cache.registry.layout import (
     BLOBS,
     REPOSITORIES,
@@ -20,55 +20,56 @@ from talos_registry_cache.registry.layout import (
     ignore,
     tags_in,
 )
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.object_store import ObjectStore
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 
 
 class CacheStorage(Protocol):
-    """The storage of a cache; whatever it cannot do is a `RegistryError` or a `StorageError`."""
+    """The storage of a cache; methods raise `RegistryError` or `StorageError` on failure."""
 
     def read(
         self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
     ) -> Storage:
-        """Read all that is stored.
+        """Read the whole storage.
 
         Args:
-            on_piece: is given all content that is read, piece by piece.
-            in_turn: whether all pieces of one content have to come one after the other.
-            trusting: whether content that is no manifest may be taken for what its name says,
-                where not to read it costs less.
+            on_piece: receives the content of blobs and manifests, piece by piece.
+            in_turn: whether all pieces of one blob must come in a row.
+            trusting: whether blobs too large for a manifest may be left unread, their digests
+                taken from their names.
         """
         ...
 
     def read_again(self, folders: Collection[str]) -> Storage:
-        """Read what is in some folders, and perhaps more; what is not there is left out."""
+        """Read at least some folders; missing ones are left out."""
         ...
 
     def tags(self) -> list[tuple[str, str]]:
-        """The repositories and tags that are stored."""
+        """The repository and name of each tag."""
         ...
 
     def remove(self, folders: Sequence[str]) -> None:
-        """Remove folders and all that is in them, one after the other; safe to repeat."""
+        """Remove folders with their content, one after the other; safe to repeat."""
         ...
 
     def remove_uploads(self, uploads: Iterable[Upload]) -> None:
-        """Remove uploads that nobody goes on with; safe to repeat."""
+        """Remove abandoned uploads; safe to repeat."""
         ...
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a throw-away registry on it, and give its URL; see `engine.throwaway_registry`."""
+        """Run a temporary registry on it, and yield its URL; see `engine.throwaway_registry`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class InVolume:
-    """A storage in a volume.
+    """The storage of a cache in a volume.
 
     Attributes:
         engine: the engine that has the volume.
-        volume: its name.
+        volume: the name of the volume.
         image: the image of the cache.
     """
 
@@ -79,24 +80,23 @@ class InVolume:
     def read(
         self, on_piece: OnPiece = ignore, *, in_turn: bool = True, trusting: bool = False
     ) -> Storage:
-        """Read it: the engine hands out all of it, and in turn."""
+        """Read the whole volume, in turn: engines hand out volumes as tar streams."""
         del in_turn, trusting
         with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
             return layout.read(tar, on_piece)
 
     def read_again(self, folders: Collection[str]) -> Storage:
-        """Read all that refers to content, which is small, and of the content what is asked for."""
-        content = [folder for folder in folders if folder.startswith(BLOBS)]
+        """Read all links, which are small, and the blobs in some folders."""
+        blobs = [folder for folder in folders if folder.startswith(BLOBS)]
         reading = Reading()
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
-            for folder in (REPOSITORIES, *content):
-                # What is not there has no tar stream.
+            for folder in (REPOSITORIES, *blobs):
                 with suppress(volume.NotThereError), mounted.tar(folder) as tar:
                     layout.take(reading, tar, folder)
         return reading.storage()
 
     def tags(self) -> list[tuple[str, str]]:
-        """The repositories and tags that are stored."""
+        """The repository and name of each tag."""
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
             return tags_in(mounted.ask(TAG_FILES).splitlines())
 
@@ -110,77 +110,84 @@ class InVolume:
         self.remove([upload.path for upload in uploads])
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a throw-away registry on the volume."""
+        """Run a temporary registry on the volume."""
         return throwaway_registry.serving(self.engine, self.volume, self.image, writable=writable)
 
 
 @dataclass(frozen=True, slots=True)
 class InStore:
-    """A storage in an object store.
+    """The storage of a cache in an object store.
 
     Attributes:
-        engine: the engine that runs throw-away registries.
-        place: where it is.
-        keys: the keys of the store.
+        engine: the engine that runs temporary registries.
+        location: its bucket and folder.
         image: the image of the cache.
+        credentials: the credentials for the store; those that boto3 finds if left out.
     """
 
     engine: DockerClient
-    place: Place
-    keys: Keys
+    location: S3Location
     image: str
+    credentials: S3Credentials | None = None
 
     def read(
         self, on_piece: OnPiece = ignore, *, in_turn: bool = False, trusting: bool = False
     ) -> Storage:
-        """Read its objects."""
-        return object_store.read(
-            object_store.opened(self.place, self.keys),
-            on_piece,
-            unfinished=multipart.unfinished(self.place, self.keys),
-            in_turn=in_turn,
-            trusting=trusting,
-        )
+        """Read all objects, and list the unfinished uploads."""
+        with self._opened() as store:
+            stored = store.read(on_piece, in_turn=in_turn, trusting=trusting)
+            return replace(stored, uploads=(*stored.uploads, *store.unfinished()))
 
     def read_again(self, folders: Collection[str]) -> Storage:
         """Read the objects below some folders."""
-        return object_store.read(object_store.opened(self.place, self.keys), folders=folders)
+        with self._opened() as store:
+            return store.read(folders=folders)
 
     def tags(self) -> list[tuple[str, str]]:
-        """The repositories and tags that are stored."""
-        return object_store.tags(object_store.opened(self.place, self.keys))
+        """The repository and name of each tag."""
+        with self._opened() as store:
+            return store.tags()
 
     def size(self) -> int:
-        """What its objects take, in bytes."""
-        return object_store.size(object_store.opened(self.place, self.keys))
+        """The size of all objects in bytes."""
+        with self._opened() as store:
+            return store.size()
 
     def remove(self, folders: Sequence[str]) -> None:
-        """Remove objects below folders."""
-        object_store.remove(object_store.opened(self.place, self.keys), folders)
+        """Delete the objects below folders."""
+        with self._opened() as store:
+            store.remove(folders)
 
     def remove_uploads(self, uploads: Iterable[Upload]) -> None:
-        """Remove the objects of uploads, and abort those that are none yet."""
+        """Delete the objects of uploads, and abort multipart uploads."""
         uploads = list(uploads)
-        self.remove([upload.path for upload in uploads if not upload.multipart])
-        multipart.abort(self.place, self.keys, [one for one in uploads if one.multipart])
+        with self._opened() as store:
+            store.remove([upload.path for upload in uploads if not upload.multipart])
+            store.abort(upload for upload in uploads if upload.multipart)
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a throw-away registry on its objects."""
+        """Run a temporary registry on the objects."""
+        location, credentials = self.location, self.credentials
+        if credentials is None:
+            credentials = object_store.credentials_of_user()
+            location = replace(location, ca=location.ca or object_store.ca_of_user())
         return throwaway_registry.serving_objects(
-            self.engine, self.place, self.keys, self.image, writable=writable
+            self.engine, location, credentials, self.image, writable=writable
         )
+
+    def _opened(self) -> AbstractContextManager[ObjectStore]:
+        return object_store.opened(self.location, self.credentials)
 
 
 def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
-    """Those of what looked damaged that still is when it is read again.
+    """The suspected damages that a second reading confirms.
 
-    A cache goes on writing while its storage is read, so what looks damaged may just have been
-    written. It writes content before what refers to it: what a link led to when it was read the
-    first time is there by now, unless it is gone indeed.
+    A cache may write while its storage is read, so that a new link seems to lead nowhere. Caches
+    write a blob before the links to it, so a second reading finds the blob, unless it is missing.
 
     Args:
         held: the storage.
-        suspects: what `registry.layout.damages` has found in it.
+        suspects: the damages that `registry.layout.damages` found in it.
     """
     if not suspects:
         return []
@@ -190,11 +197,11 @@ def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
 
 
 def remove_damaged(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:
-    """Remove what is damaged, after another look at it; returns what that is.
+    """Remove damaged content that a second reading confirms, and return those damages.
 
     Args:
-        held: the storage, whose cache does not run, or may lose what it writes meanwhile.
-        suspects: what looked damaged before.
+        held: the storage; a cache that runs on it may lose what it writes meanwhile.
+        suspects: the damages found by the first reading.
     """
     damages = confirmed(held, suspects)
     held.remove([folder for damage in damages for folder in damage.folders])

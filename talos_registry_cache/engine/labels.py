@@ -1,4 +1,4 @@
-"""The labels by which everything of a stack is found on the engine."""
+"""Labels of a stack's resources on the engine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,29 +7,29 @@ PROJECT = "talos-registry-cache"
 STACK = f"{PROJECT}.stack"
 UPSTREAM = f"{PROJECT}.upstream"
 CA = f"{PROJECT}.ca"
-"""The certificate of the authority that clients trust, PEM; a cache without TLS has none."""
+"""The CA certificate (PEM) that clients of a cache trust; absent without TLS."""
 MIRROR = f"{PROJECT}.mirror"
-"""The URL at which clients reach a cache, whichever of its nodes answers."""
+"""The URL at which clients reach a cache, on whichever node it runs."""
 
 STATE = f"{PROJECT}.state"
-"""Where Pulumi keeps the state that something was made from; see `owner`."""
+"""Where Pulumi keeps the state of the stack; see `components.state_owner`."""
 GENERATION = f"{PROJECT}.generation"
-"""Which `up` has made something; another value replaces it."""
+"""The `up` that created the resource; another value replaces it."""
 
 FILES = f"{PROJECT}.files"
-"""A digest of the private files that a registry reads when it starts only."""
+"""A digest of the private files that a registry reads only when it starts."""
 
 
 def of_stack(stack: str) -> Mapping[str, str]:
-    """The labels that all resources of a stack carry."""
+    """The labels of every resource of a stack."""
     return {STACK: stack}
 
 
 def of_upstream(stack: str, host: str) -> Mapping[str, str]:
-    """The labels that the resources of one upstream carry."""
+    """The labels of the resources of one upstream."""
     return {STACK: stack, UPSTREAM: host}
 
 
 def inputs(labels: Mapping[str, Any]) -> list[Any]:
-    """Labels in the form in which every resource of pulumi-docker takes its own type of them."""
+    """Labels as the resources of pulumi-docker take them."""
     return [{"label": label, "value": value} for label, value in labels.items()]

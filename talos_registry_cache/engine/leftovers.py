@@ -1,4 +1,4 @@
-"""What killed commands have left on the engine, as `up` removes it. Commands do so themselves."""
+"""Removal of what killed `cachectl` commands left on the engine, as part of `up`."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,14 +11,14 @@ from talos_registry_cache.engine import labels, lock, throwaway, volume
 from talos_registry_cache.registry.errors import RegistryError
 
 
-class _AtWorkError(RegistryError):
-    """A command is at work on the stack, so what it finds there is its own."""
+class _LockedError(RegistryError):
+    """A command is working on the stack, and the staged import may be its own."""
 
 
 def remove(engine: DockerClient, stack: str) -> None:
-    """Remove the containers and the staged imports that killed commands have left.
+    """Remove containers and staged imports that killed commands left.
 
-    What cannot be removed is left to the next run.
+    Errors are ignored; the next run tries again.
 
     Args:
         engine: the engine.
@@ -34,7 +34,7 @@ def remove(engine: DockerClient, stack: str) -> None:
 
 def _caches(engine: DockerClient, stack: str) -> list[Container]:
     filters: Any = {"label": [f"{labels.STACK}={stack}", labels.UPSTREAM]}
-    # Sparse: the engine has said all that is needed.
+    # Sparse: the list has all that is needed, so no container is inspected.
     return engine.containers.list(filters=filters, sparse=True, ignore_removed=True)
 
 
@@ -46,4 +46,4 @@ def _remove_staging(engine: DockerClient, cache: Container) -> None:
 
 
 def _do_not_wait() -> None:
-    raise _AtWorkError("another command is at work on the stack")
+    raise _LockedError("another command is working on the stack")

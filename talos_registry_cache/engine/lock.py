@@ -1,4 +1,4 @@
-"""One process at a time: two that warm the same caches at once would fetch the same twice."""
+"""A lock between processes: two that warm a cache at once would fetch everything twice."""
 
 import fcntl
 import hashlib
@@ -14,31 +14,31 @@ from docker.errors import DockerException
 
 from talos_registry_cache.registry.errors import RegistryError
 
-# Where all users of a machine can write, whatever their environment says.
-FOLDER = Path("/tmp")  # noqa: S108 - nothing is written there, see _made and _opened
+# The one folder that every user can write to, whatever the environment says.
+FOLDER = Path("/tmp")  # noqa: S108 - nothing is written to these files, see _make and _opened
 MODE = 0o444
 
 
 class LockError(RegistryError):
-    """What is to be locked cannot be."""
+    """A lock cannot be taken."""
 
 
 @contextmanager
 def held(
     engine: DockerClient, name: str, on_wait: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """Hold what has a name on an engine, against all other processes of this machine.
+    """Hold a lock that only one process of this machine can have.
 
-    Whoever serves, warms or changes the storages of a stack holds the stack's name. A process that
-    dies holds nothing any more. See docs/decisions/0018-locks-and-leftovers.md.
+    Commands that serve, warm or change the storages of a stack hold the lock of the stack. It ends
+    with its process. See docs/decisions/0018-locks-and-leftovers.md.
 
     Args:
-        engine: the engine.
-        name: such as that of a stack.
-        on_wait: is called where another process holds it, before waiting for that to end.
+        engine: the engine; another engine has other locks.
+        name: the name of the lock, such as a stack's.
+        on_wait: called before waiting for another process that holds the lock.
 
     Raises:
-        LockError: something else is in the place of the lock.
+        LockError: the lock's file cannot be opened, or is not a regular file.
     """
     path = FOLDER / f"talos-registry-cache-{_key(engine, name)}.lock"
     while True:
@@ -48,35 +48,35 @@ def held(
             except BlockingIOError:
                 on_wait()
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # Who held it before has removed it.
+            # The previous holder removed the file after we opened it.
             if not _is_at(path, file):
                 continue
             try:
                 yield
             finally:
                 with suppress(OSError):
-                    # Another user's stays.
+                    # Only its owner can remove a file from /tmp.
                     path.unlink()
             return
 
 
 def _key(engine: DockerClient, name: str) -> str:
-    """What stands for a name on an engine; not its ID, which Podman makes up at each call."""
+    """Identifies an engine and a name; not by the engine's ID, which Podman makes up each time."""
     try:
         info = engine.info()
     except DockerException as error:
-        raise LockError(f"the container engine does not say what it is: {error}") from error
+        raise LockError(f"the container engine does not answer: {error}") from error
     text = "\n".join((info.get("Name", ""), info.get("DockerRootDir", ""), name))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """The file of a lock, made where there is none; no other kind, and nobody's link to one."""
+    """Open the file of a lock; created if missing, and never through a symbolic link."""
     try:
         while True:
             try:
-                # Without O_CREAT, which Linux refuses for what another user has made there.
+                # Without O_CREAT: Linux refuses it for files that other users created in /tmp.
                 file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 _make(path)
@@ -86,14 +86,14 @@ def _opened(path: Path) -> Iterator[int]:
         raise LockError(f"cannot lock {path}: {error.strerror}; remove it") from error
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise LockError(f"cannot lock {path}: it is no regular file; remove it")
+            raise LockError(f"cannot lock {path}: it is not a regular file; remove it")
         yield file
     finally:
         os.close(file)
 
 
 def _make(path: Path) -> None:
-    """Make the file of a lock, which every user can open from the first moment on."""
+    """Create the file of a lock, readable by every user from the start."""
     made, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}-")
     try:
         os.fchmod(made, MODE)

@@ -1,7 +1,7 @@
-"""The process of a cache: a container of an engine, or a service of a Swarm.
+"""The process of a cache: a container, or a Swarm service.
 
-It remembers the blobs that it had (distribution's cache of descriptors, in memory), so it has to be
-started anew when some were removed.
+A registry remembers its blobs in memory (distribution's descriptor cache), so it has to be
+restarted after blobs were removed from its storage.
 """
 
 import time
@@ -18,19 +18,19 @@ from talos_registry_cache.registry.errors import RegistryError
 
 HEALTHY = frozenset({"healthy", "running"})
 STOPPED = frozenset({"created", "exited", "dead"})
-HEALTHY_WITHIN_S = 60.0
-# Each node in its turn drains for up to a minute and starts anew.
-ROLLED_WITHIN_S = 600.0
+HEALTHY_TIMEOUT_S = 60.0
+# Node after node drains for up to a minute and restarts.
+ROLL_TIMEOUT_S = 600.0
 POLL_S = 0.1
 FAILED = frozenset({"paused", "rollback_started", "rollback_completed", "rollback_paused"})
 
 
 class ProcessError(RegistryError):
-    """The process of a cache does not start again."""
+    """The process of a cache is missing, or does not restart."""
 
 
 def find(engine: DockerClient, name: str) -> Container | Service:
-    """The container or the service that has a name.
+    """Find a container or a Swarm service by its name.
 
     Raises:
         ProcessError: there is none.
@@ -45,28 +45,27 @@ def find(engine: DockerClient, name: str) -> Container | Service:
 
 
 def service(engine: DockerClient, name: str) -> Service | None:
-    """The service that has a name, or None."""
-    # The filter takes the beginning of a name too.
+    """Find a Swarm service by its name; None if there is none."""
+    # The filter also matches names that only begin like this.
     return next(
         (one for one in engine.services.list(filters={"name": name}) if one.name == name), None
     )
 
 
 def manages_swarm(engine: DockerClient) -> bool:
-    """Whether an engine can tell of services."""
+    """Whether an engine is a Swarm manager."""
     return bool(engine.info().get("Swarm", {}).get("ControlAvailable"))
 
 
 @contextmanager
 def forgetting(engine: DockerClient, name: str) -> Iterator[None]:
-    """Let a cache forget what is removed meanwhile.
+    """Make a cache forget the blobs that are removed inside the block.
 
-    A container is stopped for as long as that takes. A service goes on, and its nodes start anew
-    afterwards, one after the other, so that there is always one to ask; what is asked of the others
-    until then, and was removed, may fail once.
+    A container is stopped for that time. A service keeps running, and its nodes restart afterwards,
+    one after the other; until then, one pull of a removed blob may fail on each node.
 
     Raises:
-        ProcessError: it does not run again.
+        ProcessError: the cache does not run again.
     """
     process = find(engine, name)
     if isinstance(process, Container):
@@ -78,16 +77,16 @@ def forgetting(engine: DockerClient, name: str) -> Iterator[None]:
 
 
 def start_again(engine: DockerClient, name: str) -> bool:
-    """Start a cache that was stopped, and wait until it is healthy; whether that was needed.
+    """Start a stopped cache and wait until it is healthy; returns whether it was stopped.
 
-    A process that is killed while it is `forgetting` leaves its cache stopped.
+    A command that is killed while `forgetting` leaves its cache stopped.
 
     Args:
         engine: the engine.
-        name: the container of the cache, which nobody else is working on.
+        name: the name of the container; the caller holds the lock of its stack.
 
     Raises:
-        ProcessError: it does not run.
+        ProcessError: it does not start, or does not become healthy.
     """
     try:
         container = engine.containers.get(name)
@@ -95,16 +94,16 @@ def start_again(engine: DockerClient, name: str) -> bool:
             return False
         container.start()
     except NotFound:
-        # Who asks for it will find out.
+        # Whatever needs the cache will report that it is missing.
         return False
     except DockerException as error:
-        raise ProcessError(f"{name} is stopped, and does not start: {error}") from error
+        raise ProcessError(f"{name} is stopped and does not start: {error}") from error
     _wait(container)
     return True
 
 
 def health(container: Container) -> str:
-    """What the health check of a container says, or its state where it does not run."""
+    """The health of a container, or its state if it does not run or has no health check."""
     state = container.attrs["State"]
     if state["Status"] != "running":
         return str(state["Status"])
@@ -112,7 +111,7 @@ def health(container: Container) -> str:
 
 
 def why_unhealthy(container: Container) -> str:
-    """What the health check of a container that is not healthy said last; else nothing."""
+    """The last output of an unhealthy container's health check; empty if it is not unhealthy."""
     health = container.attrs["State"].get("Health") or {}
     if health.get("Status") != "unhealthy" or not health.get("Log"):
         return ""
@@ -128,19 +127,19 @@ def _stopped(container: Container) -> Iterator[None]:
         container.stop()
         yield
     finally:
-        # It also ends a stop that we were interrupted in, and that the engine goes on with.
+        # This also cuts short a stop that was interrupted here and that the engine continues.
         container.restart(timeout=0)
     _wait(container)
 
 
 def _wait(container: Container) -> None:
     container.reload()
-    deadline = time.monotonic() + HEALTHY_WITHIN_S
+    deadline = time.monotonic() + HEALTHY_TIMEOUT_S
     while health(container) not in HEALTHY:
         if time.monotonic() > deadline:
             raise ProcessError(
-                f"{container.name} was started again and is {health(container)} "
-                f"after {HEALTHY_WITHIN_S:.0f} s; see: docker logs {container.name}"
+                f"{container.name} was restarted and is {health(container)} "
+                f"after {HEALTHY_TIMEOUT_S:.0f} s; see: docker logs {container.name}"
             )
         time.sleep(POLL_S)
         container.reload()
@@ -153,11 +152,11 @@ def _roll(engine: DockerClient, one: Service) -> None:
     api.update_service(
         one.id, one.version, task_template={"ForceUpdate": forced}, fetch_current_spec=True
     )
-    deadline = time.monotonic() + ROLLED_WITHIN_S
+    deadline = time.monotonic() + ROLL_TIMEOUT_S
     while not _has_rolled(engine, one, forced):
         if time.monotonic() > deadline:
             raise ProcessError(
-                f"the nodes of {one.name} did not start anew within {ROLLED_WITHIN_S:.0f} s; "
+                f"the nodes of {one.name} did not restart within {ROLL_TIMEOUT_S:.0f} s; "
                 f"see: docker service ps {one.name}"
             )
         time.sleep(POLL_S)
@@ -168,7 +167,7 @@ def _has_rolled(engine: DockerClient, one: Service, forced: int) -> bool:
     update = one.attrs.get("UpdateStatus") or {}
     if update.get("State") in FAILED:
         raise ProcessError(
-            f"a node of {one.name} did not start anew: {update.get('Message')}; "
+            f"a node of {one.name} did not restart: {update.get('Message')}; "
             f"see: docker service ps {one.name}"
         )
     api: Any = engine.api

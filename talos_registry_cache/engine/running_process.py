@@ -1,6 +1,6 @@
-"""Who made something on an engine that is to be gone with them: a process of a machine.
+"""Identifiers of processes, by which others can tell later whether a process still runs.
 
-What it is called survives it: whoever finds the name later can tell whether the process is gone.
+Temporary containers are labelled with the process that created them.
 """
 
 import hashlib
@@ -11,24 +11,24 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-# Each process of Linux has its state and its start after the name in brackets (proc(5)).
+# Fields of /proc/PID/stat after the name in brackets (proc(5)).
 STATE, START = 0, 19
 DEAD = frozenset("ZX")
 
 
 def own() -> str:
-    """This process: its machine, its ID, and when it was started."""
-    return _named(os.getpid())
+    """The identifier of this process: its machine, process ID and start time."""
+    return _identifier(os.getpid())
 
 
-def lives(owner: str) -> bool | None:
-    """Whether a process goes on; None where that cannot be told.
+def lives(identifier: str) -> bool | None:
+    """Whether a process still runs; None if unknown.
 
     Args:
-        owner: what `own` has called it. One of another machine, or of another container, cannot be
-            looked for.
+        identifier: the result of `own` in that process. The processes of other machines and of
+            other containers cannot be seen.
     """
-    host, _, process = owner.partition(" ")
+    host, _, process = identifier.partition(" ")
     number, _, started = process.partition(" ")
     if host != _host() or not number.isdecimal():
         return None
@@ -37,33 +37,33 @@ def lives(owner: str) -> bool | None:
 
 
 @cache
-def _named(process: int) -> str:
+def _identifier(process: int) -> str:
     return f"{_host()} {process} {_started(process)}"
 
 
 @cache
 def _host() -> str:
-    """This machine, or the container that it is: where IDs of processes mean the same."""
-    ids = [socket.gethostname(), *map(_read, ("/etc/machine-id",))]
+    """Identifies this machine or container, within which process IDs are unique."""
+    ids = [socket.gethostname(), _read("/etc/machine-id")]
     if (namespace := Path("/proc/self/ns/pid")).is_symlink():
         ids.append(str(namespace.readlink()))
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def _started(process: int) -> str | None:
-    """When a process was started; empty where there is none, None where that cannot be told."""
+    """The start time of a process; empty if it has ended, None if unknown."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return ""
     except PermissionError:
-        # It is another user's.
+        # The process belongs to another user.
         pass
     return _started_on_linux(process) if platform.system() == "Linux" else _started_by_ps(process)
 
 
 def _started_on_linux(process: int) -> str | None:
-    # The boot counts too: after it, IDs and times begin anew.
+    # Process IDs and start times begin again with each boot.
     fields = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
     if not fields:
         return None

@@ -1,4 +1,4 @@
-"""The caches of a stack that are services of a Swarm, as its manager shows them."""
+"""Caches that are Swarm services, as the manager shows them."""
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,28 +10,28 @@ from docker import DockerClient
 from talos_registry_cache.engine import labels, processes
 from talos_registry_cache.registry.errors import RegistryError
 
-LOG_WITHIN_S = 60
+LOG_TIMEOUT_S = 60
 FRAME = struct.Struct(">4xL")
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what the engine says for it
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the engine's answer for no address
 
 
 class ServiceError(RegistryError):
-    """A service of a Swarm does not say what it is doing."""
+    """The log of a Swarm service cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service.
+    """A Swarm service.
 
     Attributes:
         name: its name.
         labels: its labels.
         environment: the environment variables of its containers.
-        volumes: the volumes that these mount, by the folder where they do.
-        image: the image.
-        wanted: how many nodes are to run it.
-        running: how many do; one that is not healthy does not.
-        url: where it is reached, or None where it is published nowhere.
+        volumes: names of the volumes that its containers mount, by mount point.
+        image: its image.
+        wanted: the number of nodes that should run it.
+        running: the number of nodes on which it runs and is not unhealthy.
+        url: the URL at which clients reach it, or None if it publishes no port.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Service:
 
     @property
     def health(self) -> str:
-        """Whether all of its nodes run it."""
+        """Its health: healthy if all nodes run it, otherwise how many do."""
         if self.running == self.wanted != 0:
             return "healthy"
         return f"{self.running} of {self.wanted} nodes"
 
 
 def find(client: DockerClient) -> Iterator[Service]:
-    """The services of stacks; none where the engine manages no Swarm."""
+    """The caches that are services; none if the engine is not a Swarm manager."""
     if not processes.manages_swarm(client):
         return
     api: Any = client.api
@@ -62,7 +62,7 @@ def find(client: DockerClient) -> Iterator[Service]:
 
 
 def tasks(client: DockerClient, service: str) -> list[Mapping[str, Any]]:
-    """The tasks of a service, by its ID or name, that run."""
+    """The running tasks of a service, given by its ID or name."""
     api: Any = client.api
     found = api.tasks(filters={"service": service, "desired-state": "running"})
     return [task for task in found if task["Status"]["State"] == "running"]
@@ -71,30 +71,30 @@ def tasks(client: DockerClient, service: str) -> list[Mapping[str, Any]]:
 def logs(
     client: DockerClient, task: str, *, follow: bool = False, tail: int | str = "all"
 ) -> Iterator[bytes]:
-    """What a task prints, piece by piece.
+    """The log of a task, piece by piece.
 
-    Not the log of its service, which engines hold open for tasks whose containers are gone
-    (seen with 20.10).
+    The log of the whole service is of no use: engines hold it open for tasks whose containers are
+    gone (seen with 20.10).
 
     Args:
         client: the engine.
         task: the task's ID.
-        follow: whether to wait for more.
-        tail: how many lines to begin with.
+        follow: whether to wait for more output.
+        tail: how many of the last lines to start with.
 
     Raises:
-        ServiceError: the engine does not tell.
+        ServiceError: the engine does not answer.
     """
     api = client.api
     parameters: dict[str, str] = {"stdout": "1", "stderr": "1"}
     parameters |= {"tail": str(tail), "follow": str(int(follow))}
     url = f"{api.base_url}/v{api.api_version}/tasks/{task}/logs"
-    within_s = None if follow else LOG_WITHIN_S
+    timeout_s = None if follow else LOG_TIMEOUT_S
     try:
-        with api.get(url, params=parameters, stream=True, timeout=within_s) as answer:
+        with api.get(url, params=parameters, stream=True, timeout=timeout_s) as answer:
             answer.raise_for_status()
-            # Each piece has a header: which stream it is of, and its length (Docker's API, "Attach
-            # to a container", stream format).
+            # Each piece has a header with its stream and its length (Docker Engine API, "Attach to
+            # a container", stream format).
             while len(header := answer.raw.read(FRAME.size)) == FRAME.size:
                 (length,) = FRAME.unpack(header)
                 yield answer.raw.read(length)
@@ -103,12 +103,12 @@ def logs(
 
 
 def as_mapping(variables: Iterable[str] | None) -> Mapping[str, str]:
-    """Environment variables by name, from what the engine says of them."""
+    """Environment variables by name, from a list of NAME=VALUE."""
     return dict(variable.partition("=")[::2] for variable in variables or [])
 
 
 def scheme(environment: Mapping[str, str]) -> str:
-    """The scheme of the URL of a registry with an environment."""
+    """The URL scheme of a registry with these environment variables."""
     return "https" if "REGISTRY_HTTP_TLS_CERTIFICATE" in environment else "http"
 
 
@@ -126,7 +126,7 @@ def _service(
         if "PublishedPort" in port
     ]
     hosts = [addresses[task["NodeID"]] for task in running if task["NodeID"] in addresses]
-    # The name that all of its nodes share; without one, any of them.
+    # The name that all nodes share; without one, the address of any node.
     url = spec["Labels"].get(labels.MIRROR)
     if url is None and ports and hosts:
         url = f"{scheme(environment)}://{hosts[0]}:{ports[0]}"
@@ -147,7 +147,7 @@ def _service(
 
 
 def _address(node: Mapping[str, Any]) -> str:
-    """A node's address; a manager may know itself by none, and says it as a manager."""
+    """The address of a node; a manager may list its own only as that of a manager."""
     address: str = node["Status"].get("Addr", "")
     if address in {"", ANY_ADDRESS}:
         address = node.get("ManagerStatus", {}).get("Addr", "").rpartition(":")[0]

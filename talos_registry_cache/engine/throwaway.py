@@ -1,4 +1,4 @@
-"""Containers that are thrown away: made for a while, and gone with the process that made them."""
+"""Temporary containers, which are removed with the process that created them."""
 
 import time
 from collections.abc import Mapping
@@ -13,71 +13,72 @@ from docker.models.containers import Container
 from talos_registry_cache.engine import running_process
 
 LABEL = "talos-registry-cache.throwaway"
-"""What a container works on that is thrown away."""
-OWNER = "talos-registry-cache.owner"
-"""The process that has made it; see `engine.running_process`."""
+"""Label of temporary containers: the volume or location that they work on."""
+PROCESS = "talos-registry-cache.process"
+"""Label of temporary containers: the process that created them; see `engine.running_process`."""
 NO_RIGHTS: Mapping[str, Any] = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
 }
-# Nothing works that long; this is for processes of which nothing can be known from here.
+# For containers of processes that cannot be seen from here; no command runs that long.
 VERY_OLD_S = 24 * 3600
 
 
 def create(engine: DockerClient, image: str, what: str, **settings: Any) -> Container:
-    """Make a container that is to be removed by `remove`, whatever happens.
+    """Create a container, which the caller has to `remove`.
 
-    What other processes have left that ended without doing so is removed first.
+    The containers of processes that ended without doing so are removed first.
 
     Args:
         engine: the engine.
         image: the image.
-        what: what it works on.
-        settings: what else the engine's client takes; it has no rights that are not given there.
+        what: the volume or location that the container works on.
+        settings: more arguments of `containers.create`; by default, the container has no
+            capabilities and a read-only root file system.
 
     Raises:
-        docker.errors.DockerException: the engine does not make it.
+        docker.errors.DockerException: the engine refuses or fails.
     """
     remove_leftovers(engine)
-    # In a thread, so that an interruption cannot come between its making and our knowing of it.
+    # In a thread, so that Ctrl-C cannot lose a container between its creation and the answer.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        making = thread.submit(
+        creation = thread.submit(
             engine.containers.create,
             image,
-            labels={LABEL: what, OWNER: running_process.own()},
+            labels={LABEL: what, PROCESS: running_process.own()},
             **{**NO_RIGHTS, **settings},
         )
         try:
-            return making.result()
+            return creation.result()
         except KeyboardInterrupt:
             with suppress(DockerException):
-                remove(making.result())
+                remove(creation.result())
             raise
 
 
 def remove(container: Container) -> None:
-    """Remove a container, whatever it is doing."""
+    """Remove a container, running or not."""
     client: Any = container.client
     _remove(client.api, str(container.id))
 
 
 def remove_leftovers(engine: DockerClient) -> None:
-    """Remove what processes have left that are gone, or may be gone and have left it long ago."""
+    """Remove the containers of processes that have ended, and very old ones of unknown state."""
     oldest = time.time() - VERY_OLD_S
     for one in _all(engine):
-        lives = running_process.lives(one["Labels"].get(OWNER, ""))
+        lives = running_process.lives(one["Labels"].get(PROCESS, ""))
         if lives is False or (lives is None and one["Created"] < oldest):
-            # What stays takes some room, and is tried again.
+            # The next call tries again.
             with suppress(APIError):
                 _remove(engine.api, one["Id"])
 
 
 def remove_own(engine: DockerClient) -> None:
-    """Remove all that this process has made, at once; what cannot be removed is left to others."""
+    """Remove all containers of this process at once, ignoring errors."""
     with suppress(DockerException, OSError), ThreadPoolExecutor() as threads:
         own = [
-            one["Id"] for one in _all(engine) if one["Labels"].get(OWNER) == running_process.own()
+            one["Id"] for one in _all(engine) if one["Labels"].get(PROCESS) == running_process.own()
         ]
         list(threads.map(lambda one: _remove(engine.api, one), own))
 
@@ -94,6 +95,6 @@ def _remove(api: Any, container: str) -> None:
     except NotFound:
         pass
     except APIError as error:
-        # Somebody else is removing it.
+        # Another process is removing it.
         if "already in progress" not in str(error):
             raise

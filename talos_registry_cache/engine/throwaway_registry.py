@@ -1,4 +1,4 @@
-"""A throw-away registry on the storage of a cache: it serves what is stored, and asks nobody."""
+"""A temporary registry on the storage of a cache, without an upstream."""
 
 import io
 import tarfile
@@ -14,21 +14,21 @@ from docker.models.containers import Container
 from talos_registry_cache.engine import file_owner, throwaway
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 PORT = "5000/tcp"
 LOOPBACK = "127.0.0.1"
-# The engine chooses one.
+# The engine chooses a free port.
 ANY_PORT = 0
 PORTS = {PORT: (LOOPBACK, ANY_PORT)}
-ANSWERS_WITHIN_S = 20.0
+START_TIMEOUT_S = 20.0
 POLL_S = 0.05
 PRIVATE_FOLDER = "/credentials"
-KEYS_FILE, AUTHORITIES_FILE = "s3-keys", "authorities.crt"
+CREDENTIALS_FILE, AUTHORITIES_FILE = "s3-credentials", "authorities.crt"
 
 
 class ServingError(RegistryError):
-    """Such a registry could not be started."""
+    """A temporary registry does not start."""
 
 
 @contextmanager
@@ -37,15 +37,15 @@ def serving(
 ) -> Iterator[str]:
     """Run a registry without an upstream on the volume of a cache; it is removed at the end.
 
-    What a cache proxies, it answers with what it holds or with what its upstream has. This one can
-    only know what is stored, so what it serves is proved to be there. One that is writable can
-    mount a blob into another repository, which a proxying registry refuses.
+    A cache answers with stored content or with that of its upstream. This registry serves stored
+    content only, which proves that the content is there. A writable one can mount a blob into
+    another repository, which a proxying registry refuses.
 
     Args:
         engine: the engine that has the volume.
         volume: the volume of the cache.
         image: the image of the cache.
-        writable: whether it takes what is pushed to it; only this machine reaches it.
+        writable: whether it accepts pushes; it is published on loopback only.
 
     Yields:
         Its URL.
@@ -54,11 +54,10 @@ def serving(
         ServingError: the engine has no such volume or image, or the registry does not answer.
     """
     try:
-        # Else the engine would make an empty one.
+        # Otherwise the engine would create an empty volume.
         engine.volumes.get(volume)
         mode = "rw" if writable else "ro"
-        # Not always the caches' own user: a node of a Swarm makes volumes by itself, for the
-        # user of the image.
+        # Not always the caches' user: Swarm nodes create volumes for the image's user.
         writer = file_owner.find(engine, volume, image) if writable else file_owner.OWNER
         container = throwaway.create(
             engine,
@@ -77,16 +76,21 @@ def serving(
 
 @contextmanager
 def serving_objects(
-    engine: DockerClient, place: Place, keys: Keys, image: str, *, writable: bool = False
+    engine: DockerClient,
+    location: S3Location,
+    credentials: S3Credentials,
+    image: str,
+    *,
+    writable: bool = False,
 ) -> Iterator[str]:
-    """The same on the objects of a cache, which the engine's containers have to reach.
+    """Run a registry without an upstream on the objects of a cache; see `serving`.
 
     Args:
-        engine: the engine that runs it.
-        place: where the objects are.
-        keys: the keys of the store; they are in a file of the container, and go with it.
+        engine: the engine that runs it; its containers have to reach the object store.
+        location: the bucket and folder of the cache.
+        credentials: the credentials for the store, kept in a file of the container.
         image: the image of the cache.
-        writable: whether it takes what is pushed to it; only this machine reaches it.
+        writable: whether it accepts pushes; it is published on loopback only.
 
     Yields:
         Its URL.
@@ -94,36 +98,36 @@ def serving_objects(
     Raises:
         ServingError: the engine has no such image, or the registry does not answer.
     """
-    files = {KEYS_FILE: keys.file}
+    files = {CREDENTIALS_FILE: credentials.file}
     trust: dict[str, str] = {}
-    if place.ca:
-        files[AUTHORITIES_FILE] = place.ca
+    if location.ca:
+        files[AUTHORITIES_FILE] = location.ca
         trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
     try:
         container = throwaway.create(
             engine,
             image,
-            str(place),
+            str(location),
             user=file_owner.user(),
             environment={
                 **_environment(writable=writable),
-                **place.environment(f"{PRIVATE_FOLDER}/{KEYS_FILE}"),
+                **location.environment(f"{PRIVATE_FOLDER}/{CREDENTIALS_FILE}"),
                 **trust,
             },
-            # Without a name, so that it goes with the container.
+            # An anonymous volume, which is removed with the container.
             volumes=[PRIVATE_FOLDER],
             ports=PORTS,
         )
     except (DockerException, OSError) as error:
-        raise ServingError(f"cannot serve {place}: {error}") from error
-    with _running(container, str(place), files) as url:
+        raise ServingError(f"cannot serve {location}: {error}") from error
+    with _running(container, str(location), files) as url:
         yield url
 
 
 def _environment(*, writable: bool) -> dict[str, str]:
     environment = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"}
     if not writable:
-        # The leaf's own variable, …_READONLY_ENABLED, makes distribution 3.1 panic.
+        # The variable …_READONLY_ENABLED makes distribution 3.1 panic.
         environment["REGISTRY_STORAGE_MAINTENANCE"] = "{readonly: {enabled: true}}"
     return environment
 
@@ -132,7 +136,7 @@ def _environment(*, writable: bool) -> dict[str, str]:
 def _running(
     container: Container, what: str, files: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Start a registry that was made, with private files, and remove it at the end."""
+    """Start a created registry with private files, yield its URL, and remove it at the end."""
     try:
         try:
             if files:
@@ -152,14 +156,14 @@ def _tar(files: Mapping[str, str]) -> bytes:
         for name, text in files.items():
             content = text.encode()
             entry = tarfile.TarInfo(name)
-            # It belongs to root, and the registry is another user; nobody else is there.
+            # The file belongs to root, and the registry runs as another user.
             entry.size, entry.mode = len(content), 0o444
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 
 
 def _wait(container: Container) -> str:
-    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         container.reload()
         if container.status not in {"created", "running"}:
@@ -169,8 +173,8 @@ def _wait(container: Container) -> str:
             return url
         time.sleep(POLL_S)
     said = container.logs(tail=5).decode(errors="replace").strip()
-    why = said or f"it listens on {LOOPBACK} of the engine's machine, which has to be this one"
-    raise ServingError(f"a registry on a cache's storage does not answer: {why}")
+    why = said or f"it is published on {LOOPBACK} of the engine's machine, which must be this one"
+    raise ServingError(f"the temporary registry on a cache's storage does not answer: {why}")
 
 
 def _answers(url: str) -> bool:

@@ -1,13 +1,13 @@
-"""The volume of a cache as the engine gives access to it: read, written and changed as a stream.
+"""Access to the volume of a cache through the engine.
 
-The engine may be on another machine, and on this one a volume's folder belongs to root. So it is
-mounted into a container that has no network: copying out of and into a volume needs no process in
-it, and what does (moving and removing) is done by the busybox that the registry's images have for
-their health check.
+The engine may be on another machine, and a volume's folder belongs to root. So the volume is
+mounted into a temporary container without network. Reading and writing as a tar stream needs no
+process in it; moving and removing is done by the busybox that registry images have for their health
+check.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import requests
 
 STORAGE_FOLDER = "/var/lib/registry"
-"""Where a cache has its storage."""
+"""Mount point of a cache's storage."""
 STAGING = ".cachectl-import"
-"""Where an import writes, below the root of the storage, before it moves all into place."""
-# One is removed when it has done its work; this is for one whose maker was killed.
+"""Folder of the storage into which an import writes before it moves all into place."""
+# Ends the container of a command that was killed; others remove theirs.
 LIVES_S = 3600
 FOLDERS_AT_ONCE = 200
 PIECE = 1 << 21
-MARK = "-- what was asked --"
+MARK = "-- output --"
 TRIES = 5
 ROOT = (0, 0)
 
@@ -39,18 +39,18 @@ class VolumeError(RegistryError):
 
 
 class NotThereError(VolumeError):
-    """A volume has no such folder."""
+    """A volume does not have a folder."""
 
 
 class Stream:
-    """Bytes that come in pieces, read as a file is."""
+    """A readable file over pieces of bytes."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._rest = b""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes, and fewer at the end only."""
+        """Read `size` bytes; fewer only at the end."""
         parts = [self._rest]
         known = len(self._rest)
         while known < size and (piece := next(self._pieces, b"")):
@@ -62,7 +62,7 @@ class Stream:
 
 
 class Volume:
-    """A volume that is mounted."""
+    """A volume, mounted into a temporary container."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -70,10 +70,10 @@ class Volume:
 
     @property
     def owner(self) -> tuple[int, int]:
-        """The user and the group that the storage belongs to: those that its cache runs as.
+        """User ID and group ID of the storage, which are those of its cache.
 
         Raises:
-            VolumeError: the engine does not tell.
+            VolumeError: they cannot be read.
         """
         if self._owner is None:
             said = self._asked(["busybox", "stat", "-c", "%u %g", "."], ROOT)
@@ -83,42 +83,42 @@ class Volume:
 
     @contextmanager
     def tar(self, folder: str = "") -> Iterator[Stream]:
-        """All that it holds, as a tar stream; what is being written to it may be missing.
+        """Read a folder as a tar stream; files being written may be missing.
 
         Args:
-            folder: the folder that is read, below its root; all where it is left out.
+            folder: the folder below the volume's root; the root if left out.
 
         Raises:
-            NotThereError: it has no such folder.
+            NotThereError: the volume does not have the folder.
             VolumeError: it cannot be read.
         """
-        # Not by get_archive, whose answer cannot be closed: until its end, or until it is closed,
-        # the engine does not remove the container.
+        # Not with get_archive, whose answer cannot be closed: the engine does not remove a
+        # container before the answer is read to its end or closed.
         with _explained("read"):
             answer = self._archive(folder)
         with closing(answer):
             yield Stream(_explaining(answer.iter_content(PIECE)))
 
     def free(self) -> int:
-        """How many bytes more its file system takes from who is not root.
+        """Bytes that a user other than root can still write to the file system.
 
         Raises:
-            VolumeError: it does not tell.
+            VolumeError: they cannot be read.
         """
         blocks, size = map(int, self.ask(["busybox", "stat", "-f", "-c", "%a %S", "."]).split())
         return blocks * size
 
     def put(self, tar: Iterable[bytes]) -> None:
-        """Write the files of a tar stream.
+        """Extract a tar stream into the volume.
 
         Raises:
-            VolumeError: they cannot be written.
+            VolumeError: it cannot be written.
         """
         with _explained("write to"):
             self._container.put_archive(STORAGE_FOLDER, tar)
 
     def remove(self, folders: Sequence[str]) -> None:
-        """Remove folders and all that is in them, one after the other; safe to repeat.
+        """Remove folders with their content, one after the other; safe to repeat.
 
         Raises:
             VolumeError: one cannot be removed.
@@ -128,7 +128,7 @@ class Volume:
             self.run(["busybox", "rm", "-rf", "--", *some])
 
     def ask(self, command: Sequence[str]) -> str:
-        """What a command that changes nothing prints, run in its folder, as its owner.
+        """Run a command as the volume's owner and return its output; it may run several times.
 
         Raises:
             VolumeError: it failed.
@@ -136,7 +136,7 @@ class Volume:
         return self._asked(command, self.owner)
 
     def run(self, command: Sequence[str]) -> None:
-        """Run a command in its folder, as its owner.
+        """Run a command as the volume's owner.
 
         Raises:
             VolumeError: it failed.
@@ -148,88 +148,109 @@ class Volume:
         path = f"{STORAGE_FOLDER}/{folder}".rstrip("/")
         answer = _archive(self._container, path, "GET")
         if answer.status_code == HTTPStatus.NOT_FOUND:
-            # Else it is the container that is gone.
+            # Raises if the container itself is gone.
             self._container.reload()
-            raise NotThereError(f"a volume has no folder {folder}")
-        api._raise_for_status(answer)  # noqa: SLF001 - with what the engine says
+            raise NotThereError(f"the volume has no folder {folder}")
+        api._raise_for_status(answer)  # noqa: SLF001 - includes the engine's message
         return answer
 
     def _asked(self, command: Sequence[str], user: tuple[int, int]) -> str:
         framed = ["busybox", "sh", "-c", 'echo "$0"; "$@" && echo "$0"', MARK, *command]
         for _ in range(TRIES):
             said = self._exec(framed, user)
-            # Engine 20.10 may lose some of what is printed while it has much to do.
+            # Engine 20.10 may lose output while it is busy.
             if said.count(MARK) == 2 and said.startswith(MARK) and said.endswith(f"{MARK}\n"):  # noqa: PLR2004 - at both ends
                 return said.removeprefix(f"{MARK}\n").removesuffix(f"{MARK}\n")
-        raise VolumeError(f"cannot look into a volume: {command[1]}: the engine lost its answer")
+        raise VolumeError(f"cannot read the volume: the engine lost the output of {command[1]}")
 
     def _exec(self, command: Sequence[str], user: tuple[int, int]) -> str:
         with _explained("change"):
-            # It ends by itself after a while, which long work outlasts.
+            # The container may have ended by itself during a long operation.
             self._container.start()
             code, printed = self._container.exec_run(
                 list(command), user=f"{user[0]}:{user[1]}", workdir=STORAGE_FOLDER
             )
         said = printed.decode(errors="replace") if isinstance(printed, bytes) else ""
         if code != 0:
-            raise VolumeError(f"cannot change a volume: {command[0]}: {said.strip()}")
+            raise VolumeError(f"cannot change the volume: {command[0]}: {said.strip()}")
         return said
 
 
 def holds(container: Container, path: str) -> bool:
-    """Whether the storage of a cache has a file or a folder at a path.
+    """Whether the storage of a cache has a file or folder.
 
     Args:
-        container: that of the cache, which need not run.
+        container: the container of the cache, running or not.
         path: the path below the root of the storage.
 
     Raises:
-        VolumeError: the engine does not tell.
+        VolumeError: the engine does not answer.
     """
     with (
-        _explained("look into"),
+        _explained("read"),
         closing(_archive(container, f"{STORAGE_FOLDER}/{path}", "HEAD")) as answer,
     ):
         if answer.status_code not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
-            raise VolumeError(f"cannot look into a volume: {answer.status_code} {answer.reason}")
+            raise VolumeError(f"cannot read the volume: {answer.status_code} {answer.reason}")
         return answer.ok
 
 
 @contextmanager
 def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
-    """Mount the volume of a cache.
+    """Mount the volume of a cache into a temporary container.
 
     Args:
-        engine: the engine that has it.
-        name: its name.
+        engine: the engine that has the volume.
+        name: the name of the volume.
         image: the image of the cache.
 
     Raises:
         VolumeError: the engine has no such volume or image.
     """
-    try:
-        # Else the engine would make an empty one.
-        engine.volumes.get(name)
-        container = throwaway.create(
-            engine,
-            image,
-            name,
-            command=["sleep", str(LIVES_S)],
-            entrypoint=["busybox"],
-            user="0:0",
-            volumes={name: {"bind": STORAGE_FOLDER, "mode": "rw"}},
-            network_mode="none",
-        )
-    except (DockerException, OSError) as error:
-        raise VolumeError(f"cannot mount the volume {name}: {error}") from error
-    try:
+    with ExitStack() as clean_up:
+        try:
+            # Otherwise the engine would create an empty volume.
+            engine.volumes.get(name)
+            container = clean_up.enter_context(
+                busybox(engine, name, image, command=["sleep", str(LIVES_S)])
+            )
+        except (DockerException, OSError) as error:
+            raise VolumeError(f"cannot mount volume {name}: {error}") from error
         yield Volume(container)
+
+
+@contextmanager
+def busybox(engine: DockerClient, volume: str, image: str, **settings: Any) -> Iterator[Container]:
+    """Create a temporary container that runs busybox as root in a volume, without network.
+
+    Args:
+        engine: the engine.
+        volume: the name of the volume; the engine creates a missing one.
+        image: the image, which has busybox.
+        settings: more arguments of `containers.create`.
+
+    Raises:
+        docker.errors.DockerException: the engine refuses or fails.
+    """
+    container = throwaway.create(
+        engine,
+        image,
+        volume,
+        entrypoint=["busybox"],
+        user="0:0",
+        volumes={volume: {"bind": STORAGE_FOLDER, "mode": "rw"}},
+        working_dir=STORAGE_FOLDER,
+        network_mode="none",
+        **settings,
+    )
+    try:
+        yield container
     finally:
         throwaway.remove(container)
 
 
 def _archive(container: Container, path: str, method: str) -> "requests.Response":
-    """What the engine answers about what is at a path of a container, as a tar."""
+    """Request the tar archive of a path in a container."""
     api: Any = container.client and container.client.api
     answer: requests.Response = api.request(
         method,
@@ -247,7 +268,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (DockerException, OSError) as error:
-        raise VolumeError(f"cannot {what} a volume: {error}") from error
+        raise VolumeError(f"cannot {what} the volume: {error}") from error
 
 
 def _explaining(pieces: Iterator[bytes]) -> Iterator[bytes]:

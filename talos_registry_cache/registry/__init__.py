@@ -1,1 +1,1 @@
-"""What a registry offers, in plain Python: walk an image, warm a cache with it, prove it."""
+"""Registries: references, manifests, the client, warming, verification, stored content."""

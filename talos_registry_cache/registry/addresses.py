@@ -1,8 +1,8 @@
-"""Where a registry may send those who ask it: by a redirect, or by naming where to get a token.
+"""Checks of the addresses that a registry names in redirects and token realms.
 
-Whoever asks stands on a machine that may reach more than the registry does. So nobody is sent to
-addresses at which machines of clouds get their credentials, or to services that listen on this
-machine only. Other private addresses are allowed: registries of companies have theirs there.
+This machine may reach more than the registry does. So a registry cannot send it to the metadata
+services of clouds, or to services that listen on this machine only. Other private addresses are
+allowed, because company registries have them.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ NEVER = tuple(
     map(
         ip_network,
         (
-            # Link-local; metadata of nearly all clouds is at 169.254.169.254.
+            # Link-local; nearly all clouds serve metadata at 169.254.169.254.
             "169.254.0.0/16",
             "fe80::/10",
-            # Metadata that is not link-local: of AWS, Alibaba, Azure and Oracle.
+            # Metadata services that are not link-local: AWS, Alibaba, Azure and Oracle.
             "fd00:ec2::/32",
             "100.100.100.200/32",
             "168.63.129.16/32",
@@ -33,18 +33,18 @@ Address = IPv4Address | IPv6Address
 
 
 async def check_followed(sender: httpx2.URL, target: httpx2.URL) -> None:
-    """Make sure that whoever asks a registry may go where it sends them.
+    """Make sure that a client may follow a registry to a URL.
 
     Args:
-        sender: whom they have asked; who listens on this machine may name others that do.
-        target: where they are sent.
+        sender: the registry; one on this machine may name other services on this machine.
+        target: the URL that it names.
 
     Raises:
-        ContentError: they may not.
+        ContentError: the client may not.
     """
     if target.scheme not in {"http", "https"} or not target.host:
         raise ContentError(
-            f"{sender.host} sends to {str(target)!r}; allowed: a URL with http:// or https://"
+            f"{sender.host} refers to {str(target)!r}; allowed: an http:// or https:// URL"
         )
     if target.host == sender.host:
         return
@@ -52,22 +52,22 @@ async def check_followed(sender: httpx2.URL, target: httpx2.URL) -> None:
     for address in found:
         if any(address in network for network in NEVER):
             raise ContentError(
-                f"{sender.host} sends to {target.host}, which is {address}: "
-                "link-local and metadata addresses are not followed"
+                f"{sender.host} refers to {target.host} ({address}); "
+                "link-local and metadata addresses are not allowed"
             )
     if any(map(_is_here, found)) and not any(map(_is_here, await _addresses(sender.host))):
         raise ContentError(
-            f"{sender.host} sends to {target.host}, which is this machine: that is not followed"
+            f"{sender.host} refers to {target.host}, which is this machine; that is not allowed"
         )
 
 
 def _is_here(address: Address) -> bool:
-    # What is sent to the unspecified address arrives here too.
+    # Connections to the unspecified address reach this machine too.
     return address.is_loopback or address.is_unspecified
 
 
 async def _addresses(host: str) -> list[Address]:
-    """The addresses of a host; none where it has none, and so cannot be asked."""
+    """The addresses of a host; none if its name does not resolve."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)

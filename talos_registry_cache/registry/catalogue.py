@@ -1,4 +1,4 @@
-"""The catalogue of registries that Talos and its workloads commonly pull from."""
+"""The registries that Talos and its workloads commonly pull from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class KnownUpstream:
-    """An upstream registry.
+    """A well-known upstream registry.
 
     Attributes:
-        remote_url: where its registry API is; Docker Hub's is not at its registry host.
-        port: the host port that its cache customarily has, or None.
+        remote_url: URL of its API, which for Docker Hub is not at its registry host.
+        port: the usual host port of its cache, or None.
     """
 
     remote_url: str
     port: int | None = None
 
 
-# Ports are those of the Talos guide up to 1.11 and this project's own beyond; k8s.gcr.io had the
-# port of its successor.
+# Ports are those of the Talos guide (up to 1.11), which used 5001 for k8s.gcr.io and later for its
+# successor; the others are this project's own.
 CATALOGUE: Mapping[str, KnownUpstream] = MappingProxyType(
     {
         "docker.io": KnownUpstream("https://registry-1.docker.io", 5000),

@@ -1,7 +1,7 @@
-"""A client of one registry, or of a cache of one: reads manifests and blobs, and checks them.
+"""A registry client that reads and checks manifests and blobs.
 
-The protocol is the OCI distribution specification 1.1. No credentials are sent but those of the
-endpoint: a cache has its own for its upstream.
+The protocol is the OCI distribution specification 1.1. Only the credentials of the endpoint are
+sent; a cache has its own for its upstream.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import httpx2
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import manifests
 from talos_registry_cache.registry.addresses import check_followed
-from talos_registry_cache.registry.endpoints import Endpoint
 from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
@@ -29,31 +29,49 @@ from talos_registry_cache.registry.errors import (
     UnreachableError,
 )
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.reference import is_digest
+from talos_registry_cache.registry.reference import Reference, is_digest
 from talos_registry_cache.registry.retry import Retry, retry_after_s, retrying
 
 CONNECT_TIMEOUT_S = 10
-# A cache asks its upstream twice before its own first byte.
+# A cache sends two requests to its upstream before its own first byte.
 SILENCE_TIMEOUT_S = 60
 MANIFEST_TIMEOUT_S = 120
 REDIRECTS_LIMIT = 5
 ERROR_LIMIT = 64 << 10
-# What may be no content at the end of a transfer that broke off.
-DOUBTFUL_TAIL = 16 << 10
-WORDS_LIMIT = 500
+# The end of an aborted transfer that may be an error message.
+UNCERTAIN_TAIL = 16 << 10
+MESSAGE_LIMIT = 500
+
+Endpoints = Mapping[str, Endpoint | str]
+"""The endpoint of each registry, by registry host such as docker.io; a URL for open ones."""
 
 OnChunk = Callable[[bytes], object]
-"""Is given each piece of a blob, in order and once."""
+"""Receives each piece of a blob once, in order."""
+
+
+def endpoint_of(reference: Reference, endpoints: Endpoints) -> Endpoint | str:
+    """The endpoint of an image's registry.
+
+    Raises:
+        EndpointError: there is none.
+    """
+    endpoint = endpoints.get(reference.registry)
+    if endpoint is None:
+        raise EndpointError(
+            f"{reference}: nothing serves {reference.registry}; "
+            f"served are: {', '.join(sorted(endpoints)) or 'none'}"
+        )
+    return endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What a registry says of its limit on pulls (Docker Hub does, in `ratelimit-*` headers).
+    """A registry's pull limit, from `ratelimit-*` headers such as Docker Hub's.
 
     Attributes:
-        remaining: how many are left.
-        limit: how many there are in a window, or None.
-        window_s: that window in seconds, or None.
+        remaining: pulls left.
+        limit: pulls per window, or None.
+        window_s: length of the window in seconds, or None.
     """
 
     remaining: int
@@ -63,11 +81,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A manifest or index as the registry has it.
+    """A manifest or index.
 
     Attributes:
-        content: its bytes, of which `descriptor` has the digest and the size.
-        descriptor: what it is.
+        content: its bytes.
+        descriptor: its media type, digest and size.
     """
 
     content: bytes
@@ -75,28 +93,27 @@ class Fetched:
 
 
 class RegistryClient:
-    """Reads from a registry through one connection, one request after the other.
+    """Reads from a registry through one connection, one request at a time.
 
-    Use it as an asynchronous context manager. The environment's proxies are not used: a cache is
-    on this machine, and a proxy elsewhere would reach another one.
+    It is an asynchronous context manager. Proxies in the environment are ignored: caches run on
+    this machine or in its network, which a proxy may not reach.
     """
 
     rate_limit: RateLimit | None = None
-    """What the registry last said of its limit."""
+    """The pull limit in the registry's last answer that had one."""
 
     endpoint: str
-    """Its URL, without credentials."""
+    """The registry's URL, without credentials."""
 
     def __init__(self, endpoint: Endpoint | str, retry: Retry | None = None) -> None:
         """Prepare to read from a registry.
 
         Args:
-            endpoint: the registry; of one that is open to all, its URL.
-            retry: how to try again; a few times within two minutes where left out.
+            endpoint: the registry; its URL suffices for an open one.
+            retry: how to retry; by default, a few times within two minutes.
 
         Raises:
-            EndpointError: its URL is none, its authority's certificate is none, or it would be
-                sent a password without TLS.
+            EndpointError: the URL or CA is invalid, or a password would be sent without TLS.
         """
         if isinstance(endpoint, str):
             endpoint = Endpoint(endpoint)
@@ -110,7 +127,7 @@ class RegistryClient:
             follow_redirects=True,
             max_redirects=REDIRECTS_LIMIT,
             event_hooks={"request": [self._check_followed]},
-            # Blobs are hashed as they are stored.
+            # Digests are those of the uncompressed transfer.
             headers={"Accept-Encoding": "identity"},
             limits=httpx2.Limits(max_connections=1),
             timeout=httpx2.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
@@ -137,17 +154,17 @@ class RegistryClient:
             target: a tag or a digest.
 
         Raises:
-            RegistryError: it is not there, or not what its digest or its size limit allows.
+            RegistryError: it does not exist, is too large or has another digest.
         """
         return await retrying(self._retry, lambda: self._manifest(repository, target))
 
     async def has_blob(self, repository: str, blob: Descriptor) -> bool:
-        """Ask a registry whether a repository has a blob, without reading it.
+        """Whether a repository has a blob, which is not read.
 
-        Not for a cache: distribution fetches and keeps a blob for a HEAD too.
+        Do not use it on a cache: distribution fetches and stores a blob even for HEAD requests.
 
         Raises:
-            RegistryError: it has one of another size, or cannot be asked.
+            RegistryError: the blob has another size, or the registry does not answer.
         """
         try:
             await retrying(self._retry, lambda: self._has_blob(repository, blob))
@@ -158,42 +175,40 @@ class RegistryClient:
         return True
 
     async def mount(self, repository: str, blob: Descriptor, source: str) -> None:
-        """Make a blob of one repository one of another one too, without moving its bytes.
+        """Mount a blob from another repository of the registry.
 
         Args:
-            repository: which repository shall have it.
+            repository: the repository that gets the blob.
             blob: the blob.
-            source: a repository of the same registry that has it.
+            source: the repository that has it.
 
         Raises:
-            RegistryError: the registry takes nothing, or the source does not have it.
+            RegistryError: the registry is read-only, or the source does not have the blob.
         """
         await retrying(self._retry, lambda: self._mount(repository, blob, source))
 
     async def read_blob(self, repository: str, blob: Descriptor, on_chunk: OnChunk) -> None:
-        """Read a blob from its first byte to its last, keep nothing, check size and digest.
-
-        A lost connection is taken up again where it broke.
+        """Read a whole blob and check its size and digest; broken transfers are resumed.
 
         Raises:
-            RegistryError: it cannot be read, or is damaged.
+            RegistryError: the blob cannot be read, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
         await retrying(self._retry, lambda: self._try_to_read(repository, transfer))
 
     async def pull_blob(self, repository: str, blob: Descriptor, on_chunk: OnChunk) -> bool:
-        """Make a cache fetch a blob, unless it has it: then only its first byte is read.
+        """Make a cache fetch a blob; if the cache has it already, only one byte is read.
 
-        A distribution registry serves a part of what it has stored, and the whole of what it must
-        fetch (registry/proxy/proxyblobstore.go heeds no Range). So asking for the first byte tells
-        the two apart, and the answer is already the fetching.
+        The request asks for the first byte. Distribution answers with it for a stored blob, and
+        otherwise with the whole blob while it fetches it (registry/proxy/proxyblobstore.go ignores
+        Range).
 
         Returns:
-            Whether the cache had it. If not, it came whole and sound, but whether it was kept is
-            known after another call only.
+            Whether the cache had the blob. If not, the blob arrived undamaged; another call tells
+            whether the cache stored it.
 
         Raises:
-            RegistryError: it cannot be fetched, or is damaged.
+            RegistryError: the blob cannot be fetched, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
         return await retrying(
@@ -209,7 +224,7 @@ class RegistryClient:
             async with asyncio.timeout(MANIFEST_TIMEOUT_S):
                 return await self._read_manifest(url, target)
         except TimeoutError:
-            raise UnreachableError(f"{url} did not come within {MANIFEST_TIMEOUT_S} s") from None
+            raise UnreachableError(f"{url} timed out after {MANIFEST_TIMEOUT_S} s") from None
 
     async def _read_manifest(self, url: httpx2.URL, target: str) -> Fetched:
         content = bytearray()
@@ -218,13 +233,12 @@ class RegistryClient:
                 content += chunk
                 if len(content) > manifests.SIZE_LIMIT:
                     raise ContentError(
-                        f"{url} is larger than {manifests.SIZE_LIMIT} bytes, "
-                        "the most that a manifest may have"
+                        f"{url} is larger than {manifests.SIZE_LIMIT} bytes, the limit of manifests"
                     )
         digest = _digest(hashlib.sha256(content))
         announced = target if is_digest(target) else answer.headers.get("Docker-Content-Digest")
         if announced and announced != digest:
-            raise ContentError(f"{url} has the digest {digest} and not {announced}")
+            raise ContentError(f"{url} has the digest {digest} instead of {announced}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return Fetched(bytes(content), Descriptor(media_type, digest, len(content)))
 
@@ -246,11 +260,11 @@ class RegistryClient:
         try:
             return await self._read(repository, transfer, probe=probe)
         except UnreachableError as error:
-            words = transfer.drop_doubtful()
-            raise UnreachableError(f"{error}; it said: {words}" if words else str(error)) from error
+            message = transfer.drop_uncertain()
+            raise UnreachableError(f"{error}: {message}" if message else str(error)) from error
 
     async def _read(self, repository: str, transfer: "_Transfer", *, probe: bool = False) -> bool:
-        """Read what is missing of a blob; with `probe`, find out first whether it is stored."""
+        """Read the rest of a blob; with `probe`, returns whether the cache has it stored."""
         url = self._url(repository, "blobs", transfer.blob.digest)
         probe = probe and transfer.offset == 0 and transfer.blob.size > 0
         headers = {}
@@ -267,7 +281,7 @@ class RegistryClient:
             if partial and probe:
                 await _read_one_byte(url, answer)
                 return True
-            # A server that does not resume sends again what is already here.
+            # A server without range support starts from the beginning.
             known = 0 if partial else transfer.offset
             async for chunk in answer.aiter_raw():
                 if len(chunk) > known:
@@ -280,7 +294,7 @@ class RegistryClient:
     async def _answer(
         self, method: str, url: httpx2.URL, headers: dict[str, str] | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """Make a request; what is wrong with the answer or on the way to it is raised."""
+        """Send a request; raises `RegistryError` for connection errors and error answers."""
         try:
             async with self._http.stream(method, url, headers=headers) as answer:
                 self.rate_limit = rate_limit(answer.headers) or self.rate_limit
@@ -299,47 +313,47 @@ class RegistryClient:
 
 
 class _Transfer:
-    """What has come of a blob, over as many connections as it takes.
+    """The part of a blob received so far, over as many connections as it takes.
 
-    A cache whose upstream breaks off puts its error message behind the content (distribution 3.1.2,
-    registry/handlers/app.go: it writes errors whether the answer has begun or not). So the tail of
-    what came is believed when more has come, or all; else it is asked for again.
+    If its upstream fails during a transfer, a cache appends its error message to the content
+    (distribution 3.1.2, registry/handlers/app.go). So the last bytes received are accepted only
+    when more follow or the blob is complete; otherwise they are requested again.
     """
 
     def __init__(self, blob: Descriptor, on_chunk: OnChunk) -> None:
         self.blob = blob
         self.offset = 0
-        self._doubtful = bytearray()
+        self._uncertain = bytearray()
         self._hash = hashlib.sha256()
         self._on_chunk = on_chunk
 
-    def drop_doubtful(self) -> str:
-        """Drop the tail of a transfer that broke off; returns the error message in it, if any."""
-        at = self._doubtful.rfind(b'{"errors":')
-        words = _words(bytes(self._doubtful[at:])) if at >= 0 else ""
-        self._doubtful.clear()
-        return words
+    def drop_uncertain(self) -> str:
+        """Drop the end of an aborted transfer; returns the error message in it, or nothing."""
+        at = self._uncertain.rfind(b'{"errors":')
+        message = _message(bytes(self._uncertain[at:])) if at >= 0 else ""
+        self._uncertain.clear()
+        return message
 
     def add(self, url: httpx2.URL, chunk: bytes) -> None:
-        self._doubtful += chunk
-        if self.offset + len(self._doubtful) > self.blob.size:
-            raise ContentError(f"{url} is larger than the {self.blob.size} bytes it should have")
-        self._believe(len(self._doubtful) - DOUBTFUL_TAIL)
+        self._uncertain += chunk
+        if self.offset + len(self._uncertain) > self.blob.size:
+            raise ContentError(f"{url} is larger than {self.blob.size} bytes")
+        self._accept(len(self._uncertain) - UNCERTAIN_TAIL)
 
     def finish(self, url: httpx2.URL) -> None:
-        came = self.offset + len(self._doubtful)
-        if came < self.blob.size:
-            raise UnreachableError(f"{url} ended after {came} of {self.blob.size} bytes")
-        self._believe(len(self._doubtful))
+        received = self.offset + len(self._uncertain)
+        if received < self.blob.size:
+            raise UnreachableError(f"{url} ended after {received} of {self.blob.size} bytes")
+        self._accept(len(self._uncertain))
         digest = _digest(self._hash)
         if digest != self.blob.digest:
             raise ContentError(f"{url} is damaged: its digest is {digest}")
 
-    def _believe(self, length: int) -> None:
+    def _accept(self, length: int) -> None:
         if length <= 0:
             return
-        chunk = bytes(self._doubtful[:length])
-        del self._doubtful[:length]
+        chunk = bytes(self._uncertain[:length])
+        del self._uncertain[:length]
         self.offset += length
         self._hash.update(chunk)
         self._on_chunk(chunk)
@@ -347,13 +361,13 @@ class _Transfer:
 
 @functools.cache
 def _trust(ca: str | None) -> ssl.SSLContext:
-    """The authority that is trusted alone, or those that this machine trusts; read once."""
+    """The TLS settings for a CA, or for the system's CAs; cached, since reading them is slow."""
     if ca is None:
         return httpx2.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError) as error:
-        raise EndpointError(f"a CA is no certificate; allowed: PEM ({error})") from error
+        raise EndpointError(f"the CA is not a certificate; allowed: PEM ({error})") from error
 
 
 def _base_url(endpoint: Endpoint) -> httpx2.URL:
@@ -361,89 +375,89 @@ def _base_url(endpoint: Endpoint) -> httpx2.URL:
     try:
         url = httpx2.URL(endpoint.url)
     except httpx2.InvalidURL:
-        # What cannot be read is not shown: it may hold a password.
-        raise EndpointError(f"an endpoint is no URL; {allowed}") from None
+        # Not shown, since it may contain a password.
+        raise EndpointError(f"the endpoint is not a URL; {allowed}") from None
     shown = str(url.copy_with(userinfo=b""))
     if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
-        raise EndpointError(f"{shown!r} is no endpoint; {allowed}")
+        raise EndpointError(f"{shown!r} is not an endpoint; {allowed}")
     if url.userinfo:
-        raise EndpointError(f"{shown!r} has a user name or password in its URL; {allowed}")
+        raise EndpointError(f"{shown!r} contains a user name or password; {allowed}")
     if endpoint.username and url.scheme != "https":
-        raise EndpointError(f"{shown!r} would get a password without TLS; allowed: https://")
+        raise EndpointError(f"{shown!r} would receive a password without TLS; allowed: https://")
     return url
 
 
 def _check_length(url: httpx2.URL, answer: httpx2.Response, size: int) -> None:
     length = answer.headers.get("Content-Length")
     if length is not None and length != str(size):
-        raise ContentError(f"{url} has {length} bytes and not {size}")
+        raise ContentError(f"{url} has {length} bytes instead of {size}")
 
 
 def _check_range(url: httpx2.URL, answer: httpx2.Response, transfer: _Transfer) -> None:
-    """A part must be the one that was asked for, of a blob of the right size."""
-    said = answer.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d{1,19})-\d+/(\d+|\*)", said)
+    """Check that a partial answer starts where it was asked to, in a blob of the right size."""
+    found = answer.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d{1,19})-\d+/(\d+|\*)", found)
     sizes = {str(transfer.blob.size), "*"}
     if not match or int(match[1]) != transfer.offset or match[2] not in sizes:
         raise ContentError(
-            f"{url} answered with the part {said!r} and not with bytes from "
+            f"{url} answered with the range {found!r} instead of bytes from "
             f"{transfer.offset} of {transfer.blob.size}"
         )
 
 
 async def _read_one_byte(url: httpx2.URL, answer: httpx2.Response) -> None:
-    """Read a part that has one byte, so that the connection can be used again."""
-    came = 0
+    """Read an answer of one byte to its end, so that the connection can be reused."""
+    received = 0
     async for chunk in answer.aiter_raw():
-        came += len(chunk)
-        if came > 1:
-            raise ContentError(f"{url} answered with more than the one byte it was asked for")
+        received += len(chunk)
+        if received > 1:
+            raise ContentError(f"{url} answered with more than the requested byte")
 
 
 async def _refusal(method: str, url: httpx2.URL, answer: httpx2.Response) -> AnswerError:
-    """An error answer, with the registry's own words."""
+    """The error for an error answer, with the registry's message."""
     body = bytearray()
     async for chunk in answer.aiter_raw():
         body += chunk
         if len(body) > ERROR_LIMIT:
             break
-    words = _words(bytes(body)) or answer.reason_phrase
+    message = _message(bytes(body)) or answer.reason_phrase
     wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
-    asks = "" if wait_s is None else f" (asks to wait {wait_s:.0f} s)"
+    retry = "" if wait_s is None else f" (retry after {wait_s:.0f} s)"
     return AnswerError(
-        f"{method} {url}: {answer.status_code} {words}{asks}", answer.status_code, wait_s
+        f"{method} {url}: {answer.status_code} {message}{retry}", answer.status_code, wait_s
     )
 
 
-def _words(body: bytes) -> str:
-    """What an error's body says, in one line: `errors[]` of the specification, or its text."""
+def _message(body: bytes) -> str:
+    """The message of an error answer in one line: its `errors`, or its text."""
     text = body.decode(errors="replace")
     try:
-        said = "; ".join(map(_in_words, json.loads(text)["errors"]))
+        message = "; ".join(map(_one_error, json.loads(text)["errors"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        said = text
-    line = " ".join(said.split())
-    return line if len(line) <= WORDS_LIMIT else f"{line[:WORDS_LIMIT]}..."
+        message = text
+    line = " ".join(message.split())
+    return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}..."
 
 
-def _in_words(error: dict[str, Any]) -> str:
-    """One of these errors; a cache puts into its detail what keeps it from its upstream."""
-    words = f"{error['code']}: {error.get('message', '')}"
+def _one_error(error: dict[str, Any]) -> str:
+    """Code, message and detail of an error; a cache's detail says why its upstream failed."""
+    message = f"{error['code']}: {error.get('message', '')}"
     detail = error.get("detail")
     if not isinstance(detail, str):
-        return words
-    # What follows in a URL may be a signature that lets in.
-    return f"{words} ({re.sub(r'[?][^ ]*', '?[hidden]', detail)})"
+        return message
+    # The query of a URL may contain a signature that grants access.
+    return f"{message} ({re.sub(r'[?][^ ]*', '?[hidden]', detail)})"
 
 
 def _reason(error: httpx2.RequestError) -> str:
-    """What a broken connection is about; timeouts come without words."""
+    """The reason of a connection error; timeouts have no message."""
     kind = type(error).__name__
     return f"{kind}: {error}" if str(error) else kind
 
 
 def rate_limit(headers: httpx2.Headers) -> RateLimit | None:
-    """What headers say of a limit: `ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 76`."""
+    """Parse `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76`."""
     remaining = _LIMIT.match(headers.get("ratelimit-remaining", ""))
     limit = _LIMIT.match(headers.get("ratelimit-limit", ""))
     if not remaining:

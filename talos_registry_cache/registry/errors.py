@@ -1,4 +1,4 @@
-"""What can go wrong between this machine and a registry."""
+"""Errors of registries and their content."""
 
 from http import HTTPStatus
 
@@ -6,25 +6,25 @@ _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class RegistryError(Exception):
-    """What was asked for could not be had; the message says what, where and why."""
+    """A request failed; the message says which, where and why."""
 
     retryable: bool = False
-    """Whether the same request may succeed a little later."""
+    """Whether the request may succeed if it is tried again soon."""
 
     retry_after_s: float | None = None
-    """How long the registry asks to be left alone, in seconds, where it says so."""
+    """Seconds to wait before trying again, if the registry asks for it."""
 
 
 class InvalidReferenceError(RegistryError, ValueError):
-    """The text is no image reference."""
+    """A text is not an image reference."""
 
 
 class PlatformError(RegistryError, ValueError):
-    """The text is no platform, or an image does not exist for the platform."""
+    """A text is not a platform, or an image does not exist for a platform."""
 
 
 class EndpointError(RegistryError, ValueError):
-    """There is no usable endpoint for an image."""
+    """An image has no endpoint, or an invalid one."""
 
 
 class AnswerError(RegistryError):
@@ -32,31 +32,31 @@ class AnswerError(RegistryError):
 
     Attributes:
         status: the HTTP status.
-        retry_after_s: what its Retry-After header asks for, in seconds, or None.
+        retry_after_s: seconds that its Retry-After header asks to wait, or None.
     """
 
     def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
-        # Too many requests, and the registry's own failures; never a refusal or an absence.
+        # Rate limits and failures of the registry; not refusals, nor what does not exist.
         self.retryable = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
     def is_missing(self) -> bool:
-        """Whether the registry says that it does not have it."""
+        """Whether the registry says that the content does not exist."""
         return self.status == HTTPStatus.NOT_FOUND
 
 
 class UnreachableError(RegistryError):
-    """The connection could not be made, broke, or stayed silent for too long."""
+    """A connection could not be opened, broke, or timed out."""
 
     retryable = True
 
 
 class ContentError(RegistryError):
-    """What came is not what was asked for: wrong digest, wrong size, not a manifest."""
+    """Received content is wrong, such as its digest, its size or its format."""
 
 
 class NotKeptError(RegistryError):
-    """A cache passes a blob on and does not keep it."""
+    """A cache passes on a blob, but does not store it."""

@@ -1,35 +1,35 @@
-"""Files of other people, such as lists of images: read no further than a limit."""
+"""Reading of files that users name, up to a size limit."""
 
 import errno
 import stat
 from pathlib import Path
 
 LIST_LIMIT = 4 << 20
-"""Largest list of images in bytes: some 50,000 of them."""
+"""Maximum size of a list of images in bytes, enough for some 50,000."""
 
 SMALL_LIMIT = 1 << 20
-"""Largest file of credentials or certificates in bytes."""
+"""Maximum size of a certificate file in bytes."""
 
 
 def read_text(path: Path, limit: int, *, regular: bool = False) -> str:
-    """Read a file in UTF-8.
+    """Read a UTF-8 file.
 
     Args:
-        path: the file; it may be a pipe.
-        limit: how many bytes it may have.
-        regular: whether it must be a regular file, since nobody may ever write to a pipe.
+        path: the file; pipes are allowed.
+        limit: the maximum size in bytes.
+        regular: whether to refuse pipes and devices, which may never end.
 
     Raises:
-        OSError: it cannot be read, or is larger.
-        UnicodeDecodeError: it is not in UTF-8.
+        OSError: the file cannot be read, or is too large.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     try:
         if regular and not stat.S_ISREG(path.stat().st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except ValueError as error:
-        # No name of a file has a NUL in it.
+        # The path contains a NUL character.
         raise OSError(errno.EINVAL, str(error)) from None
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")

@@ -1,4 +1,4 @@
-"""Walking an image: from its reference to all that a node of one platform needs of it."""
+"""Walking an image: from its reference to all manifests and blobs that a node needs."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class Image:
     """An image for one platform.
 
     Attributes:
-        reference: its name.
-        manifests: an index and its manifest for the platform, or that manifest alone.
-        blobs: its configuration and then its layers, each once.
+        reference: the image's reference.
+        manifests: the index and the platform's manifest, or only a manifest.
+        blobs: the configuration, then the layers, each once.
     """
 
     reference: Reference
@@ -28,25 +28,25 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """The digest that the name stands for."""
+        """The digest that the reference resolves to."""
         return self.manifests[0].digest
 
     @property
     def size(self) -> int:
-        """Manifests and blobs together, in bytes."""
+        """Total size of manifests and blobs in bytes."""
         return sum(part.size for part in (*self.manifests, *self.blobs))
 
 
 async def walk(client: RegistryClient, reference: Reference, node: Platform) -> Image:
-    """Read the manifests of an image as a node does: by tag where there is no digest, then by it.
+    """Read the manifests of an image as a node does: resolve the tag, then read by digest.
 
     Args:
-        client: the registry that holds the image, or its cache.
-        reference: which image.
-        node: what it shall run on.
+        client: the registry or its cache.
+        reference: the image.
+        node: the platform of the node.
 
     Raises:
-        RegistryError: a manifest is missing or damaged, or there is none for the platform.
+        RegistryError: a manifest is missing or damaged, or the platform has none.
     """
     repository = reference.repository
     digest = reference.digest
@@ -71,13 +71,13 @@ async def walk(client: RegistryClient, reference: Reference, node: Platform) -> 
 async def _check_platform(
     client: RegistryClient, reference: Reference, config: Descriptor, node: Platform
 ) -> None:
-    """An image without an index says in its configuration what it runs on; an artifact does not."""
+    """Check the platform of an image without an index, which is in its configuration."""
     if config.media_type not in manifests.CONFIGS:
         return
     if config.size > manifests.SIZE_LIMIT:
         raise ContentError(
-            f"{reference}: its configuration has {config.size} bytes; "
-            f"allowed: {manifests.SIZE_LIMIT}"
+            f"{reference}: the configuration has {config.size} bytes; "
+            f"allowed: at most {manifests.SIZE_LIMIT}"
         )
     content = bytearray()
     await client.read_blob(reference.repository, config, content.extend)
@@ -85,9 +85,9 @@ async def _check_platform(
         manifests.check_values(content)
         found = _PLATFORM.validate_json(bytes(content))
     except (ValidationError, ContentError):
-        raise ContentError(f"{reference}: {config.digest} is no image configuration") from None
+        raise ContentError(f"{reference}: {config.digest} is not an image configuration") from None
     if platforms.normal(found) not in platforms.preference(node):
-        raise PlatformError(f"{reference}: it does not exist for {node}; it does for: {found}")
+        raise PlatformError(f"{reference}: not available for {node}; available for: {found}")
 
 
 def _parse(fetched: Fetched) -> Manifest | Index:

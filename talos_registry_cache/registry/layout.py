@@ -1,8 +1,8 @@
-"""The storage of a registry: what it holds, and what of it is damaged.
+"""The stored content of a registry: reading it, and finding damages.
 
-A volume is read as one tar stream, which is how the engine hands out its content: on another
-machine too, and without anything running beside the storage. An object store is read object by
-object. The layout is the same in both, that of distribution (registry/storage/paths.go, 3.1.2):
+A volume is read as one tar stream, which engines provide for remote volumes too, without a process
+on the volume. An object store is read object by object. Both have distribution's layout
+(registry/storage/paths.go, 3.1.2):
 
     docker/registry/v2/
         blobs/sha256/<first two digits>/<hex>/data
@@ -12,7 +12,7 @@ object. The layout is the same in both, that of distribution (registry/storage/p
         repositories/<name>/_manifests/tags/<tag>/index/sha256/<hex>/link
         repositories/<name>/_uploads/<id>/…
 
-A link is a file that holds a digest. Links of the file system are left alone.
+A link is a file that contains a digest. Symbolic links are ignored.
 """
 
 import hashlib
@@ -38,26 +38,26 @@ _DATA = re.compile(rf"{V2}/blobs/sha256/[a-f0-9]{{2}}/{_HEX}/data")
 _UPLOAD = re.compile(rf"({V2}/repositories/.+?/_uploads/[^/]+)(/.*)?")
 
 OnPiece = Callable[[str, int, bytes], object]
-"""Is given digest and size of content, and each piece of it in order; an empty one at least."""
+"""Receives the digest and size of a blob with each of its pieces, at least an empty one."""
 
 
 def ignore(_digest: str, _size: int, _piece: bytes) -> None:
-    """Do nothing with a piece of content."""
+    """Ignore a piece of a blob."""
 
 
 class StorageError(Exception):
-    """A storage could not be read to its end."""
+    """A storage cannot be read completely."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or a folder of a storage.
+    """A file or folder of a storage.
 
     Attributes:
-        path: where it is, below the storage's root.
-        size: in bytes.
-        modified: when it was written, in seconds since 1970.
-        content: gives what is in it, piece by piece; None for a folder.
+        path: its path below the storage's root.
+        size: its size in bytes.
+        modified: modification time in seconds since 1970.
+        content: returns the content of the file, piece by piece; None for a folder.
     """
 
     path: str
@@ -67,15 +67,15 @@ class Entry:
 
 
 class Source(Protocol):
-    """What a tar stream comes from."""
+    """The source of a tar stream."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to so many bytes; none at the end."""
+        """Read up to `size` bytes; none at the end."""
         ...
 
 
 class Kind(Enum):
-    """What a link is for; the value is its folder, below that of its repository."""
+    """Kinds of links; the value matches the link's folder, below that of its repository."""
 
     LAYER = rf"_layers/sha256/{_HEX}"
     REVISION = rf"_manifests/revisions/sha256/{_HEX}"
@@ -83,8 +83,8 @@ class Kind(Enum):
     TAG = rf"_manifests/tags/{_TAG}"
 
 
-# A tag's folder holds others, and it is forgotten as a whole: one that stands for nothing would
-# still be listed.
+# A tag's folder contains that of its history. It is removed as a whole, since registries list every
+# folder of a tag.
 _LINKS = [
     (kind, re.compile(rf"(?P<folder>{V2}/repositories/(?P<repository>.+?)/{kind.value})"))
     for kind in Kind
@@ -94,12 +94,12 @@ _LINK_FILES = {kind: "/current/link" if kind is Kind.TAG else "/link" for kind i
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Content that is stored, a manifest or a blob.
+    """A stored blob or manifest.
 
     Attributes:
-        size: in bytes.
-        found: the digest that it has; its name is the one that it should have.
-        refers_to: what it names, where it is a manifest or an index.
+        size: its size in bytes.
+        found: the digest of its content; its name is the expected one.
+        refers_to: the digests that it refers to, if it is a manifest or an index.
     """
 
     size: int
@@ -109,16 +109,16 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What refers to content.
+    """A link from a repository to a blob or manifest.
 
     Attributes:
-        kind: what it is for.
-        repository: the repository that it belongs to.
-        tag: the tag, for a tag and for what one has stood for; else empty.
-        named: the digest that its folder is named after; a tag's is not, and has None.
-        digest: the digest that it holds, or None where it holds none.
-        folder: what to remove in order to forget it, below the storage's root.
-        modified: when it was written, in seconds since 1970.
+        kind: its kind.
+        repository: its repository.
+        tag: the tag, for a tag and its history; otherwise empty.
+        named: the digest in its folder's name, which a tag's folder does not have.
+        digest: the digest that it contains, or None if invalid.
+        folder: the folder to remove with the link, below the storage's root.
+        modified: modification time in seconds since 1970.
     """
 
     kind: Kind
@@ -131,19 +131,19 @@ class Link:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it leads to what it is named after."""
+        """Whether it contains a digest, and the one it is named after."""
         return self.digest is not None and (self.named in {None, self.digest})
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is being written, or was when the writer ended.
+    """A blob that is being written, or whose writer has ended.
 
     Attributes:
-        path: its folder below the storage's root, or the object that it was to become.
-        size: in bytes.
-        modified: when something of it was last written, in seconds since 1970.
-        multipart: the ID that an object store has given it; empty for files and objects.
+        path: its folder below the storage's root; for a multipart upload, the path of its object.
+        size: its size so far, in bytes.
+        modified: time of the last write in seconds since 1970.
+        multipart: the ID of a multipart upload in an object store; otherwise empty.
     """
 
     path: str
@@ -154,12 +154,12 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What a storage holds.
+    """The content of a storage.
 
     Attributes:
-        blobs: by digest.
-        links: all that refers to them.
-        uploads: all that is not content yet.
+        blobs: blobs and manifests by digest.
+        links: the links to them.
+        uploads: unfinished uploads.
     """
 
     blobs: Mapping[str, Blob]
@@ -168,7 +168,7 @@ class Storage:
 
     @property
     def tags(self) -> Mapping[tuple[str, str], str]:
-        """What each tag stands for, by repository and tag."""
+        """The digest of each tag, by repository and tag."""
         return {
             (link.repository, link.tag): link.digest
             for link in self.links
@@ -177,20 +177,20 @@ class Storage:
 
     @property
     def size(self) -> int:
-        """All content together, in bytes."""
+        """Total size of blobs and manifests in bytes."""
         return sum(blob.size for blob in self.blobs.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Content that a storage should have, and has not or not as it was.
+    """A missing or damaged blob or link.
 
     Attributes:
-        digest: the content, or None where not even that can be told.
-        problem: what is wrong.
-        repositories: those that refer to it.
-        folders: what to remove, so that the next pull fetches it again. The content's folder is
-            the first one: a registry never overwrites content that is there.
+        digest: the digest of the blob, or None if unknown.
+        problem: the kind of damage.
+        repositories: the repositories that refer to the blob.
+        folders: the folders to remove so that the next pull fetches the blob again; the blob's own
+            is the first one, since a registry never overwrites a blob.
     """
 
     digest: str | None
@@ -200,15 +200,15 @@ class Damage:
 
 
 class Reading:
-    """A storage while it is being read, entry by entry, in any order and by any thread."""
+    """Reads a storage entry by entry, in any order and from any thread."""
 
     def __init__(self, on_piece: OnPiece = ignore, *, trusting: bool = False) -> None:
-        """Begin with nothing.
+        """Begin with an empty storage.
 
         Args:
-            on_piece: is given all content that is read, piece by piece.
-            trusting: whether what is too large for a manifest is not read, and is taken for what
-                its name says.
+            on_piece: receives the content of blobs and manifests, piece by piece.
+            trusting: whether blobs too large for a manifest are left unread, their digests taken
+                from their names.
         """
         self._on_piece = on_piece
         self._trusting = trusting
@@ -218,7 +218,7 @@ class Reading:
         self._uploads: dict[str, Upload] = {}
 
     def take(self, entry: Entry) -> None:
-        """Take an entry, and read it where its content counts."""
+        """Add an entry; reads its content if that matters."""
         content = entry.content
         if content and (data := _DATA.fullmatch(entry.path)):
             digest = f"sha256:{data['hex']}"
@@ -233,14 +233,10 @@ class Reading:
         elif link := _link(entry.path):
             self._take_link(link, entry)
 
-    def storage(self, unfinished: Iterable[Upload] = ()) -> Storage:
-        """What was taken.
-
-        Args:
-            unfinished: uploads that no entry stands for.
-        """
+    def storage(self) -> Storage:
+        """The storage as far as it was read."""
         links = tuple(self._links[folder] for folder in sorted(self._links))
-        return Storage(self._blobs, links, (*self._uploads.values(), *unfinished))
+        return Storage(self._blobs, links, tuple(self._uploads.values()))
 
     def _take_upload(self, folder: str, entry: Entry) -> None:
         size = entry.size if entry.content else 0
@@ -251,7 +247,7 @@ class Reading:
             )
 
     def _take_link(self, link: Link, entry: Entry) -> None:
-        # A folder counts until its file is seen: it is a link that holds nothing.
+        # A folder without its file counts as a link without a digest.
         with self._lock:
             self._links.setdefault(link.folder, link)
         if entry.content and entry.path == link.folder + _LINK_FILES[link.kind]:
@@ -262,14 +258,14 @@ class Reading:
 
 
 def read(source: Source, on_piece: OnPiece = ignore) -> Storage:
-    """Read all that is stored in a volume.
+    """Read a volume.
 
     Args:
         source: a tar stream of the registry's `rootdirectory`, in one folder of any name.
-        on_piece: is given all content, piece by piece.
+        on_piece: receives the content of blobs and manifests, piece by piece.
 
     Raises:
-        StorageError: the stream ends too early, or is none.
+        StorageError: the stream is truncated or not a tar stream.
     """
     reading = Reading(on_piece)
     take(reading, source)
@@ -277,34 +273,34 @@ def read(source: Source, on_piece: OnPiece = ignore) -> Storage:
 
 
 def take(reading: Reading, source: Source, folder: str = "") -> None:
-    """Take all that a tar stream has.
+    """Add the entries of a tar stream.
 
     Args:
-        reading: takes it.
-        source: a tar stream of one folder; what that is called there does not matter.
-        folder: where that folder is, below the storage's root.
+        reading: the reading to add to.
+        source: a tar stream of one folder; its name in the stream does not matter.
+        folder: the path of that folder below the storage's root.
 
     Raises:
-        StorageError: the stream ends too early, or is none.
+        StorageError: the stream is truncated or not a tar stream.
     """
     try:
         counted = _Counted(source)
         with tarfile.open(fileobj=_as_file(counted), mode="r|", bufsize=PIECE) as tar:
             for entry in tar:
                 reading.take(_entry(tar, entry, folder))
-                # It remembers all that it has seen otherwise.
+                # Otherwise tarfile keeps every entry in memory.
                 tar.members.clear()  # type: ignore[attr-defined]
-            # Two empty blocks are its end; tarfile takes a stream without them for complete.
+            # Two empty blocks end a tar; tarfile accepts a stream without them.
             if counted.drain() - tar.offset < 2 * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.TarError as error:
-        raise StorageError(f"the storage cannot be read to its end: {error}") from error
+        raise StorageError(f"cannot read the whole storage: {error}") from error
 
 
 def damages(storage: Storage) -> Iterator[Damage]:
-    """What is damaged or gone, or looks like that because it was written during the reading.
+    """Find damages, some of which may only be writes during the reading.
 
-    Content is read before what refers to it, so that a newer link leads to nothing. See
+    Blobs are read before links, so that the blob of a new link seems to be missing; see
     `engine.cache_storage.confirmed`.
     """
     links: defaultdict[str, list[Link]] = defaultdict(list)
@@ -312,47 +308,47 @@ def damages(storage: Storage) -> Iterator[Damage]:
         if link.is_sound and link.digest:
             links[link.digest].append(link)
         else:
-            problem = f"its link holds {link.digest or 'no digest'}"
+            problem = f"its link contains {link.digest or 'no digest'}"
             yield Damage(link.named, problem, (link.repository,), (link.folder,))
     for digest, blob in storage.blobs.items():
         if blob.found != digest:
             yield _damage(digest, f"its content has the digest {blob.found}", links)
     for digest in links:
         if digest not in storage.blobs:
-            yield _damage(digest, "its content is gone", links)
+            yield _damage(digest, "its content is missing", links)
 
 
 def left_behind(storage: Storage, before: float) -> tuple[Upload, ...]:
-    """The uploads that nobody goes on with.
+    """The abandoned uploads.
 
     Args:
-        storage: what there is.
-        before: those are meant of which nothing was written since then, in seconds since 1970.
+        storage: the storage.
+        before: uploads without a write since this time (seconds since 1970) are abandoned.
     """
     return tuple(upload for upload in storage.uploads if upload.modified < before)
 
 
 def blob_folder(digest: str) -> str:
-    """Where content is stored, below the storage's root."""
+    """The folder of a blob or manifest, below the storage's root."""
     name = digest.removeprefix("sha256:")
     return f"{V2}/blobs/sha256/{name[:2]}/{name}"
 
 
 def link_file(kind: Kind, repository: str, digest: str, tag: str = "") -> str:
-    """Where a link is stored, below the storage's root.
+    """The file of a link, below the storage's root.
 
     Args:
-        kind: what it is for.
-        repository: the repository that it belongs to.
-        digest: what it refers to.
-        tag: the tag, for a tag and for what one has stood for.
+        kind: the kind of the link.
+        repository: its repository.
+        digest: the digest that it refers to.
+        tag: the tag, for a tag and its history.
     """
     folder = kind.value.replace(_HEX, digest.removeprefix("sha256:")).replace(_TAG, tag)
     return f"{V2}/repositories/{repository}/{folder}{_LINK_FILES[kind]}"
 
 
 def tag_at(path: str) -> tuple[str, str] | None:
-    """The repository and the tag that a file is the current link of, or None."""
+    """The repository and tag whose current link a file is, or None."""
     link = _link(path)
     if link and link.kind is Kind.TAG and path == link.folder + _LINK_FILES[Kind.TAG]:
         return link.repository, link.tag
@@ -360,13 +356,13 @@ def tag_at(path: str) -> tuple[str, str] | None:
 
 
 def tags_in(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """The repositories and tags among the files of a storage."""
+    """The repositories and tags in a list of a storage's files."""
     found = (tag_at(path.strip().removeprefix("./")) for path in paths)
     return sorted(tag for tag in found if tag)
 
 
 class _Counted:
-    """A source that counts what was read of it."""
+    """A source that counts the bytes read."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -378,7 +374,7 @@ class _Counted:
         return piece
 
     def drain(self) -> int:
-        """Read to the end; returns how many bytes there were."""
+        """Read to the end; returns the total number of bytes."""
         while self.read(PIECE):
             pass
         return self._count
@@ -405,7 +401,7 @@ def _read_blob(pieces: Iterable[bytes], digest: str, size: int, on_piece: OnPiec
 
 
 def _link(path: str) -> Link | None:
-    """The link that a file or folder is or belongs to, without what it holds."""
+    """The link that a file or folder belongs to, without its digest."""
     for kind, pattern in _LINKS:
         if match := pattern.match(path):
             rest = path[match.end() :]
@@ -431,11 +427,11 @@ def _damage(digest: str, problem: str, links: Mapping[str, list[Link]]) -> Damag
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
     content = tar.extractfile(entry)
     if content is None:
-        raise StorageError(f"{entry.name} is no file")
+        raise StorageError(f"{entry.name} is not a file")
     while piece := content.read(PIECE):
         yield piece
 
 
 def _as_file(source: Source) -> Any:
-    """What tarfile takes: it only ever reads from a stream."""
+    """A source as tarfile's type; it only calls `read`."""
     return source

@@ -1,4 +1,4 @@
-"""Manifests and indexes of images, in OCI's and in Docker's form."""
+"""Manifests and indexes of images, in the formats of OCI and Docker."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from talos_registry_cache.registry.errors import ContentError, PlatformError
 from talos_registry_cache.registry.platforms import Platform
 
 SIZE_LIMIT = 4 << 20
-"""Largest manifest in bytes: the limit that the OCI distribution specification recommends."""
+"""Maximum size of a manifest in bytes, which the OCI distribution specification recommends."""
 
 PARTS_LIMIT = 1000
-"""Most layers of an image, and most images of an index.
+"""Maximum number of layers of an image, and of manifests of an index.
 
-Linux stacks 500 layers at most (OVL_MAX_STACK of overlayfs), Docker 125. What is no image, and is
-never stacked, may have more."""
+Linux stacks at most 500 layers (OVL_MAX_STACK of overlayfs), Docker 125. Artifacts, which are not
+stacked, may have more."""
 
-# A descriptor has 75 bytes at least, so that no manifest needs more braces and brackets. pydantic
-# needs up to 500 bytes of memory for each.
+# A descriptor takes at least 75 bytes, so no manifest needs more braces and brackets, for each of
+# which pydantic takes up to 500 bytes of memory.
 VALUES_LIMIT = SIZE_LIMIT >> 6
 SHOWN_LIMIT = 3
 
@@ -44,14 +44,14 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[a-f0-9]{64}$")]
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Something that a registry stores.
+    """A descriptor of a blob or manifest.
 
     Attributes:
-        media_type: what it is.
-        digest: its sha256, the name by which it is asked for.
+        media_type: its media type.
+        digest: its sha256 digest.
         size: its size in bytes.
-        platform: what it runs on, where that is said.
-        annotations: what else is said about it.
+        platform: its platform, if known.
+        annotations: its annotations.
     """
 
     media_type: Annotated[str, Field(alias="mediaType")]
@@ -63,14 +63,14 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One platform's image: its configuration and its layers, lowest first."""
+    """An image for one platform: its configuration and its layers, lowest first."""
 
     config: Descriptor
     layers: Annotated[tuple[Descriptor, ...], FailFast()]
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """The configuration and then the layers, each once: the empty layer is often repeated."""
+        """The configuration, then the layers; each once, since empty layers are often repeated."""
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
 
 
@@ -82,15 +82,15 @@ class Index:
 
 
 def parse(content: bytes, media_type: str) -> Manifest | Index:
-    """Read a manifest or an index.
+    """Parse a manifest or an index.
 
     Raises:
-        ContentError: the content is neither, broken, or larger than is allowed.
+        ContentError: the content is invalid or exceeds a limit.
     """
     form = _FORMS.get(media_type)
     if form is None:
         raise ContentError(
-            f"its media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
+            f"the media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
         )
     check_values(content)
     try:
@@ -100,35 +100,35 @@ def parse(content: bytes, media_type: str) -> Manifest | Index:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)[:SHOWN_LIMIT]
         )
-        raise ContentError(f"it is no {media_type}: {problems}") from None
+        raise ContentError(f"not a valid {media_type}: {problems}") from None
     parts, what = (
         (found.layers, "layers") if isinstance(found, Manifest) else (found.manifests, "manifests")
     )
     if len(parts) > PARTS_LIMIT:
-        raise ContentError(f"it has {len(parts)} {what}; allowed: {PARTS_LIMIT}")
+        raise ContentError(f"it has {len(parts)} {what}; allowed: at most {PARTS_LIMIT}")
     return found
 
 
 def check_values(content: bytes | bytearray) -> None:
-    """Make sure that JSON needs no more memory than its size lets expect.
+    """Make sure that parsing JSON does not take much more memory than its size.
 
     Raises:
-        ContentError: it has more objects and lists in it than any manifest needs.
+        ContentError: it has more objects and lists than any manifest needs.
     """
     values = content.count(b"{") + content.count(b"[")
     if values > VALUES_LIMIT:
-        raise ContentError(f"it has {values} objects and lists in it; allowed: {VALUES_LIMIT}")
+        raise ContentError(f"it has {values} objects and lists; allowed: at most {VALUES_LIMIT}")
 
 
 def digests_in(content: bytes) -> tuple[str, ...]:
-    """The digests that content names, where it is a manifest or an index; none otherwise.
+    """The digests that a manifest or index refers to; none for other content.
 
-    Whatever kind of manifest it is: what a storage keeps need not be an image. So it may have any
-    number of layers; what is too intricate to be read names whatever looks like a digest.
+    Stored manifests may be artifacts of any kind, with any number of layers. In one that is too
+    complex to parse, everything that looks like a digest counts.
     """
     try:
         check_values(content)
-        named = _NAMING.validate_json(content)
+        named = _REFERRING.validate_json(content)
     except ContentError:
         return tuple(dict.fromkeys(found.decode() for found in _DIGEST.findall(content)))
     except ValidationError:
@@ -138,12 +138,10 @@ def digests_in(content: bytes) -> tuple[str, ...]:
 
 
 def choose(manifests: Sequence[Descriptor], node: Platform) -> Descriptor:
-    """The manifest of an index that a node runs, as containerd chooses it.
-
-    Attestations are no images, and are left alone.
+    """Choose the manifest of an index that a node runs, like containerd; ignores attestations.
 
     Raises:
-        PlatformError: there is none; the message names those that there are.
+        PlatformError: there is none; the message lists the platforms of the index.
     """
     images = [(_platform(entry), entry) for entry in manifests if not is_attestation(entry)]
     for wanted in platforms.preference(node):
@@ -151,12 +149,12 @@ def choose(manifests: Sequence[Descriptor], node: Platform) -> Descriptor:
             if platform == wanted:
                 return entry
     found = ", ".join(sorted({str(entry.platform) for _, entry in images if entry.platform}))
-    raise PlatformError(f"it does not exist for {node}; it does for: {found or 'no platform'}")
+    raise PlatformError(f"not available for {node}; available for: {found or 'no platform'}")
 
 
 def is_attestation(entry: Descriptor) -> bool:
-    """Tell whether an entry of an index is about an image, and not one itself."""
-    # BuildKit's form; the platform is what older tools are kept away by.
+    """Whether an entry of an index is an attestation about an image."""
+    # As BuildKit writes them; the unknown platform keeps older tools from running them.
     unknown = Platform("unknown", "unknown")
     return entry.platform == unknown or "vnd.docker.reference.type" in entry.annotations
 
@@ -166,21 +164,21 @@ def _platform(entry: Descriptor) -> Platform | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class _Referred:
     digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
-class _Naming:
-    """What all manifests and indexes have in common."""
+class _Referring:
+    """The references of any kind of manifest or index."""
 
     schema_version: Annotated[Literal[2], Field(alias="schemaVersion")]
-    config: _Named | None = None
-    layers: Annotated[tuple[_Named, ...], FailFast()] = ()
-    manifests: Annotated[tuple[_Named, ...], FailFast()] = ()
+    config: _Referred | None = None
+    layers: Annotated[tuple[_Referred, ...], FailFast()] = ()
+    manifests: Annotated[tuple[_Referred, ...], FailFast()] = ()
 
 
-_NAMING = TypeAdapter(_Naming)
+_REFERRING = TypeAdapter(_Referring)
 _DIGEST = re.compile(rb"sha256:[a-f0-9]{64}")
 
 _FORMS: Mapping[str, TypeAdapter[Manifest] | TypeAdapter[Index]] = {

@@ -1,8 +1,8 @@
-"""Platforms, and which of an image's platforms runs on one of them.
+"""Platforms of images and nodes, and which of an image's platforms a node runs.
 
-The rules are containerd's (its platforms package, `Only`): the variants of a processor fall back
-to the older ones. Its last resorts, 386 on amd64 and 32 bits on arm64, are left out: an image that
-has nothing better is no image for a Talos node.
+The rules are those of containerd's platforms package (`Only`): a processor also runs images for
+older variants of it. The fallbacks to 32 bits (386 on amd64, arm on arm64) are left out, since
+Talos nodes do not need such images.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from talos_registry_cache.registry.errors import PlatformError
 
 LONGEST_SHOWN = 100
-# What Go builds for (`go tool dist list`), under the operating systems that images are made for.
+# Architectures that Go builds for (`go tool dist list`) on operating systems that run containers.
 _SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd"})
 _ARCHITECTURES = frozenset(
     {
@@ -22,7 +22,7 @@ _ARCHITECTURES = frozenset(
 )  # fmt: skip
 _VARIANT = re.compile(r"v?[0-9]{1,3}(\.[0-9]{1,3})?")
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
-# What an unnamed variant is.
+# The variant that an empty one stands for.
 _BASE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 # arm64 v9.n runs what v8.(n + 5) runs, as far as there is one.
 _V9_IS_V8 = 5
@@ -32,12 +32,12 @@ _OLDEST_ARM = 5
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on.
+    """An operating system and processor.
 
     Attributes:
         os: operating system, such as linux.
-        architecture: as Go names it, such as amd64.
-        variant: of the processor, such as v8, or empty.
+        architecture: Go's name of the architecture, such as amd64.
+        variant: variant of the processor, such as v8, or empty.
     """
 
     os: str
@@ -50,10 +50,10 @@ class Platform:
 
 
 def parse(text: str) -> Platform:
-    """Read OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT.
+    """Parse OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT.
 
     Raises:
-        PlatformError: the text is no platform.
+        PlatformError: the text is not a platform.
     """
     match text.split("/"):
         case [os, architecture, *variant] if len(variant) <= 1 and all(
@@ -63,19 +63,19 @@ def parse(text: str) -> Platform:
             if os in _SYSTEMS and platform.architecture in _ARCHITECTURES:
                 return platform
     raise PlatformError(
-        f"{text[:LONGEST_SHOWN]!r} is no platform; allowed: OS/ARCHITECTURE or "
+        f"{text[:LONGEST_SHOWN]!r} is not a platform; allowed: OS/ARCHITECTURE or "
         "OS/ARCHITECTURE/VARIANT, such as linux/amd64 or linux/arm/v7"
     )
 
 
 def preference(node: Platform) -> tuple[Platform, ...]:
-    """The platforms that run on a node, the best one first, in normal form."""
+    """The platforms whose images a node runs, in normal form, best match first."""
     node = normal(node)
     return tuple(replace(node, variant=variant) for variant in _variants(node))
 
 
 def normal(platform: Platform) -> Platform:
-    """One spelling for each platform: its variant always named where there is a usual one."""
+    """The normal form of a platform, with an explicit variant if the architecture has variants."""
     architecture = _ALIASES.get(platform.architecture, platform.architecture)
     variant = platform.variant.removesuffix(".0") or _BASE.get(architecture, "")
     if variant.isdigit():

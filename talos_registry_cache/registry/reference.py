@@ -1,7 +1,7 @@
-"""Image references: what people write, and what is asked of a registry.
+"""Image references.
 
-The grammar is that of the reference package of the distribution project, and the short names are
-those of Docker: `nginx` is `docker.io/library/nginx:latest`.
+The grammar is that of the distribution project's reference package, and short names are Docker's:
+`nginx` is `docker.io/library/nginx:latest`.
 """
 
 import re
@@ -28,13 +28,13 @@ _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image of a registry; its text is the canonical, complete form.
+    """An image reference; `str()` gives the canonical form.
 
     Attributes:
-        registry: the registry's host, with a port where one is given.
-        repository: the repository in it.
-        tag: the tag, or None where only a digest is given.
-        digest: the digest that the image must have, or None.
+        registry: the registry host, with its port if there is one.
+        repository: the repository.
+        tag: the tag, or None if there is only a digest.
+        digest: the digest, or None.
     """
 
     registry: str
@@ -43,28 +43,28 @@ class Reference:
     digest: str | None
 
     def __str__(self) -> str:
-        """The canonical text."""
+        """REGISTRY/REPOSITORY[:TAG][@DIGEST]."""
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
     @property
     def target(self) -> str:
-        """What to ask the registry for: the digest if there is one, as containerd does."""
+        """The tag or digest to request; the digest if there is one, as in containerd."""
         return self.digest or self.tag or "latest"
 
 
 def parse(text: str) -> Reference:
-    """Read an image reference.
+    """Parse an image reference.
 
     Args:
-        text: as in a Dockerfile: `[HOST[:PORT]/]NAME[:TAG][@sha256:HEX]`.
+        text: `[HOST[:PORT]/]NAME[:TAG][@sha256:HEX]`.
 
     Raises:
-        InvalidReferenceError: the text is none; the message says which part and what is allowed.
+        InvalidReferenceError: the text is not a reference; the message names the wrong part.
     """
     name, has_digest, digest = text.partition("@")
-    # A colon behind the last slash starts a tag, any other one a port.
+    # A colon after the last slash starts a tag; any other one, a port.
     slash = name.rfind("/")
     colon = name.find(":", slash + 1)
     path, tag = (name, None) if colon < 0 else (name[:colon], name[colon + 1 :])
@@ -73,22 +73,22 @@ def parse(text: str) -> Reference:
     if not _is_host(registry):
         raise _refusal(text, "registry", registry, "HOST or HOST:PORT")
     if not _REPOSITORY.fullmatch(repository):
-        allowed = "lower-case letters and digits, parted by '/', '.', '_', '__' or dashes"
+        allowed = "lowercase letters and digits, separated by '/', '.', '_', '__' or dashes"
         raise _refusal(text, "repository", repository, allowed)
     if len(repository) > NAME_LIMIT:
         raise _refusal(text, "repository", repository, f"at most {NAME_LIMIT} characters")
     if tag is not None and not _TAG.fullmatch(tag):
-        allowed = "letters, digits, '_', '.' and '-', at most 128, no '.' or '-' first"
+        allowed = "at most 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'"
         raise _refusal(text, "tag", tag, allowed)
     if has_digest and not is_digest(digest):
-        raise _refusal(text, "digest", digest, "sha256: and 64 hexadecimal digits, lower-case")
+        raise _refusal(text, "digest", digest, "sha256: and 64 lowercase hexadecimal digits")
     if not has_digest:
         return Reference(registry, repository, tag or "latest", None)
     return Reference(registry, repository, tag, digest)
 
 
 def is_digest(text: str) -> bool:
-    """Tell whether a text is a digest that can be checked: sha256, the only one in use."""
+    """Whether a text is a sha256 digest, the only kind in use."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -101,7 +101,7 @@ def _is_host(registry: str) -> bool:
 
 
 def _split_registry(path: str) -> tuple[str, str]:
-    """Part a name as Docker does: only what looks like a host is one."""
+    """Split a name as Docker does: a first part that looks like a host is the registry."""
     first, slash, rest = path.partition("/")
     is_host = slash and (first == "localhost" or first != first.lower() or _HOST_SIGN.search(first))
     registry, repository = (first, rest) if is_host else (DOCKER_HUB, path)
@@ -114,7 +114,7 @@ def _split_registry(path: str) -> tuple[str, str]:
 
 def _refusal(text: str, part: str, found: str, allowed: str) -> InvalidReferenceError:
     return InvalidReferenceError(
-        f"{_cut(text)} is no image reference: its {part} is {_cut(found)}; allowed: {allowed}"
+        f"{_cut(text)} is not an image reference: its {part} is {_cut(found)}; allowed: {allowed}"
     )
 
 

@@ -1,8 +1,8 @@
-"""Retention: which stored images go, and what goes with them.
+"""Retention: which stored images to remove, and the content that goes with them.
 
-An image here is a tag, or a manifest that was only ever asked for by its digest. A tag's link is
-written again whenever somebody asks for the tag and the upstream answers (distribution 3.1.2,
-registry/proxy/proxytagservice.go), so the age of a tag is the time since it was last asked for.
+An image is a tag, or a manifest that was only ever pulled by digest. A cache rewrites a tag's link
+whenever the tag is pulled while the upstream answers (distribution 3.1.2,
+registry/proxy/proxytagservice.go), so the age of a tag is the time since its last pull.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ from talos_registry_cache.registry.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image that is stored.
+    """A stored image.
 
     Attributes:
         repository: its repository.
-        tag: its tag, or None where it is known by its digest only.
-        digest: what the tag stands for.
-        asked: when it was last asked for, in seconds since 1970; without a tag, the first time.
-        content: all that it consists of and that is stored.
+        tag: its tag, or None if it was only pulled by digest.
+        digest: its digest.
+        asked: time of the last pull in seconds since 1970; without a tag, of the first one.
+        content: the digests of its stored manifests and blobs.
     """
 
     repository: str
@@ -38,12 +38,12 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What goes.
+    """The removal of images.
 
     Attributes:
-        images: those that are given up.
-        blobs: the content that nothing which stays refers to, and its sizes in bytes.
-        folders: what to remove, in order: first what leads to content, then the content.
+        images: the images to remove.
+        blobs: the sizes in bytes, by digest, of blobs and manifests that no other image needs.
+        folders: the folders to remove, in order: links first, then blobs.
     """
 
     images: tuple[StoredImage, ...]
@@ -52,12 +52,12 @@ class Pruning:
 
     @property
     def freed(self) -> int:
-        """What the content takes, in bytes."""
+        """The size of the removed content in bytes."""
         return sum(self.blobs.values())
 
 
 def images(storage: Storage) -> tuple[StoredImage, ...]:
-    """The images of a storage, the one that was asked for last at the end."""
+    """The images of a storage, the last pulled one at the end."""
     found = []
     for repository, links in _by_repository(storage).items():
         tags = [link for link in links if link.kind is Kind.TAG and link.digest]
@@ -79,7 +79,7 @@ def images(storage: Storage) -> tuple[StoredImage, ...]:
 
 
 def wanted(image: StoredImage, references: Iterable[Reference]) -> bool:
-    """Whether one of some references of the image's registry means it."""
+    """Whether one of some references, all of the image's registry, refers to it."""
     return any(
         reference.repository == image.repository
         and (reference.digest in image.content if reference.digest else reference.tag == image.tag)
@@ -88,10 +88,9 @@ def wanted(image: StoredImage, references: Iterable[Reference]) -> bool:
 
 
 def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
-    """Work out what giving up some images removes.
+    """Work out what to remove with some images.
 
-    Besides them that is what no image leads to: layers of images that are gone, content that
-    nothing refers to.
+    Content that no image refers to, such as layers of images removed earlier, goes as well.
     """
     given_up = {(image.repository, image.tag, image.digest) for image in dropped}
     kept: defaultdict[str, set[str]] = defaultdict(set)
@@ -104,7 +103,7 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
         goes = [link for link in links if not _stays(link, kept[repository], tags)]
         linked |= {link.digest for link in links if link not in goes}
         if len(goes) == len(links):
-            # Else the registry would list a repository of nothing.
+            # Otherwise the registry would list an empty repository.
             base = f"{V2}/repositories/{repository}"
             folders += [f"{base}/{part}" for part in ("_manifests", "_layers", "_uploads")]
         else:
@@ -114,13 +113,13 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
 
 
 def agreed(pruning: Pruning, before: Pruning) -> Pruning:
-    """What goes by two readings of a storage, one after the other, that its cache goes on with.
+    """What to remove according to two successive readings of a storage whose cache is running.
 
-    What was written during one of them may look as if nothing led to it, and does not in both.
+    Content written during one reading may seem unreferenced, but not in both.
 
     Args:
-        pruning: what goes by the second one.
-        before: what goes by the first one.
+        pruning: the removal according to the second reading.
+        before: the removal according to the first reading.
     """
     images = {(image.repository, image.tag, image.digest) for image in before.images}
     return Pruning(
@@ -135,12 +134,12 @@ def agreed(pruning: Pruning, before: Pruning) -> Pruning:
 
 
 def down_to(storage: Storage, size: int, protected: Collection[StoredImage]) -> list[StoredImage]:
-    """The images to give up, those first that nobody asked for the longest, to get to a size.
+    """The images to remove to get down to a size, least recently pulled first.
 
     Args:
-        storage: what there is.
-        size: how much may stay, in bytes.
-        protected: what stays even so.
+        storage: the storage.
+        size: the maximum size of the remaining images in bytes.
+        protected: images to keep in any case.
     """
     held = images(storage)
     users: defaultdict[str, int] = defaultdict(int)
@@ -168,7 +167,7 @@ def _stays(link: Link, kept: Collection[str], tags: Collection[tuple[str, str | 
 
 
 def _reached(storage: Storage, roots: Iterable[str]) -> set[str]:
-    """What is stored of some manifests, and of all that they refer to."""
+    """The stored content that can be reached from some manifests, including these."""
     reached: set[str] = set()
     ahead = list(roots)
     while ahead:

@@ -1,4 +1,4 @@
-"""Trying again: what can be, for how long, and after which pause."""
+"""Retries of requests."""
 
 import asyncio
 import random
@@ -15,15 +15,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long to try; all times in seconds.
+    """How often and for how long to retry; times are in seconds.
 
-    The pause before the nth repetition is random, up to `first_pause_s * 2**n` and at most
-    `longest_pause_s`, or what the registry asks for where that is longer.
+    The pause before the nth retry is random, up to `first_pause_s * 2**n` and at most
+    `longest_pause_s`; or the time that the registry asks for, if that is longer.
 
     Attributes:
-        tries: how often at most.
+        tries: maximum number of tries.
         first_pause_s, longest_pause_s: the bounds of a pause.
-        patience_s: how long all pauses may be together.
+        patience_s: maximum of all pauses together, without the time that requests take.
     """
 
     tries: int = 6
@@ -31,28 +31,28 @@ class Retry:
     longest_pause_s: float = 20
     patience_s: float = 120
 
-    def pause_s(self, repetition: int, retry_after_s: float | None) -> float:
-        """How long to wait before a repetition, the first of which is 1."""
-        longest = min(self.longest_pause_s, self.first_pause_s * 2**repetition)
-        # Random, so that many clients that failed together do not come back together.
-        own = random.uniform(longest / 2, longest)  # noqa: S311 - no secret depends on it
+    def pause_s(self, retry: int, retry_after_s: float | None) -> float:
+        """The pause before a retry, in seconds; the first retry is number 1."""
+        longest = min(self.longest_pause_s, self.first_pause_s * 2**retry)
+        # Random, so that clients that failed together do not retry together.
+        own = random.uniform(longest / 2, longest)  # noqa: S311 - not a secret
         return max(own, retry_after_s or 0)
 
 
 async def retrying(retry: Retry, request: Callable[[], Awaitable[Result]]) -> Result:
-    """Make a request until it succeeds, or trying again is of no use.
+    """Send a request, and retry it while its errors are retryable.
 
     Raises:
-        RegistryError: that of the last try.
+        RegistryError: the error of the last try.
     """
     waited_s = 0.0
-    for repetition in range(1, retry.tries):
+    for number in range(1, retry.tries):
         try:
             return await request()
         except RegistryError as error:
             if not error.retryable:
                 raise
-            pause_s = retry.pause_s(repetition, error.retry_after_s)
+            pause_s = retry.pause_s(number, error.retry_after_s)
             if waited_s + pause_s > retry.patience_s:
                 raise
         waited_s += pause_s
@@ -61,14 +61,14 @@ async def retrying(retry: Retry, request: Callable[[], Awaitable[Result]]) -> Re
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Read a Retry-After header: a number of seconds, or an HTTP date (RFC 9110, 10.2.3).
+    """Parse a Retry-After header: a number of seconds, or an HTTP date (RFC 9110, 10.2.3).
 
     Args:
-        header: its value, if there is one.
-        now: the time that a date is compared with, with its time zone.
+        header: the value of the header, or None.
+        now: the current time, with a time zone.
 
     Returns:
-        Seconds from now, never negative, or None where nothing usable is said.
+        Seconds to wait, never negative; None for a missing or invalid header.
     """
     if not header:
         return None

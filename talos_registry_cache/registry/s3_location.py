@@ -1,72 +1,69 @@
-"""Where in an object store (S3) a cache keeps what it has cached, and by which keys."""
+"""Where a cache keeps its content in an object store (S3), and the credentials for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import urlsplit
 
-SCHEME = "s3://"
 ENVIRONMENT = "REGISTRY_STORAGE_S3_"
-DEFAULT_REGION = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of an object store.
+class S3Credentials:
+    """Credentials for an object store.
 
     Attributes:
-        access: the access key.
-        secret: the secret key.
+        access_key: the access key ID.
+        secret_key: the secret access key.
+        session_token: the token of temporary credentials, or None.
     """
 
-    access: str = field(repr=False)
-    secret: str = field(repr=False)
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
     @property
     def file(self) -> str:
-        """The file in which Amazon's library, which is the registry's, reads them."""
-        return (
-            f"[default]\naws_access_key_id = {self.access}\naws_secret_access_key = {self.secret}\n"
-        )
+        """The shared credentials file from which the registry reads them."""
+        lines = [
+            "[default]",
+            f"aws_access_key_id = {self.access_key}",
+            f"aws_secret_access_key = {self.secret_key}",
+        ]
+        if self.session_token:
+            lines.append(f"aws_session_token = {self.session_token}")
+        return "\n".join([*lines, ""])
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place in an object store.
+class S3Location:
+    """The part of a bucket in which a cache keeps its content.
 
     Attributes:
         bucket: the bucket.
-        folder: what the names of a cache's objects begin with.
-        region: the region of the bucket.
-        endpoint: URL of the store, or None for Amazon's.
-        path_style: whether the bucket is in the path of a URL, or else in its host name.
-        ca: certificate, in PEM, of the authority that the store's own is signed by, or None where
-            this machine trusts it.
+        folder: prefix of the keys of the cache's objects, without the final slash.
+        region: region of the bucket.
+        endpoint: URL of the object store, or None for Amazon's.
+        path_style: whether URLs have the bucket in their path, and not in their host name.
+        ca: certificate (PEM) of the CA that signed the store's certificate, or None.
     """
 
     bucket: str
     folder: str
-    region: str = DEFAULT_REGION
+    region: str = "us-east-1"
     endpoint: str | None = None
     path_style: bool = True
     ca: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """s3://BUCKET/FOLDER."""
-        return f"{SCHEME}{self.bucket}/{self.folder}"
+        return f"s3://{self.bucket}/{self.folder}"
 
-    @property
-    def url(self) -> str:
-        """URL of the bucket."""
-        endpoint = urlsplit(self.endpoint or f"https://s3.{self.region}.amazonaws.com")
-        if self.path_style:
-            return f"{endpoint.geturl().rstrip('/')}/{self.bucket}"
-        return f"{endpoint.scheme}://{self.bucket}.{endpoint.netloc}{endpoint.path.rstrip('/')}"
-
-    def environment(self, keys_file: str) -> Mapping[str, str]:
-        """What a registry has to be told to keep its content there.
+    def environment(self, credentials_file: str) -> Mapping[str, str]:
+        """The environment variables of a registry that keeps its content here.
 
         Args:
-            keys_file: path of the file with the keys, where the registry sees it.
+            credentials_file: path of the shared credentials file in the registry's container.
         """
         variables = {
             "REGISTRY_STORAGE": "s3",
@@ -76,35 +73,28 @@ class Place:
             f"{ENVIRONMENT}FORCEPATHSTYLE": _yaml(self.path_style),
             # Clients may not reach the store.
             "REGISTRY_STORAGE_REDIRECT": "{disable: true}",
-            # Else a store that is away would stop what the upstream can still answer.
+            # Otherwise an unreachable store would stop pulls that the upstream can still answer.
             "REGISTRY_HEALTH_STORAGEDRIVER_ENABLED": "false",
-            # Where Amazon's library looks for keys that nobody has given it.
-            "AWS_SHARED_CREDENTIALS_FILE": keys_file,
+            "AWS_SHARED_CREDENTIALS_FILE": credentials_file,
         }
         if self.endpoint:
             variables[f"{ENVIRONMENT}REGIONENDPOINT"] = self.endpoint
             variables[f"{ENVIRONMENT}SECURE"] = _yaml(urlsplit(self.endpoint).scheme == "https")
         return variables
 
-
-def place_in(environment: Mapping[str, str], ca: str | None = None) -> Place | None:
-    """Where a registry with an environment keeps its content; None if in no object store."""
-    if environment.get("REGISTRY_STORAGE") != "s3":
-        return None
-    own = {
-        name.removeprefix(ENVIRONMENT): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT)
-    }
-    return Place(
-        bucket=own["BUCKET"],
-        folder=own["ROOTDIRECTORY"].strip("/"),
-        region=own["REGION"],
-        endpoint=own.get("REGIONENDPOINT"),
-        path_style=own["FORCEPATHSTYLE"] == "true",
-        ca=ca,
-    )
+    @classmethod
+    def of_registry(cls, environment: Mapping[str, str]) -> Self | None:
+        """The location that a registry's environment variables name; None if it uses no S3."""
+        if environment.get("REGISTRY_STORAGE") != "s3":
+            return None
+        return cls(
+            bucket=environment[f"{ENVIRONMENT}BUCKET"],
+            folder=environment[f"{ENVIRONMENT}ROOTDIRECTORY"].strip("/"),
+            region=environment[f"{ENVIRONMENT}REGION"],
+            endpoint=environment.get(f"{ENVIRONMENT}REGIONENDPOINT"),
+            path_style=environment[f"{ENVIRONMENT}FORCEPATHSTYLE"] == "true",
+        )
 
 
-def _yaml(value: bool) -> str:  # noqa: FBT001 - it is what is written
+def _yaml(value: bool) -> str:  # noqa: FBT001 - formats a boolean
     return "true" if value else "false"

@@ -1,7 +1,7 @@
-"""Verifying: the proof that images are in a storage, whole and undamaged.
+"""Verification: the proof that a storage holds images completely and undamaged.
 
-Ask a registry that serves the storage and has no upstream (distribution without `proxy`). A cache
-would fetch what is missing, and so prove nothing.
+The endpoints must be registries without an upstream on the storage (distribution without `proxy`).
+A cache would fetch what is missing, and so prove nothing.
 """
 
 import asyncio
@@ -10,40 +10,40 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry import reference as references
-from talos_registry_cache.registry.client import RegistryClient
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
+from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
-# A registry on this machine that serves a disk: what fails twice is broken.
+# The registry runs on this machine, so that a second failure is a lasting one.
 RETRY = Retry(tries=2, first_pause_s=0.2)
-# A pull goes from the manifest to the layers, each of which is there at once when it is whole.
-LOOKS_AFTER_S = 0.5
-LOOKS_AGAIN = 20
+# A cache that is pulling an image stores its manifest first, then layer after layer.
+PAUSE_S = 0.5
+REPETITIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An image, and what of it is missing or damaged.
+    """The result of verifying an image.
 
     Attributes:
-        text: the reference as it was given.
-        image: what it consists of, or None where its manifests could not be read.
-        errors: what is wrong, one for each part; the image is proved where there is none.
+        reference: the image's reference.
+        image: its manifests and blobs, or None if its manifests could not be read.
+        errors: one for each part that is missing or damaged; empty for a proved image.
     """
 
-    text: str
+    reference: Reference
     image: Image | None
     errors: tuple[RegistryError, ...]
 
 
 async def verify(
-    texts: Iterable[str],
+    references: Iterable[Reference],
     endpoints: Endpoints,
     node: Platform,
     *,
@@ -51,51 +51,51 @@ async def verify(
     retry: Retry = RETRY,
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> tuple[Verified, ...]:
-    """Read every manifest and blob of images, and check its size and its sha256.
+    """Read every manifest and blob of images, and check sizes and digests.
 
-    A cache may be writing meanwhile, so an image of which something is missing is looked at again,
-    and again for as long as more of it turns up.
+    A cache may be pulling an image meanwhile, so an incomplete image is verified again while more
+    of it appears.
 
     Args:
-        texts: image references.
-        endpoints: from a registry's host, such as docker.io, to what serves its storage.
+        references: the images.
+        endpoints: a registry without an upstream on the storage of each cache, by registry host.
         node: the platform of the nodes.
-        concurrency: how many requests are under way at once.
-        retry: how a request is tried again.
-        on_bytes: is told how many bytes of blobs were read, as they come.
+        concurrency: the number of requests at once.
+        retry: how to retry requests.
+        on_bytes: called with the number of bytes of each piece of a blob.
 
     Returns:
-        The outcome for each text, in order.
+        The outcome for each image, in order.
     """
     verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
-    outcomes = await verification.images(tuple(texts))
+    outcomes = await verification.images(references)
     doubtful = _incomplete(outcomes)
-    for _ in range(LOOKS_AGAIN):
+    for _ in range(REPETITIONS):
         if not doubtful:
             break
-        await asyncio.sleep(LOOKS_AFTER_S)
-        again = dict(zip(doubtful, await verification.images(tuple(doubtful)), strict=True))
-        outcomes = tuple(again.get(outcome.text, outcome) for outcome in outcomes)
+        await asyncio.sleep(PAUSE_S)
+        again = dict(zip(doubtful, await verification.images(doubtful), strict=True))
+        outcomes = tuple(again.get(outcome.reference, outcome) for outcome in outcomes)
         left = _incomplete(again.values())
-        doubtful = {text: errors for text, errors in left.items() if errors != doubtful[text]}
+        doubtful = {image: errors for image, errors in left.items() if errors != doubtful[image]}
     return outcomes
 
 
-def _incomplete(outcomes: Iterable[Verified]) -> Mapping[str, tuple[str, ...]]:
-    """What is wrong with the images of which something is missing, by their references."""
+def _incomplete(outcomes: Iterable[Verified]) -> Mapping[Reference, tuple[str, ...]]:
+    """The errors of each image that lacks a part."""
     return {
-        outcome.text: tuple(map(str, outcome.errors))
+        outcome.reference: tuple(map(str, outcome.errors))
         for outcome in outcomes
         if any(isinstance(error, AnswerError) and error.is_missing for error in outcome.errors)
     }
 
 
 _Key = tuple[Endpoint | str, str]
-"""What serves a blob, and its digest."""
+"""The endpoint and digest of a blob."""
 
 
 class _Verification:
-    """One run of `verify`, and what it has proved."""
+    """One run of `verify`, and the blobs that it has proved."""
 
     def __init__(
         self,
@@ -113,36 +113,35 @@ class _Verification:
         self._one_at_a_time: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sound: set[_Key] = set()
 
-    async def images(self, texts: Iterable[str]) -> tuple[Verified, ...]:
+    async def images(self, references: Iterable[Reference]) -> tuple[Verified, ...]:
         """Verify images."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.image(text)) for text in texts]
+            tasks = [group.create_task(self.image(reference)) for reference in references]
         return tuple(task.result() for task in tasks)
 
-    async def image(self, text: str) -> Verified:
+    async def image(self, reference: Reference) -> Verified:
         """Verify one image."""
         try:
-            reference = references.parse(text)
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
                 image = await images.walk(client, reference, self._node)
         except RegistryError as error:
-            return Verified(text, None, (error,))
+            return Verified(reference, None, (error,))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._blob(endpoint, reference.repository, blob))
                 for blob in image.blobs
             ]
         problems = tuple(problem for task in tasks if (problem := task.result()))
-        return Verified(text, image, problems)
+        return Verified(reference, image, problems)
 
     async def _blob(
         self, endpoint: Endpoint | str, repository: str, blob: Descriptor
     ) -> RegistryError | None:
-        """What is wrong with a blob.
+        """The error of a blob, or None.
 
-        It is stored once for all repositories, so it is read once, and the others are asked only
-        whether they have it.
+        Repositories share the content of a blob, so it is read once, and other repositories are
+        only asked whether they have it.
         """
         key = endpoint, blob.digest
         async with (

@@ -1,16 +1,14 @@
-"""Warming: images are pulled once through their caches, before any node asks for them.
+"""Warming: images are pulled through their caches before any node needs them.
 
-What distribution 3.1.2 does as a cache, measured, and the reason for the way it is used here:
+Distribution 3.1.2 behaves as follows as a cache (measured), which explains what is done here:
 
-- It keeps a blob for each repository: the layer that two images of one registry share is fetched
-  again for the second one, although it is stored. A registry without `proxy` on the same storage
-  can link it there instead, by a mount.
-- It keeps a blob only if nobody else, for any repository, is fetching that blob. So a blob is asked
-  for by one task only, and asked for again until it is known to be kept.
-- It answers a tag that it has not seen with 404 if its upstream does not have it, and likewise if
-  its upstream refuses or fails (registry/proxy/proxytagservice.go). Of a digest, it passes on what
-  its upstream says. So before an image is held to be missing, the upstream must say so of a digest
-  that nobody has.
+- It stores blobs per repository: a layer that images of two repositories share is fetched twice. A
+  registry without `proxy` on the same storage can mount the blob into the second repository.
+- It stores a blob only if no other request, for any repository, is fetching that blob. So one task
+  requests each blob, and repeats the request until the blob is known to be stored.
+- It answers 404 for an unknown tag whether its upstream does not have the tag, refuses or fails
+  (registry/proxy/proxytagservice.go). For a digest, it passes on the upstream's answer. So before
+  a tag counts as missing, a digest that does not exist is requested to see the upstream's answer.
 """
 
 import asyncio
@@ -20,10 +18,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry import reference as references
-from talos_registry_cache.registry.client import RegistryClient
-from talos_registry_cache.registry.endpoints import Endpoint, Endpoints, endpoint_of
+from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, NotKeptError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
@@ -31,24 +28,24 @@ from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
-# Before each time that a blob is asked for. The second time tells whether it was kept; it was not
-# if a node was fetching it at the same time, and is when that node is done.
+# Pauses before the requests of a blob. The second request tells whether the first one stored it,
+# which fails while a node is fetching the same blob.
 PAUSES_S = (0, 0, 2, 5)
-# Before each time that a tag is asked for of which the cache says that there is none.
+# Pauses before the requests of a tag that the cache does not know.
 UNKNOWN_PAUSES_S = (0, 0.5, 2)
-NOBODYS_DIGEST = f"sha256:{'0' * 64}"
+NONEXISTENT_DIGEST = f"sha256:{'0' * 64}"
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a warming is, in bytes of blobs; manifests are not counted.
+    """Progress of warming, in bytes of blobs; a blob counts once for each repository.
 
     Attributes:
-        done: what is in the caches.
-        total: what shall be there; a blob counts once for each repository.
-        fetched: what the caches had to fetch.
+        done: bytes that the caches hold.
+        total: bytes that the caches will hold.
+        fetched: bytes that the caches fetched.
     """
 
     done: int
@@ -58,35 +55,38 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """An image that is in its cache.
+    """An image that its cache holds.
 
     Attributes:
-        text: the reference as it was given.
-        image: what it consists of.
-        fetched: how many bytes of its blobs the cache did not have before; what it shares with
-            another image of its repository counts for both.
+        image: its manifests and blobs.
+        fetched: bytes of its blobs that the cache fetched; blobs shared with another image of the
+            repository count for both.
     """
 
-    text: str
     image: Image
     fetched: int
+
+    @property
+    def reference(self) -> Reference:
+        """The image's reference."""
+        return self.image.reference
 
 
 @dataclass(frozen=True, slots=True)
 class NotWarmed:
-    """An image that is not in its cache as a whole; what came of it is kept there.
+    """An image that its cache does not hold completely; the parts that arrived are kept.
 
     Attributes:
-        text: the reference as it was given.
-        errors: why, one for each part that failed.
+        reference: the image's reference.
+        errors: the error of each part that failed.
     """
 
-    text: str
+    reference: Reference
     errors: tuple[RegistryError, ...]
 
 
 async def warm(
-    texts: Iterable[str],
+    references: Iterable[Reference],
     endpoints: Endpoints,
     node: Platform,
     *,
@@ -95,39 +95,40 @@ async def warm(
     retry: Retry | None = None,
     on_progress: Callable[[Progress], object] = lambda _: None,
 ) -> tuple[Warmed | NotWarmed, ...]:
-    """Bring images into their caches; what is there already is not read again.
+    """Bring images into their caches; blobs that a cache holds are not fetched again.
 
-    Images fail one by one: an error of one stops no other, and what was fetched is kept, so that
-    the next call goes on from there.
+    If an image fails, the others continue, and the next call continues with what was fetched.
 
     Args:
-        texts: image references.
-        endpoints: from a registry's host, such as docker.io, to its cache.
+        references: the images.
+        endpoints: the cache of each registry, by registry host.
         node: the platform of the nodes.
-        storages: likewise to the URL of a registry that writes to the same storage as the cache,
-            and has no upstream. A blob that repositories share is linked through it; without it,
-            the blob is fetched for each of them.
-        concurrency: how many manifests or blobs are asked for at once.
-        retry: how a request is tried again.
-        on_progress: is told about progress, often, in the loop's own thread.
+        storages: URLs of writable registries without an upstream on the storages of caches, by
+            registry host. They mount blobs that repositories share; without them, the blob is
+            fetched for each repository.
+        concurrency: the number of manifests and blobs requested at once.
+        retry: how to retry requests.
+        on_progress: called often, in the event loop's thread.
 
     Returns:
-        The outcome of each text, in order.
+        The outcome for each image, in order.
     """
-    texts = tuple(texts)
+    references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(text, node) for text in texts)
+    walks = await _all(warming.walk(reference, node) for reference in references)
     shares = _shares(walk for walk in walks if isinstance(walk, Image))
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
     for results in await _all(warming.keep(share) for share in shares):
         kept |= results
-    return tuple(_outcome(text, walk, kept) for text, walk in zip(texts, walks, strict=True))
+    return tuple(
+        _outcome(reference, walk, kept) for reference, walk in zip(references, walks, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """A blob, and the repositories of one registry that want it."""
+    """A blob and the repositories of a registry that need it."""
 
     registry: str
     blob: Descriptor
@@ -139,7 +140,7 @@ _Key = tuple[str, str, str]
 
 
 class _Warming:
-    """One run of `warm`, and how far it is."""
+    """One run of `warm`, and its progress."""
 
     def __init__(
         self,
@@ -156,10 +157,9 @@ class _Warming:
         self._on_progress = on_progress
         self._done = self._total = self._fetched = 0
 
-    async def walk(self, text: str, node: Platform) -> Image | RegistryError:
+    async def walk(self, reference: Reference, node: Platform) -> Image | RegistryError:
         """Bring the manifests of an image into its cache."""
         try:
-            reference = references.parse(text)
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
                 return await _walk(client, reference, node)
@@ -167,12 +167,12 @@ class _Warming:
             return error
 
     def expect(self, shares: Iterable[_Share]) -> None:
-        """Learn what there is to do."""
+        """Set the total of the progress."""
         self._total = sum(share.blob.size * len(share.repositories) for share in shares)
         self._report()
 
     async def keep(self, share: _Share) -> dict[_Key, int | RegistryError]:
-        """Bring a blob into its cache for all who want it; says how many bytes came, or why not."""
+        """Bring a blob into its cache for each repository; returns fetched bytes or errors."""
         results: dict[str, int | RegistryError] = {}
         try:
             async with self._slots, AsyncExitStack() as stack:
@@ -211,10 +211,10 @@ class _Warming:
                 results[repository] = error
 
     async def _pull(self, cache: RegistryClient, repository: str, blob: Descriptor) -> int:
-        """Ask for a blob until the cache has it; returns how many bytes came for that.
+        """Request a blob until the cache has stored it; returns the number of bytes fetched.
 
-        All requests go through one connection: the next one is answered when the cache is done
-        with the one before, and that includes keeping what it fetched.
+        All requests use one connection, so the cache has finished with one request, including
+        storing the blob, before it answers the next one.
         """
         fetched = 0
 
@@ -231,8 +231,8 @@ class _Warming:
                 self._report()
                 return fetched
         raise NotKeptError(
-            f"{cache.endpoint} was asked {len(PAUSES_S)} times for {blob.digest} of {repository}: "
-            "it passed it on each time and did not keep it; is its disk full?"
+            f"{cache.endpoint} did not store {blob.digest} of {repository} although it was "
+            f"requested {len(PAUSES_S)} times; is its disk full?"
         )
 
     async def _client(self, stack: AsyncExitStack, endpoint: Endpoint | str) -> RegistryClient:
@@ -243,7 +243,7 @@ class _Warming:
 
 
 async def _walk(client: RegistryClient, reference: Reference, node: Platform) -> Image:
-    """Walk an image; where its cache knows no such tag, find out whether its upstream is well."""
+    """Walk an image; if the cache does not know its tag, check that the upstream works."""
     for pause_s in UNKNOWN_PAUSES_S:
         await asyncio.sleep(pause_s)
         try:
@@ -253,10 +253,10 @@ async def _walk(client: RegistryClient, reference: Reference, node: Platform) ->
                 raise
             absence = error
         try:
-            await client.manifest(reference.repository, NOBODYS_DIGEST)
+            await client.manifest(reference.repository, NONEXISTENT_DIGEST)
         except AnswerError as error:
             if not error.is_missing:
-                raise AnswerError(f"{absence}; its upstream: {error}", error.status) from error
+                raise AnswerError(f"{absence}; upstream: {error}", error.status) from error
     raise absence
 
 
@@ -282,12 +282,13 @@ def _shares(walked: Iterable[Image]) -> tuple[_Share, ...]:
 
 
 def _outcome(
-    text: str, walked: Image | RegistryError, kept: Mapping[_Key, int | RegistryError]
+    reference: Reference,
+    walked: Image | RegistryError,
+    kept: Mapping[_Key, int | RegistryError],
 ) -> Warmed | NotWarmed:
     if isinstance(walked, RegistryError):
-        return NotWarmed(text, (walked,))
-    name = walked.reference
-    results = [kept[name.registry, name.repository, blob.digest] for blob in walked.blobs]
+        return NotWarmed(reference, (walked,))
+    results = [kept[reference.registry, reference.repository, blob.digest] for blob in walked.blobs]
     if errors := tuple(result for result in results if isinstance(result, RegistryError)):
-        return NotWarmed(text, errors)
-    return Warmed(text, walked, sum(result for result in results if isinstance(result, int)))
+        return NotWarmed(reference, errors)
+    return Warmed(walked, sum(result for result in results if isinstance(result, int)))

@@ -76,11 +76,11 @@ def test_what_was_warmed_is_proved_while_the_upstream_is_away(
     assert (warmed.code, again.code, proved.code, all_proved.code) == (OK,) * 4
     assert all(image["fetched"] > 5_000_000 for image in warmed.result)
     assert [image["fetched"] for image in again.result] == [0, 0]
+    full = [f"{HUB}/{hub}", f"{QUAY}/{quay}"]
     assert [(image["image"], image["proved"]) for image in proved.result] == [
-        (text, True) for text in texts
+        (name, True) for name in full
     ]
-    stored = [image["image"] for image in all_proved.result]
-    assert {f"{HUB}/{hub}", f"{QUAY}/{quay}"} <= set(stored)
+    assert set(full) <= {image["image"] for image in all_proved.result}
 
 
 def test_what_is_missing_is_named(caches: Caches, upstream: Upstream) -> None:
@@ -93,7 +93,7 @@ def test_what_is_missing_is_named(caches: Caches, upstream: Upstream) -> None:
     assert (ended.code, table.code) == (NOT_ALL_THERE, NOT_ALL_THERE)
     assert [image["proved"] for image in ended.result] == [True, False]
     assert "404 MANIFEST_UNKNOWN" in ended.result[1]["errors"][0]
-    assert [missing, "not", "there"] in [line.split() for line in table.out.splitlines()]
+    assert [f"{HUB}/{missing}", "not", "there"] in [line.split() for line in table.out.splitlines()]
     assert "1 of 2 images proved" in table.err
 
 
@@ -149,9 +149,9 @@ def test_ctrl_c_leaves_no_container_behind(
     ("arguments", "words"),
     [
         (("warm",), "no image to warm"),
-        (("warm", "UPPER/case:1:2"), "is no image reference"),
+        (("warm", "UPPER/case:1:2"), "is not an image reference"),
         (("verify", "--images", "absent.txt"), "absent.txt cannot be read"),
-        (("verify", "a/b:1", "--platform", "amd64"), "is no platform"),
+        (("verify", "a/b:1", "--platform", "amd64"), "is not a platform"),
         (("verify", "--stack", "nowhere"), "no stack nowhere is up"),
         (("prune",), "say what may go"),
         (("prune", "--older-than", "30"), "'30' is no age"),

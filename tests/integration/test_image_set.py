@@ -181,10 +181,10 @@ def test_what_is_damaged_on_disk_is_found_by_refresh_and_healed_by_up(
     ("settings", "message"),
     [
         ({"references": ["docker.io/a b"]}, "images.references[0]: found"),
-        ({"references": ["nowhere.example/a:1"]}, "there is no cache of nowhere.example"),
+        ({"references": ["nowhere.example/a:1"]}, "there is no cache for nowhere.example"),
         ({"file": "not-there.txt"}, "images.file: found 'not-there.txt'"),
         ({"platform": "amd64", "references": ["a"]}, "images.platform: found 'amd64'"),
-        ({"platform": "linux/amd64"}, "images: found no image at all"),
+        ({"platform": "linux/amd64"}, "images: found no images"),
         ({"talos": {"talosctl": "not-there"}}, "images.talos: there is no program not-there"),
     ],
 )

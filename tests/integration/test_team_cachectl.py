@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import obstore
 import pytest
 
 from talos_registry_cache.registry import layout
-from talos_registry_cache.registry.object_store import opened
-from talos_registry_cache.registry.s3_location import Keys, Place
 from tests.integration.support import images
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.team import READER, REGISTRY, Team
@@ -57,9 +54,11 @@ def test_what_is_warmed_is_shown_proved_repaired_and_pruned(
 
     ours.settled()
     layer = largest(ours)
-    place = Place(ours.bed.store.bucket, "docker.io", endpoint=ours.bed.store.endpoint)
-    store = opened(place, Keys(ours.bed.store.access_key, ours.bed.store.secret_key))
-    obstore.put(store, f"{layout.blob_folder(layer)}/data", b"damaged")
+    ours.bed.store.client().put_object(
+        Bucket=ours.bed.store.bucket,
+        Key=f"docker.io/{layout.blob_folder(layer)}/data",
+        Body=b"damaged",
+    )
     scrubbed = cachectl("scrub", "--json")
     repaired = cachectl("scrub", "--repair")
     forced = ours.service()["Spec"]["TaskTemplate"]["ForceUpdate"]

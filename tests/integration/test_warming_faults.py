@@ -34,7 +34,7 @@ def test_every_image_that_cannot_be_had_is_named(warming: Warming, upstream: Ups
     assert "2 of 3 images are not cached; 1 are, and stay" in said
     assert f"{not_there}: GET {warming.endpoint}" in said
     assert "404 MANIFEST_UNKNOWN" in said
-    only = f"does not exist for linux/{host.architecture()}; it does for: "
+    only = f"not available for linux/{host.architecture()}; available for: "
     assert f"{reference(elsewhere)}: " in said
     assert f"{only}linux/{host.other_architecture()}" in said
     warming.assert_cached(good)

@@ -14,7 +14,7 @@ from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import volume
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
 
 def import_(
@@ -94,9 +94,9 @@ def _volume(cache: Cache) -> str:
         UsageError: it has none.
     """
     match cache.storage:
-        case Place() as place:
+        case S3Location() as location:
             raise UsageError(
-                f"the cache of {cache.registry} is in {place}; allowed: one in a volume, since "
+                f"the cache of {cache.registry} is in {location}; allowed: one in a volume, since "
                 "nothing can be moved into place in an object store; fill it by `cachectl warm`"
             )
         case name:

@@ -87,7 +87,7 @@ def prune(
         )
     if of_images and uploads:
         raise UsageError("--uploads is about no image; allowed: it alone")
-    kept = selection.references([text for texts in lists for text in texts])
+    kept = [reference for listed in lists for reference in listed]
     oldest = None if older_than is None else time.time() - seconds(older_than)
     most = None if size is None else number_of_bytes(size)
     with stack.engine() as client:

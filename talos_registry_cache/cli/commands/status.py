@@ -12,11 +12,12 @@ from talos_registry_cache.cli import caches, console, node_metrics, options, sta
 from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import tags_in
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
 FOLDER = "/var/lib/registry"
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
@@ -104,8 +105,8 @@ def _inside(client: DockerClient, cache: Cache) -> Inside | None:
     if not cache.is_running:
         return None
     try:
-        if isinstance(cache.storage, Place):
-            held = caches.in_store(client, cache, cache.storage)
+        if isinstance(cache.storage, S3Location):
+            held = InStore(client, cache.storage, cache.image)
             return _of(held.tags(), held.size(), _metrics(client, cache))
         return _probed(client, cache)
     except (CachectlError, RegistryError) as error:

@@ -28,19 +28,21 @@ def verify(
     Exit codes: 0 all images are proved, 1 it could not be done, 2 wrong usage, 3 something is
     missing or damaged; it is named.
     """
-    texts = selection.gather(images or [], image_files or [], talos_version, kubernetes_version)
+    references = selection.gather(
+        images or [], image_files or [], talos_version, kubernetes_version
+    )
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
         with staging.alone(client, found):
-            texts = texts or caches.stored_images(client, found.caches.values())
-            involved = caches.of_images(found.caches, texts)
+            references = references or caches.stored_images(client, found.caches.values())
+            involved = caches.of_images(found.caches, references)
             with (
                 caches.serving(client, involved) as endpoints,
                 console.meter("verifying") as meter,
             ):
                 outcomes = interruptible.run(
-                    verify_images(texts, endpoints, node, on_bytes=meter.add)
+                    verify_images(references, endpoints, node, on_bytes=meter.add)
                 )
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
@@ -58,7 +60,7 @@ def _show(outcomes: tuple[Verified, ...], node: str) -> None:
         ("image", "proof", ">size"),
         (
             (
-                outcome.text,
+                str(outcome.reference),
                 _proof(outcome),
                 console.size(outcome.image.size) if outcome.image else "",
             )
@@ -67,7 +69,7 @@ def _show(outcomes: tuple[Verified, ...], node: str) -> None:
     )
     for outcome in outcomes:
         for error in outcome.errors:
-            console.say(f"{outcome.text}: {error}")
+            console.say(f"{outcome.reference}: {error}")
     proved = sum(not outcome.errors for outcome in outcomes)
     console.say(f"{proved} of {len(outcomes)} images proved for {node}")
 
@@ -83,7 +85,7 @@ def _proof(outcome: Verified) -> str:
 
 def _described(outcome: Verified) -> dict[str, object]:
     return {
-        "image": outcome.text,
+        "image": str(outcome.reference),
         "proved": not outcome.errors,
         "digest": outcome.image.digest if outcome.image else None,
         "size": outcome.image.size if outcome.image else None,

@@ -28,14 +28,16 @@ def warm(
     Exit codes: 0 all images are in the caches, 1 it could not be done, 2 wrong usage, 3 some
     images are not there; each is named with the reason.
     """
-    texts = selection.gather(images or [], image_files or [], talos_version, kubernetes_version)
-    if not texts:
+    references = selection.gather(
+        images or [], image_files or [], talos_version, kubernetes_version
+    )
+    if not references:
         raise UsageError("no image to warm: name some, or --images FILE, or --talos-version")
     reader = options.reader(username)
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
-        involved = caches.of_images(found.caches, texts)
+        involved = caches.of_images(found.caches, references)
         with (
             staging.alone(client, found),
             caches.serving(client, involved, writable=True) as storages,
@@ -43,7 +45,7 @@ def warm(
         ):
             outcomes = interruptible.run(
                 warm_images(
-                    texts,
+                    references,
                     found.endpoints(reader),
                     node,
                     storages=storages,
@@ -66,10 +68,10 @@ def _show(outcomes: tuple[Warmed | NotWarmed, ...]) -> None:
     console.table(
         ("image", "result", ">size", ">fetched"),
         (
-            (outcome.text, "failed", "", "")
+            (str(outcome.reference), "failed", "", "")
             if isinstance(outcome, NotWarmed)
             else (
-                outcome.text,
+                str(outcome.reference),
                 "is there" if outcome.fetched == 0 else "fetched",
                 console.size(outcome.image.size),
                 console.size(outcome.fetched),
@@ -80,14 +82,14 @@ def _show(outcomes: tuple[Warmed | NotWarmed, ...]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, NotWarmed):
             for error in outcome.errors:
-                console.say(f"{outcome.text}: {error}")
+                console.say(f"{outcome.reference}: {error}")
 
 
 def _described(outcome: Warmed | NotWarmed) -> dict[str, object]:
     if isinstance(outcome, NotWarmed):
-        return {"image": outcome.text, "errors": [str(error) for error in outcome.errors]}
+        return {"image": str(outcome.reference), "errors": [str(error) for error in outcome.errors]}
     return {
-        "image": outcome.text,
+        "image": str(outcome.reference),
         "digest": outcome.image.digest,
         "size": outcome.image.size,
         "fetched": outcome.fetched,

@@ -17,7 +17,7 @@ from tests.unit.registry.support.images import Blob, Built
 from toolchain.paths import BIN
 
 READY_WITHIN_S = 60
-# As the image that the caches run has it.
+# The configuration in the image that caches run.
 CONFIGURATION = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
@@ -48,7 +48,7 @@ class Distribution:
     process: "subprocess.Popen[bytes] | None" = None
 
     def push(self, repository: str, tag: str, built: Built) -> None:
-        """Take an image."""
+        """Push an image."""
         base = f"{self.url}/v2/{repository}"
         for blob in built.blobs:
             self._push_blob(base, blob)
@@ -61,13 +61,13 @@ class Distribution:
             ).raise_for_status()
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as in a crash."""
         assert self.process
         self.process.kill()
         self.process.wait()
 
     def pulled_bytes(self) -> int:
-        """How many bytes of blobs it has fetched from its upstream, as it counts itself."""
+        """Bytes of blobs fetched from its upstream, according to its metrics."""
         for line in httpx2.get(self.metrics_url).raise_for_status().text.splitlines():
             if line.startswith('registry_proxy_pulled_bytes_total{type="blob"}'):
                 return int(float(line.split()[-1]))
@@ -80,7 +80,7 @@ class Distribution:
 
 
 def program() -> Path | None:
-    """The registry's program, which the toolchain builds where no image can be pulled."""
+    """The registry's program, which the toolchain builds if no image can be pulled."""
     found = shutil.which("registry", path=BIN) or shutil.which("registry")
     return Path(found) if found else None
 
@@ -118,7 +118,7 @@ def running(
 def closed(
     root: Path, certificate: Issued, passwords: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Distribution]:
-    """Run a registry that is closed to strangers: TLS, and a password file."""
+    """Run a registry with TLS and an htpasswd file."""
     root.mkdir(parents=True)
     files = {
         name: root.with_name(f"{root.name}-{name}") for name in ("certificate", "key", "passwords")
@@ -138,7 +138,7 @@ def closed(
 
 
 def proxy_of(url: str, helper: str = "/bin/true") -> Mapping[str, str]:
-    """The environment of a cache, set up as the stack's caches are."""
+    """The environment variables of a cache, as in a stack."""
     return {
         "REGISTRY_PROXY_REMOTEURL": url,
         "REGISTRY_PROXY_EXEC_COMMAND": helper,
@@ -162,7 +162,7 @@ def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while process.poll() is None and time.monotonic() < until:
         try:
-            # It listens once it can answer.
+            # It listens as soon as it can answer.
             with socket.create_connection(("127.0.0.1", port)):
                 return
         except ConnectionError:

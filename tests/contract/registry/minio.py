@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 
-from talos_registry_cache.registry.s3_location import Keys, Place
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from tests.integration.support import host
 from toolchain.paths import BIN
 
@@ -26,21 +26,21 @@ def program() -> Path | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[Place, Keys]]:
+def running(folder: Path) -> Iterator[tuple[S3Location, S3Credentials]]:
     """Run a store with an empty bucket.
 
     Yields:
-        A place in it, and the keys of its one account.
+        A location in it, and the credentials of its one account.
     """
     binary = program()
     assert binary
     # MinIO's buckets are the folders of its drive.
     (folder / "drive" / BUCKET).mkdir(parents=True)
-    keys = Keys(secrets.token_hex(8), secrets.token_urlsafe(24))
+    credentials = S3Credentials(secrets.token_hex(8), secrets.token_urlsafe(24))
     settings = folder / "minio.env"
     settings.touch(mode=0o600)
     settings.write_text(
-        f"MINIO_ROOT_USER={keys.access}\nMINIO_ROOT_PASSWORD={keys.secret}\n"
+        f"MINIO_ROOT_USER={credentials.access_key}\nMINIO_ROOT_PASSWORD={credentials.secret_key}\n"
         "MINIO_BROWSER=off\nMINIO_UPDATE=off\n"
     )
     address = f"127.0.0.1:{host.free_port()}"
@@ -55,7 +55,7 @@ def running(folder: Path) -> Iterator[tuple[Place, Keys]]:
     try:
         url = f"http://{address}"
         _wait(url, process, log)
-        yield Place(BUCKET, "team/docker.io", "us-east-1", url, path_style=True), keys
+        yield S3Location(BUCKET, "team/docker.io", endpoint=url), credentials
     finally:
         process.terminate()
         process.wait()

@@ -1,4 +1,4 @@
-"""That the real registry takes our certificates and password files, and its clients both."""
+"""The real registry and real clients accept our certificates and htpasswd files."""
 
 import asyncio
 import shlex
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from components.certificate_authority import htpasswd, issue_authority, issue_server
-from talos_registry_cache.registry.endpoints import Endpoint
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
@@ -37,7 +38,7 @@ AUTHORITY = issue_authority("talos-registry-cache tests", NOW)
 SERVER = issue_server(AUTHORITY, ["127.0.0.1"], NOW)
 READER = ("adam", "p\u00e4ss:w\u00f6rd")
 PASSWORDS = htpasswd({READER[0]: READER[1], "eve": "another"})
-TEXT = "team/app:1"
+IMAGE = parse("team/app:1")
 
 
 @pytest.fixture
@@ -54,14 +55,14 @@ def upstream(tmp_path: Path, built: Built) -> Iterator[Distribution]:
 
 @pytest.fixture
 def closed(tmp_path: Path, upstream: Distribution) -> Iterator[Distribution]:
-    """A cache that is closed to strangers."""
+    """A cache with TLS and an htpasswd file."""
     proxy = distribution.proxy_of(upstream.url)
     with distribution.closed(tmp_path / "closed", SERVER, PASSWORDS, proxy) as running:
         yield running
 
 
 def warmed(endpoint: Endpoint) -> Warmed | NotWarmed:
-    [outcome] = asyncio.run(warm([TEXT], {"docker.io": endpoint}, NODE, retry=QUICK))
+    [outcome] = asyncio.run(warm([IMAGE], {"docker.io": endpoint}, NODE, retry=QUICK))
     return outcome
 
 
@@ -69,7 +70,7 @@ def test_a_reader_warms_and_verifies_through_a_closed_cache(closed: Distribution
     endpoint = Endpoint(closed.url, AUTHORITY.certificate, *READER)
 
     assert isinstance(warmed(endpoint), Warmed)
-    [proved] = asyncio.run(verify([TEXT], {"docker.io": endpoint}, NODE))
+    [proved] = asyncio.run(verify([IMAGE], {"docker.io": endpoint}, NODE))
     assert proved.errors == ()
 
 
@@ -82,17 +83,19 @@ def test_a_reader_warms_and_verifies_through_a_closed_cache(closed: Distribution
     ],
     ids=["no password", "wrong password", "wrong authority"],
 )
-def test_a_stranger_gets_nothing(closed: Distribution, endpoint: Endpoint, words: str) -> None:
+def test_wrong_credentials_or_ca_are_refused(
+    closed: Distribution, endpoint: Endpoint, words: str
+) -> None:
     outcome = warmed(Endpoint(closed.url, endpoint.ca, endpoint.username, endpoint.password))
 
     assert isinstance(outcome, NotWarmed)
     assert words in str(outcome.errors[0])
 
 
-def test_a_second_tier_written_in_go_trusts_the_first_and_is_known_there(
+def test_a_child_cache_pulls_through_a_closed_parent_cache(
     tmp_path: Path, closed: Distribution, built: Built
 ) -> None:
-    """Go reads the authority from SSL_CERT_FILE, and distribution its password from the helper."""
+    """Go reads the CA from SSL_CERT_FILE, and distribution the password from the helper."""
     ca = tmp_path / "ca.pem"
     ca.write_text(AUTHORITY.certificate)
     helper = tmp_path / "helper"
@@ -108,7 +111,7 @@ def test_a_second_tier_written_in_go_trusts_the_first_and_is_known_there(
 
 
 @pytest.mark.skipif(shutil.which("containerd") is None, reason="there is no containerd")
-def test_containerd_is_let_in_by_the_files_that_we_write(
+def test_containerd_pulls_with_the_files_that_we_write(
     tmp_path: Path, closed: Distribution
 ) -> None:
     mirror = Mirror(closed.url, AUTHORITY.certificate, *READER)
@@ -124,7 +127,7 @@ def test_containerd_is_let_in_by_the_files_that_we_write(
         runtime.fetch("registry.test/team/app:1", tmp_path / "reader")
 
 
-def test_curl_is_let_in(tmp_path: Path, closed: Distribution) -> None:
+def test_curl_connects(tmp_path: Path, closed: Distribution) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_text(AUTHORITY.certificate)
     config = f'user = "{READER[0]}:{READER[1]}"\n'

@@ -1,4 +1,4 @@
-"""What warming and verifying take for granted of distribution 3.1.2, tried on the real one."""
+"""The behaviour of distribution 3.1.2 on which warming and verification rely."""
 
 import asyncio
 import secrets
@@ -11,9 +11,10 @@ import pytest
 
 from talos_registry_cache.registry.errors import AnswerError, ContentError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import Verified, verify
-from talos_registry_cache.registry.warm import NOBODYS_DIGEST, NotWarmed, Warmed, warm
+from talos_registry_cache.registry.warm import NONEXISTENT_DIGEST, NotWarmed, Warmed, warm
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import READ_ONLY, Distribution
 from tests.unit.registry.support import images, tiny_registry
@@ -34,7 +35,7 @@ TEXTS = tuple(f"{name}:1" for name in NAMES)
 
 @pytest.fixture
 def base() -> Blob:
-    """The layer that all images share, and the largest one."""
+    """A layer that all images share."""
     return Blob(secrets.token_bytes(3_000_000))
 
 
@@ -64,7 +65,7 @@ def cache(tmp_path: Path, upstream: Distribution) -> Iterator[Distribution]:
 
 @pytest.fixture
 def writer(cache: Distribution) -> Iterator[Distribution]:
-    """A registry without an upstream that writes to the storage of the cache."""
+    """A writable registry without an upstream on the storage of the cache."""
     with distribution.running(cache.root) as running:
         yield running
 
@@ -74,12 +75,12 @@ def warmed(
 ) -> tuple[Warmed | NotWarmed, ...]:
     storages = {"docker.io": writer.url} if writer else None
     endpoints = {"docker.io": cache.url}
-    return asyncio.run(warm(texts, endpoints, NODE, storages=storages, retry=QUICK))
+    return asyncio.run(warm(map(parse, texts), endpoints, NODE, storages=storages, retry=QUICK))
 
 
 def proved(cache: Distribution, *texts: str) -> tuple[Verified, ...]:
     with distribution.running(cache.root, READ_ONLY) as server:
-        return asyncio.run(verify(texts, {"docker.io": server.url}, NODE))
+        return asyncio.run(verify(map(parse, texts), {"docker.io": server.url}, NODE))
 
 
 def distinct_bytes(built: dict[str, Built]) -> int:
@@ -87,7 +88,7 @@ def distinct_bytes(built: dict[str, Built]) -> int:
     return sum(len(blob.content) for blob in blobs.values())
 
 
-def test_every_blob_of_a_set_is_fetched_from_the_upstream_once(
+def test_each_blob_is_fetched_from_the_upstream_once(
     cache: Distribution, writer: Distribution, built: dict[str, Built]
 ) -> None:
     outcomes = warmed(cache, *TEXTS, writer=writer)
@@ -96,9 +97,7 @@ def test_every_blob_of_a_set_is_fetched_from_the_upstream_once(
     assert cache.pulled_bytes() == distinct_bytes(built)
 
 
-def test_a_set_that_is_warm_costs_the_upstream_nothing(
-    cache: Distribution, writer: Distribution
-) -> None:
+def test_cached_images_are_not_fetched_again(cache: Distribution, writer: Distribution) -> None:
     warmed(cache, *TEXTS, writer=writer)
     before = cache.pulled_bytes()
 
@@ -108,7 +107,7 @@ def test_a_set_that_is_warm_costs_the_upstream_nothing(
     assert cache.pulled_bytes() == before
 
 
-def test_an_image_that_joins_a_set_costs_only_what_is_its_own(
+def test_only_new_blobs_of_an_added_image_are_fetched(
     cache: Distribution, writer: Distribution, built: dict[str, Built]
 ) -> None:
     warmed(cache, TEXTS[2], writer=writer)
@@ -125,11 +124,11 @@ def test_without_a_writer_a_shared_blob_is_fetched_for_each_repository(
 
     blobs = [blob for image in built.values() for blob in image.blobs]
     assert len([blob for blob in blobs if blob.digest == base.digest]) == 3
-    # The configurations are alike, so they are shared too; one is read beside its warming.
+    # The images share their configuration too, which is also read to check a platform.
     assert cache.pulled_bytes() >= distinct_bytes(built) + 2 * len(base.content)
 
 
-def test_what_was_warmed_is_proved_from_the_storage_alone(
+def test_warmed_images_are_proved_from_the_storage_alone(
     cache: Distribution, writer: Distribution, built: dict[str, Built]
 ) -> None:
     warmed(cache, *TEXTS, writer=writer)
@@ -138,7 +137,7 @@ def test_what_was_warmed_is_proved_from_the_storage_alone(
     assert [outcome.errors for outcome in proved(cache, *TEXTS, by_digest)] == [()] * 4
 
 
-def test_what_is_damaged_is_named_repaired_and_fetched_again(
+def test_a_damaged_blob_is_found_removed_and_fetched_again(
     tmp_path: Path, upstream: Distribution, built: dict[str, Built]
 ) -> None:
     own = built[NAMES[0]].blobs[-1]
@@ -162,14 +161,14 @@ def test_what_is_damaged_is_named_repaired_and_fetched_again(
     assert [each.errors for each in proved(cache, TEXTS[0])] == [()]
 
 
-def test_an_unknown_image_fails_with_the_registrys_words(cache: Distribution) -> None:
+def test_an_unknown_image_fails_with_the_registrys_message(cache: Distribution) -> None:
     [outcome] = warmed(cache, "team/none:1")
 
     assert isinstance(outcome, NotWarmed)
     assert "404 MANIFEST_UNKNOWN: manifest unknown" in str(outcome.errors[0])
 
 
-def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_that_says(
+def test_if_its_upstream_fails_a_cache_answers_404_only_for_tags(
     tmp_path: Path, built: dict[str, Built]
 ) -> None:
     failing = tiny_registry.status(429, "TOOMANYREQUESTS", "you have reached your limit")
@@ -177,12 +176,12 @@ def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_tha
         registry.hold(NAMES[0], "1", built[NAMES[0]])
         upstream = Distribution(registry.url, "", tmp_path)
         with distribution.caching(tmp_path / "cache", upstream) as cache:
-            # For a tag, it asks twice: HEAD, then GET.
+            # It requests a tag twice: HEAD, then GET.
             registry.fail("1", failing, failing)
             manifests = f"{cache.url}/v2/{NAMES[0]}/manifests"
             assert httpx2.get(f"{manifests}/1").status_code == httpx2.codes.NOT_FOUND
-            registry.fail(NOBODYS_DIGEST, failing)
-            of_digest = httpx2.get(f"{manifests}/{NOBODYS_DIGEST}")
+            registry.fail(NONEXISTENT_DIGEST, failing)
+            of_digest = httpx2.get(f"{manifests}/{NONEXISTENT_DIGEST}")
             assert of_digest.status_code == httpx2.codes.TOO_MANY_REQUESTS
             assert "you have reached your limit" in of_digest.text
             registry.fail("1", failing, failing)
@@ -191,14 +190,14 @@ def test_of_a_tag_whose_upstream_fails_a_cache_says_404_and_of_a_digest_what_tha
     assert isinstance(outcome, Warmed)
 
 
-def test_a_layer_that_breaks_off_at_the_upstream_is_fetched_whole(
+def test_a_layer_is_completed_after_a_broken_upstream_transfer(
     tmp_path: Path, built: dict[str, Built], base: Blob
 ) -> None:
     with serving(TinyRegistry()) as registry:
         registry.hold(NAMES[0], "1", built[NAMES[0]])
         upstream = Distribution(registry.url, "", tmp_path)
         with distribution.caching(tmp_path / "cache", upstream) as cache:
-            # The cache asks for its size, and then for its content.
+            # The cache requests the size, then the content.
             broken = (Handler.serve, tiny_registry.cut(1_000_000))
             registry.fail(base.digest, *broken, *broken)
             url = f"{cache.url}/v2/{NAMES[0]}/blobs/{base.digest}"
@@ -213,7 +212,7 @@ def test_a_layer_that_breaks_off_at_the_upstream_is_fetched_whole(
     assert isinstance(outcome, Warmed)
 
 
-def test_a_cache_says_why_it_does_not_reach_its_upstream(tmp_path: Path) -> None:
+def test_a_cache_reports_why_its_upstream_is_unreachable(tmp_path: Path) -> None:
     nowhere = Distribution("http://127.0.0.1:1", "", tmp_path)
     with distribution.caching(tmp_path / "cache", nowhere) as cache:
         [outcome] = warmed(cache, TEXTS[0])
@@ -222,9 +221,7 @@ def test_a_cache_says_why_it_does_not_reach_its_upstream(tmp_path: Path) -> None
     assert "connect: connection refused" in str(outcome.errors[0])
 
 
-def test_a_cache_fetches_a_blob_for_a_head_too(
-    cache: Distribution, built: dict[str, Built]
-) -> None:
+def test_a_cache_fetches_a_blob_even_for_head(cache: Distribution, built: dict[str, Built]) -> None:
     own = built[NAMES[0]].blobs[-1]
 
     httpx2.head(f"{cache.url}/v2/{NAMES[0]}/blobs/{own.digest}").raise_for_status()
@@ -233,7 +230,7 @@ def test_a_cache_fetches_a_blob_for_a_head_too(
     assert own.digest in read(cache.root).blobs
 
 
-def test_the_layout_on_disk_is_read_as_the_registry_means_it(
+def test_the_layout_on_disk_is_read_correctly(
     upstream: Distribution, built: dict[str, Built]
 ) -> None:
     stored = read(upstream.root)

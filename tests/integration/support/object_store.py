@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
-import obstore
-from obstore.store import S3Store
+from botocore.config import Config
+from botocore.session import Session
 
 from tests.integration.support import network, processes, slow_wire
 from tests.integration.support.network import Link
 from tests.integration.support.polling import eventually
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
 
 PROGRAM = "minio"
 PORT = 9000
@@ -118,20 +122,24 @@ class ObjectStore:
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """The size of each object in the bucket, by its key."""
-        listed = obstore.list(self.client(), prefix or None)
-        return {found["path"]: found["size"] for batch in listed for found in batch}
-
-    def client(self) -> S3Store:
-        """A client of the bucket."""
-        return S3Store(
-            self.bucket,
-            endpoint=self.endpoint,
-            region=self.region,
-            access_key_id=self.access_key,
-            secret_access_key=self.secret_key,
-            virtual_hosted_style_request=False,
-            client_options={"allow_http": True},
+        pages = (
+            self.client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=self.bucket, Prefix=prefix)
         )
+        return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", ())}
+
+    def client(self) -> "S3Client":
+        """A client of the store."""
+        client: Any = Session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        return cast("S3Client", client)
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -7,6 +7,7 @@ from talos_registry_cache.cli.commands.prune import number_of_bytes, seconds
 from talos_registry_cache.cli.console import size
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 
 
 def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
@@ -16,14 +17,16 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
 
     found = selection.gather(["busybox:1", "alpine"], [first, second], None, None)
 
-    assert found == ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2")
+    assert found == tuple(
+        map(parse, ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2"))
+    )
 
 
 def test_a_line_that_is_no_image_is_named_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "images.txt"
     path.write_text("alpine\nteam/App:1\n")
 
-    with pytest.raises(UsageError, match=r"images\.txt, line 2: 'team/App:1' is no image"):
+    with pytest.raises(UsageError, match=r"images\.txt, line 2: 'team/App:1' is not an image"):
         selection.from_file(path)
 
 
@@ -44,7 +47,7 @@ def test_a_list_without_an_end_is_refused() -> None:
 
 def test_a_platform_is_read_or_refused() -> None:
     assert selection.platform("linux/arm64") == Platform("linux", "arm64")
-    with pytest.raises(UsageError, match="is no platform"):
+    with pytest.raises(UsageError, match="is not a platform"):
         selection.platform("arm64")
 
 

@@ -34,13 +34,13 @@ PROVIDER = CachedImagesProvider()
 
 @dataclass(slots=True)
 class Caches:
-    """The caches of a stack, and who was asked for a registry on the storage of one.
+    """The caches of a stack, and the temporary registries on their storages.
 
     Attributes:
         by_host: the caches, by registry host.
-        served: volume and image of each storage that was served, and whether to be written to.
-        gone: the volumes that cannot be served.
-        running: how many of these are being served.
+        served: volume, image and writability of each temporary registry so far.
+        gone: volumes that do not exist.
+        running: the number of temporary registries that are running.
     """
 
     by_host: dict[str, TinyRegistry]
@@ -49,18 +49,24 @@ class Caches:
     running: int = 0
 
     def props(self, references: dict[str, str], **more: Any) -> dict[str, Any]:
-        """What the resource is declared with."""
+        """The inputs of the resource."""
         caches = {
             host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
             for host, cache in self.by_host.items()
         }
-        return {"stack": "unit-test", "images": references, "caches": caches, **more}
+        return {
+            "stack": "unit-test",
+            "images": references,
+            "caches": caches,
+            "s3Locations": {},
+            **more,
+        }
 
     @contextmanager
     def serving(
         self, _engine: DockerClient, volume: str, image: str, *, writable: bool = False
     ) -> Iterator[str]:
-        """Stand for `serving.serving`, which needs an engine."""
+        """Replaces `throwaway_registry.serving`, which needs an engine."""
         if volume in self.gone:
             raise ServingError(f"cannot serve the volume {volume}")
         self.served.append((volume, image, writable))
@@ -80,7 +86,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Engine:
-    """What of an engine a lock is asked for."""
+    """The part of an engine that a lock needs."""
 
     def info(self) -> dict[str, str]:
         return {"Name": "unit", "DockerRootDir": "/unit"}
@@ -88,7 +94,7 @@ class Engine:
 
 @pytest.fixture
 def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
-    """Caches of two registries, that have kept nothing yet."""
+    """Two empty caches."""
     with (
         serving(TinyRegistry(caches=True)) as hub,
         serving(TinyRegistry(caches=True)) as quay,
@@ -102,14 +108,14 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
 
 
 def hold(cache: TinyRegistry, name: str, *layers: Blob, platform: str = AMD) -> Built:
-    """Have an image at the upstream of a cache."""
+    """Add an image to the upstream of a cache."""
     own = Blob(name.encode() * 1000)
     built = images.index({platform: images.image(*layers, own, platform=platform)})
     cache.hold(name, "1", built)
     return built
 
 
-# What has changed
+# Diff
 
 OLD: dict[str, dict[str, Any]] = {
     "images": {"docker.io/team/app:1": AMD},
@@ -138,9 +144,7 @@ OLD: dict[str, dict[str, Any]] = {
         "lost image",
     ],
 )
-def test_what_changes_updates_and_never_replaces(
-    olds: dict[str, Any], news: dict[str, Any]
-) -> None:
+def test_changes_update_and_never_replace(olds: dict[str, Any], news: dict[str, Any]) -> None:
     outputs = {"digests": {"docker.io/team/app:1": "sha256:0"}, "missing": {}}
 
     diff = PROVIDER.diff("images", {**OLD, **outputs, **olds}, {**OLD, **news})
@@ -149,7 +153,7 @@ def test_what_changes_updates_and_never_replaces(
     assert diff.replaces == []
 
 
-def test_outputs_are_no_change() -> None:
+def test_outputs_are_not_compared() -> None:
     outputs = {"digests": {"docker.io/team/app:1": "sha256:0"}, "missing": {}}
 
     assert PROVIDER.diff("images", {**OLD, **outputs}, OLD).changes is False
@@ -179,7 +183,7 @@ def test_create_brings_every_image_into_the_cache_of_its_registry(caches: Caches
     }
 
 
-def test_a_cache_that_is_closed_to_strangers_is_warmed_by_its_reader(
+def test_a_closed_cache_is_warmed_by_a_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = datetime.now(UTC)
@@ -200,7 +204,7 @@ def test_a_cache_that_is_closed_to_strangers_is_warmed_by_its_reader(
     assert outs["digests"] == {"docker.io/library/app:1": built.digest}
 
 
-def test_each_platform_has_its_own_blobs(caches: Caches) -> None:
+def test_images_are_cached_for_their_platforms(caches: Caches) -> None:
     hold(caches.by_host[HUB], "team/app")
     hold(caches.by_host[HUB], "team/arm", platform=ARM)
 
@@ -209,7 +213,7 @@ def test_each_platform_has_its_own_blobs(caches: Caches) -> None:
     assert (made.outs or {})["digests"].keys() == {"docker.io/team/app:1", "docker.io/team/arm:1"}
 
 
-def test_a_layer_that_repositories_share_is_linked_in_the_storage_of_their_cache(
+def test_a_layer_that_repositories_share_is_mounted(
     caches: Caches,
 ) -> None:
     for name in ("team/one", "team/two"):
@@ -227,11 +231,11 @@ def test_a_layer_that_repositories_share_is_linked_in_the_storage_of_their_cache
     )
 
     assert caches.by_host[HUB].fetched[BASE.digest] == 1
-    # The cache of one repository only is left alone.
+    # The cache with a single repository needs no temporary registry.
     assert caches.served == [("volume-of-docker.io", "registry:3.1.2", True)]
 
 
-def test_tags_of_one_repository_need_no_storage(caches: Caches) -> None:
+def test_tags_of_a_single_repository_need_no_temporary_registry(caches: Caches) -> None:
     hold(caches.by_host[HUB], "team/app")
     caches.by_host[HUB].hold("team/app", "2", images.image(BASE))
 
@@ -240,7 +244,7 @@ def test_tags_of_one_repository_need_no_storage(caches: Caches) -> None:
     assert caches.served == []
 
 
-def test_update_fetches_what_was_added_only(caches: Caches) -> None:
+def test_update_fetches_only_added_images(caches: Caches) -> None:
     hold(caches.by_host[HUB], "team/app")
     added = hold(caches.by_host[HUB], "team/added")
     olds = PROVIDER.create(caches.props({"docker.io/team/app:1": AMD})).outs or {}
@@ -256,7 +260,7 @@ def test_update_fetches_what_was_added_only(caches: Caches) -> None:
     assert set(caches.by_host[HUB].fetched) == own
 
 
-def test_update_forgets_an_image_and_drops_nothing(caches: Caches) -> None:
+def test_update_removes_nothing_from_the_caches(caches: Caches) -> None:
     hold(caches.by_host[HUB], "team/app")
     hold(caches.by_host[HUB], "team/other")
     references = {"docker.io/team/app:1": AMD, "docker.io/team/other:1": AMD}
@@ -269,7 +273,7 @@ def test_update_forgets_an_image_and_drops_nothing(caches: Caches) -> None:
     assert caches.by_host[HUB].kept == kept
 
 
-def test_every_image_that_fails_is_named_and_the_others_stay(caches: Caches) -> None:
+def test_every_failed_image_is_reported_and_the_others_are_cached(caches: Caches) -> None:
     hub = caches.by_host[HUB]
     good, bad = hold(hub, "team/good"), hold(hub, "team/bad")
     hold(hub, "team/arm", platform=ARM)
@@ -284,7 +288,7 @@ def test_every_image_that_fails_is_named_and_the_others_stay(caches: Caches) -> 
     assert head == "3 of 4 images are not cached; 1 are, and stay:"
     patterns = {
         "bad": f".*{bad.blobs[-1].digest} is damaged",
-        "arm": "docker.io/team/arm:1: it does not exist for linux/amd64; it does for: linux/arm64",
+        "arm": "docker.io/team/arm:1: not available for linux/amd64; available for: linux/arm64",
         "none": ".*404 MANIFEST_UNKNOWN",
     }
     for line, (name, pattern) in zip(lines, patterns.items(), strict=True):
@@ -310,7 +314,7 @@ def test_a_failure_is_shown_without_a_traceback(
     assert shown.startswith("1 of 1 images are not cached; 0 are, and stay:\n  docker.io/team/none")
 
 
-def test_progress_is_said_now_and_then(
+def test_progress_is_printed_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = itertools.count(100.0)
@@ -326,19 +330,19 @@ def test_progress_is_said_now_and_then(
     ]
 
 
-# Looking whether all is there
+# Refresh
 
 
 @pytest.fixture
 def warmed(caches: Caches) -> dict[str, Any]:
-    """The properties of a resource whose images are all cached."""
+    """The state of a resource whose images are all cached."""
     hold(caches.by_host[HUB], "team/app", BASE)
     hold(caches.by_host[QUAY], "team/tool")
     props = caches.props({"docker.io/team/app:1": AMD, "quay.io/team/tool:1": AMD})
     return dict(PROVIDER.create(props).outs or {})
 
 
-def test_read_finds_all_that_is_there_and_writes_nothing(
+def test_refresh_verifies_all_images_without_writing(
     caches: Caches, warmed: dict[str, Any]
 ) -> None:
     read = PROVIDER.read("images", warmed)
@@ -350,11 +354,11 @@ def test_read_finds_all_that_is_there_and_writes_nothing(
     ]
 
 
-def test_read_names_what_was_lost_and_update_heals_it(
+def test_refresh_finds_a_lost_image_and_update_restores_it(
     caches: Caches, warmed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[dict[str, str]] = []
-    # It reads a volume, which only an engine has.
+    # It reads a volume, which needs an engine.
     monkeypatch.setattr(warming, "remove_damaged", lambda _, images: looked_at.append(images))
     caches.by_host[HUB].kept.remove(("team/app", BASE.digest))
 
@@ -369,9 +373,7 @@ def test_read_names_what_was_lost_and_update_heals_it(
     assert [list(images) for images in looked_at] == [["docker.io/team/app:1"]]
 
 
-def test_images_of_a_storage_that_is_gone_are_lost_and_the_others_are_looked_at(
-    caches: Caches, warmed: dict[str, Any]
-) -> None:
+def test_the_images_of_a_missing_volume_are_lost(caches: Caches, warmed: dict[str, Any]) -> None:
     caches.gone.add("volume-of-docker.io")
 
     read = dict(PROVIDER.read("images", warmed).outs or {})

@@ -14,7 +14,7 @@ UNHEALTHY: Mapping[str, Any] = {"Status": "unhealthy", "Log": [{"Output": "it is
 
 
 class Container:
-    """A container that has this health each time that it is looked at; None is not there yet."""
+    """A container with these healths, one per poll; None before it exists."""
 
     def __init__(self, *healths: Mapping[str, Any] | DockerException | None) -> None:
         self.left = list(healths)
@@ -37,10 +37,10 @@ class Container:
 
 
 def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str]:
-    """What is said of a container until it is no longer watched."""
+    """The warnings about a container until it is no longer watched."""
     warned: list[str] = []
     monkeypatch.setattr(engine, "client", lambda: container)
-    monkeypatch.setattr(health, "LOOKED_AT_EVERY_S", 0)
+    monkeypatch.setattr(health, "POLL_S", 0)
     monkeypatch.setattr(pulumi.log, "warn", warned.append)
     monkeypatch.setattr(pulumi.log, "debug", lambda _: None)
 
@@ -57,7 +57,7 @@ def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str
     return warned
 
 
-def test_an_unhealthy_container_is_told_of_once_with_the_reason(
+def test_an_unhealthy_container_is_reported_once_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     container = Container(None, STARTING, UNHEALTHY)
@@ -71,7 +71,7 @@ def test_a_healthy_container_is_no_longer_watched(monkeypatch: pytest.MonkeyPatc
     assert warned_of(monkeypatch, Container(None, STARTING, HEALTHY)) == []
 
 
-def test_an_engine_that_does_not_answer_is_the_provider_s_to_tell(
+def test_an_engine_that_does_not_answer_is_left_to_the_provider_to_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert warned_of(monkeypatch, Container(DockerException("gone"))) == []

@@ -15,6 +15,7 @@ from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings.images import Images
 from talos_registry_cache.registry import files, reference
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
@@ -37,7 +38,7 @@ IMAGES = {
 
 
 def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved:
-    """What settings ask for on this machine."""
+    """Resolve settings on this machine."""
     parsed = settings.parse("dev", caches=CACHES, images=images)
     return image_set.resolve(parsed.images, parsed.caches, folder)
 
@@ -54,7 +55,7 @@ def mistakes(images: Mapping[str, Any], folder: Path = Path()) -> list[str]:
 
 @pytest.fixture
 def talosctl(tmp_path: Path) -> Callable[[str, str], str]:
-    """Makes a talosctl of a version that lists images; returns its path."""
+    """Creates a talosctl of a version that lists images, and returns its path."""
 
     def make(version: str, listed: str) -> str:
         said = programs.VERSION_OUTPUT.format(tag=version)
@@ -67,20 +68,20 @@ def talosctl(tmp_path: Path) -> Callable[[str, str], str]:
     return make
 
 
-# Which images are wanted
+# Images
 
 
-def test_no_settings_ask_for_nothing() -> None:
+def test_without_settings_there_are_no_images() -> None:
     assert resolve(None) == Resolved({}, [])
 
 
-def test_without_caches_there_is_nothing_to_bring_images_into() -> None:
+def test_without_caches_there_are_no_images() -> None:
     images = settings.parse("dev", caches=CACHES, images={"references": ["nginx"]}).images
 
     assert image_set.resolve(images, None, Path()) == Resolved({}, [])
 
 
-def test_references_are_named_in_full_and_each_once_in_their_order() -> None:
+def test_references_are_canonical_and_unique_in_order() -> None:
     references = ["quay.io/coreos/etcd:v3.6.4", "nginx", "docker.io/library/nginx:latest"]
 
     assert found({"references": references}) == [
@@ -119,7 +120,7 @@ def test_a_file_may_be_anywhere(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_talos_stands_for_what_talosctl_lists_and_for_the_image_of_the_nodes(
+def test_talos_adds_the_images_that_talosctl_lists_and_the_node_image(
     tmp_path: Path,
     talosctl: Callable[[str, str], str],
     case: tuple[str, dict[str, str], str, str],
@@ -139,7 +140,7 @@ def test_talos_stands_for_what_talosctl_lists_and_for_the_image_of_the_nodes(
     assert (tmp_path / "asked").read_text().strip() == asked
 
 
-def test_all_three_lists_are_one(tmp_path: Path, talosctl: Callable[[str, str], str]) -> None:
+def test_the_three_lists_are_merged(tmp_path: Path, talosctl: Callable[[str, str], str]) -> None:
     (tmp_path / "images.txt").write_text("nginx\nredis\n")
     program = talosctl("v1.13.0", "quay.io/coreos/etcd:v3.6.4\\n")
 
@@ -155,7 +156,7 @@ def test_all_three_lists_are_one(tmp_path: Path, talosctl: Callable[[str, str], 
     ]
 
 
-# For which platform
+# Platforms
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_images_are_for_the_platform_of_this_machine(
     assert set(resolve({"references": ["nginx", "redis"]}).by_platform.values()) == {of_machine}
 
 
-def test_a_platform_that_is_set_wins() -> None:
+def test_a_platform_in_the_settings_wins() -> None:
     images = {"references": ["nginx"], "platform": "linux/arm64"}
 
     assert resolve(images).by_platform == {"docker.io/library/nginx:latest": "linux/arm64"}
@@ -179,7 +180,7 @@ def test_a_platform_that_is_set_wins() -> None:
 # Mistakes
 
 
-def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together_with_their_paths(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("nginx\na b\n\ngcr.io/app:1\n-bad\n")
     images = {
         "references": ["registry.k8s.io/pause:3.10"],
@@ -191,32 +192,32 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path: Path) -> Non
         "images.file: found 'a b' in line 2 of images.txt",
         "images.file: found '-bad' in line 5 of images.txt",
         "images.talos: there is no program no-such-talosctl",
-        "images: found registry.k8s.io/pause:3.10, and there is no cache of registry.k8s.io",
-        "images: found gcr.io/app:1, and there is no cache of gcr.io",
+        "images: found registry.k8s.io/pause:3.10, but there is no cache for registry.k8s.io",
+        "images: found gcr.io/app:1, but there is no cache for gcr.io",
     ]
 
 
-def test_an_image_without_a_cache_is_told_which_caches_there_are() -> None:
+def test_an_image_without_a_cache_is_a_mistake_that_lists_the_caches() -> None:
     (mistake,) = mistakes({"references": ["gcr.io/app:1"]})
 
     assert mistake == (
-        "images: found gcr.io/app:1, and there is no cache of gcr.io; "
+        "images: found gcr.io/app:1, but there is no cache for gcr.io; "
         "allowed: docker.io, quay.io, ghcr.io"
     )
 
 
 @pytest.mark.parametrize("written", [b"\xff\xfe", None], ids=["no text", "not there"])
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, written: bytes | None) -> None:
+def test_an_unreadable_file_is_a_mistake(tmp_path: Path, written: bytes | None) -> None:
     if written is not None:
         (tmp_path / "images.txt").write_bytes(written)
 
     (mistake,) = mistakes({"file": "images.txt"}, tmp_path)
 
-    assert mistake.startswith("images.file: found 'images.txt'; allowed: a file that can be read (")
+    assert mistake.startswith("images.file: found 'images.txt'; allowed: a readable file (")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "n" * 300, "n" * 5000, "/dev/zero", "pipe", "."])
-def test_a_file_that_is_none_or_has_no_end_is_told(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_regular_file_is_a_mistake(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     # Settings refuse some of these before a file is looked for.
@@ -225,7 +226,7 @@ def test_a_file_that_is_none_or_has_no_end_is_told(tmp_path: Path, name: str) ->
 
     (line,) = map(str, image_set.resolve(images, with_caches, tmp_path).mistakes)
     assert line.startswith("images.file: found '")
-    assert "allowed: a file that can be read (" in line
+    assert "allowed: a readable file (" in line
 
 
 def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
@@ -239,25 +240,27 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "# nothing yet\n"])
-def test_no_image_at_all_is_a_mistake(tmp_path: Path, written: str) -> None:
+def test_settings_without_images_are_a_mistake(tmp_path: Path, written: str) -> None:
     (tmp_path / "images.txt").write_text(written)
 
     assert mistakes({"file": "images.txt"}, tmp_path) == [
-        "images: found no image at all; allowed: references, a file with some, or talos"
+        "images: found no images; allowed: references, a file with some, or talos"
     ]
 
 
-def test_a_talosctl_that_fails_is_told(talosctl: Callable[[str, str], str]) -> None:
+def test_a_failing_talosctl_is_a_mistake(talosctl: Callable[[str, str], str]) -> None:
     (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "usage")}})
 
     assert mistake.startswith("images.talos: ")
     assert "printed 'usage' for an image" in mistake
 
 
-def test_a_talosctl_that_lists_no_references_is_told(talosctl: Callable[[str, str], str]) -> None:
+def test_invalid_references_from_talosctl_are_a_mistake(
+    talosctl: Callable[[str, str], str],
+) -> None:
     (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "quay.io/UPPER:1\\n")}})
 
-    assert mistake.startswith("images.talos: 'quay.io/UPPER:1' is no image reference")
+    assert mistake.startswith("images.talos: 'quay.io/UPPER:1' is not an image reference")
 
 
 NAMES = st.sampled_from(["nginx", "quay.io/a/b:1", "ghcr.io/c", "gcr.io/d", "a b", ":", "UPPER"])
@@ -351,20 +354,18 @@ def test_the_provider_is_the_same_at_every_run_and_no_secret() -> None:
     assert first == second != UNKNOWN
 
 
-def test_the_keys_of_an_object_store_reach_the_provider_as_a_secret() -> None:
+def test_the_location_and_the_secret_credentials_of_an_object_store_reach_the_provider() -> None:
     storage = {"kind": "s3", "bucket": "caches", "endpoint": "http://10.0.0.1:9000"}
     keys = {"accessKey": "access", "secretKey": "s3cret"}
 
     inputs = images_of(declare(caches={**CACHES, "storage": storage}, s3Keys=keys)).inputs
 
     assert inputs["caches"]["quay.io"]["storage"] == "s3://caches/quay.io"
-    assert inputs["store"] == {
-        "region": "us-east-1",
-        "endpoint": "http://10.0.0.1:9000",
-        "pathStyle": True,
-        "ca": None,
-    }
-    assert inputs["s3Keys"] == Secret({"access": "access", "secret": "s3cret"})
+    assert S3Location(**inputs["s3Locations"]["quay.io"]) == S3Location(
+        "caches", "quay.io", endpoint="http://10.0.0.1:9000"
+    )
+    assert isinstance(inputs["s3Credentials"], Secret)
+    assert S3Credentials(**inputs["s3Credentials"].value) == S3Credentials("access", "s3cret")
 
 
 def test_another_endpoint_changes_what_the_resource_is_declared_with() -> None:

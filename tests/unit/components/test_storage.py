@@ -28,17 +28,17 @@ def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
     return dict(variable.split("=", 1) for variable in envs)
 
 
-def told_of_storage(graph: Graph) -> dict[str, str]:
-    """What the registry is told beside what one over a volume is."""
+def variables_of_storage(graph: Graph) -> dict[str, str]:
+    """The environment variables that a registry on a volume does not have."""
     over_volume = environment(declare(UPSTREAMS))
     return {name: value for name, value in environment(graph).items() if name not in over_volume}
 
 
-# An object store
+# Object stores
 
 
-def test_a_registry_over_an_object_store_is_told_where_it_is() -> None:
-    assert told_of_storage(over_s3()) == {
+def test_the_environment_of_a_registry_names_its_object_store() -> None:
+    assert variables_of_storage(over_s3()) == {
         "REGISTRY_STORAGE": "s3",
         "REGISTRY_STORAGE_S3_BUCKET": "caches",
         "REGISTRY_STORAGE_S3_REGION": "us-east-1",
@@ -53,17 +53,15 @@ def test_a_registry_over_an_object_store_is_told_where_it_is() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "secure"), [("https://s3.test", "true"), ("http://10.0.0.1:9000", "false")]
 )
-def test_a_store_that_is_not_amazon_s_has_an_endpoint_by_tls_or_without(
-    endpoint: str, secure: str
-) -> None:
-    variables = told_of_storage(over_s3(endpoint=endpoint))
+def test_a_store_other_than_amazons_has_an_endpoint(endpoint: str, secure: str) -> None:
+    variables = variables_of_storage(over_s3(endpoint=endpoint))
 
     assert variables["REGISTRY_STORAGE_S3_REGIONENDPOINT"] == endpoint
     assert variables["REGISTRY_STORAGE_S3_SECURE"] == secure
 
 
-def test_what_settings_say_of_the_bucket_reaches_the_registry() -> None:
-    variables = told_of_storage(over_s3(region="eu-west-1", pathStyle=False))
+def test_the_settings_of_the_bucket_reach_the_registry() -> None:
+    variables = variables_of_storage(over_s3(region="eu-west-1", pathStyle=False))
 
     assert variables["REGISTRY_STORAGE_S3_REGION"] == "eu-west-1"
     assert variables["REGISTRY_STORAGE_S3_FORCEPATHSTYLE"] == "false"
@@ -86,7 +84,7 @@ def test_each_cache_has_a_folder_of_its_own_in_the_bucket(
     assert graph.outputs["caches"][host]["storage"] == f"s3://caches/{folder}"
 
 
-def test_no_volume_is_made_but_that_of_the_private_files() -> None:
+def test_only_the_private_files_are_in_a_volume() -> None:
     graph = over_s3()
 
     assert graph.names(VOLUME) == ["anonymous-volume"]
@@ -94,7 +92,7 @@ def test_no_volume_is_made_but_that_of_the_private_files() -> None:
     assert mounted["containerPath"] == "/credentials"
 
 
-def test_no_key_is_in_an_environment() -> None:
+def test_no_credentials_are_in_an_environment() -> None:
     for preview in (False, True):
         graph = declare(
             {**UPSTREAMS, "storage": {"kind": "s3", "bucket": "caches"}},
@@ -107,7 +105,7 @@ def test_no_key_is_in_an_environment() -> None:
         assert not set(S3_KEYS.values()) & set(variables.values())
 
 
-def test_the_authority_of_a_store_is_trusted_beside_those_of_the_image() -> None:
+def test_the_ca_of_a_store_is_trusted_in_addition_to_those_of_the_image() -> None:
     store = authority("store").certificate
     graph = over_s3(endpoint="https://s3.test", ca=store)
 
@@ -119,10 +117,10 @@ def test_the_authority_of_a_store_is_trusted_beside_those_of_the_image() -> None
     assert "SSL_CERT_DIR" not in environment(over_s3())
 
 
-# Its keys
+# Credentials
 
 
-def test_the_keys_are_in_a_file_that_is_a_secret() -> None:
+def test_the_credentials_are_in_a_secret_file() -> None:
     uploads = over_s3().one(CONTAINER, "anonymous-writer").inputs["uploads"]
 
     content = {one["file"]: one["content"] for one in uploads}["/credentials/s3-keys"]
@@ -137,7 +135,7 @@ KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1
 
 
 @given(access=KEYS, secret=KEYS)
-def test_whatever_the_keys_are_they_are_read_as_they_are(access: str, secret: str) -> None:
+def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
     async def content() -> str:
         made = keys_file(S3Keys(SecretStr(access), SecretStr(secret)))
         return await pulumi.Output.from_input(made.content).future() or ""

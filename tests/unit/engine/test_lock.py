@@ -1,4 +1,4 @@
-"""A lock holds on an engine, for all users of a machine."""
+"""A lock excludes the other processes of a machine, whichever user they belong to."""
 
 import os
 import subprocess
@@ -32,20 +32,20 @@ with lock.held(Engine(), "dev", lambda: print("waits", flush=True)):
 
 
 class Engine:
-    """An engine, and what it says of itself."""
+    """An engine with a name."""
 
     def __init__(self, name: str = "here") -> None:
         self.name = name
 
     def info(self) -> dict[str, str]:
-        # Podman's ID is another one each time.
+        # Podman makes up another ID each time.
         return {"ID": os.urandom(4).hex(), "Name": self.name, "DockerRootDir": "/var/lib/docker"}
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in which all users can make files, and remove only their own."""
-    # pytest's own are not open to others.
+    """A folder like /tmp, in which users can remove only their own files."""
+    # Other users cannot enter the folders that pytest creates.
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o1777)
         monkeypatch.setattr(lock, "FOLDER", Path(made))
@@ -54,7 +54,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @contextmanager
 def other(folder: Path, engine: str = "here", **settings: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds the lock until a line comes, with a home of its own."""
+    """Another process that holds the lock until it reads a line, with another home folder."""
     environment = {
         "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"
     }  # fmt: skip
@@ -88,7 +88,7 @@ def engine(name: str = "here") -> Any:
     return Engine(name)
 
 
-def test_a_process_with_another_home_waits_for_its_turn(folder: Path) -> None:
+def test_processes_wait_for_each_other_whatever_their_home_folder(folder: Path) -> None:
     with held(engine(), "dev"), other(folder) as process:
         assert said(process) == "waits"
     with other(folder) as second:
@@ -101,7 +101,7 @@ def test_a_process_with_another_home_waits_for_its_turn(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_what_a_process_held_that_was_killed_is_free(folder: Path) -> None:
+def test_a_killed_process_holds_no_lock(folder: Path) -> None:
     with other(folder) as process:
         assert said(process) == "holds"
         process.kill()
@@ -112,14 +112,14 @@ def test_what_a_process_held_that_was_killed_is_free(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("where", "name"), [("elsewhere", "dev"), ("here", "other")])
-def test_another_engine_and_another_stack_are_free(folder: Path, where: str, name: str) -> None:
+def test_another_engine_or_stack_has_another_lock(folder: Path, where: str, name: str) -> None:
     with held(engine(), "dev"), held(engine(where), name, pytest.fail):
         assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_another_user_waits_too(folder: Path, mask: int) -> None:
+def test_users_wait_for_each_other(folder: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         with held(engine(), "dev"), other(folder, user=65534, group=65534) as process:
@@ -134,7 +134,7 @@ def test_another_user_waits_too(folder: Path, mask: int) -> None:
         os.umask(before)
 
 
-def test_nothing_but_a_file_is_locked(folder: Path, tmp_path: Path) -> None:
+def test_only_a_regular_file_is_locked(folder: Path, tmp_path: Path) -> None:
     with held(engine(), "dev"):
         [path] = folder.iterdir()
     target = tmp_path / "target"

@@ -1,4 +1,4 @@
-"""Whether a process goes on that has left something behind."""
+"""Identifiers tell whether a process still runs."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ LIVE = (
 
 @contextmanager
 def living(user: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A process, and what it calls itself."""
+    """A process, and its identifier."""
     with subprocess.Popen(
         [sys.executable, "-c", LIVE],
         stdin=subprocess.PIPE,
@@ -36,17 +36,17 @@ def living(user: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", s
             process.kill()
 
 
-def test_this_process_is_not_gone_and_called_the_same_each_time() -> None:
+def test_this_process_runs_and_keeps_its_identifier() -> None:
     assert running_process.own() == running_process.own()
     assert running_process.lives(running_process.own()) is True
 
 
-def test_a_process_is_gone_when_it_was_killed_and_not_before() -> None:
+def test_a_killed_process_has_ended_even_as_a_zombie() -> None:
     with living() as (process, name):
         assert name.split()[:2] == [running_process.own().split()[0], str(process.pid)]
         assert running_process.lives(name) is True
         process.kill()
-        # Nobody has asked yet how it ended: it is a zombie.
+        # It stays a zombie until its parent waits for it.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert running_process.lives(name) is False
         process.wait(10)
@@ -54,31 +54,31 @@ def test_a_process_is_gone_when_it_was_killed_and_not_before() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_another_users_process_is_not_gone() -> None:
+def test_the_process_of_another_user_runs() -> None:
     with living(user=65534) as (_, name):
         assert running_process.lives(name) is True
 
 
-def test_another_process_that_has_got_its_id_is_another_one() -> None:
+def test_a_later_process_with_the_same_id_is_another_one() -> None:
     machine, number, started = running_process.own().split()
 
     assert running_process.lives(f"{machine} {number} {started}0") is False
 
 
 @pytest.mark.parametrize("name", ["", "elsewhere 1 now", "elsewhere", "{} all now", "{} -1 now"])
-def test_what_cannot_be_looked_for_may_go_on(name: str) -> None:
+def test_the_state_of_an_unknown_process_is_unknown(name: str) -> None:
     assert running_process.lives(name.format(running_process.own().split()[0])) is None
 
 
-def test_ps_tells_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ps_is_used_on_systems_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "talos_registry_cache.engine.running_process.platform.system", lambda: "Darwin"
     )
-    running_process._named.cache_clear()
+    running_process._identifier.cache_clear()
     try:
         own = running_process.own()
         assert running_process.lives(own) is True
         assert own.split()[2].count("-") == 4
         assert running_process.lives(f"{own}-later") is False
     finally:
-        running_process._named.cache_clear()
+        running_process._identifier.cache_clear()

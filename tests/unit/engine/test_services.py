@@ -1,4 +1,4 @@
-"""The caches of a stack as the manager of a Swarm shows them."""
+"""Caches that are Swarm services."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,16 +7,16 @@ import pytest
 
 from talos_registry_cache.cli import node_metrics, stack
 from talos_registry_cache.engine import labels, services
-from talos_registry_cache.registry.s3_location import Place
+from talos_registry_cache.registry.s3_location import S3Location
 
-PLACE = Place("caches", "team/docker.io", endpoint="http://store:9000")
+LOCATION = S3Location("caches", "team/docker.io", endpoint="http://store:9000")
 MIRROR = "https://caches.team:5000"
 NETWORK = {"Spec": {"Name": "registry-team"}}
 INGRESS = {"Spec": {"Name": "ingress", "Ingress": True}}
 
 
 class Engine:
-    """A manager of two nodes, each of which runs the one service."""
+    """A manager of two nodes with one service, whose tasks have these states."""
 
     def __init__(self, *states: str, environment: dict[str, str], **more: str) -> None:
         self.states = states
@@ -77,7 +77,7 @@ def found(engine: Any) -> stack.Cache:
     return stack.find(engine, "team").caches["docker.io"]
 
 
-def test_a_service_is_a_cache_at_the_name_that_its_nodes_share() -> None:
+def test_a_service_is_reached_at_the_name_that_its_nodes_share() -> None:
     cache = found(
         Engine("running", "running", environment={}, **{labels.MIRROR: MIRROR, labels.CA: "PEM"})
     )
@@ -96,26 +96,25 @@ def test_a_service_is_a_cache_at_the_name_that_its_nodes_share() -> None:
         (("starting", "running"), "http://10.0.0.2:5000"),
     ],
 )
-def test_without_a_name_a_service_is_asked_at_a_node_that_runs_it(
+def test_a_service_without_a_name_is_reached_at_a_node_that_runs_it(
     states: tuple[str, ...], endpoint: str
 ) -> None:
     assert found(Engine(*states, environment={})).endpoint == endpoint
 
 
-def test_a_service_that_some_nodes_do_not_run_says_how_many_do() -> None:
+def test_the_health_of_a_service_counts_its_running_nodes() -> None:
     cache = found(Engine("starting", "running", environment={}))
 
     assert (cache.is_running, cache.health) == (True, "1 of 2 nodes")
 
 
-def test_a_service_on_an_object_store_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    environment = dict(PLACE.environment("/credentials/s3-keys"))
+def test_the_location_of_a_service_is_read_from_its_environment() -> None:
+    environment = dict(LOCATION.environment("/credentials/s3-keys"))
 
-    assert found(Engine("running", environment=environment)).storage == PLACE
+    assert found(Engine("running", environment=environment)).storage == LOCATION
 
 
-def test_nodes_are_asked_on_the_network_of_the_stack() -> None:
+def test_metrics_are_read_from_each_node_on_the_stacks_network() -> None:
     engine: Any = Engine("running", "running", environment={})
 
     assert node_metrics._networks_by_address(services.tasks(engine, "s")) == {

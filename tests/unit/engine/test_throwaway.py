@@ -1,4 +1,4 @@
-"""What is thrown away, by whom and when."""
+"""Temporary containers are removed when their process has ended."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ class Api:
 
 
 class Engine:
-    """The same, as its client shows it."""
+    """Its client."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -45,28 +45,28 @@ def stays(labels: dict[str, str], age_s: float) -> bool:
 
 
 def gone() -> str:
-    """A process that has ended."""
+    """The identifier of a process that has ended."""
     program = "from talos_registry_cache.engine import running_process as us; print(us.own())"
     return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
 
 
-def test_what_a_process_has_left_that_is_gone_goes_at_once() -> None:
-    assert not stays({throwaway.OWNER: gone()}, 0)
+def test_the_container_of_an_ended_process_is_removed_at_once() -> None:
+    assert not stays({throwaway.PROCESS: gone()}, 0)
 
 
 @pytest.mark.parametrize("age_s", [0, 2 * DAY_S])
-def test_what_a_process_uses_stays_however_old(age_s: float) -> None:
-    assert stays({throwaway.OWNER: running_process.own()}, age_s)
+def test_the_container_of_a_running_process_stays_however_old(age_s: float) -> None:
+    assert stays({throwaway.PROCESS: running_process.own()}, age_s)
 
 
-@pytest.mark.parametrize("labels", [{}, {throwaway.OWNER: ELSEWHERE}])
-def test_what_is_another_machines_or_nobodys_goes_after_a_day(labels: dict[str, str]) -> None:
+@pytest.mark.parametrize("labels", [{}, {throwaway.PROCESS: ELSEWHERE}])
+def test_the_container_of_an_unknown_process_is_removed_after_a_day(labels: dict[str, str]) -> None:
     assert stays(labels, DAY_S - 60)
     assert not stays(labels, DAY_S + 60)
 
 
-def test_what_cannot_be_removed_stops_nobody() -> None:
-    engine: Any = Engine(Api({throwaway.OWNER: gone()}, 0, "it is stuck"))
+def test_a_container_that_cannot_be_removed_is_no_error() -> None:
+    engine: Any = Engine(Api({throwaway.PROCESS: gone()}, 0, "it is stuck"))
 
     throwaway.remove_leftovers(engine)
     throwaway.remove_own(engine)

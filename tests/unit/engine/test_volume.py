@@ -1,4 +1,4 @@
-"""What a volume is asked is believed when the answer is whole."""
+"""The output of commands in a volume is complete, although engines may lose some."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def asked(*answers: str) -> str:
     return Volume(container).ask(["busybox", "find", "."])
 
 
-def test_a_whole_answer_is_believed_and_asked_for_as_the_owner() -> None:
+def test_a_command_runs_as_the_owner_of_the_storage() -> None:
     container: Any = LosingContainer([WHOLE])
 
     assert Volume(container).ask(["busybox", "find", "."]) == TAGS
@@ -42,14 +42,14 @@ def test_a_whole_answer_is_believed_and_asked_for_as_the_owner() -> None:
 @pytest.mark.parametrize(
     "lost", ["", MARK, f"{MARK}\n", f"{MARK}\n./team/app\n", f"./team/tool\n{MARK}\n"]
 )
-def test_an_answer_of_which_some_is_lost_is_asked_for_again(lost: str) -> None:
+def test_a_command_runs_again_if_output_is_lost(lost: str) -> None:
     assert asked(lost, WHOLE) == TAGS
 
 
-def test_an_empty_answer_is_one() -> None:
+def test_empty_output_is_valid() -> None:
     assert asked(f"{MARK}\n{MARK}\n") == ""
 
 
-def test_an_engine_that_always_loses_is_told() -> None:
-    with pytest.raises(VolumeError, match="find: the engine lost its answer"):
+def test_an_engine_that_always_loses_output_is_an_error() -> None:
+    with pytest.raises(VolumeError, match="the engine lost the output of find"):
         asked(*[""] * TRIES)

@@ -1,18 +1,24 @@
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import obstore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from obstore.store import MemoryStore
 
+from components.certificate_authority import issue_authority, issue_server
 from talos_registry_cache.registry import layout, manifests, object_store
-from talos_registry_cache.registry.layout import Kind, Storage, Upload
+from talos_registry_cache.registry.layout import Blob, Kind, Storage
 from talos_registry_cache.registry.object_store import StoreError, opened
-from talos_registry_cache.registry.s3_location import Keys, Place, place_in
-from tests.unit.registry.support import folders
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
+from tests.unit.registry.support import fake_s3, folders
+from tests.unit.registry.support.fake_s3 import LOCATION, holding
+from tests.unit.registry.support.tiny_registry import TinyRegistry, serving
 
 
 def digest(content: bytes) -> str:
@@ -25,15 +31,8 @@ MANIFEST = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest(b"a l
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
 
 
-def written(files: dict[str, bytes]) -> MemoryStore:
-    store = MemoryStore()
-    for path, content in files.items():
-        obstore.put(store, path, content)
-    return store
-
-
 def content_and_links(stored: Storage) -> tuple[object, object, object]:
-    """What is stored, but for the times."""
+    """The content of a storage without modification times."""
     links = {(one.folder, one.kind, one.named, one.digest) for one in stored.links}
     uploads = {(one.path, one.size) for one in stored.uploads}
     return stored.blobs, links, uploads
@@ -68,7 +67,7 @@ FILES = st.dictionaries(
 
 
 @given(FILES)
-def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
+def test_a_volume_and_an_object_store_with_the_same_files_are_read_alike(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
     root = tmp_path_factory.mktemp("volume")
@@ -76,7 +75,7 @@ def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
 
-    in_volume, in_store = folders.read(root), object_store.read(written(files))
+    in_volume, in_store = folders.read(root), holding(files).read()
 
     assert content_and_links(in_store) == content_and_links(in_volume)
     assert {(str(one.digest), one.problem) for one in layout.damages(in_store)} == {
@@ -85,33 +84,32 @@ def test_the_same_files_read_the_same_in_a_volume_and_in_an_object_store(
 
 
 @given(FILES, st.integers(min_value=1, max_value=2))
-def test_what_is_removed_is_gone_and_all_else_stays(files: dict[str, bytes], times: int) -> None:
-    store = written(files)
+def test_only_the_given_folders_are_removed(files: dict[str, bytes], times: int) -> None:
+    store = holding(files)
     doomed = [
         layout.blob_folder(digest(b"a layer")),
         f"{layout.V2}/repositories/team/app/_layers",
     ]
 
     for _ in range(times):
-        object_store.remove(store, doomed)
+        store.remove(doomed)
 
-    left = {one["path"] for page in obstore.list(store) for one in page}
-    assert left == {
+    assert fake_s3.paths(store) == {
         path for path in files if not any(path.startswith(f"{folder}/") for folder in doomed)
     }
 
 
-def test_a_folder_whose_name_begins_likewise_is_not_removed() -> None:
-    store = written({"a/b/data": b"1", "a/bc/data": b"2", "a/b": b"3"})
+def test_a_folder_with_a_longer_name_is_not_removed() -> None:
+    store = holding({"a/b/data": b"1", "a/bc/data": b"2", "a/b": b"3"})
 
-    object_store.remove(store, ["a/b"])
+    store.remove(["a/b"])
 
-    assert [one["path"] for page in obstore.list(store) for one in page] == ["a/b", "a/bc/data"]
+    assert fake_s3.paths(store) == {"a/b", "a/bc/data"}
 
 
-def test_content_is_handed_on_in_turn_where_that_is_asked_for() -> None:
+def test_content_is_passed_on_in_turn_on_request() -> None:
     contents = [bytes([number]) * 3_000_000 for number in range(4)]
-    store = written({data(content): content for content in contents})
+    store = holding({data(content): content for content in contents})
     order: list[str] = []
     got: dict[str, bytes] = {}
 
@@ -121,19 +119,18 @@ def test_content_is_handed_on_in_turn_where_that_is_asked_for() -> None:
             order.append(name)
         got[name] = got.get(name, b"") + piece
 
-    object_store.read(store, take, in_turn=True)
+    store.read(take, in_turn=True)
 
     assert sorted(order) == sorted(map(digest, contents))
     assert got == {digest(content): content for content in contents}
 
 
-def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
+def test_trusting_reads_only_what_may_be_a_manifest() -> None:
     large = bytes(manifests.SIZE_LIMIT + 1)
-    store = written({data(content): content for content in (large, MANIFEST)})
-    obstore.put(store, data(b"another"), large)
+    store = holding({data(large): large, data(MANIFEST): MANIFEST, data(b"another"): large})
     got: list[str] = []
 
-    stored = object_store.read(store, lambda name, *_: got.append(name), trusting=True)
+    stored = store.read(lambda name, *_: got.append(name), trusting=True)
 
     assert got == [digest(MANIFEST)]
     assert stored.blobs[digest(MANIFEST)].refers_to == (digest(b"a layer"),)
@@ -141,25 +138,28 @@ def test_only_what_may_be_a_manifest_is_read_where_names_are_trusted() -> None:
     assert stored.size == 2 * len(large) + len(MANIFEST)
 
 
-def test_tags_and_sizes_are_known_from_names_alone() -> None:
-    files = {
-        layout.link_file(Kind.TAG, "team/app", digest(b""), tag): b"unread" for tag in ("1", "2")
-    }
-    store = written({**files, data(b"a layer"): b"a layer"})
+def test_a_broken_transfer_is_resumed_a_few_times() -> None:
+    content = bytes(range(200))
+    store = holding({data(content): content})
+    client: Any = store.client
 
-    assert object_store.tags(store) == [("team/app", "1"), ("team/app", "2")]
-    assert object_store.size(store) == 2 * 6 + 7
-
-
-def test_uploads_are_left_behind_once_nothing_was_written_for_long() -> None:
-    folder = f"{layout.V2}/repositories/team/app/_uploads"
-    old, new = Upload(f"{folder}/old", 10, 1000), Upload(f"{folder}/new", 10, 2000)
-
-    assert layout.left_behind(Storage({}, (), (old, new)), 1500) == (old,)
+    client.breaks_after = 50
+    assert store.read().blobs == {digest(content): Blob(200, digest(content))}
+    client.breaks_after = 49
+    with pytest.raises(StoreError, match=f"cannot read {LOCATION}: "):
+        store.read()
 
 
-PLACES = st.builds(
-    Place,
+def test_an_object_that_is_deleted_meanwhile_is_left_out() -> None:
+    store = holding({data(b"a layer"): b"a layer"})
+    client: Any = store.client
+    client.get_object = lambda **_: (_ for _ in ()).throw(fake_s3.NotFoundError)
+
+    assert store.read().blobs == {}
+
+
+LOCATIONS = st.builds(
+    S3Location,
     bucket=NAMES,
     folder=NAMES.map(lambda name: f"{name}/docker.io"),
     region=NAMES,
@@ -168,39 +168,126 @@ PLACES = st.builds(
 )
 
 
-@given(PLACES)
-def test_a_place_is_found_again_in_the_environment_of_its_registry(place: Place) -> None:
-    assert place_in(place.environment("/credentials/s3-keys")) == place
+@given(LOCATIONS)
+def test_a_location_is_read_back_from_the_environment_of_a_registry(location: S3Location) -> None:
+    assert S3Location.of_registry(location.environment("/credentials/s3-keys")) == location
 
 
-def test_a_registry_on_a_volume_is_in_no_place() -> None:
-    assert place_in({"REGISTRY_PROXY_TTL": "0"}) is None
+def test_a_registry_on_a_volume_has_no_location() -> None:
+    assert S3Location.of_registry({"REGISTRY_PROXY_TTL": "0"}) is None
+
+
+# Credentials
+
+EXPLICIT = S3Credentials("access", "s3cret")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """An environment in which botocore finds nothing."""
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    object_store._session.cache_clear()
+    yield monkeypatch
+    object_store._session.cache_clear()
+
+
+def test_temporary_credentials_of_a_profile_are_found_and_not_shown(
+    aws: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = S3Credentials("access", "s3cret", "t0ken")
+    path = tmp_path / "AWS_SHARED_CREDENTIALS_FILE"
+    path.write_text(temporary.file.replace("default", "team"))
+    aws.setenv("AWS_PROFILE", "team")
+
+    found = object_store.credentials_of_user()
+
+    assert (found, repr(found)) == (temporary, "S3Credentials()")
 
 
 @pytest.mark.parametrize(
-    ("place", "url"),
+    ("variables", "why"),
     [
-        (Place("b", "f", endpoint="http://store:9000/"), "http://store:9000/b"),
-        (Place("b", "f", endpoint="http://store:9000", path_style=False), "http://b.store:9000"),
-        (Place("b", "f", "eu-west-1", path_style=False), "https://b.s3.eu-west-1.amazonaws.com"),
-        (Place("b", "f", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com/b"),
+        ({}, "allowed: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"),
+        ({"AWS_PROFILE": "none"}, "none"),
+        ({"AWS_ACCESS_KEY_ID": "access"}, "AWS_SECRET_ACCESS_KEY"),
     ],
 )
-def test_the_bucket_is_in_the_path_or_in_the_host_name(place: Place, url: str) -> None:
-    assert place.url == url
-    assert str(place) == "s3://b/f"
+def test_missing_credentials_are_an_error(
+    aws: pytest.MonkeyPatch, variables: dict[str, str], why: str
+) -> None:
+    for name, value in variables.items():
+        aws.setenv(name, value)
+
+    with pytest.raises(StoreError, match=why), opened(LOCATION):
+        pass
+    with pytest.raises(StoreError, match=why):
+        object_store.credentials_of_user()
 
 
-def test_keys_are_not_shown() -> None:
-    keys = Keys("AKIA", "s3cret")
+def test_the_users_ca_is_read_from_aws_ca_bundle(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    aws.setenv("AWS_ACCESS_KEY_ID", "access")
+    aws.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    aws.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
 
-    assert repr(keys) == "Keys()"
-    assert "aws_secret_access_key = s3cret\n" in keys.file
+    with pytest.raises(StoreError, match="AWS_CA_BUNDLE"):
+        object_store.ca_of_user()
+    (tmp_path / "ca.pem").write_text("PEM")
+    assert object_store.ca_of_user() == "PEM"
 
 
-def test_a_store_that_is_away_is_an_error_that_says_so(tmp_path: Path) -> None:
-    del tmp_path
-    place = Place("b", "f", endpoint="http://127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        (S3Location("bucket", "f", endpoint="http://s:90"), "http://s:90/bucket"),
+        (S3Location("bucket", "f", endpoint="http://s:90", path_style=False), "http://bucket.s:90"),
+        (S3Location("bucket", "f", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com/bucket"),
+        (
+            S3Location("bucket", "f", "eu-west-1", path_style=False),
+            "https://bucket.s3.eu-west-1.amazonaws.com",
+        ),
+    ],
+)
+def test_requests_go_to_the_endpoint_of_the_location(
+    aws: pytest.MonkeyPatch, location: S3Location, url: str
+) -> None:
+    aws.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
 
-    with pytest.raises(StoreError, match="cannot list the object store: "):
-        object_store.tags(opened(place, Keys("access", "s3cret")))
+    with opened(location, EXPLICIT) as store:
+        params = {"Bucket": location.bucket, "Key": "k"}
+        signed = store.client.generate_presigned_url("get_object", Params=params)
+
+    assert signed.startswith(f"{url}/k?")
+
+
+def test_an_unreachable_store_is_an_error_that_names_the_location(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(object_store, "TRIES", 1)
+    location = S3Location("b", "f", endpoint="http://127.0.0.1:1")
+
+    with (
+        pytest.raises(StoreError, match=r"cannot list s3://b/f: .*127\.0\.0\.1:1"),
+        opened(location, EXPLICIT) as store,
+    ):
+        store.tags()
+
+
+def test_the_ca_of_the_location_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "TRIES", 1)
+    now = datetime.now(UTC)
+    authority = issue_authority("tests", now)
+    with serving(TinyRegistry(), issue_server(authority, ["127.0.0.1"], now)) as server:
+        # It answers like a registry, which is enough to tell that TLS works.
+        url = f"{server.url}/v2/team/app"
+        trusted = S3Location("bucket", "f", endpoint=url, ca=authority.certificate)
+        for location, why in ((trusted, r"\(404\)"), (replace(trusted, ca=None), "SSL")):
+            with (
+                pytest.raises(StoreError, match=why),
+                opened(location, EXPLICIT) as store,
+            ):
+                store.tags()

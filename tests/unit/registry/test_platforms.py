@@ -14,7 +14,7 @@ from talos_registry_cache.registry.platforms import Platform
         ("linux/arm/v7", Platform("linux", "arm", "v7")),
     ],
 )
-def test_platforms_are_read(text: str, platform: Platform) -> None:
+def test_platforms_are_parsed(text: str, platform: Platform) -> None:
     assert platforms.parse(text) == platform
 
 
@@ -33,7 +33,7 @@ def test_platforms_are_read(text: str, platform: Platform) -> None:
         "linux/arm/",
     ],
 )
-def test_what_is_no_platform_is_named_with_what_is_allowed(text: str) -> None:
+def test_an_invalid_platform_is_refused(text: str) -> None:
     with pytest.raises(PlatformError, match="allowed: OS/ARCHITECTURE") as refused:
         platforms.parse(text)
 
@@ -52,11 +52,11 @@ def test_what_is_no_platform_is_named_with_what_is_allowed(text: str) -> None:
         ("linux/s390x", ["linux/s390x"]),
     ],
 )
-def test_a_node_runs_older_variants_too_newest_first(node: str, runs: list[str]) -> None:
+def test_a_node_prefers_its_own_variant_to_older_ones(node: str, runs: list[str]) -> None:
     assert [str(each) for each in platforms.preference(platforms.parse(node))] == runs
 
 
-def test_arm_v9_runs_what_the_matching_v8_runs() -> None:
+def test_arm_v9_also_runs_the_matching_v8_variants() -> None:
     runs = [each.variant for each in platforms.preference(Platform("linux", "arm64", "v9.1"))]
 
     assert runs == ["v9.1", "v9", "v8.6", "v8.5", "v8.4", "v8.3", "v8.2", "v8.1", "v8"]

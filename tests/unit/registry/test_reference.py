@@ -39,7 +39,7 @@ REFERENCES = st.builds(Reference, HOSTS, REPOSITORIES, TAGS, st.none() | DIGESTS
         ("[fd00::1]:5000/app:1", "[fd00::1]:5000/app:1"),
     ],
 )
-def test_names_are_completed_as_docker_does(short: str, canonical: str) -> None:
+def test_short_names_are_completed_as_in_docker(short: str, canonical: str) -> None:
     assert str(parse(short)) == canonical
 
 
@@ -47,7 +47,7 @@ def test_a_digest_needs_no_tag() -> None:
     assert parse(f"quay.io/a/b@{DIGEST}") == Reference("quay.io", "a/b", None, DIGEST)
 
 
-def test_a_digest_counts_and_the_tag_beside_it_is_kept() -> None:
+def test_a_digest_is_requested_instead_of_the_tag() -> None:
     reference = parse(f"quay.io/a/b:v1@{DIGEST}")
 
     assert (reference.target, reference.tag) == (DIGEST, "v1")
@@ -55,12 +55,12 @@ def test_a_digest_counts_and_the_tag_beside_it_is_kept() -> None:
 
 
 @given(REFERENCES)
-def test_the_canonical_text_reads_back_as_the_same_reference(reference: Reference) -> None:
+def test_the_canonical_form_parses_to_the_same_reference(reference: Reference) -> None:
     assert parse(str(reference)) == reference
 
 
 @given(REPOSITORIES, TAGS)
-def test_what_names_no_host_is_on_docker_hub(repository: str, tag: str) -> None:
+def test_a_name_without_a_host_is_on_docker_hub(repository: str, tag: str) -> None:
     named = parse(f"docker.io/{repository}:{tag}")
 
     assert named == replace(named, registry="docker.io")
@@ -69,7 +69,7 @@ def test_what_names_no_host_is_on_docker_hub(repository: str, tag: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_refused_or_reads_back_as_the_same_reference(text: str) -> None:
+def test_any_text_is_refused_or_has_a_canonical_form(text: str) -> None:
     with suppress(InvalidReferenceError):
         reference = parse(text)
         assert parse(str(reference)) == reference
@@ -79,7 +79,7 @@ def test_any_text_is_refused_or_reads_back_as_the_same_reference(text: str) -> N
     ("text", "said"),
     [
         ("", "its repository is ''"),
-        ("Nginx", "its repository is 'library/Nginx'; allowed: lower-case"),
+        ("Nginx", "its repository is 'library/Nginx'; allowed: lowercase"),
         ("a//b", "its repository is 'a//b'"),
         ("http://quay.io/a", "its registry is 'http:'; allowed: HOST or HOST:PORT"),
         ("quay.io:port/a", "its registry is 'quay.io:port'"),
@@ -88,14 +88,14 @@ def test_any_text_is_refused_or_reads_back_as_the_same_reference(text: str) -> N
         ("nginx:", "its tag is ''"),
         ("nginx:-1", "its tag is '-1'"),
         (f"nginx:{'1' * 129}", "at most 128"),
-        ("nginx@", "its digest is ''; allowed: sha256: and 64 hexadecimal digits"),
+        ("nginx@", "its digest is ''; allowed: sha256: and 64 lowercase hexadecimal digits"),
         ("nginx@sha256:abc", "its digest is 'sha256:abc'"),
         (f"nginx@sha512:{'0' * 128}", "its digest is 'sha512:"),
         (f"nginx:1\n@{DIGEST}", "its tag is '1\\n'"),
         ("a/" * 130 + "b", "at most 255 characters"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_is_allowed(text: str, said: str) -> None:
+def test_an_invalid_reference_is_refused_with_the_wrong_part(text: str, said: str) -> None:
     with pytest.raises(InvalidReferenceError) as refused:
         parse(text)
 

@@ -1,4 +1,4 @@
-"""What pruning removes, and what it must leave."""
+"""What pruning removes, and what it keeps."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ def digest(content: bytes) -> str:
 
 @dataclass
 class Making:
-    """A storage that is made image by image."""
+    """Builds a storage image by image."""
 
     blobs: dict[str, Blob] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
 
     def image(self, repository: str, tag: str | None, *layers: bytes, asked: int = 0) -> str:
-        """Store an image; without a tag, as somebody leaves it who asks by digest."""
+        """Store an image; without a tag, as after a pull by digest."""
         parts = [CONFIG, *layers]
         manifest = json.dumps({"repository": repository, "layers": list(map(digest, layers))})
         name = self._blob(manifest.encode(), tuple(map(digest, parts)))
@@ -47,7 +47,7 @@ class Making:
         return name
 
     def loose(self, content: bytes) -> str:
-        """Store content that nothing refers to."""
+        """Store a blob that nothing refers to."""
         return self._blob(content)
 
     @property
@@ -68,7 +68,7 @@ class Making:
 
 
 def left(stored: Storage, *dropped: StoredImage) -> Storage:
-    """What is left after a pruning."""
+    """The storage after pruning."""
     gone = retention.prune(stored, dropped).folders
 
     def is_gone(path: str) -> bool:
@@ -89,7 +89,7 @@ def named(stored: Storage, text: str) -> StoredImage:
     return image
 
 
-def test_images_are_tags_and_what_was_asked_for_by_digest_alone() -> None:
+def test_images_are_tags_and_manifests_pulled_by_digest_only() -> None:
     making = Making()
     own = making.image("team/app", None, OWN)
     making.index("team/app", "1", own)
@@ -103,7 +103,7 @@ def test_images_are_tags_and_what_was_asked_for_by_digest_alone() -> None:
     assert {own, digest(OWN), digest(CONFIG)} < images[0].content
 
 
-def test_what_an_image_shares_stays_and_what_is_its_own_goes() -> None:
+def test_only_content_that_no_other_image_shares_is_removed() -> None:
     making = Making()
     going = making.image("team/app", "1", BASE, OWN)
     staying = making.image("team/app", "2", BASE, OTHER)
@@ -118,41 +118,7 @@ def test_what_an_image_shares_stays_and_what_is_its_own_goes() -> None:
     assert list(layout.damages(rest)) == []
 
 
-def test_a_blob_that_another_repository_has_stays() -> None:
-    making = Making()
-    making.image("team/app", "1", BASE)
-    making.image("team/tool", "1", BASE)
-    stored = making.stored
-
-    rest = left(stored, named(stored, "team/app:1"))
-
-    assert digest(BASE) in rest.blobs
-    assert {link.repository for link in rest.links} == {"team/tool"}
-
-
-def test_two_tags_of_one_image_are_given_up_one_by_one() -> None:
-    making = Making()
-    name = making.image("team/app", "1", OWN)
-    making.image("team/app", "latest", OWN)
-    stored = making.stored
-
-    rest = left(stored, named(stored, "team/app:latest"))
-
-    assert rest.tags == {("team/app", "1"): name}
-    assert set(rest.blobs) == set(stored.blobs)
-    assert not left(rest, named(rest, "team/app:1")).blobs
-
-
-def test_a_repository_whose_name_begins_another_ones_is_not_mistaken_for_it() -> None:
-    making = Making()
-    making.image("team", "1", OWN)
-    inner = making.image("team/app", "1", OTHER)
-    stored = making.stored
-
-    assert left(stored, named(stored, "team:1")).tags == {("team/app", "1"): inner}
-
-
-def test_content_that_nothing_refers_to_goes_along() -> None:
+def test_unreferenced_content_is_removed() -> None:
     making = Making()
     making.image("team/app", "1", OWN)
     loose = making.loose(b"left by an upload")
@@ -171,13 +137,13 @@ def test_content_that_nothing_refers_to_goes_along() -> None:
         (f"docker.io/team/app@{digest(OTHER)}", False),
     ],
 )
-def test_a_list_means_an_image_by_its_tag_or_its_digest(text: str, is_wanted: bool) -> None:  # noqa: FBT001
+def test_a_reference_matches_by_tag_or_digest(text: str, is_wanted: bool) -> None:  # noqa: FBT001
     image = StoredImage("team/app", "1", digest(OWN), 0, frozenset({digest(OWN)}))
 
     assert retention.wanted(image, [reference.parse(text)]) is is_wanted
 
 
-def test_the_oldest_images_make_room_until_it_is_enough() -> None:
+def test_the_least_recently_pulled_images_are_removed_down_to_a_size() -> None:
     making = Making()
     for age, tag in enumerate(("old", "named", "new")):
         making.image("team/app", tag, BASE, tag.encode() * 100, asked=age)
@@ -201,7 +167,7 @@ IMAGES = st.lists(
 
 
 @given(IMAGES)
-def test_images_that_stay_stay_whole_and_nothing_else_does(
+def test_kept_images_stay_complete_and_nothing_else_stays(
     wanted: list[tuple[str, str | None, set[int], bool]],
 ) -> None:
     making = Making()
@@ -223,8 +189,8 @@ def test_images_that_stay_stay_whole_and_nothing_else_does(
     assert list(layout.damages(rest)) == []
 
 
-def test_what_was_written_between_two_readings_stays() -> None:
-    """At first there was a link and not yet its content, then content and not yet its link."""
+def test_content_written_during_the_readings_is_kept() -> None:
+    """The first reading has a link without its content; the second, content without its link."""
     making = Making()
     making.image("team/app", "1", BASE)
     going = making.image("team/app", "old", OWN)

@@ -24,26 +24,26 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ("nan", None),
     ],
 )
-def test_a_registry_says_how_long_to_wait_in_seconds_or_until_when(
+def test_retry_after_is_a_number_of_seconds_or_a_date(
     header: str | None, seconds: float | None
 ) -> None:
     assert retry_after_s(header, NOW) == seconds
 
 
 @given(st.text(max_size=30))
-def test_any_header_is_harmless(header: str) -> None:
+def test_any_header_gives_a_time_or_nothing(header: str) -> None:
     wait_s = retry_after_s(header, NOW)
 
     assert wait_s is None or wait_s >= 0
 
 
 @given(st.integers(1, 40), st.none() | st.floats(0, 1e6))
-def test_a_pause_is_bounded_and_never_shorter_than_asked_for(
-    repetition: int, asked_s: float | None
+def test_a_pause_is_bounded_and_at_least_as_long_as_asked_for(
+    number: int, asked_s: float | None
 ) -> None:
     retry = Retry(first_pause_s=0.5, longest_pause_s=20)
 
-    pause_s = retry.pause_s(repetition, asked_s)
+    pause_s = retry.pause_s(number, asked_s)
 
     assert 0.5 <= pause_s <= max(20, asked_s or 0)
     assert pause_s >= (asked_s or 0)

@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from talos_registry_cache.registry.errors import AnswerError, ContentError, InvalidReferenceError
+from talos_registry_cache.registry.errors import AnswerError, ContentError
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.verify import Verified, verify
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob
@@ -17,15 +18,15 @@ INDEX = images.index({"linux/amd64": IMAGE})
 
 
 def run(registry: TinyRegistry, *texts: str) -> tuple[Verified, ...]:
-    return asyncio.run(verify(texts, {"docker.io": registry.url}, NODE))
+    return asyncio.run(verify(map(parse, texts), {"docker.io": registry.url}, NODE))
 
 
-def test_an_image_that_is_there_is_proved_by_reading_all_of_it(registry: TinyRegistry) -> None:
+def test_an_image_is_proved_by_reading_all_of_it(registry: TinyRegistry) -> None:
     registry.hold("team/app", "1", INDEX)
     read: list[int] = []
 
     [outcome] = asyncio.run(
-        verify(["team/app:1"], {"docker.io": registry.url}, NODE, on_bytes=read.append)
+        verify([parse("team/app:1")], {"docker.io": registry.url}, NODE, on_bytes=read.append)
     )
 
     assert outcome.errors == ()
@@ -34,7 +35,7 @@ def test_an_image_that_is_there_is_proved_by_reading_all_of_it(registry: TinyReg
     assert sum(read) == sum(len(blob.content) for blob in IMAGE.blobs)
 
 
-def test_every_part_that_is_missing_is_named(registry: TinyRegistry) -> None:
+def test_every_missing_blob_is_reported(registry: TinyRegistry) -> None:
     registry.hold("team/app", "1", INDEX)
     for blob in (BASE, OWN):
         del registry.blobs["team/app", blob.digest]
@@ -48,7 +49,7 @@ def test_every_part_that_is_missing_is_named(registry: TinyRegistry) -> None:
     ]
 
 
-def test_a_manifest_that_is_missing_is_named(registry: TinyRegistry) -> None:
+def test_a_missing_manifest_is_reported(registry: TinyRegistry) -> None:
     registry.hold("team/app", "1", INDEX)
     del registry.manifests["team/app", IMAGE.digest]
 
@@ -61,7 +62,7 @@ def test_a_manifest_that_is_missing_is_named(registry: TinyRegistry) -> None:
     assert IMAGE.digest in str(outcome.errors[0])
 
 
-def test_a_tag_without_its_digest_proves_nothing(registry: TinyRegistry) -> None:
+def test_a_tag_whose_manifest_is_missing_proves_nothing(registry: TinyRegistry) -> None:
     registry.hold("team/app", "1", INDEX)
     del registry.manifests["team/app", INDEX.digest]
 
@@ -70,7 +71,7 @@ def test_a_tag_without_its_digest_proves_nothing(registry: TinyRegistry) -> None
     assert outcome.errors
 
 
-def test_a_damaged_blob_and_a_short_one_are_named(registry: TinyRegistry) -> None:
+def test_damaged_and_truncated_blobs_are_reported(registry: TinyRegistry) -> None:
     registry.hold("team/app", "1", INDEX)
     registry.fail(BASE.digest, tiny_registry.altered)
     registry.blobs["team/app", OWN.digest] = Blob(OWN.content[:-1])
@@ -79,7 +80,9 @@ def test_a_damaged_blob_and_a_short_one_are_named(registry: TinyRegistry) -> Non
 
     assert [type(error) for error in outcome.errors] == [ContentError, ContentError]
     assert "is damaged" in str(outcome.errors[0])
-    assert f"has {len(OWN.content) - 1} bytes and not {len(OWN.content)}" in str(outcome.errors[1])
+    assert f"has {len(OWN.content) - 1} bytes instead of {len(OWN.content)}" in str(
+        outcome.errors[1]
+    )
 
 
 def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
@@ -93,14 +96,14 @@ def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
     outcomes = run(registry, *(f"{name}:1" for name in names))
 
     assert [len(outcome.errors) for outcome in outcomes] == [0, 0, 1]
-    # Which of them is asked first for the blob is open, and the words differ.
+    # The message depends on which repository is asked first.
     assert "team/three" in str(outcomes[2].errors[0])
     assert BASE.digest in str(outcomes[2].errors[0])
-    # Where it is the one that has no such blob, the next one is read instead.
+    # If the first one does not have the blob, the next one is read.
     assert registry.asked(BASE.digest).count("GET") in {1, 2}
 
 
-def test_a_damaged_shared_blob_is_an_error_of_every_image(registry: TinyRegistry) -> None:
+def test_a_damaged_shared_blob_is_an_error_of_each_image(registry: TinyRegistry) -> None:
     for name in ("team/one", "team/two"):
         registry.hold(name, "1", images.index({"linux/amd64": images.image(BASE)}))
     registry.fail(BASE.digest, tiny_registry.altered, tiny_registry.altered)
@@ -110,19 +113,10 @@ def test_a_damaged_shared_blob_is_an_error_of_every_image(registry: TinyRegistry
     assert [len(outcome.errors) for outcome in outcomes] == [1, 1]
 
 
-def test_a_malformed_reference_is_an_error_of_its_own_image(registry: TinyRegistry) -> None:
-    registry.hold("team/app", "1", INDEX)
-
-    good, bad = run(registry, "team/app:1", "Bad")
-
-    assert good.errors == ()
-    assert [type(error) for error in bad.errors] == [InvalidReferenceError]
-
-
-def test_what_a_pull_writes_meanwhile_is_not_missing(
+def test_an_image_that_is_being_pulled_is_verified_again(
     registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tag is there, then the manifest, then one layer after the other."""
+    """First the tag appears, then the manifest, then one layer after the other."""
     registry.hold("team/app", "1", INDEX)
     late = [registry.manifests, registry.blobs, registry.blobs]
     keys = [("team/app", digest) for digest in (IMAGE.digest, BASE.digest, OWN.digest)]
@@ -141,10 +135,10 @@ def test_what_a_pull_writes_meanwhile_is_not_missing(
     assert outcome.errors == ()
 
 
-def test_what_stays_missing_is_looked_at_twice(
+def test_an_incomplete_image_is_verified_twice(
     registry: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talos_registry_cache.registry.verify.LOOKS_AFTER_S", 0.01)
+    monkeypatch.setattr("talos_registry_cache.registry.verify.PAUSE_S", 0.01)
     registry.hold("team/app", "1", INDEX)
     del registry.manifests["team/app", IMAGE.digest]
 

@@ -8,11 +8,11 @@ from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
     EndpointError,
-    InvalidReferenceError,
     NotKeptError,
     PlatformError,
 )
 from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
 from tests.unit.registry.support import images, tiny_registry
@@ -47,7 +47,14 @@ def run(
     storages = {"docker.io": storage.url} if storage else None
     endpoints = {"docker.io": cache.url}
     return asyncio.run(
-        warm(texts, endpoints, NODE, storages=storages, retry=QUICK, concurrency=concurrency)
+        warm(
+            map(parse, texts),
+            endpoints,
+            NODE,
+            storages=storages,
+            retry=QUICK,
+            concurrency=concurrency,
+        )
     )
 
 
@@ -61,7 +68,7 @@ def holding(cache: TinyRegistry, repositories: Mapping[str, Built]) -> None:
         cache.hold(repository, "1", built)
 
 
-def test_all_that_a_node_needs_of_an_image_is_in_the_cache(cache: TinyRegistry) -> None:
+def test_everything_a_node_needs_of_an_image_is_cached(cache: TinyRegistry) -> None:
     mine = images.image(BASE, layer("mine"))
     other = images.image(layer("other"), platform="linux/arm64")
     built = images.index({"linux/arm64": other, "linux/amd64": mine}, images.attestation(mine))
@@ -85,7 +92,7 @@ def test_an_image_without_an_index_is_warmed(cache: TinyRegistry) -> None:
     assert isinstance(run(cache, "tool")[0], Warmed)
 
 
-def test_a_digest_is_asked_for_in_place_of_the_tag(cache: TinyRegistry) -> None:
+def test_a_digest_is_requested_instead_of_the_tag(cache: TinyRegistry) -> None:
     built = images.image(BASE)
     cache.hold("team/app", "1", built)
 
@@ -95,7 +102,7 @@ def test_a_digest_is_asked_for_in_place_of_the_tag(cache: TinyRegistry) -> None:
     assert cache.asked("1") == []
 
 
-def test_what_is_in_the_cache_is_not_read_again(cache: TinyRegistry) -> None:
+def test_cached_blobs_are_not_read_again(cache: TinyRegistry) -> None:
     built = images.image(BASE, layer("own"))
     cache.hold("team/app", "1", images.index({"linux/amd64": built}))
     run(cache, "team/app:1")
@@ -108,7 +115,7 @@ def test_what_is_in_the_cache_is_not_read_again(cache: TinyRegistry) -> None:
     assert all(cache.asked(blob.digest) == ["GET bytes=0-0"] for blob in built.blobs)
 
 
-def test_images_of_one_repository_share_their_layers(cache: TinyRegistry) -> None:
+def test_images_of_a_repository_share_layers(cache: TinyRegistry) -> None:
     for tag in ("1", "2", "3"):
         cache.hold("team/app", tag, images.index({"linux/amd64": images.image(BASE, layer(tag))}))
 
@@ -118,7 +125,7 @@ def test_images_of_one_repository_share_their_layers(cache: TinyRegistry) -> Non
     assert set(cache.fetched.values()) == {1}
 
 
-def test_a_layer_of_several_repositories_is_linked_and_fetched_once(
+def test_a_layer_of_several_repositories_is_fetched_once_and_mounted(
     cache: TinyRegistry, storage: TinyRegistry
 ) -> None:
     names = ("team/one", "team/two", "team/three")
@@ -131,9 +138,7 @@ def test_a_layer_of_several_repositories_is_linked_and_fetched_once(
     assert {(name, BASE.digest) for name in names} <= cache.kept
 
 
-def test_a_layer_that_an_earlier_image_brought_is_linked_too(
-    cache: TinyRegistry, storage: TinyRegistry
-) -> None:
+def test_a_layer_of_an_earlier_image_is_mounted(cache: TinyRegistry, storage: TinyRegistry) -> None:
     holding(cache, {"z/old": images.image(BASE), "a/new": images.image(BASE, layer("new"))})
     run(cache, "z/old:1", storage=storage)
 
@@ -143,7 +148,7 @@ def test_a_layer_that_an_earlier_image_brought_is_linked_too(
     assert cache.fetched[BASE.digest] == 1
 
 
-def test_without_a_storage_a_shared_layer_is_fetched_for_each_repository_in_turn(
+def test_without_a_storage_a_shared_layer_is_fetched_for_each_repository(
     cache: TinyRegistry,
 ) -> None:
     holding(cache, {"team/one": images.image(BASE), "team/two": images.image(BASE)})
@@ -151,31 +156,30 @@ def test_without_a_storage_a_shared_layer_is_fetched_for_each_repository_in_turn
     outcomes = run(cache, "team/one:1", "team/two:1")
 
     assert all(isinstance(outcome, Warmed) for outcome in outcomes)
-    # At once, the second one would not have been kept, and have been fetched a third time.
+    # Concurrent fetches would not both be stored, and need a third one.
     assert cache.fetched[BASE.digest] == 2
 
 
-def test_an_image_that_fails_stops_no_other_and_says_why(cache: TinyRegistry) -> None:
+def test_the_failure_of_an_image_does_not_stop_others(cache: TinyRegistry) -> None:
     good = images.image(layer("good"))
     holding(cache, {"team/good": good, "team/arm": images.image(BASE, platform="linux/arm64")})
-    texts = ("team/good:1", "team/none:1", "Bad", "quay.io/a/b:1", "team/arm:1")
+    texts = ("team/good:1", "team/none:1", "quay.io/a/b:1", "team/arm:1")
 
     outcomes = run(cache, *texts)
 
-    assert [outcome.text for outcome in outcomes] == list(texts)
+    assert [outcome.reference for outcome in outcomes] == [parse(text) for text in texts]
     assert isinstance(outcomes[0], Warmed)
     assert [errors(outcome) for outcome in outcomes[1:]] == [
         [AnswerError],
-        [InvalidReferenceError],
         [EndpointError],
         [PlatformError],
     ]
-    assert "nothing serves quay.io; served are: docker.io" in str(outcomes[3])
-    assert "does not exist for linux/amd64; it does for: linux/arm64" in str(outcomes[4])
+    assert "nothing serves quay.io; served are: docker.io" in str(outcomes[2])
+    assert "not available for linux/amd64; available for: linux/arm64" in str(outcomes[3])
     assert BASE.digest not in cache.fetched
 
 
-def test_what_succeeded_of_a_failed_image_is_kept_and_the_next_warming_goes_on(
+def test_the_next_warming_continues_with_what_a_failed_one_fetched(
     cache: TinyRegistry,
 ) -> None:
     bad, good = layer("bad"), layer("good")
@@ -191,9 +195,9 @@ def test_what_succeeded_of_a_failed_image_is_kept_and_the_next_warming_goes_on(
     assert cache.fetched[good.digest] == 1
 
 
-def test_a_cache_that_was_busy_with_a_blob_for_a_node_is_asked_again(cache: TinyRegistry) -> None:
+def test_a_blob_is_requested_again_while_a_node_is_pulling_it(cache: TinyRegistry) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
-    # While a node has it fetched, others get it passed on, and it is kept if the node stays.
+    # While a node pulls it, other requests get the blob without storing it.
     cache.fail(BASE.digest, tiny_registry.whole, tiny_registry.whole)
 
     [outcome] = run(cache, "team/app:1")
@@ -203,17 +207,17 @@ def test_a_cache_that_was_busy_with_a_blob_for_a_node_is_asked_again(cache: Tiny
     assert ("team/app", BASE.digest) in cache.kept
 
 
-def test_a_cache_that_keeps_nothing_is_found_out(cache: TinyRegistry) -> None:
+def test_a_cache_that_stores_nothing_is_an_error(cache: TinyRegistry) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
     cache.keeps = False
 
     [outcome] = run(cache, "team/app:1")
 
     assert errors(outcome) == [NotKeptError, NotKeptError]
-    assert "did not keep it; is its disk full?" in str(outcome)
+    assert "is its disk full?" in str(outcome)
 
 
-def test_a_blob_that_breaks_off_is_fetched_to_its_end(cache: TinyRegistry) -> None:
+def test_a_broken_transfer_is_completed(cache: TinyRegistry) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
     cache.fail(BASE.digest, tiny_registry.cut(500))
 
@@ -226,34 +230,34 @@ def test_a_blob_that_breaks_off_is_fetched_to_its_end(cache: TinyRegistry) -> No
 UNKNOWN = tiny_registry.status(404, "MANIFEST_UNKNOWN", "manifest unknown")
 
 
-def test_a_tag_that_a_cache_does_not_know_while_its_upstream_fails_is_asked_for_again(
+def test_an_unknown_tag_is_requested_again_while_the_upstream_fails(
     cache: TinyRegistry,
 ) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
-    # A cache says 404 of a tag, whatever its upstream says, but passes on what it says of a digest.
+    # A cache answers 404 for a tag whatever its upstream answers, but not for a digest.
     cache.fail("1", UNKNOWN)
-    cache.fail(warm_module.NOBODYS_DIGEST, tiny_registry.status(429, "TOOMANYREQUESTS"))
+    cache.fail(warm_module.NONEXISTENT_DIGEST, tiny_registry.status(429, "TOOMANYREQUESTS"))
 
     [outcome] = run(cache, "team/app:1")
 
     assert isinstance(outcome, Warmed)
-    assert cache.asked(warm_module.NOBODYS_DIGEST) == ["GET", "GET"]
+    assert cache.asked(warm_module.NONEXISTENT_DIGEST) == ["GET", "GET"]
 
 
-def test_what_keeps_an_upstream_from_knowing_a_tag_is_told(cache: TinyRegistry) -> None:
+def test_the_error_of_the_upstream_is_reported_with_an_unknown_tag(cache: TinyRegistry) -> None:
     cache.hold("team/app", "1", images.index({"linux/amd64": images.image(BASE)}))
     cache.fail("1", UNKNOWN)
     limit = tiny_registry.status(429, "TOOMANYREQUESTS", "you have reached your limit")
-    cache.fail(warm_module.NOBODYS_DIGEST, *[limit] * QUICK.tries)
+    cache.fail(warm_module.NONEXISTENT_DIGEST, *[limit] * QUICK.tries)
 
     [outcome] = run(cache, "team/app:1")
 
     assert errors(outcome) == [AnswerError]
-    assert "404 MANIFEST_UNKNOWN: manifest unknown; its upstream: GET " in str(outcome)
+    assert "404 MANIFEST_UNKNOWN: manifest unknown; upstream: GET " in str(outcome)
     assert "429 TOOMANYREQUESTS: you have reached your limit" in str(outcome)
 
 
-def test_a_tag_that_is_nowhere_is_asked_for_a_few_times_and_a_digest_once(
+def test_a_missing_tag_is_requested_a_few_times_and_a_missing_digest_once(
     cache: TinyRegistry,
 ) -> None:
     digest = f"sha256:{'1' * 64}"
@@ -266,7 +270,9 @@ def test_a_tag_that_is_nowhere_is_asked_for_a_few_times_and_a_digest_once(
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_many_images_are_warmed_within_the_bound(cache: TinyRegistry, concurrency: int) -> None:
+def test_the_number_of_concurrent_requests_is_limited(
+    cache: TinyRegistry, concurrency: int
+) -> None:
     names = [f"team/app{number}" for number in range(12)]
     holding(
         cache, {name: images.index({"linux/amd64": images.image(layer(name))}) for name in names}
@@ -278,12 +284,14 @@ def test_many_images_are_warmed_within_the_bound(cache: TinyRegistry, concurrenc
     assert cache.most_waiting == concurrency
 
 
-def test_progress_is_told_in_bytes_up_to_the_total(cache: TinyRegistry) -> None:
+def test_progress_is_reported_in_bytes_up_to_the_total(cache: TinyRegistry) -> None:
     built = images.image(BASE, layer("own"))
     cache.hold("team/app", "1", images.index({"linux/amd64": built}))
     told: list[Progress] = []
 
-    asyncio.run(warm(["team/app:1"], {"docker.io": cache.url}, NODE, on_progress=told.append))
+    asyncio.run(
+        warm([parse("team/app:1")], {"docker.io": cache.url}, NODE, on_progress=told.append)
+    )
 
     total = sum(len(blob.content) for blob in built.blobs)
     assert told[0] == Progress(done=0, total=total, fetched=0)

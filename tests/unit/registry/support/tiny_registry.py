@@ -1,7 +1,7 @@
-"""A real registry on a loopback port, small, faithful where it counts, and able to misbehave.
+"""A small registry on a loopback port that behaves like distribution 3.1.2, and fails on demand.
 
-It answers as distribution 3.1.2 does: plain, or as a cache that serves parts only of what it has
-kept. What each request got is written down, so that a test can tell what was asked for.
+It is a plain registry, or a cache that answers range requests only for blobs it has stored. It
+records all requests.
 """
 
 import json
@@ -26,22 +26,21 @@ PIECE = 1 << 20
 FETCH_S = 0.02
 
 Fault = Callable[["Handler", Blob], None]
-"""Answers a request in place of the registry; is given what it would have sent."""
+"""Answers a request in place of the registry; receives the content to send."""
 
 
 class TinyRegistry:
-    """What a registry holds, what it was asked, and how it fails.
+    """A registry's content, the requests it got, and its faults.
 
     Attributes:
-        caches: whether it is a cache of itself: holds all, but must fetch a blob for each
-            repository first.
-        keeps: whether such a cache keeps what it fetches.
-        headers: sent with every answer.
-        reader: user name and password of the only one who may read; nobody else is let in then.
-        requests: method and path of each request, and its Range where it has one.
-        fetched: how often such a cache fetched a blob, by digest.
-        at_once: how many fetch it right now.
-        waiting, most_waiting: how many requests wait for a fetch, and did at most.
+        caches: whether it is a cache, which has to fetch a blob for each repository.
+        keeps: whether the cache stores fetched blobs.
+        headers: headers of every answer.
+        reader: user name and password of the only reader; None for an open registry.
+        requests: method, path and range of each request.
+        fetched: how often the cache fetched a blob, by digest.
+        at_once: the number of requests that are fetching a blob now, by digest.
+        waiting, most_waiting: the number of requests that wait for a fetch, now and at most.
     """
 
     def __init__(self, *, caches: bool = False) -> None:
@@ -61,7 +60,7 @@ class TinyRegistry:
         self.lock = threading.Lock()
 
     def hold(self, repository: str, tag: str, built: Built) -> None:
-        """Take an image."""
+        """Add an image."""
         self.manifests[repository, tag] = built.manifests[0]
         for manifest in built.manifests:
             self.manifests[repository, manifest.digest] = manifest
@@ -69,11 +68,11 @@ class TinyRegistry:
             self.blobs[repository, blob.digest] = blob
 
     def fail(self, target: str, *faults: Fault) -> None:
-        """Let the next requests for a tag or a digest fail, one after the other."""
+        """Let the next requests for a tag or digest fail, one after the other."""
         self.faults[target].extend(faults)
 
     def asked(self, target: str) -> list[str]:
-        """The requests for a tag or a digest: method, and Range where there was one."""
+        """Method and range of the requests for a tag or digest."""
         return [
             " ".join((method, *part))
             for method, path, *part in map(str.split, self.requests)
@@ -146,12 +145,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, blob.content, {"Docker-Content-Digest": blob.digest})
         with registry.lock:
             registry.at_once[blob.digest] -= 1
-            # Only the first one to fetch a blob keeps it.
+            # Only the first of several concurrent fetches is stored.
             if registry.keeps and in_flight == 1:
                 registry.kept.add(key)
 
     def serve(self, blob: Blob) -> None:
-        """Send what is asked for, or the part that is asked for."""
+        """Send a blob or the requested range of it."""
         headers = {"Content-Type": blob.media_type, "Docker-Content-Digest": blob.digest}
         size = len(blob.content)
         part = self.headers.get("Range")
@@ -165,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(
         self, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> None:
-        """Send an error as the specification has it."""
+        """Send an error in the format of the specification."""
         body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
         self.send(status, body, {"Content-Type": "application/json"} | (headers or {}))
 
@@ -177,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(content[offset : offset + PIECE])
 
     def start(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
-        """Send the head of an answer."""
+        """Send the headers of an answer."""
         self.send_response(status)
         all_headers = {"Content-Length": str(length)} | self.registry.headers | (headers or {})
         for name, value in all_headers.items():
@@ -191,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _Kept(dict[tuple[str, str], Blob]):
-    """The blobs that a cache has kept."""
+    """The blobs that a cache has stored."""
 
     def __init__(self, cache: TinyRegistry) -> None:
         super().__init__()
@@ -205,7 +204,7 @@ class _Kept(dict[tuple[str, str], Blob]):
 
 
 def storage_of(cache: TinyRegistry) -> TinyRegistry:
-    """A registry without an upstream on the storage of a cache; of manifests, that has all."""
+    """A registry without an upstream on the storage of a cache; it has all manifests."""
     plain = TinyRegistry()
     plain.kept = cache.kept
     plain.manifests = cache.manifests
@@ -220,7 +219,7 @@ def status(code: int, name: str = "UNAVAILABLE", words: str = "", **headers: str
 
 
 def text(code: int, body: bytes) -> Fault:
-    """Answer with an error that is no registry's."""
+    """Answer with an error in another format."""
     return lambda handler, _: handler.send(code, body)
 
 
@@ -254,12 +253,12 @@ def cut_with_words(after: int) -> Fault:
 
 
 def whole(handler: Handler, blob: Blob) -> None:
-    """Send everything, whatever part is asked for."""
+    """Send the whole blob, ignoring the range."""
     handler.send(200, blob.content)
 
 
 def altered(handler: Handler, blob: Blob) -> None:
-    """Send as many bytes as there should be, and one of them wrong."""
+    """Send the right number of bytes, one of them wrong."""
     handler.send(200, bytes([blob.content[0] ^ 1]) + blob.content[1:])
 
 
@@ -269,7 +268,7 @@ def longer(handler: Handler, blob: Blob) -> None:
 
 
 def unbounded(handler: Handler, blob: Blob) -> None:
-    """Send a byte too many, without saying how many come."""
+    """Send a byte too many, without a length."""
     handler.send_response(200)
     handler.send_header("Connection", "close")
     handler.end_headers()
@@ -277,7 +276,7 @@ def unbounded(handler: Handler, blob: Blob) -> None:
 
 
 def silent(seconds: float) -> Fault:
-    """Say nothing for a while, and go."""
+    """Send nothing for a while, then close the connection."""
 
     def answer(handler: Handler, _: Blob) -> None:
         time.sleep(seconds)
@@ -296,28 +295,28 @@ def _tls(certificate: Issued) -> ssl.SSLContext:
 
 
 class Server(ThreadingHTTPServer):
-    """Waits for its threads at the end, and takes it well when a client has enough."""
+    """Waits for its threads at the end, and ignores closed connections."""
 
     daemon_threads = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what is no client's going away."""
+        """Report errors other than closed connections."""
         if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
 def basic(username: str, password: str) -> str:
-    """What a client sends of a user name and a password."""
+    """The Authorization header of a user name and password."""
     return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 @contextmanager
 def serving(registry: TinyRegistry, certificate: Issued | None = None) -> Iterator[TinyRegistry]:
-    """Serve a registry on a port of its own, with TLS where it has a certificate."""
+    """Serve a registry on a free port, with TLS if it has a certificate."""
     handler = type("OwnHandler", (Handler,), {"registry": registry})
     server = Server(("127.0.0.1", 0), handler)
     if certificate:
-        # Hands are shaken in the thread of the connection.
+        # The handshake is done in the connection's thread.
         server.socket = _tls(certificate).wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -16,13 +17,14 @@ import zstandard
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli.archive import HEADER, header
+from talos_registry_cache.cli.tar_stream import END, header
 from tests.integration.support import belongings, host, images
 from tests.integration.support.cachectl import Cachectl, Ended
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import run
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
+from tests.support import layouts
 
 HUB = "docker.io"
 OK, FAILED = range(2)
@@ -124,8 +126,7 @@ def test_what_does_not_fit_into_a_volume_is_refused(small: Cache, archive: Path)
 
 
 def test_little_that_expands_to_much_is_refused(small: Cache, tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.tar.zst"
-    _write_bomb(bomb, 1_500_000_000)
+    bomb = _write_bomb(tmp_path / "bomb.tar.zst", 1_500_000_000)
     assert bomb.stat().st_size < 200_000
 
     _refused(small, bomb, "do not fit")
@@ -143,59 +144,70 @@ def _refused(cache: Cache, file: Path, words: str) -> None:
     assert not cache.has_staging()
 
 
-def _write_bomb(file: Path, size: int) -> None:
+def _write_bomb(file: Path, size: int) -> Path:
+    """A small layout of an image whose layer is large."""
     piece = bytes(1 << 20)
     pieces = [piece] * (size // len(piece))
     hashed = hashlib.sha256()
     for one in pieces:
         hashed.update(one)
-    begin = f'{{"version": 1, "registries": ["{HUB}"]}}'.encode()
+    manifest, blobs = layouts.image(b"")
+    layer = layouts.descriptor(b"") | {"size": len(piece) * len(pieces)}
+    was, layer["digest"] = layouts.descriptor(b""), f"sha256:{hashed.hexdigest()}"
+    changed = manifest.replace(json.dumps(was).encode(), json.dumps(layer).encode())
+    blobs[layouts.digest(changed)] = changed
+    layout = layouts.files(blobs, (changed, layouts.names(f"{HUB}/team/bomb:1")))
     with file.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as target:
-        target.write(header(HEADER, len(begin)) + begin + bytes(-len(begin) % 512))
-        target.write(header(f"0/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
+        target.write(layouts.tar(layout).rstrip(b"\0"))
+        target.write(bytes(-target.tell() % 512))
+        target.write(header(f"blobs/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
         for one in pieces:
             target.write(one)
+        target.write(END)
+    return file
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive whose import takes a while."""
+    return _write_bomb(tmp_path_factory.mktemp("slow") / "slow.tar.zst", 700_000_000)
 
 
 @contextmanager
-def _half_imported(cache: Cache, archive: Path, pipe: Path) -> Iterator[subprocess.Popen[str]]:
-    """An import that waits for the second half of an archive."""
-    os.mkfifo(pipe)
-    content = archive.read_bytes()
-    process = cache.cachectl.start("import", pipe)
-    with pipe.open("wb", buffering=0) as end:
-        # Once all of it is taken, some of it is written.
-        end.write(content[: len(content) // 2])
-        eventually(cache.has_staging, within_s=60, what="something is staged")
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate(timeout=30)
+def _half_imported(cache: Cache, archive: Path) -> Iterator[subprocess.Popen[str]]:
+    """An import that is halted while it writes to the staging folder."""
+    process = cache.cachectl.start("import", archive)
+    try:
+        eventually(cache.has_staging, within_s=60, what="something is staged", every_s=0.01)
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("command", [("verify",), ("scrub",), ("prune", "--uploads")])
 def test_what_a_killed_import_has_left_goes_with_the_next_command(
-    full: Cache, archive: Path, tmp_path: Path, command: tuple[str, ...]
+    full: Cache, slow: Path, command: tuple[str, ...]
 ) -> None:
     before = full.held()
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
-        process.kill()
-        process.communicate(timeout=30)
+    with _half_imported(full, slow):
+        pass
     assert full.has_staging()
 
     ended = full.cachectl(*command)
 
     assert ended.code == OK
-    assert f"{HUB}: removed what an import that was killed had left" in ended.err
+    assert f"{HUB}: removed what a killed import had left behind" in ended.err
     assert not full.has_staging()
     assert full.held() == before
 
 
 def test_up_removes_what_a_killed_import_has_left_and_nothing_of_one_that_is_at_work(
-    full: Cache, archive: Path, tmp_path: Path
+    full: Cache, slow: Path
 ) -> None:
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
+    with _half_imported(full, slow) as process:
         full.stack.up()
         assert full.has_staging()
         process.kill()
@@ -207,10 +219,10 @@ def test_up_removes_what_a_killed_import_has_left_and_nothing_of_one_that_is_at_
 
 
 def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(
-    full: Cache, archive: Path, tmp_path: Path, engine: DockerClient
+    full: Cache, slow: Path, engine: DockerClient
 ) -> None:
     before = full.held()
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
+    with _half_imported(full, slow) as process:
         ended, within_s = _terminated(process)
 
     assert ended.code == INTERRUPTED
@@ -265,6 +277,7 @@ def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
     """How a process ends that is told to, and how many seconds that takes."""
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return Ended(process.returncode, out, err), time.monotonic() - begun

@@ -13,6 +13,7 @@ import yaml
 from docker import DockerClient
 from docker.models.containers import Container
 
+from talos_registry_cache.cli.oci_layout import REF_NAME
 from talos_registry_cache.talos import versions
 from talos_registry_cache.talos.images import of_kubernetes
 from tests.integration.support import belongings, docker_cli, host, private_engine
@@ -22,6 +23,7 @@ from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.pulling import pulling
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
+from tests.support import layouts
 
 HUB, QUAY = REGISTRIES = ("docker.io", "quay.io")
 OK, FAILED, USAGE, NOT_ALL_THERE = range(4)
@@ -157,6 +159,7 @@ def test_ctrl_c_leaves_no_container_behind(
         (("prune", "--older-than", "30"), "'30' is no age"),
         (("prune", "--size", "much"), "'much' is no size"),
         (("import", "absent.zst"), "absent.zst cannot be read"),
+        (("import", "/dev/null"), "neither a file nor a folder"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_done(
@@ -223,7 +226,8 @@ def test_what_was_exported_is_imported_elsewhere_without_network(
 
     assert (exported.code, before.code, imported.code) == (OK, NOT_ALL_THERE, OK)
     assert (proved.code, again.code) == (OK, OK)
-    assert set(exported.result["content"]) == set(imported.result) == set(REGISTRIES)
+    assert set(exported.result["caches"]) == set(imported.result) == set(REGISTRIES)
+    assert f"{HUB}/{hub.name}" in imported.result[HUB]["images"]
     assert archive.stat().st_size == exported.result["size"]
     assert archive.stat().st_mode & 0o777 == 0o600
     assert pulled == hub.digest
@@ -232,51 +236,42 @@ def test_what_was_exported_is_imported_elsewhere_without_network(
     assert [path.name for path in tmp_path.iterdir()] == [archive.name]
 
 
-def test_an_archive_that_is_not_as_it_was_is_refused_and_changes_nothing(
+def test_a_damaged_archive_is_refused_and_changes_nothing(
     caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
 ) -> None:
     caches.cachectl("warm", upstream.push_index().name)
     archive = tmp_path / "caches.tar.zst"
     caches.cachectl("export", archive)
-    content = archive.read_bytes()
-    middle = len(content) // 2
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
     before = _held(other)
 
-    for broken in (
-        content[:middle],
-        content[:-1],
-        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
-        content + b"!",
-        b"something else",
-        b"",
-    ):
-        archive.write_bytes(broken)
+    for damaged in (content, content[:-1], b"something else"):
+        archive.write_bytes(damaged)
         ended = other.cachectl("import", archive)
         assert ended.code == FAILED
         assert f"{archive} was not imported" in ended.err
         assert _held(other) == before
 
 
-def test_an_import_that_is_interrupted_changes_nothing(
-    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+def test_a_layout_with_a_short_name_is_imported_under_a_full_one(
+    caches: Caches, upstream: Upstream, tmp_path: Path
 ) -> None:
-    caches.cachectl("warm", upstream.push_index().name)
-    archive = tmp_path / "caches.tar.zst"
-    caches.cachectl("export", archive)
-    content = archive.read_bytes()
-    before = _held(other)
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    process = other.cachectl.start("import", pipe)
-    with pipe.open("wb", buffering=0) as end:
-        end.write(content[: len(content) // 2])
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE * 60)
+    manifest, blobs = layouts.image(b"a layer", architecture=host.architecture())
+    layout = layouts.files(blobs, (manifest, {REF_NAME: "v3"}))
+    (tmp_path / "layout.tar").write_bytes(layouts.tar(layout))
+    name = f"{QUAY}/prometheus/prometheus:v3"
 
-    assert process.returncode == INTERRUPTED
-    assert "Traceback" not in said
-    assert "interrupted" in said
-    assert _held(other) == before
+    unnamed = caches.cachectl("import", tmp_path / "layout.tar")
+    nowhere = caches.cachectl("import", tmp_path / "layout.tar", "nowhere.example/app:v3")
+    imported = caches.cachectl("import", tmp_path / "layout.tar", name, "--json")
+    with upstream.away():
+        proved = caches.cachectl("verify", name, "--json")
+
+    assert (unnamed.code, nowhere.code) == (USAGE, USAGE)
+    assert "v3 (sha256:" in unnamed.err
+    assert imported.result[QUAY]["images"] == [name]
+    assert (proved.code, proved.result[0]["digest"]) == (OK, layouts.digest(manifest))
 
 
 def test_a_damaged_cache_is_not_exported(

@@ -26,7 +26,7 @@ def digest(content: bytes) -> str:
 
 
 def descriptor(content: bytes, kind: str = "", **more: Any) -> dict[str, Any]:
-    media_type = f"{OCI}.{kind or 'layer'}.v1{'+json' if kind else '.tar'}"
+    media_type = f"{OCI}.{kind or 'layer'}.v1{'+json' if kind else '.tar+gzip'}"
     return {"mediaType": media_type, "digest": digest(content), "size": len(content), **more}
 
 

@@ -22,7 +22,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_programs_that_only_the_tests_run_are_built(
     monkeypatch: pytest.MonkeyPatch, commands: Commands, built: list[str]
 ) -> None:
-    monkeypatch.setattr("shutil.which", programs("ctr", "ip"))
+    monkeypatch.setattr("shutil.which", programs("ctr", "ip", "skopeo"))
 
     test_tools.ensure()
 
@@ -47,7 +47,7 @@ def test_missing_tools_are_installed_where_they_can_be(
     test_tools.ensure()
 
     assert commands.lines[0].startswith("apt-get update")
-    assert commands.lines[1].endswith("--no-install-recommends containerd")
+    assert commands.lines[1].endswith("--no-install-recommends containerd skopeo")
 
 
 @pytest.mark.parametrize(("present", "user"), [(["apt-get"], 1000), ([], 0)])
@@ -61,7 +61,7 @@ def test_missing_tools_are_named_where_they_cannot_be_installed(
     monkeypatch.setattr("shutil.which", programs(*present))
     monkeypatch.setattr("os.geteuid", lambda: user)
 
-    with pytest.raises(SetupError, match="the tests need containerd, iproute2: install them"):
+    with pytest.raises(SetupError, match="the tests need containerd, iproute2, skopeo:"):
         test_tools.ensure()
 
     assert commands.lines == built == []

@@ -17,7 +17,7 @@ import zstandard
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli.tar_stream import END, header
+from talos_registry_cache.cli.tar_stream import END, header, padding
 from tests.integration.support import belongings, host, images
 from tests.integration.support.cachectl import Cachectl, Ended
 from tests.integration.support.polling import eventually
@@ -158,8 +158,8 @@ def _write_bomb(file: Path, size: int) -> Path:
     blobs[layouts.digest(changed)] = changed
     layout = layouts.files(blobs, (changed, layouts.names(f"{HUB}/team/bomb:1")))
     with file.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as target:
-        target.write(layouts.tar(layout).rstrip(b"\0"))
-        target.write(bytes(-target.tell() % 512))
+        for name, content in layout.items():
+            target.write(header(name, len(content)) + content + padding(len(content)))
         target.write(header(f"blobs/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
         for one in pieces:
             target.write(one)

@@ -10,20 +10,14 @@ in that folder was left behind by a process that was killed.
 
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from docker import DockerClient
-
-from talos_registry_cache.cli import caches, console
+from talos_registry_cache.cli import console
 from talos_registry_cache.cli.errors import CachectlError
 from talos_registry_cache.cli.oci_layout import Content
-from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.cli.tar_stream import END, header, padding
-from talos_registry_cache.engine import volume as volumes
 from talos_registry_cache.engine.volume import STAGING, Volume, VolumeError
 from talos_registry_cache.registry.layout import V2
-from talos_registry_cache.registry.s3_location import Place
 
 CONTENT, LINKS = f"{STAGING}/content", f"{STAGING}/links"
 # Stays free for what the cache itself writes meanwhile.
@@ -111,29 +105,6 @@ def commit(volume: Volume, addition: Addition) -> None:
 def discard(volume: Volume) -> None:
     """Remove everything that was staged; safe to repeat."""
     volume.remove([STAGING])
-
-
-@contextmanager
-def alone(client: DockerClient, stack: Stack) -> Iterator[None]:
-    """Keep other processes away from the storages of a stack, and clean up after killed ones.
-
-    Raises:
-        VolumeError: what a killed import left behind cannot be removed.
-    """
-    with caches.alone(stack):
-        for cache in stack.caches.values():
-            _clean_up(client, cache)
-        yield
-
-
-def _clean_up(client: DockerClient, cache: Cache) -> None:
-    # A service has no container of its own; the next import cleans up there.
-    if cache.is_service or isinstance(cache.storage, Place):
-        return
-    if volumes.holds(client.containers.get(cache.name), STAGING):
-        with volumes.mounted(client, cache.storage, cache.image) as volume:
-            discard(volume)
-        console.say(f"{cache.registry}: removed what a killed import had left behind")
 
 
 class _Ahead:

@@ -201,7 +201,7 @@ def test_sigterm_ends_what_waits_for_another_one(caches: Caches) -> None:
         first = starting(caches, "kill", "prune", "--older-than", "720h", "--yes")
         second = caches.other.start("verify")
         assert second.stderr is not None
-        assert "waiting for its end" in second.stderr.readline()
+        assert "waiting for it" in second.stderr.readline()
         ended = terminated(second)
         assert terminated(first)
 
@@ -239,7 +239,7 @@ def test_the_cache_that_a_killed_prune_left_stopped_is_started_by_the_next_comma
     ended = caches.other("prune", "--older-than", "720h", "--yes")
 
     assert ended.code == OK
-    assert "its cache was stopped, and runs again" in ended.err
+    assert "started its cache, which was stopped" in ended.err
     assert caches.states() == {"running"}
     assert caches.thrown_away() == []
 
@@ -292,7 +292,7 @@ def test_two_users_are_both_right(caches: Caches, command: str) -> None:
         ended = [process.communicate(timeout=120) for process in both]
 
         assert [process.returncode for process in both] == [OK, OK], ended
-        assert sum("waiting for its end" in said for _, said in ended) == 1
+        assert sum("waiting for it" in said for _, said in ended) == 1
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def test_two_users_of_the_machine_are_both_right(caches: Caches, nobody: Cachect
     ended = [process.communicate(timeout=120) for process in both]
 
     assert [process.returncode for process in both] == [OK, OK], ended
-    assert sum("waiting for its end" in said for _, said in ended) == 1
+    assert sum("waiting for it" in said for _, said in ended) == 1
 
 
 def test_what_another_user_has_left_is_removed_and_what_they_use_is_not(

@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, stack, staging
+from talos_registry_cache.cli import caches, console, options, stack
 from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError
 from talos_registry_cache.cli.oci_layout import IncompleteError, Writer
@@ -49,7 +49,7 @@ def export(
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
         with (
-            staging.alone(client, found),
+            caches.locked(found),
             _replacing(file) as target,
             console.meter("exporting") as meter,
         ):

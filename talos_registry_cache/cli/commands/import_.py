@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import console, options, selection, stack, staging
+from talos_registry_cache.cli import caches, console, options, selection, stack, staging
 from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.cli.oci_layout import Content, Entry, Layout
@@ -66,9 +66,9 @@ def import_(
             layout = clean_up.enter_context(closing(Layout(file)))
             named = choose(layout.entries, wanted)
             additions = plan(layout, named)
-            caches = found.only(additions)
-            with staging.alone(client, found), console.meter("importing") as meter:
-                _import(client, caches, layout, additions, meter)
+            involved = found.only(additions)
+            with caches.locked(found), console.meter("importing") as meter:
+                _import(client, involved, layout, additions, meter)
         except UsageError:
             raise
         except CachectlError as error:
@@ -152,16 +152,16 @@ def _list(entries: Sequence[Entry]) -> str:
 
 def _import(
     client: DockerClient,
-    caches: Mapping[str, Cache],
+    involved: Mapping[str, Cache],
     layout: Layout,
     additions: Mapping[str, Addition],
     meter: Meter,
 ) -> None:
-    names = {registry: _volume(cache) for registry, cache in caches.items()}
+    names = {registry: _volume(cache) for registry, cache in involved.items()}
     with ExitStack() as clean_up:
         volumes = {}
         for registry, name in names.items():
-            mounted = volume.mounted(client, name, caches[registry].image)
+            mounted = volume.mounted(client, name, involved[registry].image)
             volumes[registry] = clean_up.enter_context(mounted)
             clean_up.callback(staging.discard, volumes[registry])
             staging.discard(volumes[registry])

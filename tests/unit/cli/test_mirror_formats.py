@@ -35,7 +35,7 @@ def test_docker_gets_the_cache_of_docker_hub_and_leave_to_ask_it_without_tls() -
 
 
 def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"there are those of: quay\.io"):
+    with pytest.raises(UsageError, match=r"there are caches for: quay\.io"):
         mirror_formats.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
 
 

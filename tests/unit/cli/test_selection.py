@@ -62,13 +62,13 @@ def test_sizes_are_read(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1h", "1.5h", "h", "1w", "1 h"])
 def test_what_is_no_age_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no age"):
+    with pytest.raises(UsageError, match="is not an age"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "g", "1.5g", "1p"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(UsageError, match="is not a size"):
         number_of_bytes(text)
 
 

@@ -42,10 +42,10 @@ def _named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_that_lost_its_beginning_is_asked_for_again(cache: Cache) -> None:
     engine: Any = Engine(CUT, WHOLE)
 
-    assert status._inside(engine, cache) == status.Inside(0, 0, 4096, None)
+    assert status._usage(engine, cache) == status.Usage(0, 0, 4096, None)
 
 
 def test_a_cache_that_never_answers_whole_is_shown_without_its_numbers(cache: Cache) -> None:
     engine: Any = Engine(CUT, CUT, CUT)
 
-    assert status._inside(engine, cache) is None
+    assert status._usage(engine, cache) is None

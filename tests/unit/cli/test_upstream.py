@@ -99,13 +99,13 @@ def test_a_docker_hub_that_names_no_limit_has_none() -> None:
     with hub(headers={}) as url:
         found = asyncio.run(upstream.limits({"docker.io": url}))
 
-    assert found == {"docker.io": "it has no limit for this address"}
+    assert found == {"docker.io": "no limit for this address"}
 
 
 def test_a_docker_hub_that_is_away_is_said_to_be() -> None:
     found = asyncio.run(upstream.limits({"docker.io": "http://127.0.0.1:1"}))
 
-    assert str(found["docker.io"]).startswith("its limit is not known: ")
+    assert str(found["docker.io"]).startswith("its limit is unknown: ")
 
 
 def test_nobody_else_is_asked_for_a_limit() -> None:
@@ -129,7 +129,7 @@ def test_an_upstream_whose_headers_never_end_is_away(monkeypatch: pytest.MonkeyP
         assert asyncio.run(upstream.reachable({"dripping": url})) == {"dripping": False}
         said = asyncio.run(upstream.limits({"docker.io": url}))
 
-    assert said == {"docker.io": "its limit is not known: no answer within 1 s"}
+    assert said == {"docker.io": "its limit is unknown: no answer within 1 s"}
 
 
 @contextmanager
@@ -181,20 +181,20 @@ def dripping() -> Iterator[str]:
     ],
 )
 def test_a_token_that_is_none_is_said_to_be(token: bytes) -> None:
-    assert limit_of(token=token) == "its limit is not known: 127.0.0.1 sends no token"
+    assert limit_of(token=token) == "its limit is unknown: 127.0.0.1 sends no token"
 
 
 def test_a_token_that_is_too_large_is_not_read() -> None:
     said = limit_of(token=json.dumps({"token": "x" * (1 << 20)}).encode())
 
-    assert said == "its limit is not known: 127.0.0.1 sends a token of more than 65536 bytes"
+    assert said == "its limit is unknown: 127.0.0.1 sends a token of more than 65536 bytes"
 
 
 @pytest.mark.parametrize(
     "realm", ["", "token", "/token", "ftp://127.0.0.1/", "http://", "http://[no", "http://a:port/"]
 )
 def test_a_realm_that_is_no_url_is_said_to_be(realm: str) -> None:
-    assert limit_of(realm=realm).startswith("its limit is not known: ")
+    assert limit_of(realm=realm).startswith("its limit is unknown: ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Image layouts, exchanged with skopeo in both directions."""
+"""Image layouts, exchanged with skopeo and containerd in both directions."""
 
 import gzip
 import json
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from talos_registry_cache.cli.commands.import_ import choose, plan
 from talos_registry_cache.cli.oci_layout import Layout, Writer
 from talos_registry_cache.registry import reference
+from tests.integration.support import containerd
 from tests.support import layouts
 from tests.support.layouts import digest
 
@@ -70,6 +72,20 @@ def test_skopeo_reads_what_export_writes(exported: Path, tmp_path: Path, name: s
     assert set(BLOBS.values()) <= copied
 
 
+@pytest.mark.parametrize("name", [APP, ALONE])
+def test_containerd_reads_what_export_writes_and_import_what_it_writes(
+    exported: Path, tmp_path: Path, name: str
+) -> None:
+    plain, written = tmp_path / "caches.tar", tmp_path / "written.tar"
+    with plain.open("wb") as target, exported.open("rb") as source:
+        zstandard.ZstdDecompressor().copy_stream(source, target)
+    with containerd.running(tmp_path) as client:
+        client._ctr("images", "import", "--no-unpack", str(plain))
+        client._ctr("images", "export", "--platform", "linux/amd64", str(written), name)
+
+    assert read(written) == read(exported, name)
+
+
 @pytest.mark.parametrize(
     ("target", "name"),
     [
@@ -85,10 +101,16 @@ def test_import_reads_what_skopeo_writes(
 ) -> None:
     skopeo("copy", f"oci-archive:{exported}:{APP}", target.format(tmp_path))
 
-    with closing(Layout(tmp_path / "layout.tar")) as layout:
+    named, blobs = read(tmp_path / "layout.tar", name)
+
+    assert set(named) == {"quay.io/team/app:v3"}
+    assert {content for content in BLOBS.values() if content != AMD64} <= set(blobs.values())
+
+
+def read(path: Path, name: str | None = None) -> tuple[dict[str, str], layouts.Blobs]:
+    """The digests of images by name, and the blobs, that import reads."""
+    with closing(Layout(path)) as layout:
         named = choose(layout.entries, [reference.parse(name)] if name else [])
         [addition] = plan(layout, named).values()
-        read = {one.digest: b"".join(one.pieces) for one in layout.contents(addition.blobs)}
-
-    assert {str(image) for image in named} == {"quay.io/team/app:v3"}
-    assert {content for content in BLOBS.values() if content != AMD64} <= set(read.values())
+        blobs = {one.digest: b"".join(one.pieces) for one in layout.contents(addition.blobs)}
+    return {str(image): one for image, one in named.items()}, blobs

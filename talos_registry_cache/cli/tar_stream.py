@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 PIECE = 1 << 20
-FILES_LIMIT = 1_000_000
+FILES_LIMIT = 250_000
 EXTENDED_HEADER_LIMIT = 64 << 10
 # GNU tar pads an archive to 10 KiB.
 PADDING_LIMIT = 1 << 20

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
+import zstandard
 from docker import DockerClient
 from docker.models.containers import Container
 
@@ -240,16 +241,22 @@ def test_a_damaged_archive_is_refused_and_changes_nothing(
     caches.cachectl("warm", upstream.push_index().name)
     archive = tmp_path / "caches.tar.zst"
     caches.cachectl("export", archive)
-    content = bytearray(archive.read_bytes())
-    content[len(content) // 2] ^= 1
+    content = archive.read_bytes()
+    plain = zstandard.ZstdDecompressor().decompressobj().decompress(content)
     before = _held(other)
 
-    for damaged in (content, content[:-1], b"something else"):
+    # Of the tar, the middle is in a layer, which is checked as it is written.
+    for damaged in (_with_a_changed_byte(content), content[:-1], _with_a_changed_byte(plain)):
         archive.write_bytes(damaged)
         ended = other.cachectl("import", archive)
         assert ended.code == FAILED
         assert f"{archive} was not imported" in ended.err
         assert _held(other) == before
+
+
+def _with_a_changed_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 def test_a_layout_with_a_short_name_is_imported_under_a_full_one(

@@ -95,10 +95,11 @@ def choose(entries: Sequence[Entry], wanted: Sequence[Reference]) -> Named:
     """
     if wanted:
         return {image: _entry_for(image, entries).digest for image in wanted}
-    unnamed = [entry for entry in entries if entry.reference is None]
-    if unnamed or not entries:
+    if not entries:
+        raise UsageError("the layout has no images")
+    if unnamed := [entry for entry in entries if entry.reference is None]:
         raise UsageError(
-            f"images without a full name in the layout: {_list(unnamed)}; name them: "
+            f"the layout has images without a full name: {_list(unnamed)}; name them: "
             "cachectl import FILE REGISTRY/REPOSITORY:TAG"
         )
     return {entry.reference: entry.digest for entry in entries if entry.reference}

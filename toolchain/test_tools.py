@@ -14,7 +14,7 @@ PROMETHEUS = golang.Program(
     package="github.com/prometheus/prometheus/cmd/prometheus",
     tags="remove_all_sd,enable_moby_sd",
 )
-PACKAGES = {"ctr": "containerd", "ip": "iproute2"}
+PACKAGES = {"ctr": "containerd", "ip": "iproute2", "skopeo": "skopeo"}
 
 
 def ensure() -> None:

@@ -1,1 +1,1 @@
-"""The command line for people: see caches work, fill them, prove them, repair them, carry them."""
+"""cachectl: show, fill, verify, repair and carry the caches of a stack."""

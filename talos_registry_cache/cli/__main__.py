@@ -30,7 +30,7 @@ DISTRIBUTION = "talos-registry-cache"
 
 app = typer.Typer(
     name="cachectl",
-    help="Work with the registry caches of a stack: see them, fill them, prove them, carry them.",
+    help="Work with the registry caches of a stack: show, fill, verify, repair and carry them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -52,20 +52,20 @@ def _options(
     _version: Annotated[  # noqa: FBT002 - a flag
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version, and end."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """What goes before a command."""
+    """Options before a command."""
 
 
 def main() -> None:
-    """Run the command that the command line names; ends the process with its exit code."""
+    """Run a command, and end the process with its exit code."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         _run()
     except KeyboardInterrupt:
-        # A second one, which came as the first was being dealt with.
+        # A second one, while the first was handled.
         _end(ExitCode.INTERRUPTED)
 
 
@@ -79,10 +79,10 @@ def _run() -> None:
     except (DockerException, OSError) as error:
         code, message = ExitCode.FAILED, f"the container engine or this machine: {error}"
     except SystemExit as ended:
-        # Typer's own way to end after Ctrl-C.
+        # Typer's own reaction to Ctrl-C.
         if ended.code != ExitCode.INTERRUPTED:
             raise
-        # Who is impatient presses Ctrl-C twice.
+        # The impatient press Ctrl-C twice.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         console.say("cachectl: interrupted")
         _end(ExitCode.INTERRUPTED)
@@ -91,18 +91,18 @@ def _run() -> None:
 
 
 def _end(code: ExitCode) -> NoReturn:
-    """End at once: a thread that asks somebody who does not answer would be waited for."""
+    """End at once, without waiting for threads that wait for an answer."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does, so that what was started for a while is removed."""
-    # Whoever says it twice does not mean that less is to be removed.
+    """End as after Ctrl-C, so that temporary containers are removed."""
+    # A second signal must not stop the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As it is for what a script runs in the background.
+        # As in a process that a script runs in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""Working with several caches at once."""
+"""Locks, storages and temporary registries of several caches at once."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from docker import DockerClient
 
 from talos_registry_cache.cli import console
 from talos_registry_cache.cli.stack import Cache, Stack
-from talos_registry_cache.engine import lock, processes, throwaway
+from talos_registry_cache.engine import lock, processes, throwaway, volume
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform
@@ -23,30 +23,36 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_ONCE = 8
-# Of an interruption; what goes on after that, such as a command in a cache, changes nothing.
+# After an interruption. Work that continues after that changes nothing.
 GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
 
 
 def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
-    """Where a cache keeps its content."""
+    """The storage of a cache."""
     match cache.storage:
         case S3Location() as location:
             return InStore(client, location, cache.image)
-        case volume:
-            return InVolume(client, volume, cache.image)
+        case name:
+            return InVolume(client, name, cache.image)
 
 
 @contextmanager
-def alone(stack: Stack) -> Iterator[None]:
-    """Keep other processes away from the storages of a stack; waits for one that is at work.
+def locked(stack: Stack) -> Iterator[None]:
+    """Lock the storages of a stack, once other processes have released them.
 
-    What was killed at its work may have left a cache stopped, which is started again.
+    Starts caches that a killed command has left stopped, and removes what a killed import has left
+    behind.
+
+    Raises:
+        VolumeError: that cannot be removed.
     """
-    waiting = f"another process is at work on the stack {stack.name}; waiting for its end"
+    waiting = f"another command works on the stack {stack.name}; waiting for it"
     with lock.held(stack.engine, stack.name, lambda: console.say(waiting)):
         for cache in stack.caches.values():
+            # A service has no container of its own; the next import cleans up there.
             if not cache.is_service:
                 _start_again(stack.engine, cache)
+                _remove_staging(stack.engine, cache)
         yield
 
 
@@ -54,10 +60,10 @@ def alone(stack: Stack) -> Iterator[None]:
 def serving(
     client: DockerClient, caches: Iterable[Cache], *, writable: bool = False
 ) -> Iterator[Mapping[str, str]]:
-    """Serve the storages of caches by registries without an upstream.
+    """Serve the storages of caches by temporary registries without an upstream.
 
     Yields:
-        The URL of each, by registry host.
+        Their URLs, by registry host.
     """
     with ExitStack() as registries:
 
@@ -72,7 +78,7 @@ def serving(
 
 
 def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Reference, ...]:
-    """All tags that caches have, as image references."""
+    """All tags in the storages of caches, as image references."""
 
     def tags(cache: Cache) -> list[Reference]:
         stored = storage_of(client, cache).tags()
@@ -82,13 +88,13 @@ def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Refere
 
 
 def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> list[Cache]:
-    """The caches of some images."""
+    """The caches that images belong to."""
     registries = {reference.registry for reference in references}
     return [cache for registry, cache in caches.items() if registry in registries]
 
 
 def platform_of(client: DockerClient) -> Platform:
-    """The platform of an engine, and so of the nodes in its containers."""
+    """The platform of an engine, which is that of nodes in its containers."""
     version = client.version()
     return Platform(version["Os"], version["Arch"])
 
@@ -96,9 +102,9 @@ def platform_of(client: DockerClient) -> Platform:
 def at_once(
     client: DockerClient, work: Callable[[Item], Result], items: Sequence[Item]
 ) -> list[Result]:
-    """Do the same with each, all at once; the results in order.
+    """Do the same with several items at once; returns the results in order.
 
-    An interruption takes away what the work has started on the engine, so that it ends.
+    An interruption removes the containers of the work, so that it ends.
     """
     pool = ThreadPoolExecutor(max_workers=AT_ONCE)
     working = [pool.submit(work, item) for item in items]
@@ -113,7 +119,7 @@ def at_once(
 
 
 def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
-    """Take away from work what it has started, until it has ended or does something else."""
+    """Remove the containers of work until it has ended."""
     left = {one for one in working if not one.cancel()}
     until = time.monotonic() + GIVEN_UP_WITHIN_S
     while left and time.monotonic() < until:
@@ -124,7 +130,16 @@ def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
 def _start_again(client: DockerClient, cache: Cache) -> None:
     try:
         if processes.start_again(client, cache.name):
-            console.say(f"{cache.registry}: its cache was stopped, and runs again")
+            console.say(f"{cache.registry}: started its cache, which was stopped")
     except RegistryError as error:
-        # What is stored can be worked with all the same.
+        # Its storage can be used all the same.
         console.say(f"{cache.registry}: {error}")
+
+
+def _remove_staging(client: DockerClient, cache: Cache) -> None:
+    if isinstance(cache.storage, str) and volume.holds(
+        client.containers.get(cache.name), volume.STAGING
+    ):
+        with volume.mounted(client, cache.storage, cache.image) as mounted:
+            mounted.remove([volume.STAGING])
+        console.say(f"{cache.registry}: removed what a killed import had left behind")

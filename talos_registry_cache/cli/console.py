@@ -1,4 +1,4 @@
-"""What people see: tables, progress, errors. Only results go to standard output."""
+"""Tables, progress and messages. Only results go to standard output."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Meter:
-    """How far long work is, in bytes: a bar on a terminal, a line now and then elsewhere."""
+    """Progress in bytes: a bar on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, title: str, bar: Progress | None) -> None:
         self._title = title
@@ -31,11 +31,11 @@ class Meter:
         self.done = 0
 
     def add(self, number: int) -> None:
-        """So many more bytes are done."""
+        """Add to the bytes that are done."""
         self.show(self.done + number, None)
 
     def show(self, done: int, total: int | None) -> None:
-        """So many bytes are done, of so many where that is known."""
+        """Set the bytes that are done, and all bytes if known."""
         self.done = done
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
@@ -44,7 +44,7 @@ class Meter:
             say(f"{self._title}: {self._amount(total)}")
 
     def end(self) -> None:
-        """Say what it came to."""
+        """Print the total."""
         if self._bar is None and self.done:
             say(f"{self._title}: {self._amount(None)}, done")
 
@@ -70,12 +70,12 @@ def meter(title: str) -> Iterator[Meter]:
 
 
 def say(line: str) -> None:
-    """A line for the person at the terminal."""
+    """Print a message to standard error."""
     err.print(line, markup=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; columns whose name begins with > are aligned to the right."""
+    """Print a table; a column whose name begins with > is aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         right = column.startswith(">")
@@ -85,17 +85,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if out.is_terminal:
         out.print(made)
     else:
-        # As wide as it is: what reads this is a file or a program.
+        # For a file or a program: lines are not cut.
         Console(file=sys.stdout, highlight=False, width=1000).print(made)
 
 
 def as_json(result: Any) -> None:
-    """Print a result for programs."""
+    """Print a result as JSON."""
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 
 def size(number: int) -> str:
-    """Bytes, as people write them: 1.2 MB."""
+    """Format a number of bytes, such as 1.2 MB."""
     value, unit = float(number), 0
     while round(value, 1) >= KILO and unit < len(UNITS) - 1:
         value, unit = value / KILO, unit + 1

@@ -1,17 +1,17 @@
-"""What ends a command, and with which code."""
+"""Errors and exit codes of commands."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command ended.
+    """Exit codes.
 
     Attributes:
-        OK: as it should.
-        FAILED: it could not be done.
-        USAGE: it was asked for in a way that makes no sense; nothing was touched.
-        NOT_ALL_THERE: it was done, and something is missing or damaged.
-        INTERRUPTED: by Ctrl-C or SIGTERM.
+        OK: success.
+        FAILED: failure.
+        USAGE: wrong usage; nothing was changed.
+        NOT_ALL_THERE: the command ran, and something is missing, damaged or unhealthy.
+        INTERRUPTED: Ctrl-C or SIGTERM.
     """
 
     OK = 0
@@ -22,8 +22,8 @@ class ExitCode(IntEnum):
 
 
 class CachectlError(Exception):
-    """Something that a person can put right; the message says what was found and what to do."""
+    """A failure that the user can fix; the message says what was found and what to do."""
 
 
 class UsageError(CachectlError):
-    """The command line makes no sense; the message says what is allowed."""
+    """The command line is wrong; the message says what is allowed."""

@@ -1,4 +1,4 @@
-"""The configuration of other tools for the same caches."""
+"""Configuration that makes other tools pull through the caches."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ Mirrors = Mapping[str, Mirror]
 
 
 class Format(StrEnum):
-    """Whose configuration."""
+    """The tool to configure."""
 
     TALOS = "talos"
     CONTAINERD = "containerd"
@@ -32,44 +32,44 @@ class Format(StrEnum):
 
 
 def talos(mirrors: Mirrors, *, legacy: bool = False) -> Mapping[str, str]:
-    """A patch of the machine configuration.
+    """A patch for the machine configuration of Talos.
 
     Args:
         mirrors: the mirrors.
-        legacy: whether it is for Talos up to 1.11.
+        legacy: whether the nodes run Talos 1.11 or earlier.
     """
     form = MirrorForm.LEGACY if legacy else MirrorForm.DOCUMENT
     return {"mirrors.yaml": mirror_patch(mirrors, skip_fallback=False, form=form)}
 
 
 def containerd(mirrors: Mirrors) -> Mapping[str, str]:
-    """Files for the folder that containerd's `config_path` and `ctr --hosts-dir` name."""
+    """Files for the folder of containerd's `config_path` or `ctr --hosts-dir`."""
     files = hosts_toml(mirrors, skip_fallback=False)
     return {f"{HOSTS_FOLDER}/{path}": content for path, content in files.items()}
 
 
 def docker(mirrors: Mirrors) -> Mapping[str, str]:
-    """A daemon.json, and what goes to /etc/docker/certs.d. It knows mirrors of Docker Hub only.
+    """A daemon.json, and certificates for /etc/docker/certs.d. Docker mirrors Docker Hub only.
 
     Raises:
-        UsageError: there is no cache of Docker Hub, or it would be asked without its password:
-            Docker sends none to a mirror (github.com/moby/moby, issue 30880).
+        UsageError: there is no cache for Docker Hub, or it needs a password: Docker sends none to
+            a mirror (github.com/moby/moby, issue 30880).
     """
     if DOCKER_HUB not in mirrors:
         raise UsageError(
-            f"Docker mirrors {DOCKER_HUB} only, and there is no cache of it; "
-            f"there are those of: {', '.join(mirrors) or 'none'}"
+            f"Docker mirrors {DOCKER_HUB} only, and there is no cache for it; "
+            f"there are caches for: {', '.join(mirrors) or 'none'}"
         )
     mirror = mirrors[DOCKER_HUB]
     if mirror.username:
         raise UsageError(
-            "Docker sends no password to a mirror, and would go round the cache; without "
-            f"--username, this writes what it needs for `docker login {mirror.address}` and "
+            "Docker sends no password to a mirror, and would bypass the cache; run this without "
+            f"--username, then `docker login {mirror.address}` and "
             f"`docker pull {mirror.address}/library/alpine`"
         )
     content: dict[str, Any] = {"registry-mirrors": [mirror.url]}
     if mirror.ca is None:
-        # Loopback needs no leave to be asked without TLS, and any other address does.
+        # Docker allows HTTP on loopback only.
         content["insecure-registries"] = [mirror.address]
     files = {"daemon.json": json.dumps(content, indent=2) + "\n"}
     for one in mirrors.values():
@@ -103,14 +103,14 @@ def k3d(mirrors: Mirrors) -> Mapping[str, str]:
 
 
 def kind(mirrors: Mirrors, folder: PurePath) -> Mapping[str, str]:
-    """A configuration for `kind create cluster --config`, and the folder that its node mounts.
+    """A configuration for `kind create cluster --config`, and the folder that its nodes mount.
 
     Source: kind.sigs.k8s.io, "Configuration" (extraMounts, containerdConfigPatches) and "Local
     Registry": containerd reads one folder for each registry below `config_path`.
 
     Args:
         mirrors: the mirrors.
-        folder: the absolute path at which the files will be.
+        folder: the absolute path of the folder that the files are written to.
     """
     patch = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{IN_KIND}"\n'
     mount = {

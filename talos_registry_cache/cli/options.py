@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options that several commands have."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ StackName = Annotated[
         "-s",
         envvar="CACHECTL_STACK",
         metavar="NAME",
-        help="The stack whose caches are meant; the only one that is up where it is left out.",
+        help="The stack. Default: the only one that is up.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -28,7 +28,7 @@ Upstreams = Annotated[
         "--upstream",
         "-u",
         metavar="HOST",
-        help="Only the cache of this registry, such as docker.io; may be repeated.",
+        help="Only the cache of this registry, such as docker.io. Repeatable.",
     ),
 ]
 Images = Annotated[
@@ -37,37 +37,38 @@ Images = Annotated[
 ]
 ImageFiles = Annotated[
     list[Path] | None,
-    typer.Option("--images", "-i", metavar="FILE", help="A list of images, one a line."),
+    typer.Option("--images", "-i", metavar="FILE", help="A list of images, one per line."),
 ]
 TalosVersion = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help="The images that talosctl of this version lists."),
+    typer.Option(
+        metavar="VERSION", help="The images that talosctl lists; it must have this version."
+    ),
 ]
 KubernetesVersion = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help="The same for this version of Kubernetes."),
+    typer.Option(metavar="VERSION", help="The images that talosctl lists for this Kubernetes."),
 ]
 PlatformName = Annotated[
     str | None,
     typer.Option(
         "--platform",
         metavar="OS/ARCH",
-        help="The platform of the nodes; the engine's own where it is left out.",
+        help="The platform of the nodes. Default: the engine's.",
     ),
 ]
 Username = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"Who asks caches that let only readers in; the password is that of {PASSWORD}, "
-        "or asked for.",
+        help=f"The user of caches that need a password, which comes from {PASSWORD} or a prompt.",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; otherwise it is only shown.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove it; without this, only show it.")]
 
 
 def reader(username: str | None) -> Reader | None:
-    """Who asks, with the password of the environment or of the person at the terminal.
+    """The user name and the password, from the environment or a prompt.
 
     Raises:
         UsageError: there is no password.
@@ -78,5 +79,5 @@ def reader(username: str | None) -> Reader | None:
         f"Password of {username}", hide_input=True, err=True, default="", show_default=False
     )
     if not password:
-        raise UsageError(f"there is no password of {username}: set {PASSWORD}, or type it")
+        raise UsageError(f"no password for {username}: set {PASSWORD}, or type it")
     return username, password

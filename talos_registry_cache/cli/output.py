@@ -1,4 +1,4 @@
-"""Files that a command makes: printed, or written to a folder."""
+"""Generated files: printed, or written to a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +12,25 @@ from talos_registry_cache.talos.cluster_files import write_private
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="Write files there, not to a terminal."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Write files to this folder instead of printing them.",
+    ),
 ]
 
 
 def put(files: Mapping[str, str], folder: Path | None, *, is_private: bool = False) -> None:
-    """Write files to a folder, or print them where there is none.
+    """Write files to a folder, or print them.
 
     Args:
         files: their contents, by their paths in the folder.
-        folder: it is made where it is missing.
-        is_private: whether only their owner may read them.
+        folder: the folder, which is created if needed; None to print them.
+        is_private: whether only their owner can read them.
 
     Raises:
-        CachectlError: one cannot be written.
+        CachectlError: a file cannot be written.
     """
     if folder is not None:
         _write(files, folder, is_private=is_private)

@@ -1,4 +1,4 @@
-"""Which images a command is about."""
+"""The images that a command line selects."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +13,10 @@ from talos_registry_cache.talos import versions
 
 
 def from_file(path: Path) -> tuple[Reference, ...]:
-    """Read a list of images: one a line, `#` starts a comment.
+    """Read a list of images: one per line, `#` starts a comment.
 
     Raises:
-        UsageError: it cannot be read, or a line is no image.
+        UsageError: it cannot be read, or a line is not an image reference.
     """
     try:
         lines = files.read_text(path, files.LIST_LIMIT).splitlines()
@@ -24,7 +24,7 @@ def from_file(path: Path) -> tuple[Reference, ...]:
         raise UsageError(f"{path} cannot be read: {error}") from None
     found = []
     for number, line in enumerate(lines, start=1):
-        # Not what stands behind a # in a word: none may be in a reference, so that it is refused.
+        # No comment starts within a word: a reference with a # in it is refused.
         text = line.split(" #")[0].strip()
         if text and not text.startswith("#"):
             found.append(_reference(text, f"{path}, line {number}: "))
@@ -37,22 +37,24 @@ def from_talosctl(
     """The images that talosctl lists for a cluster.
 
     Args:
-        talos_version: the version that talosctl must have, or None.
+        talos_version: the version that talosctl must have, or None for any.
         kubernetes_version: the version of Kubernetes, or None for talosctl's default.
 
     Raises:
-        UsageError: talosctl is of another version.
-        TalosError: it is not there, or cannot tell.
+        UsageError: talosctl has another version.
+        TalosError: talosctl is missing, or fails.
     """
     talosctl = versions.find()
     if talos_version is not None:
         wanted = versions.parse(talos_version)
         if wanted is None:
-            raise UsageError(f"{talos_version!r} is no version; allowed: such as v1.13.0 or 1.13")
+            raise UsageError(
+                f"{talos_version!r} is not a version; allowed: for example v1.13.0 or 1.13"
+            )
         if (wanted.major, wanted.minor) != (talosctl.version.major, talosctl.version.minor):
             raise UsageError(
-                f"{talosctl.path} is {talosctl.version} and lists the images of that version only, "
-                f"not of {talos_version}: put talosctl {talos_version} first on PATH"
+                f"{talosctl.path} is {talosctl.version} and lists the images of that version only; "
+                f"put talosctl {talos_version} first on PATH"
             )
     return tuple(map(reference.parse, talos_images.of_kubernetes(talosctl, kubernetes_version)))
 
@@ -63,10 +65,10 @@ def gather(
     talos_version: str | None,
     kubernetes_version: str | None,
 ) -> tuple[Reference, ...]:
-    """All images that a command line names, each once, in order.
+    """All images that a command line selects, each once, in order.
 
     Raises:
-        UsageError: one is no image, or a list cannot be read.
+        UsageError: one is not an image reference, or a list cannot be read.
         TalosError: talosctl cannot list them.
     """
     found = [_reference(text) for text in texts]
@@ -78,10 +80,10 @@ def gather(
 
 
 def platform(text: str) -> Platform:
-    """A platform that a command line names.
+    """Parse a platform.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a platform.
     """
     try:
         return platforms.parse(text)

@@ -1,4 +1,4 @@
-"""The caches of a stack, found on the engine by the labels that all of them carry."""
+"""The caches of a stack, found on the engine by their labels."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,35 +20,35 @@ from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.s3_location import S3Location
 
-# What an engine may need for one call: to take in a large layer, or to move thousands of files.
+# One call may write a large layer or move thousands of files.
 ENGINE_WITHIN_S = 600
-# What the tasks of a service carry; they are not caches of their own.
+# A label of the tasks of a service, which are not caches of their own.
 OF_SERVICE = "com.docker.swarm.service.name"
 
 Reader = tuple[str, str]
-"""User name and password of somebody who may read."""
+"""User name and password for caches that need one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache as its container or service shows it.
+    """A cache, read from its container or service.
 
     Attributes:
-        registry: the registry host that it is for, such as docker.io.
+        registry: the registry host that it caches, such as docker.io.
         name: the name of its container or service.
         is_service: whether it is a service.
         is_running: whether it runs.
-        health: what its health check says, such as healthy, or its state where it does not run;
-            of a service that does not run on all of its nodes, on how many it does.
-        endpoint: its URL on this machine, or None where it is published nowhere.
-        mirror: its URL as nodes reach it; the endpoint where there is no other address.
-        remote_url: the registry API of its upstream, or None for one that serves only.
-        storage: what holds what is cached: the name of a volume, or a place in an object store.
-        image: the ID of its image, or its name.
-        ca: the certificate of the authority by which it is trusted, PEM; None without TLS.
-        restarts: how often the engine has started it again, since it had ended by itself.
-        was_out_of_memory: whether it was killed since it needed more memory than its limit.
-        why_unhealthy: what its health check said last where it is unhealthy; else nothing.
+        health: its health, such as healthy, or its state if it does not run; for a service that
+            does not run on all of its nodes, on how many it does.
+        endpoint: its URL on this machine, or None if it is not published.
+        mirror: its URL for nodes; the endpoint if it has no other address.
+        remote_url: the registry API of its upstream, or None for a cache without an upstream.
+        storage: its storage: the name of a volume, or a location in an object store.
+        image: the ID or the name of its image.
+        ca: the certificate of its authority, PEM; None without TLS.
+        restarts: how often the engine restarted it after it had ended by itself.
+        was_out_of_memory: whether it was killed because it exceeded its memory limit.
+        why_unhealthy: the last output of its health check if it is unhealthy; else empty.
     """
 
     registry: str
@@ -68,15 +68,15 @@ class Cache:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with its process, in words, although it may run again."""
+        """A message about restarts of its process; None if there were none."""
         if not (self.restarts or self.was_out_of_memory):
             return None
         why = (
-            "it needed more memory than its limit, as for a huge manifest (docs/limits.md)"
+            "it exceeded its memory limit, for example with a huge manifest (docs/limits.md)"
             if self.was_out_of_memory
             else f"see: docker logs {self.name}"
         )
-        return f"it ended by itself and was started again {self.restarts} times; {why}"
+        return f"restarted {self.restarts} times after it had ended by itself; {why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class Stack:
 
     Attributes:
         name: its name.
-        caches: by registry host.
-        engine: the engine that has it.
+        caches: its caches, by registry host.
+        engine: the engine that runs it.
     """
 
     name: str
@@ -94,10 +94,10 @@ class Stack:
     engine: DockerClient
 
     def endpoints(self, reader: Reader | None = None) -> Endpoints:
-        """Each cache as this machine reaches it, by registry host.
+        """The endpoints of its caches on this machine, by registry host.
 
         Args:
-            reader: who asks; nobody where it is left out.
+            reader: the user and the password, if the caches need one.
         """
         return {
             registry: Endpoint(cache.endpoint, cache.ca, *(reader or ()))
@@ -106,37 +106,37 @@ class Stack:
         }
 
     def only(self, registries: Iterable[str]) -> Mapping[str, Cache]:
-        """Some of its caches; all where none are named.
+        """Some of its caches; all of them if no registry is given.
 
         Raises:
-            UsageError: it has no cache of one of them.
+            UsageError: it has no cache for one of the registries.
         """
         wanted = list(registries) or list(self.caches)
         if unknown := [registry for registry in wanted if registry not in self.caches]:
             raise UsageError(
-                f"the stack {self.name} has no cache of {unknown[0]}; "
-                f"it has those of: {', '.join(self.caches)}"
+                f"the stack {self.name} has no cache for {unknown[0]}; "
+                f"it has caches for: {', '.join(self.caches)}"
             )
         return {registry: self.caches[registry] for registry in wanted}
 
 
 @contextmanager
 def engine() -> Iterator[DockerClient]:
-    """The container engine that DOCKER_HOST names, or this machine's.
+    """The container engine of DOCKER_HOST, or of this machine.
 
     Raises:
-        CachectlError: there is none.
+        CachectlError: it does not answer.
     """
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
     except DockerException as error:
         raise CachectlError(
-            f"the container engine does not answer: {error}; DOCKER_HOST names another one"
+            f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
         ) from error
     try:
         yield client
     except KeyboardInterrupt:
-        # Whatever it was that was interrupted.
+        # Whichever command was interrupted.
         throwaway.remove_own(client)
         raise
     finally:
@@ -148,10 +148,10 @@ def find(client: DockerClient, name: str | None) -> Stack:
 
     Args:
         client: the engine.
-        name: the stack's name; where it is left out, the only one that is up.
+        name: the stack's name; None for the only one that is up.
 
     Raises:
-        UsageError: there is no such stack, or several.
+        UsageError: the stack is not up, or several are and no name is given.
     """
     stacks: defaultdict[str, list[Cache]] = defaultdict(list)
     for container in client.containers.list(
@@ -165,7 +165,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:
-        wrong = "no stack is named" if name is None else f"no stack {name} is up"
+        wrong = "no stack is given" if name is None else f"the stack {name} is not up"
         up = ", ".join(sorted(stacks)) or "none"
         raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
     caches = sorted(stacks[name], key=lambda cache: cache.registry)
@@ -173,7 +173,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
 
 
 def _cache(container: Container) -> Cache | None:
-    """What a container is as a cache; None for one that only fills a volume with credentials."""
+    """The cache that a container is; None for a container that is not a cache."""
     attributes: Mapping[str, Any] = container.attrs
     bindings = (attributes["HostConfig"]["PortBindings"] or {}).get(PORT)
     volumes = {
@@ -186,7 +186,7 @@ def _cache(container: Container) -> Cache | None:
     if not bindings or storage is None or OF_SERVICE in container.labels:
         return None
     scheme = services.scheme(environment)
-    # Loopback first; an address that is left empty is any.
+    # Loopback first. An empty address is any address.
     addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
     return Cache(
         registry=container.labels[labels.UPSTREAM],
@@ -207,7 +207,7 @@ def _cache(container: Container) -> Cache | None:
 
 
 def _cache_of(service: Service) -> Cache | None:
-    """What a service is as a cache; None for one that is none."""
+    """The cache that a service is; None for a service that is not a cache."""
     storage = _storage(service.environment, service.volumes)
     if storage is None or service.url is None:
         return None

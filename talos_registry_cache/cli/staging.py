@@ -1,32 +1,28 @@
-"""Bringing content into a storage such that an interruption at any time leaves it as it was.
+"""Adding content to a storage so that an interruption at any time leaves the storage as it was.
 
-All is written into a folder of its own in the same volume, and moved when it is complete: content
-first, and a tag last, so that nothing ever leads to what is not there. A move within a volume
-happens or does not; content that is there already is replaced by the same.
+Everything is written to a folder of its own in the same volume, and moved once it is complete:
+blobs first and tags last, so that nothing ever refers to what is missing. A move within a volume
+happens or does not; a blob that is there already is replaced by an equal one.
 
-Who stages holds the lock of the stack. So whatever is found in that folder by somebody else who
-holds it was left by a process that was killed.
+A command stages while it holds the lock of the stack. So whatever another holder of the lock finds
+in that folder was left behind by a process that was killed.
 """
 
 import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from docker import DockerClient
-
-from talos_registry_cache.cli import caches, console
-from talos_registry_cache.cli.archive import Contents, Link, Piece, header, padding
+from talos_registry_cache.cli import console
 from talos_registry_cache.cli.errors import CachectlError
-from talos_registry_cache.cli.stack import Cache, Stack
-from talos_registry_cache.engine import volume as volumes
+from talos_registry_cache.cli.oci_layout import Content
+from talos_registry_cache.cli.tar_stream import END, header, padding
 from talos_registry_cache.engine.volume import STAGING, Volume, VolumeError
 from talos_registry_cache.registry.layout import V2
-from talos_registry_cache.registry.s3_location import S3Location
 
 CONTENT, LINKS = f"{STAGING}/content", f"{STAGING}/links"
-# What has to stay free, for what the cache itself writes meanwhile.
+# Stays free for what the cache itself writes meanwhile.
 RESERVE = 64 << 20
-# How much is written before it is asked anew how much is free.
+# How much is written between two looks at the free space.
 WRITTEN_AT_ONCE = 256 << 20
 BLOCK = 4 << 10
 
@@ -54,97 +50,88 @@ done
 
 
 class NoRoomError(CachectlError):
-    """What is to be written does not fit into a volume."""
+    """Content does not fit into a volume."""
 
 
-def stage(volume: Volume, pieces: Iterable[Piece]) -> None:
-    """Write content beside the storage, as long as it fits.
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What is added to a storage.
 
-    Raises:
-        NoRoomError: it does not.
-        VolumeError: it cannot be written.
+    Attributes:
+        blobs: their sizes in bytes, by digest.
+        links: the digests that links hold, by their paths below the storage's root.
     """
-    ahead = _Ahead(pieces)
-    # The engine answers nothing about a container while it writes to it. So it is asked in between.
-    while ahead.piece:
-        room = _room_for(_takes(ahead.piece.size), volume)
-        _put(volume, _content(ahead, min(room, WRITTEN_AT_ONCE), volume.owner))
+
+    blobs: Mapping[str, int]
+    links: Mapping[str, str]
 
 
-def stage_links(volume: Volume, own: Contents) -> None:
-    """Write beside the storage what refers to content.
+def stage(volume: Volume, contents: Iterable[Content]) -> None:
+    """Write blobs to the staging folder, as long as they fit.
 
     Raises:
-        NoRoomError: it does not fit.
-        VolumeError: it cannot be written.
+        NoRoomError: one does not fit.
+        VolumeError: one cannot be written.
+    """
+    ahead = _Ahead(contents)
+    # The engine answers nothing about a container while it writes to it. So it is asked in between.
+    while ahead.content:
+        room = _room_for(_takes(ahead.content.size), volume)
+        _put(volume, _blobs(ahead, min(room, WRITTEN_AT_ONCE), volume.owner))
+
+
+def stage_links(volume: Volume, links: Mapping[str, str]) -> None:
+    """Write links to the staging folder.
+
+    Raises:
+        NoRoomError: they do not fit.
+        VolumeError: they cannot be written.
     """
     # Twice: their folders are made here, and again where they are moved to.
-    _room_for(2 * BLOCK * sum(1 for _ in _links(own.links, volume.owner)), volume)
-    _put(volume, _links(own.links, volume.owner))
+    _room_for(2 * BLOCK * sum(1 for _ in _links(links, volume.owner)), volume)
+    _put(volume, _links(links, volume.owner))
 
 
-def commit(volume: Volume, own: Contents) -> None:
-    """Make what was staged part of the storage.
+def commit(volume: Volume, addition: Addition) -> None:
+    """Move everything that was staged into the storage.
 
     Raises:
-        VolumeError: it is not all there, or cannot be moved.
+        VolumeError: some of it is missing, or cannot be moved.
     """
-    files = len(own.content) + len({link.path for link in own.links})
+    files = len(addition.blobs) + len(addition.links)
     volume.run(["sh", "-c", COMMIT, "sh", str(files)])
 
 
 def discard(volume: Volume) -> None:
-    """Remove what was staged; safe to repeat."""
+    """Remove everything that was staged; safe to repeat."""
     volume.remove([STAGING])
 
 
-@contextmanager
-def alone(client: DockerClient, stack: Stack) -> Iterator[None]:
-    """Keep other processes away from the storages of a stack, and clean up after those killed.
-
-    Raises:
-        VolumeError: what an import that was killed has left cannot be removed.
-    """
-    with caches.alone(stack):
-        for cache in stack.caches.values():
-            _clean_up(client, cache)
-        yield
-
-
-def _clean_up(client: DockerClient, cache: Cache) -> None:
-    # A service has no container of its own; what it has left goes with the next import.
-    if cache.is_service or isinstance(cache.storage, S3Location):
-        return
-    if volumes.holds(client.containers.get(cache.name), STAGING):
-        with volumes.mounted(client, cache.storage, cache.image) as volume:
-            discard(volume)
-        console.say(f"{cache.registry}: removed what an import that was killed had left")
-
-
 class _Ahead:
-    """Pieces of content, of which the next one can be looked at."""
+    """An iterator over blobs that shows the next one."""
 
-    def __init__(self, pieces: Iterable[Piece]) -> None:
-        self._pieces = iter(pieces)
-        self.piece = next(self._pieces, None)
+    def __init__(self, contents: Iterable[Content]) -> None:
+        self._contents = iter(contents)
+        self.next()
 
     def next(self) -> None:
-        self.piece = next(self._pieces, None)
+        """Go on to the next blob; None after the last."""
+        self.content = next(self._contents, None)
 
 
 def _room_for(size: int, volume: Volume) -> int:
-    """How many bytes fit into a volume, in which so many have to."""
+    """How many bytes fit into a volume; an error if `size` bytes do not."""
     room = volume.free() - RESERVE
     if size > room:
         raise NoRoomError(
-            f"the next {console.size(size)} do not fit: {console.size(room + RESERVE)} are free "
-            f"where the volume is, of which {console.size(RESERVE)} have to stay free"
+            f"the next {console.size(size)} do not fit: where the volume is, "
+            f"{console.size(room + RESERVE)} are free, and {console.size(RESERVE)} must stay free"
         )
     return room
 
 
 def _takes(size: int) -> int:
-    """How much of a file system content takes, with the two folders that it may need in the end."""
+    """The space that a blob takes, with the two folders that it may need in the end."""
     return size + 3 * BLOCK
 
 
@@ -154,37 +141,36 @@ def _put(volume: Volume, tar: Iterable[bytes]) -> None:
     except VolumeError as error:
         # The engine may break off before it says why.
         _room_for(0, volume)
-        raise VolumeError(f"{error}; nothing of it is kept") from error
+        raise VolumeError(f"{error}; none of it is kept") from error
 
 
-def _content(ahead: _Ahead, room: int, owner: tuple[int, int]) -> Iterator[bytes]:
-    """A tar of the next content, and of what follows it and fits as well."""
+def _blobs(ahead: _Ahead, room: int, owner: tuple[int, int]) -> Iterator[bytes]:
+    """A tar of the next blob, and of those after it as long as they fit."""
     for folder in (STAGING, CONTENT):
         yield header(folder, 0, owner=owner, kind=tarfile.DIRTYPE)
-    while first := ahead.piece:
-        yield header(f"{CONTENT}/{first.digest.removeprefix('sha256:')}", first.size, owner=owner)
-        while ahead.piece and ahead.piece.digest == first.digest:
-            yield ahead.piece.piece
-            ahead.next()
-        yield padding(first.size)
-        room -= _takes(first.size)
-        if ahead.piece and _takes(ahead.piece.size) > room:
-            break
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    first = True
+    while (blob := ahead.content) and (first or _takes(blob.size) <= room):
+        yield header(f"{CONTENT}/{blob.digest.removeprefix('sha256:')}", blob.size, owner=owner)
+        yield from blob.pieces
+        yield padding(blob.size)
+        room -= _takes(blob.size)
+        first = False
+        ahead.next()
+    yield END
 
 
-def _links(links: Iterable[Link], owner: tuple[int, int]) -> Iterator[bytes]:
+def _links(links: Mapping[str, str], owner: tuple[int, int]) -> Iterator[bytes]:
     # The engine would make folders of its own for root, into which the cache could not write.
     made: set[str] = set()
-    for link in links:
-        path = f"{LINKS}/{link.path}"
+    for link, digest in links.items():
+        path = f"{LINKS}/{link}"
         for folder in _above(path):
             if folder not in made:
                 made.add(folder)
                 yield header(folder, 0, owner=owner, kind=tarfile.DIRTYPE)
-        content = link.digest.encode()
+        content = digest.encode()
         yield header(path, len(content), owner=owner) + content + padding(len(content))
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    yield END
 
 
 def _above(path: str) -> Iterator[str]:

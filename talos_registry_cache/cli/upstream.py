@@ -1,7 +1,7 @@
-"""What upstreams say: whether they answer, and how many pulls they still allow.
+"""Upstreams: whether they answer, and how many pulls they still allow.
 
-An upstream may answer anything, and without end. So only what is needed is read of it, for a few
-seconds, and it sends nobody to where it has no business; see `registry.addresses`.
+An upstream may send anything, without end. So only the necessary part of an answer is read, for a
+few seconds, and it cannot redirect to internal addresses; see `registry.addresses`.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from talos_registry_cache.registry.reference import DOCKER_HUB
 
 WITHIN_S = 3.0
 TOKEN_LIMIT = 64 << 10
-# Docker's own way to ask without pulling: docs.docker.com, "Pull usage and limits".
+# Docker's way to ask without a pull: docs.docker.com, "Pull usage and limits".
 PREVIEW = "ratelimitpreview/test"
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    # What a header takes.
+    # Characters that a header may have.
     token: Annotated[str, Field(pattern=r"^[!-~]+$")]
 
 
@@ -35,10 +35,10 @@ _TOKEN = TypeAdapter(_Token)
 
 
 async def reachable(remotes: Mapping[str, str]) -> Mapping[str, bool]:
-    """Whether upstreams answer, all asked at once.
+    """Whether upstreams answer; all are asked at once.
 
     Args:
-        remotes: the registry API of each, by registry host.
+        remotes: their registry APIs, by registry host.
     """
     async with _client() as client:
         answers = await asyncio.gather(*(_answers(client, url) for url in remotes.values()))
@@ -46,9 +46,9 @@ async def reachable(remotes: Mapping[str, str]) -> Mapping[str, bool]:
 
 
 async def limits(remotes: Mapping[str, str]) -> Mapping[str, RateLimit | str]:
-    """How many pulls Docker Hub still allows to somebody without an account; or why not known.
+    """How many anonymous pulls Docker Hub still allows, or why that is unknown.
 
-    Other registries do not tell.
+    Other registries do not say.
     """
     if DOCKER_HUB not in remotes:
         return {}
@@ -56,14 +56,14 @@ async def limits(remotes: Mapping[str, str]) -> Mapping[str, RateLimit | str]:
         async with asyncio.timeout(3 * WITHIN_S), _client() as client:
             limit = await _limit(client, remotes[DOCKER_HUB])
     except TimeoutError:
-        return {DOCKER_HUB: f"its limit is not known: no answer within {3 * WITHIN_S:.0f} s"}
+        return {DOCKER_HUB: f"its limit is unknown: no answer within {3 * WITHIN_S:.0f} s"}
     except (httpx2.HTTPError, httpx2.InvalidURL, ContentError) as error:
-        return {DOCKER_HUB: f"its limit is not known: {str(error) or type(error).__name__}"}
-    return {DOCKER_HUB: limit or "it has no limit for this address"}
+        return {DOCKER_HUB: f"its limit is unknown: {str(error) or type(error).__name__}"}
+    return {DOCKER_HUB: limit or "no limit for this address"}
 
 
 async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
-    # Whatever it answers: most ask for a token first. What follows the headers is not read.
+    # Any answer will do: most registries ask for a token first. The body is not read.
     try:
         async with (
             asyncio.timeout(WITHIN_S),

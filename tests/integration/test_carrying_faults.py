@@ -1,7 +1,8 @@
-"""Export and import when there is no room, when they are killed, and when an archive is a trap."""
+"""Export and import on a full disk, when they are killed, and with a malicious archive."""
 
 import fcntl
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -16,13 +17,14 @@ import zstandard
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli.archive import HEADER, header
+from talos_registry_cache.cli.tar_stream import END, header, padding
 from tests.integration.support import belongings, host, images
 from tests.integration.support.cachectl import Cachectl, Ended
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import run
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
+from tests.support import layouts
 
 HUB = "docker.io"
 OK, FAILED = range(2)
@@ -42,13 +44,13 @@ class Cache:
     container: Container
 
     def held(self) -> set[str]:
-        """All files of its storage, with the sum of what they hold."""
+        """All files of its storage with their checksums."""
         command = "busybox find . -type f -exec busybox sha256sum {} +"
         _, said = self.container.exec_run(["sh", "-c", command], workdir="/var/lib/registry")
         return set(said.decode().splitlines()) if isinstance(said, bytes) else set()
 
     def has_staging(self) -> bool:
-        """Whether something is staged in its volume."""
+        """Whether its volume has a staging folder."""
         path = f"/var/lib/registry/{STAGING}"
         return self.container.exec_run(["busybox", "test", "-e", path]).exit_code == 0
 
@@ -71,7 +73,7 @@ def _up(
 def full(
     tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
 ) -> Iterator[Cache]:
-    """A cache that has something to export."""
+    """A cache with a large image."""
     with _up(tmp_path_factory.mktemp("full"), engine, upstream) as cache:
         large = images.oci_index(host.architecture(), sizes=(LARGE,))
         assert cache.cachectl("warm", upstream.push(large).name).code == OK
@@ -82,7 +84,7 @@ def full(
 def small(
     tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
 ) -> Iterator[Cache]:
-    """A cache whose volume has little room, and holds a small image."""
+    """A cache with a small image in a small volume."""
     with _up(tmp_path_factory.mktemp("small"), engine, upstream, room=ROOM) as cache:
         assert cache.cachectl("warm", upstream.push_index().name).code == OK
         yield cache
@@ -90,7 +92,7 @@ def small(
 
 @pytest.fixture(scope="module")
 def archive(full: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a cache has exported."""
+    """The archive of a cache."""
     file = tmp_path_factory.mktemp("archive") / "caches.tar.zst"
     assert full.cachectl("export", file).code == OK
     return file
@@ -98,7 +100,7 @@ def archive(full: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of its own, which has room for a part of an export."""
+    """A folder on a disk that is too small for an export."""
     folder = tmp_path / "disk"
     folder.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder)
@@ -119,13 +121,12 @@ def test_an_export_to_a_full_disk_ends_with_an_error_and_leaves_nothing(
     assert _throwaways(full, engine) == []
 
 
-def test_what_does_not_fit_into_a_volume_is_refused(small: Cache, archive: Path) -> None:
+def test_an_archive_that_does_not_fit_is_refused(small: Cache, archive: Path) -> None:
     _refused(small, archive, "do not fit")
 
 
-def test_little_that_expands_to_much_is_refused(small: Cache, tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.tar.zst"
-    _write_bomb(bomb, 1_500_000_000)
+def test_a_small_archive_that_expands_to_much_is_refused(small: Cache, tmp_path: Path) -> None:
+    bomb = _write_bomb(tmp_path / "bomb.tar.zst", 1_500_000_000)
     assert bomb.stat().st_size < 200_000
 
     _refused(small, bomb, "do not fit")
@@ -143,59 +144,70 @@ def _refused(cache: Cache, file: Path, words: str) -> None:
     assert not cache.has_staging()
 
 
-def _write_bomb(file: Path, size: int) -> None:
+def _write_bomb(file: Path, size: int) -> Path:
+    """A small layout of an image whose layer is large."""
     piece = bytes(1 << 20)
     pieces = [piece] * (size // len(piece))
     hashed = hashlib.sha256()
     for one in pieces:
         hashed.update(one)
-    begin = f'{{"version": 1, "registries": ["{HUB}"]}}'.encode()
+    manifest, blobs = layouts.image(b"")
+    layer = layouts.descriptor(b"") | {"size": len(piece) * len(pieces)}
+    was, layer["digest"] = layouts.descriptor(b""), f"sha256:{hashed.hexdigest()}"
+    changed = manifest.replace(json.dumps(was).encode(), json.dumps(layer).encode())
+    blobs[layouts.digest(changed)] = changed
+    layout = layouts.files(blobs, (changed, layouts.names(f"{HUB}/team/bomb:1")))
     with file.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as target:
-        target.write(header(HEADER, len(begin)) + begin + bytes(-len(begin) % 512))
-        target.write(header(f"0/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
+        for name, content in layout.items():
+            target.write(header(name, len(content)) + content + padding(len(content)))
+        target.write(header(f"blobs/sha256/{hashed.hexdigest()}", len(piece) * len(pieces)))
         for one in pieces:
             target.write(one)
+        target.write(END)
+    return file
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive whose import takes a while."""
+    return _write_bomb(tmp_path_factory.mktemp("slow") / "slow.tar.zst", 700_000_000)
 
 
 @contextmanager
-def _half_imported(cache: Cache, archive: Path, pipe: Path) -> Iterator[subprocess.Popen[str]]:
-    """An import that waits for the second half of an archive."""
-    os.mkfifo(pipe)
-    content = archive.read_bytes()
-    process = cache.cachectl.start("import", pipe)
-    with pipe.open("wb", buffering=0) as end:
-        # Once all of it is taken, some of it is written.
-        end.write(content[: len(content) // 2])
-        eventually(cache.has_staging, within_s=60, what="something is staged")
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate(timeout=30)
+def _half_imported(cache: Cache, archive: Path) -> Iterator[subprocess.Popen[str]]:
+    """An import that is halted while it writes to the staging folder."""
+    process = cache.cachectl.start("import", archive)
+    try:
+        eventually(cache.has_staging, within_s=60, what="something is staged", every_s=0.01)
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("command", [("verify",), ("scrub",), ("prune", "--uploads")])
-def test_what_a_killed_import_has_left_goes_with_the_next_command(
-    full: Cache, archive: Path, tmp_path: Path, command: tuple[str, ...]
+def test_the_next_command_removes_what_a_killed_import_left(
+    full: Cache, slow: Path, command: tuple[str, ...]
 ) -> None:
     before = full.held()
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
-        process.kill()
-        process.communicate(timeout=30)
+    with _half_imported(full, slow):
+        pass
     assert full.has_staging()
 
     ended = full.cachectl(*command)
 
     assert ended.code == OK
-    assert f"{HUB}: removed what an import that was killed had left" in ended.err
+    assert f"{HUB}: removed what a killed import had left behind" in ended.err
     assert not full.has_staging()
     assert full.held() == before
 
 
-def test_up_removes_what_a_killed_import_has_left_and_nothing_of_one_that_is_at_work(
-    full: Cache, archive: Path, tmp_path: Path
+def test_up_removes_what_a_killed_import_left_and_nothing_of_a_running_one(
+    full: Cache, slow: Path
 ) -> None:
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
+    with _half_imported(full, slow) as process:
         full.stack.up()
         assert full.has_staging()
         process.kill()
@@ -206,11 +218,11 @@ def test_up_removes_what_a_killed_import_has_left_and_nothing_of_one_that_is_at_
     assert not full.has_staging()
 
 
-def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(
-    full: Cache, archive: Path, tmp_path: Path, engine: DockerClient
+def test_a_terminated_import_ends_at_once_and_leaves_nothing(
+    full: Cache, slow: Path, engine: DockerClient
 ) -> None:
     before = full.held()
-    with _half_imported(full, archive, tmp_path / "pipe") as process:
+    with _half_imported(full, slow) as process:
         ended, within_s = _terminated(process)
 
     assert ended.code == INTERRUPTED
@@ -220,7 +232,7 @@ def test_an_import_that_is_terminated_ends_at_once_and_leaves_nothing(
     assert _throwaways(full, engine) == []
 
 
-def test_what_a_killed_export_has_left_goes_with_the_next_one(full: Cache, tmp_path: Path) -> None:
+def test_the_next_export_removes_what_a_killed_one_left(full: Cache, tmp_path: Path) -> None:
     process = _begun_export(full, tmp_path)
     process.kill()
     process.communicate(timeout=30)
@@ -234,7 +246,7 @@ def test_what_a_killed_export_has_left_goes_with_the_next_one(full: Cache, tmp_p
         assert _partial(tmp_path) == [Path(living.name)]
 
 
-def test_an_export_that_is_terminated_ends_at_once_and_leaves_nothing(
+def test_a_terminated_export_ends_at_once_and_leaves_nothing(
     full: Cache, tmp_path: Path, engine: DockerClient
 ) -> None:
     ended, within_s = _terminated(_begun_export(full, tmp_path))
@@ -262,16 +274,17 @@ def _partial(folder: Path) -> list[Path]:
 
 
 def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
-    """How a process ends that is told to, and how many seconds that takes."""
+    """Terminate a process; returns how it ends, and after how many seconds."""
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return Ended(process.returncode, out, err), time.monotonic() - begun
 
 
 def _in_turn(within_s: float) -> float:
-    """How long takes, on a machine with much to do, what otherwise takes so many seconds."""
+    """A time limit in seconds, adapted to the load of the machine."""
     return within_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 

@@ -1,4 +1,4 @@
-"""cachectl that is ended: nothing is left behind, and what was killed is put right by the next."""
+"""cachectl when it is terminated or killed: the caches run, and nothing is left behind."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import IMAGE, Pushed, Upstream
 
 REGISTRIES = ("docker.io", "quay.io")
+PRUNE = ("prune", "--older-than", "720h", "--yes")
 OK, INTERRUPTED = 0, 130
 NOBODY = 65534
 # It has to take a while to read.
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """A stack that is up, an image that it has, and cachectl of two users for it."""
+    """A stack that is up, an image in its caches, and cachectl of two users."""
 
     stack: CacheStack
     cachectl: Cachectl
@@ -50,13 +51,13 @@ class Caches:
     containers: dict[str, Container]
 
     def states(self) -> set[str]:
-        """What the caches do."""
+        """The states of the caches."""
         for container in self.containers.values():
             container.reload()
         return {container.status for container in self.containers.values()}
 
     def thrown_away(self) -> list[dict[str, Any]]:
-        """The containers that work on the storages for a while."""
+        """The temporary containers on the storages."""
         api: Any = self.engine.api
         found: list[dict[str, Any]] = api.containers(all=True, filters={"label": LABEL})
         return [one for one in found if self.stack.name in one["Labels"][LABEL]]
@@ -86,7 +87,7 @@ def caches(
 
 @pytest.fixture(autouse=True)
 def _as_before(caches: Caches) -> Iterator[None]:
-    """What a test leaves behind is no other one's."""
+    """Clean up after each test."""
     yield
     for one in caches.thrown_away():
         caches.engine.api.remove_container(one["Id"], force=True)
@@ -95,9 +96,9 @@ def _as_before(caches: Caches) -> Iterator[None]:
 
 
 def begun(caches: Caches) -> list[dict[str, Any]]:
-    """Wait until something works on a storage."""
+    """Wait until a command works on a storage."""
     return eventually(
-        caches.thrown_away, within_s=BEGINS_WITHIN_S, what="a container is made for a while"
+        caches.thrown_away, within_s=BEGINS_WITHIN_S, what="a temporary container is made"
     )
 
 
@@ -109,7 +110,7 @@ def stopped(caches: Caches) -> bool:
 
 
 def terminated(process: subprocess.Popen[str]) -> tuple[float, str]:
-    """Ask a process to end; how long it takes, and what it says."""
+    """Terminate a process; returns how long it takes, and its messages."""
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
@@ -122,7 +123,7 @@ def assert_gone(
     ended: tuple[float, str],
     within_s: float = ENDS_WITHIN_S,
 ) -> None:
-    """A process has ended in time, and all is as it was before."""
+    """A process has ended in time, and left everything as it was."""
     took, said = ended
     assert process.returncode == INTERRUPTED, said
     assert "Traceback" not in said
@@ -144,7 +145,7 @@ def test_sigterm_ends_what_works_on_a_storage(caches: Caches, command: str, afte
 
 
 def test_sigterm_ends_a_prune_and_its_cache_runs(caches: Caches) -> None:
-    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
+    process = caches.cachectl.start(*PRUNE)
     stopped(caches)
 
     assert_gone(caches, process, terminated(process), ENDS_WITHIN_S + RESTARTS_WITHIN_S)
@@ -152,7 +153,7 @@ def test_sigterm_ends_a_prune_and_its_cache_runs(caches: Caches) -> None:
 
 @contextmanager
 def held_up(container: Container) -> Iterator[None]:
-    """A cache that does nothing, as on a machine that is too busy; started again, it does."""
+    """Halt a cache, as on a machine that is too busy; a restart ends that."""
     container.reload()
     os.kill(container.attrs["State"]["Pid"], signal.SIGSTOP)
     try:
@@ -163,7 +164,7 @@ def held_up(container: Container) -> Iterator[None]:
 
 
 def starting(caches: Caches, event: str, *arguments: str) -> subprocess.Popen[str]:
-    """A command that has come to where the engine does something with the first cache."""
+    """Start a command, and wait until the engine does something with the first cache."""
     filters = {"container": caches.containers["docker.io"].name}
     client = docker.from_env(timeout=BEGINS_WITHIN_S)
     with closing(client), closing(client.events(filters=filters, decode=True)) as events:
@@ -172,20 +173,18 @@ def starting(caches: Caches, event: str, *arguments: str) -> subprocess.Popen[st
     return process
 
 
-def test_sigterm_ends_a_prune_whose_cache_takes_long_to_stop(caches: Caches) -> None:
+@pytest.mark.parametrize(
+    ("event", "command", "restarts_within_s"),
+    [("kill", PRUNE, RESTARTS_WITHIN_S), ("exec_start: sh -c printf", ("status",), 0.0)],
+)
+def test_sigterm_ends_a_command_whose_cache_does_not_react(
+    caches: Caches, event: str, command: tuple[str, ...], restarts_within_s: float
+) -> None:
     with held_up(caches.containers["docker.io"]):
-        process = starting(caches, "kill", "prune", "--older-than", "720h", "--yes")
+        process = starting(caches, event, *command)
         ended = terminated(process)
 
-    assert_gone(caches, process, ended, ENDS_WITHIN_S + RESTARTS_WITHIN_S)
-
-
-def test_sigterm_ends_a_status_of_a_cache_that_does_not_answer(caches: Caches) -> None:
-    with held_up(caches.containers["docker.io"]):
-        process = starting(caches, "exec_start: sh -c printf", "status")
-        ended = terminated(process)
-
-    assert_gone(caches, process, ended)
+    assert_gone(caches, process, ended, ENDS_WITHIN_S + restarts_within_s)
 
 
 def test_sigterm_ends_what_follows_logs(caches: Caches) -> None:
@@ -198,10 +197,10 @@ def test_sigterm_ends_what_follows_logs(caches: Caches) -> None:
 
 def test_sigterm_ends_what_waits_for_another_one(caches: Caches) -> None:
     with held_up(caches.containers["docker.io"]):
-        first = starting(caches, "kill", "prune", "--older-than", "720h", "--yes")
+        first = starting(caches, "kill", *PRUNE)
         second = caches.other.start("verify")
         assert second.stderr is not None
-        assert "waiting for its end" in second.stderr.readline()
+        assert "waiting for it" in second.stderr.readline()
         ended = terminated(second)
         assert terminated(first)
 
@@ -228,37 +227,29 @@ def killed(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
-def test_the_cache_that_a_killed_prune_left_stopped_is_started_by_the_next_command(
-    caches: Caches,
-) -> None:
-    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
+@pytest.mark.parametrize("by", ["command", "up"])
+def test_the_cache_that_a_killed_prune_left_stopped_is_started(caches: Caches, by: str) -> None:
+    process = caches.cachectl.start(*PRUNE)
     stopped(caches)
     killed(process)
     assert "exited" in caches.states()
 
-    ended = caches.other("prune", "--older-than", "720h", "--yes")
+    if by == "command":
+        ended = caches.other(*PRUNE)
+        assert ended.code == OK
+        assert "started its cache, which was stopped" in ended.err
+        assert caches.thrown_away() == []
+    else:
+        caches.stack.refresh()
+        caches.stack.up()
+        caches.containers.update(belongings.caches(caches.engine, caches.stack.name))
+        assert caches.containers.keys() == set(REGISTRIES)
 
-    assert ended.code == OK
-    assert "its cache was stopped, and runs again" in ended.err
-    assert caches.states() == {"running"}
-    assert caches.thrown_away() == []
-
-
-def test_the_cache_that_a_killed_prune_left_stopped_is_started_by_up(caches: Caches) -> None:
-    process = caches.cachectl.start("prune", "--older-than", "720h", "--yes")
-    stopped(caches)
-    killed(process)
-
-    caches.stack.refresh()
-    caches.stack.up()
-
-    caches.containers.update(belongings.caches(caches.engine, caches.stack.name))
-    assert caches.containers.keys() == set(REGISTRIES)
     assert caches.states() == {"running"}
 
 
 @pytest.mark.parametrize("command", ["verify", "scrub"])
-def test_what_a_killed_command_left_is_removed_by_the_next_of_another_user(
+def test_the_next_command_of_another_user_removes_what_a_killed_one_left(
     caches: Caches, command: str
 ) -> None:
     process = caches.cachectl.start(command)
@@ -276,7 +267,7 @@ def test_what_a_killed_command_left_is_removed_by_the_next_of_another_user(
 # Beside each other
 
 
-def test_what_a_live_process_has_made_is_left_alone(caches: Caches) -> None:
+def test_a_temporary_registry_in_use_is_left_alone(caches: Caches) -> None:
     volume = caches.stack.outputs()["caches"]["docker.io"]["storage"]
     with throwaway_registry.serving(caches.engine, volume, IMAGE) as url:
         ended = caches.other("verify")
@@ -286,13 +277,16 @@ def test_what_a_live_process_has_made_is_left_alone(caches: Caches) -> None:
 
 
 @pytest.mark.parametrize("command", ["verify", "scrub"])
-def test_two_users_are_both_right(caches: Caches, command: str) -> None:
+def test_two_commands_wait_for_each_other(caches: Caches, command: str) -> None:
     for _ in range(3):
-        both = [caches.cachectl.start("verify"), caches.other.start(command)]
-        ended = [process.communicate(timeout=120) for process in both]
+        assert_in_turn(caches.cachectl.start("verify"), caches.other.start(command))
 
-        assert [process.returncode for process in both] == [OK, OK], ended
-        assert sum("waiting for its end" in said for _, said in ended) == 1
+
+def assert_in_turn(*both: subprocess.Popen[str]) -> None:
+    """Both commands succeed, one after the other."""
+    ended = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [OK, OK], ended
+    assert sum("waiting for it" in said for _, said in ended) == 1
 
 
 @pytest.fixture
@@ -318,15 +312,13 @@ def nobody(caches: Caches) -> Iterator[Cachectl]:
         yield theirs
 
 
-def test_two_users_of_the_machine_are_both_right(caches: Caches, nobody: Cachectl) -> None:
-    both = [nobody.start("verify"), caches.cachectl.start("scrub")]
-    ended = [process.communicate(timeout=120) for process in both]
-
-    assert [process.returncode for process in both] == [OK, OK], ended
-    assert sum("waiting for its end" in said for _, said in ended) == 1
+def test_commands_of_two_users_of_the_machine_wait_for_each_other(
+    caches: Caches, nobody: Cachectl
+) -> None:
+    assert_in_turn(nobody.start("verify"), caches.cachectl.start("scrub"))
 
 
-def test_what_another_user_has_left_is_removed_and_what_they_use_is_not(
+def test_containers_of_another_user_are_removed_once_unused(
     caches: Caches, nobody: Cachectl
 ) -> None:
     process = nobody.start("verify")

@@ -1,38 +1,47 @@
-"""cachectl export: caches in one file, for a machine without network."""
+"""cachectl export: write the images of the caches to an OCI image layout."""
 
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, stack, staging
-from talos_registry_cache.cli.archive import Writer
+from talos_registry_cache.cli import caches, console, options, stack
 from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError
+from talos_registry_cache.cli.oci_layout import IncompleteError, Writer
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.registry import retention
+from talos_registry_cache.registry.reference import Reference
 
 PARTIAL, SUFFIX = ".cachectl-export-", ".partial"
 
 
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the archive.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, .tar.zst.")],
     *,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write what the caches have stored into one archive, for `cachectl import` elsewhere.
+    """Write the images of the caches to one archive, for `cachectl import` or other tools.
 
-    The archive (tar in zstd) has the digest of everything in it. All is checked while it is
-    written: what is damaged ends the export, and no file is left behind; what an export that was
-    killed has left beside FILE is removed. FILE is replaced when the archive is complete. The
-    caches go on serving meanwhile.
+    The archive is an OCI image layout: a tar, compressed with zstd, that holds each blob once and
+    names each image by its full reference. For example:
+
+        skopeo inspect oci-archive:caches.tar.zst:docker.io/library/alpine:3.20
+
+    An index keeps its digest, and comes with the platforms that the cache has. Images that are not
+    complete for any platform are named and left out.
+
+    Everything is checked while it is written. If something is damaged or the export is interrupted,
+    there is no archive. FILE is replaced once the new archive is complete. The caches keep serving.
 
     Exit codes: 0 the archive is complete, 1 it could not be written, 2 wrong usage.
     """
@@ -40,41 +49,73 @@ def export(
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
         with (
-            staging.alone(client, found),
+            caches.locked(found),
             _replacing(file) as target,
             console.meter("exporting") as meter,
         ):
-            writer = Writer(target, tuple(wanted))
-            sizes = {
+            writer = Writer(target)
+            exported = {
                 registry: _export(client, cache, writer, meter)
                 for registry, cache in wanted.items()
             }
             writer.end()
             length = target.tell()
     if as_json:
-        console.as_json({"file": str(file), "size": length, "content": sizes})
+        described = {registry: asdict(one) for registry, one in exported.items()}
+        console.as_json({"file": str(file), "size": length, "caches": described})
     else:
         console.table(
-            ("upstream", ">content"),
-            ((registry, console.size(size)) for registry, size in sizes.items()),
+            ("upstream", ">images", ">size"),
+            (
+                (registry, str(one.images), console.size(one.size))
+                for registry, one in exported.items()
+            ),
         )
         console.say(f"{file}: {console.size(length)}")
 
 
-def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) -> int:
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """The images of a cache in an archive.
+
+    Attributes:
+        images: how many.
+        size: of all their manifests and blobs together, in bytes.
+    """
+
+    images: int
+    size: int
+
+
+def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) -> _Exported:
     def take(digest: str, size: int, piece: bytes) -> None:
-        writer.piece(cache.registry, digest, size, piece)
+        writer.piece(digest, size, piece)
         meter.add(len(piece))
 
     stored = caches.storage_of(client, cache).read(take, in_turn=True)
-    if left_out := writer.registry(cache.registry, stored):
-        console.say(f"{cache.registry}: {left_out} links left out, their content is not stored")
-    return stored.size
+    if damaged := [digest for digest, blob in stored.blobs.items() if blob.found != digest]:
+        raise CachectlError(
+            f"the cache of {cache.registry} is damaged: {len(damaged)} blobs, the first "
+            f"{damaged[0]}; remove them with `cachectl scrub --repair`"
+        )
+    sound = replace(stored, links=tuple(link for link in stored.links if link.is_sound))
+    images, digests = 0, set[str]()
+    for image in retention.images(sound):
+        digest = None if image.tag else image.digest
+        reference = Reference(cache.registry, image.repository, image.tag, digest)
+        try:
+            parts = writer.name(reference, image.digest)
+        except IncompleteError as error:
+            console.say(f"left out {reference}: {error}")
+            continue
+        images += 1
+        digests.update(parts.manifests, parts.blobs)
+    return _Exported(images, sum(stored.blobs[digest].size for digest in digests))
 
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of another one when it is complete, and else vanishes."""
+    """A new file that replaces another one once it is complete, and is removed otherwise."""
     try:
         with _partial(file.absolute().parent) as target:
             yield target
@@ -86,9 +127,9 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _partial(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in a folder; those of processes that were killed are removed from there.
+    """A new file in a folder, from which the files of killed processes are removed.
 
-    A process holds the lock of its own file as long as it lives.
+    A process holds the lock of its file as long as it lives.
     """
     _remove_leftovers(folder)
     with _locked(folder) as target:
@@ -100,11 +141,11 @@ def _partial(folder: Path) -> Iterator[BinaryIO]:
 
 def _locked(folder: Path) -> BinaryIO:
     while True:
-        made = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it is closed by who gets it
+        made = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
             dir=folder, prefix=PARTIAL, suffix=SUFFIX, delete=False
         )
         fcntl.flock(made, fcntl.LOCK_EX)
-        # Another export may have taken it for a leftover before it was locked.
+        # Another export may have removed it as a leftover before it was locked.
         if Path(made.name).exists():
             return cast("BinaryIO", made)
         made.close()
@@ -112,7 +153,7 @@ def _locked(folder: Path) -> BinaryIO:
 
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{PARTIAL}*{SUFFIX}"):
-        # It may be somebody else's, or one that is being written.
+        # It may belong to somebody else, or be in use.
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:

@@ -1,4 +1,4 @@
-"""cachectl logs: what the caches are doing, as they say it."""
+"""cachectl logs: show the logs of the caches."""
 
 import itertools
 import threading
@@ -12,25 +12,27 @@ from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine import services
 
-# components/caching_proxy.py: the user agent in either form that the registry logs.
+# components/caching_proxy.py: the user agent, in both forms that the registry logs.
 HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
 
 
 def logs(
     upstreams: Annotated[
         list[str] | None,
-        typer.Argument(metavar="UPSTREAM", help="Of which caches, such as docker.io; of all."),
+        typer.Argument(metavar="UPSTREAM", help="Only these caches, such as docker.io."),
     ] = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the logs until Ctrl-C.")
+    ] = False,
     tail: Annotated[
-        int, typer.Option("--tail", "-n", min=0, help="How many lines of each to begin with.")
+        int, typer.Option("--tail", "-n", min=0, help="How many lines of each cache to show first.")
     ] = 20,
     stack_name: options.StackName = None,
 ) -> None:
-    """Show what the caches log: each request of a pull is a line; health checks are left out.
+    """Show the logs of the caches, one line for each request, without health checks.
 
-    Exit codes: 0 shown, 1 it could not be done, 2 wrong usage.
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     with stack.engine() as client:
         caches = stack.find(client, stack_name).only(upstreams or [])
@@ -38,7 +40,7 @@ def logs(
             _follow(client, caches, tail)
             return
         for cache in caches.values():
-            # All of it, which is bounded by the stack's settings: health checks do not count.
+            # All of the log, because health checks do not count. The stack's settings bound it.
             printed = b"".join(itertools.chain(*_streams(client, cache)))
             lines = [
                 line
@@ -50,7 +52,7 @@ def logs(
 
 
 def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> None:
-    """Show lines of all caches as they come; Ctrl-C ends the process, and these threads with it."""
+    """Show new lines of all caches. Ctrl-C ends the process, and with it these threads."""
 
     def follow(cache: Cache, stream: Iterator[bytes]) -> None:
         rest = b""
@@ -74,11 +76,11 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
 def _streams(
     client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
 ) -> list[Iterator[bytes]]:
-    """What a cache prints, piece by piece; of a service, on each of its nodes."""
+    """The output of a cache, or of a service on each of its nodes, in pieces."""
     if cache.is_service:
         running = services.tasks(client, cache.name)
         return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
-    # Its types know streams that are followed only, or not.
+    # Its types do not allow a variable for `follow`.
     container: Any = client.containers.get(cache.name)
     return [iter(container.logs(stream=True, follow=follow, tail=tail))]
 

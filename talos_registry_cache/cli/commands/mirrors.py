@@ -1,4 +1,4 @@
-"""cachectl mirrors: other tools use the same caches."""
+"""cachectl mirrors: configure other tools to use the caches."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,62 +17,66 @@ from talos_registry_cache.talos.mirror import Mirror
 def mirrors(
     *,
     form: Annotated[
-        Format, typer.Option("--format", "-f", help="Whose configuration.")
+        Format, typer.Option("--format", "-f", help="The tool to configure.")
     ] = Format.TALOS,
     folder: output.Folder = None,
     talos_version: Annotated[
         str | None,
         typer.Option(
-            metavar="VERSION", help="For nodes of this version of Talos; newest if left out."
+            metavar="VERSION", help="The Talos version of the nodes. Default: the newest."
         ),
     ] = None,
     username: options.Username = None,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
 ) -> None:
-    """Print the configuration with which another tool pulls through the caches.
+    """Print the configuration that makes another tool pull through the caches.
 
-    talos: a patch, for `talosctl … --config-patch @FILE`. containerd: a hosts.toml for each
-    registry, below containerd's config_path. docker: a daemon.json; Docker mirrors Docker Hub only.
-    k3d: a file for `k3d cluster create --registry-config`. kind: a file for `kind create cluster
-    --config` and a folder that it mounts, so it needs `--output`.
+    - talos: a patch for `talosctl … --config-patch @FILE`.
+    - containerd: a hosts.toml for each registry, below containerd's config_path.
+    - docker: a daemon.json. Docker mirrors Docker Hub only.
+    - k3d: a file for `k3d cluster create --registry-config`.
+    - kind: a file for `kind create cluster --config` and a folder that it mounts; needs `--output`.
 
-    Caches with TLS are trusted by the certificate of their authority, which is written too. With
-    `--username`, what is written has the password, and only its owner can read it. Docker sends no
-    password to a mirror: log in and pull by the cache's own address.
+    For caches with TLS, the certificate of their authority is included. With `--username`, the
+    files contain the password, and only their owner can read them. Docker sends no password to a
+    mirror: log in, and pull from the cache's own address.
 
-    Addresses are those that nodes in containers reach, and this machine as well.
+    The addresses can be reached from nodes in containers and from this machine.
 
-    Exit codes: 0 printed or written, 1 it could not be written, 2 wrong usage.
+    Exit codes: 0 success, 1 the files could not be written, 2 wrong usage.
     """
     reader = options.reader(username)
     with stack.engine() as client:
         caches = stack.find(client, stack_name).only(upstreams or [])
-    offered = {
+    mirrors_by_host = {
         registry: Mirror(cache.mirror, cache.ca, *(reader or ()))
         for registry, cache in caches.items()
         if cache.mirror
     }
-    files = _files(form, offered, folder, talos_version)
+    files = _files(form, mirrors_by_host, folder, talos_version)
     output.put(files, folder, is_private=reader is not None)
 
 
 def _files(
-    form: Format, offered: Mapping[str, Mirror], folder: Path | None, talos_version: str | None
+    form: Format,
+    mirrors_by_host: Mapping[str, Mirror],
+    folder: Path | None,
+    talos_version: str | None,
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
-            return formats.talos(offered, legacy=_is_legacy(talos_version))
+            return formats.talos(mirrors_by_host, legacy=_is_legacy(talos_version))
         case Format.CONTAINERD:
-            return formats.containerd(offered)
+            return formats.containerd(mirrors_by_host)
         case Format.DOCKER:
-            return formats.docker(offered)
+            return formats.docker(mirrors_by_host)
         case Format.K3D:
-            return formats.k3d(offered)
+            return formats.k3d(mirrors_by_host)
         case Format.KIND:
             if folder is None:
-                raise UsageError("kind mounts a folder with files: say where by --output FOLDER")
-            return formats.kind(offered, folder.absolute())
+                raise UsageError("kind mounts a folder: give --output FOLDER")
+            return formats.kind(mirrors_by_host, folder.absolute())
 
 
 def _is_legacy(talos_version: str | None) -> bool:
@@ -80,5 +84,7 @@ def _is_legacy(talos_version: str | None) -> bool:
         return False
     version = versions.parse(talos_version)
     if version is None:
-        raise UsageError(f"{talos_version!r} is no version; allowed: such as v1.13.0 or 1.13")
+        raise UsageError(
+            f"{talos_version!r} is not a version; allowed: for example v1.13.0 or 1.13"
+        )
     return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY

@@ -1,4 +1,4 @@
-"""cachectl prune: images that nobody needs any more make room."""
+"""cachectl prune: remove images that nobody needs any more."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine import processes
@@ -24,7 +24,7 @@ from talos_registry_cache.registry.retention import Pruning, StoredImage
 Choose = Callable[[Storage], list[StoredImage]]
 
 NOTHING = Pruning((), {}, ())
-# Longer than any upload goes on that comes to an end.
+# Longer than any upload takes.
 LEFT_AFTER_S = 24 * 3600
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -33,11 +33,11 @@ BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 @dataclass(frozen=True, slots=True)
 class _Pruned:
-    """What a cache gave up, or would.
+    """What was or would be removed from a cache.
 
     Attributes:
         pruning: images and content.
-        uploads: what was uploaded in part.
+        uploads: incomplete uploads.
     """
 
     pruning: Pruning
@@ -48,52 +48,59 @@ def prune(
     *,
     keep: Annotated[
         list[Path] | None,
-        typer.Option("--keep", metavar="FILE", help="Images that stay, one a line; repeatable."),
+        typer.Option(
+            "--keep", metavar="FILE", help="A list of images to keep, one per line. Repeatable."
+        ),
     ] = None,
     older_than: Annotated[
         str | None,
-        typer.Option(metavar="AGE", help="Give up what nobody asked for that long, such as 720h."),
+        typer.Option(
+            metavar="AGE", help="Remove images that nobody requested for so long, such as 720h."
+        ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Give up the oldest down to that, such as 20g, each."),
+        typer.Option(
+            metavar="SIZE",
+            help="Remove the oldest images down to this size for each cache, such as 20g.",
+        ),
     ] = None,
     uploads: Annotated[
         bool,
-        typer.Option("--uploads", help="Give up what was uploaded in part, and nothing else."),
+        typer.Option("--uploads", help="Remove incomplete uploads only."),
     ] = False,
     yes: options.Yes = False,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Give up stored images, and remove all content that no other image needs.
+    """Remove images, and the content that no other image needs.
 
-    What was uploaded in part, and that nobody went on with for a day, goes as well.
+    With `--keep` alone, images that no list names are removed. With `--older-than` or `--size`,
+    images that are older or too much are removed, except those that a list names. An image counts
+    as requested when its tag was last looked up while the upstream answered. Incomplete uploads
+    are removed after a day.
 
-    With `--keep` alone, what no list names goes. With `--older-than` or `--size`, what is older
-    or too much goes, and what a list names stays. An image counts as asked for when its tag was
-    last looked up while the upstream answered. Without `--yes` nothing is touched; with it each
-    cache is stopped while its images are removed. One on a Swarm is not: its nodes start anew
-    afterwards, one after the other.
+    Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
+    images are removed; on a Swarm, its nodes restart afterwards, one by one. For example:
 
-    Exit codes: 0 pruned or shown, 1 it could not be done, 2 wrong usage.
+        cachectl prune --older-than 720h --keep images.txt --yes
+
+    Exit codes: 0 removed or shown, 1 failure, 2 wrong usage.
     """
     lists = [selection.from_file(path) for path in keep or []]
     of_images = bool(lists) or older_than is not None or size is not None
     if not of_images and not uploads:
-        raise UsageError(
-            "say what may go: by --keep FILE, --older-than AGE, --size SIZE or --uploads"
-        )
+        raise UsageError("no filter: give --keep FILE, --older-than AGE, --size SIZE or --uploads")
     if of_images and uploads:
-        raise UsageError("--uploads is about no image; allowed: it alone")
+        raise UsageError("--uploads cannot be combined with image filters")
     kept = [reference for listed in lists for reference in listed]
     oldest = None if older_than is None else time.time() - seconds(older_than)
     most = None if size is None else number_of_bytes(size)
     with stack.engine() as client:
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
-        with staging.alone(client, found):
+        with caches.locked(found):
             pruned = {}
             for registry, cache in wanted.items():
                 choose = _choice(registry, kept, oldest, most) if of_images else None
@@ -105,26 +112,28 @@ def prune(
 
 
 def seconds(text: str) -> int:
-    """Read an age such as 720h or 30d.
+    """Parse an age such as 720h or 30d.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not an age.
     """
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if not match:
-        raise UsageError(f"{text!r} is no age; allowed: a number and s, m, h or d, such as 720h")
+        raise UsageError(
+            f"{text!r} is not an age; allowed: a number and s, m, h or d, such as 720h"
+        )
     return int(match[1]) * SECONDS[match[2]]
 
 
 def number_of_bytes(text: str) -> int:
-    """Read a size such as 20g; units are powers of 1000.
+    """Parse a size such as 20g; units are powers of 1000.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a size.
     """
     match = re.fullmatch(r"(\d{1,12})([kmgt]?)b?", text.lower())
     if not match:
-        raise UsageError(f"{text!r} is no size; allowed: a number and k, m, g or t, such as 20g")
+        raise UsageError(f"{text!r} is not a size; allowed: a number and k, m, g or t, such as 20g")
     return int(match[1]) * BYTES[match[2]]
 
 
@@ -152,30 +161,30 @@ def _choice(
 
 
 def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bool) -> _Pruned:
-    held = caches.storage_of(client, cache)
+    storage = caches.storage_of(client, cache)
     with ExitStack() as until_done:
         if yes and not cache.is_service:
-            # Before it is read: what is fetched meanwhile might be taken for what nobody needs.
+            # Before it is read: new content might look unused.
             until_done.enter_context(processes.forgetting(client, cache.name))
-        stored, pruning = _read(held, cache, choose)
+        stored, pruning = _read(storage, cache, choose)
         if yes and pruning.folders and cache.is_service:
-            # It goes on, so that what counts is what another reading finds as well.
-            _, again = _read(held, cache, choose)
+            # It keeps running, so only content that is unused in two readings is removed.
+            _, again = _read(storage, cache, choose)
             pruning = retention.agreed(again, pruning)
         uploads = layout.left_behind(stored, time.time() - LEFT_AFTER_S)
         if yes and pruning.folders:
             if cache.is_service:
                 until_done.enter_context(processes.forgetting(client, cache.name))
-            held.remove(pruning.folders)
+            storage.remove(pruning.folders)
         if yes and uploads:
-            held.remove_uploads(uploads)
+            storage.remove_uploads(uploads)
     return _Pruned(pruning, uploads)
 
 
-def _read(held: CacheStorage, cache: Cache, choose: Choose | None) -> tuple[Storage, Pruning]:
-    """What a cache has, and what of it goes."""
+def _read(storage: CacheStorage, cache: Cache, choose: Choose | None) -> tuple[Storage, Pruning]:
+    """Read a storage, and choose what to remove."""
     with console.meter(f"reading {cache.registry}") as meter:
-        stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
+        stored = storage.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
     return stored, retention.prune(stored, choose(stored)) if choose else NOTHING
 
 
@@ -186,15 +195,15 @@ def _show(pruned: Mapping[str, _Pruned], *, yes: bool) -> None:
         for image in one.pruning.images
     ]
     if rows:
-        console.table(("registry", "image", "asked for"), rows)
+        console.table(("registry", "image", "last request"), rows)
     freed = console.size(sum(one.pruning.freed for one in pruned.values()))
     uploads = [upload for one in pruned.values() for upload in one.uploads]
     if uploads:
         left = console.size(sum(upload.size for upload in uploads))
-        does = "removed" if yes else "would go"
-        console.say(f"{len(uploads)} uploads that nobody ended, with {left}, {does}")
-    done = f"{len(rows)} images removed, {freed} freed"
-    shown = f"{len(rows)} images and {freed} would go; do it by --yes"
+        does = "removed" if yes else "would remove"
+        console.say(f"{does} {len(uploads)} incomplete uploads, {left}")
+    done = f"removed {len(rows)} images, {freed}"
+    shown = f"would remove {len(rows)} images, {freed}; run it with --yes"
     console.say(done if yes else shown)
 
 

@@ -1,11 +1,11 @@
-"""cachectl scrub: all that is stored is read again, and what is damaged is removed on demand."""
+"""cachectl scrub: find damaged content in the storages, and remove it."""
 
 from typing import Annotated
 
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, stack, staging
+from talos_registry_cache.cli import caches, console, options, stack
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine import cache_storage, processes
@@ -19,27 +19,26 @@ def scrub(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Remove what is damaged, so that the next pull fetches it again."
+            "--repair", help="Remove damaged content, so that the next pull fetches it again."
         ),
     ] = False,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Read all that is stored, compare it with its sha256, and name what is damaged or gone.
+    """Read everything in the storages, and name content that is damaged or lost.
 
-    Other than `verify`, it does not ask what an image consists of: it finds every damaged byte,
-    but no layer that was never fetched. What looks damaged is read again before it counts: a pull
-    may just have written it. The caches go on serving meanwhile; with `--repair` a
-    damaged one is stopped for as long as the removal takes. One on a Swarm is not: its nodes start
-    anew afterwards, one after the other.
+    Unlike `verify`, this does not look at images: it finds every damaged byte, but no layer that
+    was never fetched. Content that looks damaged is read again before it is reported, because a
+    pull may just have written it. The caches keep serving. With `--repair`, a damaged cache is
+    stopped while content is removed; on a Swarm, its nodes restart afterwards, one by one.
 
-    Exit codes: 0 nothing is damaged, or all of it was removed, 1 it could not be done, 2 wrong
-    usage, 3 something is damaged.
+    Exit codes: 0 nothing is damaged, or everything damaged was removed, 1 failure, 2 wrong usage,
+    3 something is damaged.
     """
     with stack.engine() as client:
         found = stack.find(client, stack_name)
         wanted = found.only(upstreams or [])
-        with staging.alone(client, found):
+        with caches.locked(found):
             damages = {
                 registry: _scrub(client, cache, repair=repair) for registry, cache in wanted.items()
             }
@@ -58,13 +57,13 @@ def scrub(
 
 
 def _scrub(client: DockerClient, cache: Cache, *, repair: bool) -> list[Damage]:
-    held = caches.storage_of(client, cache)
+    storage = caches.storage_of(client, cache)
     with console.meter(f"scrubbing {cache.registry}") as meter:
-        stored = held.read(lambda _digest, _size, piece: meter.add(len(piece)))
-    damages = cache_storage.confirmed(held, list(layout.damages(stored)))
+        stored = storage.read(lambda _digest, _size, piece: meter.add(len(piece)))
+    damages = cache_storage.confirmed(storage, list(layout.damages(stored)))
     if damages and repair:
         with processes.forgetting(client, cache.name):
-            return cache_storage.remove_damaged(held, damages)
+            return cache_storage.remove_damaged(storage, damages)
     return damages
 
 
@@ -72,7 +71,7 @@ def _show(damages: dict[str, list[Damage]], *, repaired: bool) -> None:
     found = sum(map(len, damages.values()))
     if found:
         console.table(
-            ("upstream", "content", "problem", "of"),
+            ("upstream", "content", "problem", "repositories"),
             (
                 (registry, damage.digest or "", damage.problem, " ".join(damage.repositories))
                 for registry, some in damages.items()
@@ -80,7 +79,7 @@ def _show(damages: dict[str, list[Damage]], *, repaired: bool) -> None:
             ),
         )
     if not found:
-        console.say("all that is stored is as it was")
+        console.say("nothing is damaged")
     elif repaired:
         console.say(f"{found} removed; the next pull or `cachectl warm` fetches it again")
     else:

@@ -1,4 +1,4 @@
-"""cachectl status: what each cache is doing, and what it has been good for."""
+"""cachectl status: health, storage and hits of each cache."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ FOLDER = "/var/lib/registry"
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
 HEAD = "storage\n"
-# Kibibytes, in the first line. The metrics are on a port that is published nowhere.
+# The first line is the size in KiB. The port of the metrics is not published.
 PROBE = (
     f"printf '{HEAD}'; "
     "busybox du -sk .; busybox find . -path '*/_manifests/tags/*/current/link'; "
@@ -32,13 +32,13 @@ PROBE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """What a cache says of itself.
+class Usage:
+    """The storage of a cache, and its metrics.
 
     Attributes:
-        repositories, tags: how many images it has.
-        size: what they take on disk, in bytes.
-        metrics: what it has done since it was started; None where it does not count.
+        repositories, tags: how many of each are stored.
+        size: the space on disk, in bytes.
+        metrics: the metrics since its last start; None if it has none.
     """
 
     repositories: int
@@ -51,73 +51,75 @@ def status(
     *,
     limits: Annotated[
         bool,
-        typer.Option("--limits", help="Ask Docker Hub how many pulls are left; that is no pull."),
+        typer.Option(
+            "--limits", help="Ask Docker Hub how many pulls are left. Does not count as a pull."
+        ),
     ] = False,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show each cache: its health, its upstream, what it has stored and what that has saved.
+    """Show the health, the upstream, the storage and the hits of each cache.
 
-    Hits, misses and bytes are the registry's own numbers since it was started last; saved is what
-    clients got and the upstream did not have to send. The registry takes a request for a part of
-    a blob for one for the whole, so that warming counts as a client. The upstream is asked from
+    Hits, misses and bytes are the registry's own numbers since its last start; "saved" is what
+    clients got and the upstream did not have to send. The registry counts a request for a part of
+    a blob as a request for the whole, so warming counts as a client. Upstreams are contacted from
     this machine.
 
-    Exit codes: 0 all caches are healthy, 1 it could not be found out, 2 wrong usage, 3 a cache is
-    not healthy. An upstream that is away is no error: that is what caches are for.
+    Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
+    unreachable upstream is not an error: caches exist for that.
     """
     with stack.engine() as client:
         found = stack.find(client, stack_name)
-        held = list(found.caches.values())
-        insides = dict(
+        shown = list(found.caches.values())
+        usages = dict(
             zip(
                 found.caches,
-                caches.at_once(client, lambda one: _inside(client, one), held),
+                caches.at_once(client, lambda one: _usage(client, one), shown),
                 strict=True,
             )
         )
-    remotes = {cache.registry: cache.remote_url for cache in held if cache.remote_url is not None}
+    remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
     left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
         console.as_json(
             {
                 cache.registry: _described(
-                    cache, insides[cache.registry], reachable, left.get(cache.registry)
+                    cache, usages[cache.registry], reachable, left.get(cache.registry)
                 )
-                for cache in held
+                for cache in shown
             }
         )
     else:
-        _show(held, insides, reachable, left)
-    if any(cache.health not in {"healthy", "running"} for cache in held):
+        _show(shown, usages, reachable, left)
+    if any(cache.health not in {"healthy", "running"} for cache in shown):
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
-def inside(printed: str) -> Inside:
-    """Read what the probe has printed behind its head."""
+def parse_usage(printed: str) -> Usage:
+    """Parse the output of the probe after its head."""
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
     return _of(tags_in(files.splitlines()), int(first.split()[0]) << 10, read_metrics(metrics))
 
 
-def _inside(client: DockerClient, cache: Cache) -> Inside | None:
+def _usage(client: DockerClient, cache: Cache) -> Usage | None:
     if not cache.is_running:
         return None
     try:
         if isinstance(cache.storage, S3Location):
-            held = InStore(client, cache.storage, cache.image)
-            return _of(held.tags(), held.size(), _metrics(client, cache))
+            storage = InStore(client, cache.storage, cache.image)
+            return _of(storage.tags(), storage.size(), _metrics(client, cache))
         return _probed(client, cache)
     except (CachectlError, RegistryError) as error:
-        # The other caches, and whether this one is healthy, can be told all the same.
+        # Its health and the other caches can be shown all the same.
         console.say(f"{cache.registry}: {error}")
         return None
 
 
-def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Inside:
+def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:
     repositories = {repository for repository, _ in tags}
-    return Inside(len(repositories), len(tags), size, metrics)
+    return Usage(len(repositories), len(tags), size, metrics)
 
 
 def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:
@@ -128,17 +130,17 @@ def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:
     return read_metrics(raw.decode()) if isinstance(raw, bytes) else None
 
 
-def _probed(client: DockerClient, cache: Cache) -> Inside | None:
-    """What a cache says itself; of a service, that on the node which is asked."""
+def _probed(client: DockerClient, cache: Cache) -> Usage | None:
+    """Ask the container of a cache; for a service, the one on this node."""
     container = _container(client, cache)
     if container is None:
         return None
-    # An engine that is busy may pass on the end of an output alone (seen with 20.10).
+    # A busy engine may lose the beginning of an output (seen with 20.10).
     for _ in range(TRIES):
         code, raw = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
         printed = raw.decode() if isinstance(raw, bytes) else ""
         if code == 0 and printed.startswith(HEAD):
-            return inside(printed.removeprefix(HEAD))
+            return parse_usage(printed.removeprefix(HEAD))
     return None
 
 
@@ -150,8 +152,8 @@ def _container(client: DockerClient, cache: Cache) -> Container | None:
 
 
 def _show(
-    held: list[Cache],
-    insides: Mapping[str, Inside | None],
+    shown: list[Cache],
+    usages: Mapping[str, Usage | None],
     reachable: Mapping[str, bool],
     left: Mapping[str, RateLimit | str],
 ) -> None:
@@ -166,12 +168,12 @@ def _show(
                 ": ".join(filter(None, (cache.health, cache.why_unhealthy))),
                 cache.endpoint or "-",
                 _reached(cache, reachable),
-                *_numbers(insides[cache.registry]),
+                *_numbers(usages[cache.registry]),
             )
-            for cache in held
+            for cache in shown
         ),
     )  # fmt: skip
-    for cache in held:
+    for cache in shown:
         if cache.trouble:
             console.say(f"{cache.registry}: {cache.trouble}")
     for registry, limit in left.items():
@@ -180,15 +182,15 @@ def _show(
 
 def _reached(cache: Cache, reachable: Mapping[str, bool]) -> str:
     if cache.remote_url is None:
-        return "serves only"
-    return "reachable" if reachable[cache.registry] else "away"
+        return "none"
+    return "reachable" if reachable[cache.registry] else "unreachable"
 
 
-def _numbers(inside: Inside | None) -> tuple[str, ...]:
-    if inside is None:
+def _numbers(usage: Usage | None) -> tuple[str, ...]:
+    if usage is None:
         return ("-",) * 6
-    stored = str(inside.tags), console.size(inside.size)
-    if (metrics := inside.metrics) is None:
+    stored = str(usage.tags), console.size(usage.size)
+    if (metrics := usage.metrics) is None:
         return (*stored, "-", "-", "-", "-")
     moved = console.size(metrics.from_upstream), console.size(metrics.saved)
     return (*stored, str(metrics.hits), str(metrics.misses), *moved)
@@ -202,7 +204,7 @@ def _limit(limit: RateLimit) -> str:
 
 def _described(
     cache: Cache,
-    inside: Inside | None,
+    usage: Usage | None,
     reachable: Mapping[str, bool],
     limit: RateLimit | str | None,
 ) -> dict[str, object]:
@@ -217,6 +219,6 @@ def _described(
         "storage": str(cache.storage),
         "upstream": cache.remote_url,
         "reachable": reachable.get(cache.registry),
-        "stored": asdict(inside) if inside else None,
+        "stored": asdict(usage) if usage else None,
         "limit": asdict(limit) if isinstance(limit, RateLimit) else limit,
     }

@@ -1,8 +1,8 @@
-"""cachectl verify: the proof that images are in the caches, from the storage alone."""
+"""cachectl verify: prove from the storage alone that images are complete."""
 
 import typer
 
-from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.verify import Verified
@@ -19,14 +19,14 @@ def verify(
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Prove that images are in the caches, whole and undamaged, without any upstream.
+    """Prove that the caches hold images completely and undamaged, without any upstream.
 
-    Throw-away registries serve the storages, read-only and with no way to fetch anything; every
-    manifest and blob is read and its size and sha256 compared. Without images, every tag that is
-    stored is proved. Images may be pulled meanwhile: what is missing is looked for again.
+    Temporary registries serve the storages, read-only and without an upstream. Every manifest and
+    blob is read, and its size and sha256 are checked. Without IMAGE, every stored tag is proved.
+    Nodes can pull meanwhile: missing content is looked for again.
 
-    Exit codes: 0 all images are proved, 1 it could not be done, 2 wrong usage, 3 something is
-    missing or damaged; it is named.
+    Exit codes: 0 every image is proved, 1 failure, 2 wrong usage, 3 something is missing or
+    damaged; it is named.
     """
     references = selection.gather(
         images or [], image_files or [], talos_version, kubernetes_version
@@ -34,7 +34,7 @@ def verify(
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
-        with staging.alone(client, found):
+        with caches.locked(found):
             references = references or caches.stored_images(client, found.caches.values())
             involved = caches.of_images(found.caches, references)
             with (
@@ -54,7 +54,7 @@ def verify(
 
 def _show(outcomes: tuple[Verified, ...], node: str) -> None:
     if not outcomes:
-        console.say("nothing is stored, so nothing is proved")
+        console.say("the caches are empty: nothing is proved")
         return
     console.table(
         ("image", "proof", ">size"),
@@ -78,7 +78,7 @@ def _proof(outcome: Verified) -> str:
     if not outcome.errors:
         return "proved"
     if outcome.image is None:
-        return "not there"
+        return "missing"
     parts = len(outcome.errors)
     return f"{parts} of {len(outcome.image.blobs)} blobs missing or damaged"
 

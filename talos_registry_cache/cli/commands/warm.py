@@ -1,8 +1,8 @@
-"""cachectl warm: images are fetched into the caches before any node asks for them."""
+"""cachectl warm: fetch images into the caches before a node pulls them."""
 
 import typer
 
-from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.warm import NotWarmed, Warmed
@@ -20,26 +20,26 @@ def warm(
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fetch images into the caches, each blob once, before any node asks for them.
+    """Fetch images into the caches, each blob once, before a node pulls them.
 
-    What is there already is not fetched again. Two warmings at once wait for each other. An image
-    that fails stops no other one, and the next call goes on from there.
+    Blobs that the caches already hold are not fetched again. If an image fails, the others are
+    fetched all the same, and the next run continues where this one ended.
 
-    Exit codes: 0 all images are in the caches, 1 it could not be done, 2 wrong usage, 3 some
-    images are not there; each is named with the reason.
+    Exit codes: 0 the caches hold every image, 1 failure, 2 wrong usage, 3 some images could not be
+    fetched; each is named with the reason.
     """
     references = selection.gather(
         images or [], image_files or [], talos_version, kubernetes_version
     )
     if not references:
-        raise UsageError("no image to warm: name some, or --images FILE, or --talos-version")
+        raise UsageError("no image to warm: give IMAGE, --images FILE or --talos-version")
     reader = options.reader(username)
     with stack.engine() as client:
         node = selection.platform(platform) if platform else caches.platform_of(client)
         found = stack.find(client, stack_name)
         involved = caches.of_images(found.caches, references)
         with (
-            staging.alone(client, found),
+            caches.locked(found),
             caches.serving(client, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):
@@ -72,7 +72,7 @@ def _show(outcomes: tuple[Warmed | NotWarmed, ...]) -> None:
             if isinstance(outcome, NotWarmed)
             else (
                 str(outcome.reference),
-                "is there" if outcome.fetched == 0 else "fetched",
+                "cached" if outcome.fetched == 0 else "fetched",
                 console.size(outcome.image.size),
                 console.size(outcome.fetched),
             )

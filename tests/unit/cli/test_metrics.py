@@ -1,6 +1,6 @@
 import pytest
 
-from talos_registry_cache.cli.commands.status import Inside, inside
+from talos_registry_cache.cli.commands.status import Usage, parse_usage
 from talos_registry_cache.cli.metrics import Metrics, read_metrics
 
 TEXT = """\
@@ -43,5 +43,5 @@ def test_the_output_of_the_probe_is_parsed() -> None:
         f"\n{TEXT}"
     )
 
-    assert inside(printed) == Inside(2, 3, 52 << 10, read_metrics(TEXT))
-    assert inside("4\t.\n\n") == Inside(0, 0, 4096, None)
+    assert parse_usage(printed) == Usage(2, 3, 52 << 10, read_metrics(TEXT))
+    assert parse_usage("4\t.\n\n") == Usage(0, 0, 4096, None)

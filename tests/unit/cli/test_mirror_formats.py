@@ -27,7 +27,7 @@ def test_k3d_gets_an_endpoint_for_each_registry() -> None:
     }
 
 
-def test_docker_gets_the_cache_of_docker_hub_and_leave_to_ask_it_without_tls() -> None:
+def test_docker_gets_the_docker_hub_cache_and_may_use_it_without_tls() -> None:
     assert json.loads(mirror_formats.docker(MIRRORS)["daemon.json"]) == {
         "registry-mirrors": ["http://172.17.0.1:5000"],
         "insecure-registries": ["172.17.0.1:5000"],
@@ -35,7 +35,7 @@ def test_docker_gets_the_cache_of_docker_hub_and_leave_to_ask_it_without_tls() -
 
 
 def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"there are those of: quay\.io"):
+    with pytest.raises(UsageError, match=r"there are caches for: quay\.io"):
         mirror_formats.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
 
 
@@ -53,7 +53,7 @@ def test_kind_mounts_the_files_of_containerd() -> None:
     }
 
 
-def test_talos_gets_documents_or_what_it_read_up_to_1_11() -> None:
+def test_talos_gets_documents_or_the_form_of_1_11_and_earlier() -> None:
     [documents] = mirror_formats.talos(MIRRORS).values()
     [legacy] = mirror_formats.talos(MIRRORS, legacy=True).values()
 
@@ -79,21 +79,21 @@ def test_k3d_gets_the_certificates_as_files_that_nodes_mount_and_the_password() 
     assert "--volume $PWD/ca:/etc/rancher/k3s/caches@all" in files["registries.yaml"]
 
 
-def test_docker_trusts_the_authority_and_asks_nothing_without_tls() -> None:
+def test_docker_trusts_the_certificate_and_uses_tls_only() -> None:
     files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
 
     assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
     assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
 
 
-def test_docker_is_refused_with_a_password_that_it_would_not_send() -> None:
+def test_docker_with_a_password_is_refused() -> None:
     with pytest.raises(UsageError, match=r"docker login 172\.17\.0\.1:5000") as refused:
         mirror_formats.docker(CLOSED)
 
     assert "s3cret" not in str(refused.value)
 
 
-def test_containerd_and_kind_find_the_certificate_beside_the_file_that_names_it() -> None:
+def test_containerd_and_kind_get_the_certificate_beside_hosts_toml() -> None:
     for files in (
         mirror_formats.containerd(CLOSED),
         mirror_formats.kind(CLOSED, PurePosixPath("/some/where")),

@@ -6,13 +6,13 @@ from talos_registry_cache.cli import options
 from talos_registry_cache.cli.errors import UsageError
 
 
-def test_nobody_asks_where_no_name_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_user_name_there_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(options.PASSWORD, "s3cret")
 
     assert options.reader(None) is None
 
 
-def test_the_password_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(options.PASSWORD, "s3cret")
 
     assert options.reader("adam") == ("adam", "s3cret")
@@ -20,7 +20,7 @@ def test_the_password_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    """A program that says only how long the password is."""
+    """A program that prints the length of the password."""
     monkeypatch.delenv(options.PASSWORD, raising=False)
     app = typer.Typer()
 
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
-def test_it_is_asked_for_without_showing_it(asked: typer.Typer) -> None:
+def test_the_password_prompt_does_not_show_it(asked: typer.Typer) -> None:
     done = CliRunner().invoke(asked, ["adam"], input="s3cret\n")
 
     assert done.stdout.strip().endswith("6")
@@ -40,7 +40,7 @@ def test_it_is_asked_for_without_showing_it(asked: typer.Typer) -> None:
     assert "s3cret" not in done.output
 
 
-def test_no_password_is_a_mistake(asked: typer.Typer) -> None:
+def test_an_empty_password_is_refused(asked: typer.Typer) -> None:
     done = CliRunner().invoke(asked, ["adam"], input="\n")
 
     assert isinstance(done.exception, UsageError)

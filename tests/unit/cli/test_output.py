@@ -21,7 +21,7 @@ def test_private_files_are_read_by_their_owner_only(tmp_path: Path) -> None:
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
 
 
-def test_without_a_folder_they_are_printed_with_their_names(
+def test_without_a_folder_files_are_printed_with_their_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output.put(FILES, None)
@@ -30,7 +30,7 @@ def test_without_a_folder_they_are_printed_with_their_names(
     assert capsys.readouterr().out == "# one.yml\none\n# more/two.json\ntwo\n[alone]\n"
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "more").touch()
 
     with pytest.raises(CachectlError, match=r"two\.json cannot be written"):

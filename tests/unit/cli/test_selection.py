@@ -22,7 +22,7 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
     )
 
 
-def test_a_line_that_is_no_image_is_named_with_its_place(tmp_path: Path) -> None:
+def test_an_invalid_line_is_named_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "images.txt"
     path.write_text("alpine\nteam/App:1\n")
 
@@ -40,7 +40,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         selection.from_file(path)
 
 
-def test_a_list_without_an_end_is_refused() -> None:
+def test_an_endless_list_is_refused() -> None:
     with pytest.raises(UsageError, match=r"/dev/zero cannot be read: .* larger than 4194304 bytes"):
         selection.from_file(Path("/dev/zero"))
 
@@ -64,14 +64,14 @@ def test_sizes_are_read(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1h", "1.5h", "h", "1w", "1 h"])
-def test_what_is_no_age_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no age"):
+def test_invalid_ages_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not an age"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "g", "1.5g", "1p"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+def test_invalid_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a size"):
         number_of_bytes(text)
 
 
@@ -79,5 +79,5 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     ("number", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (5_240_000_000, "5.2 GB")],
 )
-def test_bytes_are_written_as_people_do(number: int, text: str) -> None:
+def test_bytes_are_formatted_with_a_unit(number: int, text: str) -> None:
     assert size(number) == text

@@ -39,13 +39,13 @@ def _named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cache, "storage", "registry-dev-docker.io")
 
 
-def test_an_answer_that_lost_its_beginning_is_asked_for_again(cache: Cache) -> None:
+def test_a_truncated_probe_is_repeated(cache: Cache) -> None:
     engine: Any = Engine(CUT, WHOLE)
 
-    assert status._inside(engine, cache) == status.Inside(0, 0, 4096, None)
+    assert status._usage(engine, cache) == status.Usage(0, 0, 4096, None)
 
 
-def test_a_cache_that_never_answers_whole_is_shown_without_its_numbers(cache: Cache) -> None:
+def test_a_cache_whose_probes_are_all_truncated_is_shown_without_numbers(cache: Cache) -> None:
     engine: Any = Engine(CUT, CUT, CUT)
 
-    assert status._inside(engine, cache) is None
+    assert status._usage(engine, cache) is None

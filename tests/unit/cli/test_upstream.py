@@ -1,4 +1,4 @@
-"""What upstreams say, asked of real servers on loopback."""
+"""Upstreams, played by real servers on loopback."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ def hub(
         thread.join()
 
 
-def test_an_upstream_that_answers_anything_but_its_own_failure_is_reachable() -> None:
+def test_an_upstream_is_reachable_unless_it_answers_with_a_server_error() -> None:
     with hub(200) as well, hub(401) as asks, hub(503) as broken:
         remotes = {"well": well, "asks": f"{asks}/", "broken": broken}
         remotes |= {"gone": "http://127.0.0.1:1", "nonsense": "http://[no"}
@@ -88,48 +88,48 @@ def test_an_upstream_that_answers_anything_but_its_own_failure_is_reachable() ->
         }
 
 
-def test_the_limit_of_docker_hub_is_asked_for_with_a_token() -> None:
+def test_the_limit_of_docker_hub_is_requested_with_a_token() -> None:
     with hub() as url:
         found = asyncio.run(upstream.limits({"docker.io": url, "quay.io": "http://127.0.0.1:1"}))
 
     assert found == {"docker.io": RateLimit(76, 100, 21600)}
 
 
-def test_a_docker_hub_that_names_no_limit_has_none() -> None:
+def test_docker_hub_without_limit_headers_has_no_limit() -> None:
     with hub(headers={}) as url:
         found = asyncio.run(upstream.limits({"docker.io": url}))
 
-    assert found == {"docker.io": "it has no limit for this address"}
+    assert found == {"docker.io": "no limit for this address"}
 
 
-def test_a_docker_hub_that_is_away_is_said_to_be() -> None:
+def test_the_limit_of_an_unreachable_docker_hub_is_unknown() -> None:
     found = asyncio.run(upstream.limits({"docker.io": "http://127.0.0.1:1"}))
 
-    assert str(found["docker.io"]).startswith("its limit is not known: ")
+    assert str(found["docker.io"]).startswith("its limit is unknown: ")
 
 
-def test_nobody_else_is_asked_for_a_limit() -> None:
+def test_other_registries_are_not_asked_for_a_limit() -> None:
     assert asyncio.run(upstream.limits({"quay.io": "http://127.0.0.1:1"})) == {}
 
 
 def limit_of(**misbehaviour: object) -> str:
-    """What is said about the limit of a Docker Hub that misbehaves."""
+    """The message about the limit of a Docker Hub that misbehaves."""
     with hub(**misbehaviour) as url:  # type: ignore[arg-type]
         return str(asyncio.run(upstream.limits({"docker.io": url}))["docker.io"])
 
 
-def test_an_upstream_whose_answer_never_ends_is_reachable() -> None:
+def test_an_upstream_with_an_endless_body_is_reachable() -> None:
     with hub(endless=True) as url:
         assert asyncio.run(upstream.reachable({"endless": url})) == {"endless": True}
 
 
-def test_an_upstream_whose_headers_never_end_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upstream_with_endless_headers_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "WITHIN_S", 0.3)
     with dripping() as url:
         assert asyncio.run(upstream.reachable({"dripping": url})) == {"dripping": False}
         said = asyncio.run(upstream.limits({"docker.io": url}))
 
-    assert said == {"docker.io": "its limit is not known: no answer within 1 s"}
+    assert said == {"docker.io": "its limit is unknown: no answer within 1 s"}
 
 
 @contextmanager
@@ -180,21 +180,21 @@ def dripping() -> Iterator[str]:
         b"\xff",
     ],
 )
-def test_a_token_that_is_none_is_said_to_be(token: bytes) -> None:
-    assert limit_of(token=token) == "its limit is not known: 127.0.0.1 sends no token"
+def test_an_invalid_token_is_refused(token: bytes) -> None:
+    assert limit_of(token=token) == "its limit is unknown: 127.0.0.1 sends no token"
 
 
 def test_a_token_that_is_too_large_is_not_read() -> None:
     said = limit_of(token=json.dumps({"token": "x" * (1 << 20)}).encode())
 
-    assert said == "its limit is not known: 127.0.0.1 sends a token of more than 65536 bytes"
+    assert said == "its limit is unknown: 127.0.0.1 sends a token of more than 65536 bytes"
 
 
 @pytest.mark.parametrize(
     "realm", ["", "token", "/token", "ftp://127.0.0.1/", "http://", "http://[no", "http://a:port/"]
 )
-def test_a_realm_that_is_no_url_is_said_to_be(realm: str) -> None:
-    assert limit_of(realm=realm).startswith("its limit is not known: ")
+def test_an_invalid_realm_is_refused(realm: str) -> None:
+    assert limit_of(realm=realm).startswith("its limit is unknown: ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,465 @@
+"""Image layouts: what export writes, what import reads, and what it refuses."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talos_registry_cache.cli import oci_layout, tar_stream
+from talos_registry_cache.cli.commands.import_ import choose, plan
+from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.cli.oci_layout import (
+    IMAGE_NAME,
+    REF_NAME,
+    Entry,
+    IncompleteError,
+    Layout,
+    Writer,
+)
+from talos_registry_cache.cli.tar_stream import ArchiveError, header
+from talos_registry_cache.registry import reference
+from tests.support import layouts
+from tests.support.layouts import Blobs, Files, digest
+
+AMD64, AMD64_BLOBS = layouts.image(b"a layer", b"another layer" * 100)
+ARM64, ARM64_BLOBS = layouts.image(b"a layer", b"", architecture="arm64")
+INDEX = layouts.index(AMD64, ARM64)
+APP = "docker.io/team/app:1"
+BLOBS = AMD64_BLOBS | {digest(INDEX): INDEX}
+LAYOUT = layouts.files(BLOBS, (INDEX, layouts.names(APP)))
+FILES = tuple(LAYOUT.items())
+END = bytes(1024)
+
+Read = tuple[Mapping[str, str], Mapping[str, dict[str, str]], Blobs]
+"""The digests of images by name, the links of each cache, and all blobs."""
+
+
+def written(blobs: Blobs, images: Mapping[str, str]) -> bytes:
+    """The archive of some blobs and some images, as export writes it."""
+    file = io.BytesIO()
+    writer = Writer(file)
+    for name, content in blobs.items():
+        for piece in (content[:7], content[7:]) if len(content) > 7 else (content,):
+            writer.piece(name, len(content), piece)
+    for text, named in images.items():
+        writer.name(reference.parse(text), named)
+    writer.end()
+    return file.getvalue()
+
+
+def read(path: Path) -> Read:
+    """All that import reads of a layout."""
+    with closing(Layout(path)) as layout:
+        named = choose(layout.entries, ())
+        additions = plan(layout, named)
+        blobs = {
+            content.digest: b"".join(content.pieces)
+            for addition in additions.values()
+            for content in layout.contents(addition.blobs)
+        }
+    links = {registry: dict(addition.links) for registry, addition in additions.items()}
+    return {str(image): one for image, one in named.items()}, links, blobs
+
+
+@pytest.fixture(scope="module")
+def read_bytes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Read]:
+    path = tmp_path_factory.mktemp("layout") / "layout.tar"
+
+    def read_file(content: bytes) -> Read:
+        path.write_bytes(content)
+        return read(path)
+
+    return read_file
+
+
+ReadBytes = Callable[[bytes], Read]
+PACKED = written(BLOBS, {APP: digest(INDEX), "quay.io/team/app:2": digest(AMD64)})
+PLAIN = zstandard.ZstdDecompressor().decompressobj().decompress(PACKED)
+ANY_FORM = pytest.mark.parametrize(
+    "packed", [PACKED, PLAIN, gzip.compress(PLAIN)], ids=["zstd", "plain", "gzip"]
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [APP, "quay.io/team/app:2", f"localhost:5000/a@{digest(layouts.image()[0])}"]
+        ),
+        st.lists(st.binary(max_size=3000), max_size=4),
+    )
+)
+def test_what_export_writes_import_reads(
+    read_bytes: ReadBytes, images: Mapping[str, list[bytes]]
+) -> None:
+    made = {
+        name: layouts.image(*([] if "@" in name else layers)) for name, layers in images.items()
+    }
+    blobs = {key: content for _, own in made.values() for key, content in own.items()}
+    digests = {name: digest(manifest) for name, (manifest, _) in made.items()}
+    packed = written(blobs, digests)
+    if not made:
+        with pytest.raises(UsageError):
+            read_bytes(packed)
+        return
+
+    assert read_bytes(packed)[0] == digests
+    assert read_bytes(packed)[2] == blobs
+
+
+def test_a_blob_of_several_caches_is_written_once_and_read_for_each(read_bytes: ReadBytes) -> None:
+    _, links, blobs = read_bytes(PACKED)
+
+    with tarfile.open(fileobj=io.BytesIO(PLAIN)) as tar:
+        assert len(tar.getnames()) == len(set(tar.getnames())) == len(BLOBS) + 2
+    assert blobs == BLOBS
+    assert {one for one in links["quay.io"].values() if one in BLOBS} == set(AMD64_BLOBS)
+    root = "docker/registry/v2/repositories/team/app"
+    manifest, layer = digest(AMD64).split(":")[1], digest(b"a layer").split(":")[1]
+    assert links["docker.io"][f"{root}/_manifests/tags/1/current/link"] == digest(INDEX)
+    assert links["docker.io"][f"{root}/_manifests/revisions/sha256/{manifest}/link"]
+    assert links["docker.io"][f"{root}/_layers/sha256/{layer}/link"]
+
+
+@ANY_FORM
+@given(data=st.data())
+def test_a_truncated_archive_is_refused(
+    read_bytes: ReadBytes, packed: bytes, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(min_value=0, max_value=len(packed) - 1))
+
+    with pytest.raises(CachectlError):
+        read_bytes(packed[:length])
+
+
+@ANY_FORM
+@given(place=st.integers(min_value=0), change=st.integers(min_value=1, max_value=255))
+def test_an_archive_with_a_changed_byte_is_refused_or_reads_the_same(
+    read_bytes: ReadBytes, packed: bytes, place: int, change: int
+) -> None:
+    changed = bytearray(packed)
+    changed[place % len(changed)] ^= change
+    try:
+        found = read_bytes(bytes(changed))
+    except CachectlError:
+        return
+    assert found == read_bytes(packed)
+
+
+@ANY_FORM
+@given(more=st.binary(min_size=1, max_size=50).filter(any))
+def test_data_after_the_end_of_an_archive_is_refused(
+    read_bytes: ReadBytes, packed: bytes, more: bytes
+) -> None:
+    with pytest.raises(ArchiveError):
+        read_bytes(packed + more)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        layouts.tar(LAYOUT),
+        layouts.tar(LAYOUT, "w:gz"),
+        layouts.tar(LAYOUT, kind=tarfile.GNU_FORMAT),
+        layouts.zstd(layouts.tar(LAYOUT)[:3000]) + layouts.zstd(layouts.tar(LAYOUT)[3000:]),
+        layouts.tar({f"./{name}": content for name, content in FILES}),
+        layouts.tar(dict(reversed(FILES))),
+        layouts.tar({"manifest.json": b"[]", "é": b"", **LAYOUT}, kind=tarfile.PAX_FORMAT),
+    ],
+    ids=["ustar", "gzip", "gnu", "two frames", "./", "index first", "docker and pax"],
+)
+def test_layouts_of_other_tools_are_read(read_bytes: ReadBytes, packed: bytes) -> None:
+    named, _, blobs = read_bytes(packed)
+
+    assert named == {APP: digest(INDEX)}
+    assert blobs == BLOBS
+
+
+def test_a_folder_is_read(tmp_path: Path) -> None:
+    assert read(layouts.write_folder(LAYOUT, tmp_path))[2] == BLOBS
+
+
+def test_only_regular_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    layouts.write_folder(LAYOUT, tmp_path)
+    path = tmp_path / "blobs" / digest(AMD64).replace(":", "/")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(ArchiveError):
+        read(tmp_path)
+
+
+def test_a_device_is_not_an_archive() -> None:
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        Layout(Path("/dev/zero"))
+
+
+def without(name: str) -> Files:
+    return {key: content for key, content in FILES if key != name}
+
+
+def blob(content: bytes) -> str:
+    return f"blobs/{digest(content).replace(':', '/')}"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "has no oci-layout"),
+        (without("oci-layout"), "has no oci-layout"),
+        (without("index.json"), "has no index.json"),
+        ({**LAYOUT, "oci-layout": b'{"imageLayoutVersion": "2.0.0"}'}, "the version 1.0.0"),
+        ({**LAYOUT, "index.json": b"[]"}, "is not an OCI image index"),
+        ({**LAYOUT, "index.json": b'{"manifests": [{}]}'}, "is not an OCI image index"),
+        ({**LAYOUT, "index.json": b'{"manifests": [' + b"{}," * 99999}, "objects and lists"),
+        (without(blob(INDEX)), f"{digest(INDEX)} is missing"),
+        (without(blob(AMD64)), "none of the platforms"),
+        (without(blob(b"a layer")), "none of the platforms"),
+        ({**LAYOUT, blob(b"a layer"): b"A layer"}, "is damaged"),
+        ({**LAYOUT, blob(AMD64): AMD64 + b" "}, "is damaged"),
+        ({**LAYOUT, f"./{blob(b'a layer')}": b"a layer"}, "is there twice"),
+        ({**LAYOUT, "../../etc/passwd": b"x"}, "leads out of the archive"),
+        ({**LAYOUT, "/etc/passwd": b"x"}, "leads out of the archive"),
+        (layouts.files(BLOBS, (b"a layer", layouts.names(APP))), "is not a manifest"),
+        (
+            layouts.files(BLOBS, (INDEX, layouts.names(f"{APP}@{digest(AMD64)}"))),
+            "has the digest",
+        ),
+        (layouts.files(BLOBS, (INDEX, {REF_NAME: APP, IMAGE_NAME: f"{APP}2"})), "in two ways"),
+    ],
+)
+def test_a_layout_that_is_not_whole_is_refused(
+    read_bytes: ReadBytes, files: Files, words: str
+) -> None:
+    with pytest.raises(ArchiveError, match=words):
+        read_bytes(layouts.tar(files))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
+        tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE,
+    ],
+)  # fmt: skip
+def test_links_devices_and_long_names_are_refused(read_bytes: ReadBytes, kind: bytes) -> None:
+    with pytest.raises(ArchiveError, match="allowed: regular files"):
+        read_bytes(header("index.json", 1 << 40, kind=kind) + END)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        header("index.json", -1) + END,
+        header(blob(b"x"), -(1 << 40)) + END,
+        header("index.json", (16 << 20) + 1) + END,
+        header("x", (64 << 10) + 1, kind=tarfile.XHDTYPE) + END,
+        PLAIN[:-512],
+        PLAIN[:-512] + b"x" * 512,
+        PLAIN + bytes(2 << 20),
+    ],
+)
+def test_impossible_sizes_and_endings_are_refused(read_bytes: ReadBytes, packed: bytes) -> None:
+    with pytest.raises(ArchiveError):
+        read_bytes(packed)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("REFERENCES_LIMIT", 2), ("INDEX_LIMIT", 100)])
+def test_export_refuses_more_than_import_reads(
+    monkeypatch: pytest.MonkeyPatch, read_bytes: ReadBytes, name: str, limit: int
+) -> None:
+    monkeypatch.setattr(oci_layout, name, limit)
+
+    for attempt in (lambda: written(BLOBS, {APP: digest(INDEX)}), lambda: read_bytes(PACKED)):
+        with pytest.raises(ArchiveError, match=str(limit)):
+            attempt()
+
+
+def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch, read_bytes: ReadBytes) -> None:
+    monkeypatch.setattr(tar_stream, "FILES_LIMIT", 3)
+
+    for attempt in (lambda: written(BLOBS, {APP: digest(INDEX)}), lambda: read_bytes(PACKED)):
+        with pytest.raises(ArchiveError, match="3 files"):
+            attempt()
+
+
+def expanding(name: str, piece: bytes, times: int) -> bytes:
+    """A small archive with a file that is a piece many times over."""
+    target = io.BytesIO()
+    with zstandard.ZstdCompressor(level=1).stream_writer(target, closefd=False) as file:
+        file.write(header(name, len(piece) * times))
+        for _ in range(times):
+            file.write(piece)
+        file.write(END)
+    return target.getvalue()
+
+
+def many_references() -> bytes:
+    """Manifests that refer to more than can be kept."""
+    parts = [layouts.descriptor(str(number).encode()) for number in range(280_000)]
+    made = (
+        json.dumps({"schemaVersion": 2, "config": parts[0], "layers": parts[first : first + 1000]})
+        for first in range(0, len(parts), 1000)
+    )
+    return layouts.zstd(layouts.tar({blob(one.encode()): one.encode() for one in made}))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        expanding("index.json", b"{}, " * (1 << 18), 16),
+        expanding(blob(b"x"), b'{"layers":[' * 90_000, 4),
+        expanding(blob(b"x"), bytes(1 << 20), 1500),
+        expanding("ignored", bytes(1 << 20), 1500),
+        layouts.zstd(PLAIN + bytes(300 << 20)),
+        many_references(),
+    ],
+    ids=["index", "manifest", "layer", "other file", "padding", "references"],
+)
+def test_a_bomb_is_refused_in_bounded_memory(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bomb").write_bytes(archive)
+
+    done = subprocess.run(
+        [sys.executable, "-c", READ, tmp_path / "bomb"], capture_output=True, timeout=60, check=True
+    )
+    said, most = done.stdout.decode().strip().rsplit("\n", 1)
+
+    assert said == "refused"
+    assert int(most) < MEMORY_LIMIT
+
+
+# A process that has read a small archive has 60 MB.
+MEMORY_LIMIT = 250_000_000
+READ = """
+import re, sys
+from pathlib import Path
+
+from talos_registry_cache.cli.oci_layout import Layout
+from talos_registry_cache.cli.tar_stream import ArchiveError
+
+try:
+    Layout(Path(sys.argv[1]))
+    print("read")
+except ArchiveError:
+    print("refused")
+# Not by getrusage, which begins with the peak of the parent.
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(int(peak[1]) << 10)
+"""
+
+
+# Names
+
+
+SHORT, OTHER = digest(AMD64), digest(ARM64)
+
+
+def entries(read_from: Files, tmp_path: Path) -> tuple[Entry, ...]:
+    with closing(Layout(layouts.write_folder(read_from, tmp_path))) as layout:
+        return layout.entries
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        (layouts.names(APP), APP),
+        ({REF_NAME: "quay.io/team/app:v3"}, "quay.io/team/app:v3"),
+        ({REF_NAME: "1", IMAGE_NAME: APP}, APP),
+        ({REF_NAME: "localhost:5000/app"}, "localhost:5000/app:latest"),
+        ({IMAGE_NAME: "index.docker.io/library/alpine:3"}, "docker.io/library/alpine:3"),
+        ({REF_NAME: "v3"}, None),
+        ({REF_NAME: "team/app:v3"}, None),
+        ({REF_NAME: "not a name"}, None),
+        ({}, None),
+    ],
+)
+def test_the_full_name_of_an_image_is_found(
+    tmp_path: Path, annotations: Mapping[str, str], expected: str | None
+) -> None:
+    [entry] = entries(layouts.files(AMD64_BLOBS, (AMD64, annotations)), tmp_path)
+
+    assert entry.reference == (reference.parse(expected) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "expected"),
+    [
+        ("quay.io/team/app:v3", [(SHORT, "", None)], SHORT),
+        ("quay.io/team/app:v3", [(SHORT, "v2", None)], SHORT),
+        ("quay.io/team/app:v3", [(SHORT, "v2", None), (OTHER, "v3", None)], OTHER),
+        (f"quay.io/team/app@{OTHER}", [(SHORT, "v2", None), (OTHER, "", None)], OTHER),
+        (APP, [(SHORT, "1", None), (OTHER, "", APP)], OTHER),
+        ("team/app:1", [(SHORT, "", "quay.io/team/app:1"), (OTHER, "", APP)], OTHER),
+    ],
+)
+def test_a_name_chooses_an_image_of_a_layout(
+    wanted: str, found: list[tuple[str, str, str | None]], expected: str
+) -> None:
+    listed = [Entry(one, short, full and reference.parse(full)) for one, short, full in found]  # type: ignore[arg-type]
+
+    assert choose(listed, [reference.parse(wanted)]) == {reference.parse(wanted): expected}
+
+
+@pytest.mark.parametrize("wanted", [[], ["quay.io/team/app:v4"]])
+def test_what_a_layout_has_is_shown_where_a_name_is_needed(wanted: list[str]) -> None:
+    listed = [Entry(SHORT, "v3", None), Entry(OTHER, "", None)]
+
+    with pytest.raises(UsageError, match=f"v3 \\({SHORT}\\), \\(no name\\)"):
+        choose(listed, [reference.parse(one) for one in wanted])
+
+
+# Indexes
+
+
+ATTESTATION, ATTESTATION_BLOBS = layouts.image(b"a statement", architecture="unknown")
+
+
+def with_attestation() -> bytes:
+    content: dict[str, Any] = json.loads(layouts.index(AMD64, ATTESTATION))
+    content["manifests"][1]["platform"] = {"os": "unknown", "architecture": "unknown"}
+    return json.dumps(content).encode()
+
+
+BOTH = with_attestation()
+
+
+@pytest.mark.parametrize(
+    ("root", "blobs", "expected"),
+    [
+        (INDEX, BLOBS, [INDEX, AMD64]),
+        (INDEX, BLOBS | ARM64_BLOBS, [INDEX, AMD64, ARM64]),
+        (INDEX, BLOBS | {digest(ARM64): ARM64}, [INDEX, AMD64]),
+        (BOTH, AMD64_BLOBS, [BOTH, AMD64]),
+        (BOTH, AMD64_BLOBS | ATTESTATION_BLOBS, [BOTH, AMD64, ATTESTATION]),
+        (BOTH, ATTESTATION_BLOBS, []),
+        (INDEX, {}, []),
+        (layouts.index(INDEX), BLOBS, []),
+    ],
+    ids=[
+        "one platform", "both", "half of one", "image", "image and attestation",
+        "attestation only", "none", "nested",
+    ],
+)  # fmt: skip
+def test_an_index_comes_with_the_platforms_that_are_complete(
+    read_bytes: ReadBytes, root: bytes, blobs: Blobs, expected: list[bytes]
+) -> None:
+    blobs = blobs | {digest(root): root}
+    if not expected:
+        with pytest.raises(IncompleteError):
+            written(blobs, {APP: digest(root)})
+        return
+
+    _, links, _ = read_bytes(written(blobs, {APP: digest(root)}))
+
+    revisions = {one for path, one in links["docker.io"].items() if "/revisions/" in path}
+    assert revisions == {digest(manifest) for manifest in expected}

@@ -5,15 +5,15 @@ Each is a key of its own (docs/decisions/0002-passwords-are-a-key-of-their-own.m
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from .. import readers
 from .access import GivenTls
 from .caches import Caches, upstreams_as_written
 from .mistakes import Mistake, Path, in_one_line, in_yaml
+from .values import Model
 
 VIA = "via"
 # Each key that is a mapping, and what it maps.
@@ -29,35 +29,33 @@ Wanted = Mapping[Path, str]
 """Where a secret has to be, and what it is for."""
 
 
-@dataclass(frozen=True, slots=True)
-class S3Keys:
-    """The keys of an object store.
+class S3Keys(Model):
+    """The keys of an object store."""
 
-    Attributes:
-        access: the access key.
-        secret: the secret key.
-    """
+    model_config = ConfigDict(alias_generator="{}Key".format)
 
-    access: SecretStr
-    secret: SecretStr
+    access: SecretStr = Field(description="The access key")
+    secret: SecretStr = Field(description="The secret key")
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """The secrets of a stack.
+class Secrets(Model):
+    """The secrets of a stack."""
 
-    Attributes:
-        passwords: the password of each upstream that has a user name, by registry host, and under
-            `via` that for a team's caches.
-        readers: the password of each user who may read the caches; empty where everyone may.
-        s3_keys: the keys of the object store, or None where there is none.
-        tls_key: the key of the given certificate, or None where none is given.
-    """
-
-    passwords: Mapping[str, SecretStr] = field(default_factory=dict)
-    readers: Mapping[str, SecretStr] = field(default_factory=dict)
-    s3_keys: S3Keys | None = None
-    tls_key: SecretStr | None = None
+    passwords: Mapping[str, SecretStr] = Field(
+        default={},
+        description=(
+            "The password of each upstream that has a user name, by registry host, and under "
+            "`via` that of the parent caches"
+        ),
+    )
+    readers: Mapping[str, SecretStr] = Field(
+        default={},
+        description="The password of each user who may read the caches; without any, everyone may",
+    )
+    s3_keys: S3Keys | None = Field(default=None, description="The keys of the object store")
+    tls_key: SecretStr | None = Field(
+        default=None, description="The private key of `caches.tls.certificate`, in PEM"
+    )
 
 
 def parsed(written: Mapping[str, Any]) -> Secrets:
@@ -66,14 +64,7 @@ def parsed(written: Mapping[str, Any]) -> Secrets:
     Args:
         written: the value of each key of `KEYS` that is set.
     """
-    keys = written.get("s3Keys")
-    tls_key = written.get("tlsKey")
-    return Secrets(
-        passwords=_secret(written.get("passwords")),
-        readers=_secret(written.get("readers")),
-        s3_keys=S3Keys(*(SecretStr(keys[key]) for key in S3_KEYS)) if keys else None,
-        tls_key=SecretStr(tls_key) if tls_key else None,
-    )
+    return Secrets.model_validate(dict(written))
 
 
 def mistakes(written: Mapping[str, Any], plain: Collection[str], caches: Any) -> Iterator[Mistake]:
@@ -132,10 +123,6 @@ def in_key(caches: Caches, key: Any) -> Iterator[Mistake]:
 
 def _set_with(path: Path) -> str:
     return f"set with {command(path)}"
-
-
-def _secret(values: Mapping[str, str] | None) -> Mapping[str, SecretStr]:
-    return {name: SecretStr(value) for name, value in (values or {}).items()}
 
 
 def _found(written: Mapping[str, Any]) -> Mapping[Path, Any]:

@@ -59,10 +59,14 @@ _SIZE = r"[1-9][0-9]{0,11}[kmg]"
 
 
 class Model(BaseModel):
-    """Settings that cannot be changed, with keys in camelCase and no others."""
+    """Frozen settings: camelCase keys in YAML, field names in Python, and no other keys."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_default=False
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        hide_input_in_errors=True,
     )
 
 

@@ -38,7 +38,7 @@ IMAGES = {
 
 def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved:
     """What settings ask for on this machine."""
-    parsed = settings.parse("dev", caches=CACHES, images=images)
+    parsed = settings.parse("dev", {"caches": CACHES, "images": images})
     return image_set.resolve(parsed.images, parsed.caches, folder)
 
 
@@ -75,7 +75,7 @@ def test_no_settings_ask_for_nothing() -> None:
 
 
 def test_without_caches_there_is_nothing_to_bring_images_into() -> None:
-    images = settings.parse("dev", caches=CACHES, images={"references": ["nginx"]}).images
+    images = settings.parse("dev", {"caches": CACHES, "images": {"references": ["nginx"]}}).images
 
     assert image_set.resolve(images, None, Path()) == Resolved({}, [])
 
@@ -221,7 +221,7 @@ def test_a_file_that_is_none_or_has_no_end_is_told(tmp_path: Path, name: str) ->
 
     # Settings refuse some of these before a file is looked for.
     images = Images.model_construct(file=name, references=[], talos=None, platform=None)
-    with_caches = caches_of(settings.parse("dev", caches=CACHES))
+    with_caches = caches_of(settings.parse("dev", {"caches": CACHES}))
 
     (line,) = map(str, image_set.resolve(images, with_caches, tmp_path).mistakes)
     assert line.startswith("images.file: found '")
@@ -286,7 +286,7 @@ def declare(
     *, preview: bool = False, caches: Mapping[str, Any] = CACHES, **secrets: Mapping[str, str]
 ) -> Graph:
     """A stack with caches and images, as the program declares it."""
-    parsed = settings.parse("dev", caches=caches, secrets=secrets)
+    parsed = settings.parse("dev", {"caches": caches, **secrets})
 
     def program() -> None:
         facts = EngineFacts("172.17.0.1", {})

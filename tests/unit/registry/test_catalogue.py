@@ -13,7 +13,9 @@ SUCCESSORS = {"k8s.gcr.io": "registry.k8s.io"}
 def test_every_entry_is_a_right_setting(host: str, known: KnownUpstream) -> None:
     port = {"port": 5999} if known.port is None else {}
 
-    parsed = caches_of(settings.parse("dev", caches={"upstreams": {host: port}})).upstreams[host]
+    parsed = caches_of(settings.parse("dev", {"caches": {"upstreams": {host: port}}})).upstreams[
+        host
+    ]
 
     assert parsed.remote_url == known.remote_url
     assert parsed.port == (known.port or 5999)
@@ -49,7 +51,7 @@ def test_no_two_registries_have_one_port_but_a_registry_and_its_successor() -> N
 def test_all_registries_with_a_customary_port_fit_into_one_stack() -> None:
     with_port = [host for host, known in CATALOGUE.items() if known.port and host not in SUCCESSORS]
 
-    parsed = settings.parse("dev", caches={"upstreams": dict.fromkeys(with_port)})
+    parsed = settings.parse("dev", {"caches": {"upstreams": dict.fromkeys(with_port)}})
 
     assert list(caches_of(parsed).upstreams) == with_port
 

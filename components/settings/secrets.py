@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
 
 from .. import readers
-from .mistakes import Mistake, Path, in_yaml, refused, saying
+from .mistakes import Mistake, Path, in_yaml, saying
 from .model import EACH, Context, Model, Needed, Rules
+from .values import checked
 
 VIA = "via"
 """The key of the parent caches' password among those of the upstreams."""
@@ -38,12 +39,6 @@ def _secret(allowed: str, is_allowed: Callable[[str], bool] = lambda _: True) ->
     return BeforeValidator(check)
 
 
-def _reader(name: str) -> str:
-    if not readers.is_name(name):
-        raise refused(name, readers.ALLOWED_NAMES)
-    return name
-
-
 def _is_private_key(pem: str) -> bool:
     # Few stacks have a certificate, and cryptography takes long to load.
     from . import certificates  # noqa: PLC0415 - see above
@@ -56,7 +51,7 @@ def _needed_key(what: str, key: str) -> Needed:
 
 
 Password = Annotated[SecretStr, _secret("a password")]
-ReaderName = Annotated[str, AfterValidator(_reader)]
+ReaderName = Annotated[str, checked(readers.is_name, readers.ALLOWED_NAMES)]
 ReaderPassword = Annotated[SecretStr, _secret(readers.ALLOWED_PASSWORDS, readers.is_password)]
 S3Key = Annotated[
     SecretStr,

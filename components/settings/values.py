@@ -33,6 +33,7 @@ LONGEST_PREFIX = 29
 LONGEST_TEXT = 4095
 LONGEST_ARGUMENT = 100_000
 LONGEST_USERNAME = 255
+LARGEST_SIZE = "1024g"
 KIB_PER_UNIT = {"k": 1, "m": 1 << 10, "g": 1 << 20}
 SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 # This network, multicast, and reserved addresses.
@@ -55,7 +56,6 @@ _FITS = r"(?=[a-zA-Z0-9.-]{1,253}([:/]|$))"
 _HOST = rf"{_FITS}({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}"
 _HOST_OF_URL = rf"{_FITS}({_IPV4}|({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE})"
 _DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+"
-_SIZE = r"[1-9][0-9]{0,11}[kmg]"
 
 
 def is_ipv4(value: str) -> bool:
@@ -218,37 +218,35 @@ def _kibibytes(size: str) -> int:
     return int(size[:-1]) * KIB_PER_UNIT[size[-1]]
 
 
-def _from_to(
-    lowest: str, highest: str, what: str, measure: Callable[[str], float]
-) -> AfterValidator:
-    """A check that a size or a duration is within limits; `never` is."""
+def checked(is_allowed: Callable[[str], bool], allowed: str) -> AfterValidator:
+    """A check of a text.
+
+    Args:
+        is_allowed: whether a text is allowed.
+        allowed: what is allowed, in words.
+    """
 
     def check(value: str) -> str:
-        if value != "never" and not measure(lowest) <= measure(value) <= measure(highest):
-            raise refused(value, f"{what} from {lowest} to {highest}")
+        if not is_allowed(value):
+            raise refused(value, allowed)
         return value
 
     return AfterValidator(check)
 
 
-def _text(value: str) -> str:
-    if not value.isprintable() or value != value.strip() or len(value) > LONGEST_TEXT:
-        allowed = f"up to {LONGEST_TEXT} printable characters, without spaces at either end"
-        raise refused(value, allowed)
-    return value
+def _size_from(lowest: str) -> AfterValidator:
+    low, high = _kibibytes(lowest), _kibibytes(LARGEST_SIZE)
+    return checked(
+        lambda size: low <= _kibibytes(size) <= high, f"a size from {lowest} to {LARGEST_SIZE}"
+    )
 
 
-def _argument(value: str) -> str:
-    is_right = all(one.isprintable() or one in "\n\t" for one in value)
-    if not is_right or len(value) > LONGEST_ARGUMENT:
-        raise refused(value, f"up to {LONGEST_ARGUMENT} printable characters, tabs and line breaks")
-    return value
-
-
-def _username(value: str) -> str:
-    if not value.isprintable() or ":" in value or len(value) > LONGEST_USERNAME:
-        raise refused(value, f"up to {LONGEST_USERNAME} printable characters, and no colon")
-    return value
+def _lasting(lowest: str, highest: str, allowed: str) -> AfterValidator:
+    low, high = seconds(lowest), seconds(highest)
+    return checked(
+        lambda duration: duration == "never" or low <= seconds(duration) <= high,
+        f"{allowed} from {lowest} to {highest}",
+    )
 
 
 def _image(value: str) -> str:
@@ -275,7 +273,14 @@ MOVING_TAG = "latest"
 
 Address = Annotated[str, BeforeValidator(_address), _in_schema(_IPV4)]
 Addresses = Annotated[list[Address], Field(min_length=1), AfterValidator(_addresses)]
-Argument = Annotated[str, Field(min_length=1), AfterValidator(_argument)]
+Argument = Annotated[
+    str,
+    Field(min_length=1),
+    checked(
+        lambda text: len(text) <= LONGEST_ARGUMENT and re.sub(r"[\n\t]", "", text).isprintable(),
+        f"up to {LONGEST_ARGUMENT} printable characters, tabs and line breaks",
+    ),
+]
 Cidr = Annotated[str, AfterValidator(_cidr), _in_schema(rf"{_IPV4}/[12]?[0-9]")]
 ClusterName = Annotated[
     str,
@@ -300,22 +305,11 @@ Image = Annotated[
 LabelValue = Annotated[
     str, _Matching(r"[a-zA-Z0-9:_./-]{1,128}", "up to 128 letters, digits and : _ . / -")
 ]
-LogSize = Annotated[
-    str,
-    _Matching(_SIZE, "a number with k, m or g, such as 10m"),
-    _from_to("1k", "1024g", "a size", _kibibytes),
-]
-Memory = Annotated[
-    str,
-    _Matching(_SIZE, "a number with k, m or g, such as 10m"),
-    # With less, the registry runs out of memory before it answers.
-    _from_to("16m", "1024g", "a size", _kibibytes),
-]
-MemoryOfNode = Annotated[
-    str,
-    _Matching(_SIZE, "a number with k, m or g, such as 10m"),
-    _from_to("256m", "1024g", "a size", _kibibytes),
-]
+_Size = Annotated[str, _Matching(r"[1-9][0-9]{0,11}[kmg]", "a number with k, m or g, such as 10m")]
+LogSize = Annotated[_Size, _size_from("1k")]
+# With less, the registry runs out of memory before it answers.
+Memory = Annotated[_Size, _size_from("16m")]
+MemoryOfNode = Annotated[_Size, _size_from("256m")]
 Name = Annotated[
     str,
     _Matching(
@@ -349,16 +343,30 @@ ServerName = Annotated[
 Timeout = Annotated[
     str,
     _Matching(_DURATION, "a duration such as 20m"),
-    _from_to("1s", "168h", "a duration", seconds),
+    _lasting("1s", "168h", "a duration"),
 ]
 Ttl = Annotated[
     str,
     _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h"),
     # A registry takes 0 for never, and cannot count beyond 292 years.
-    _from_to("1ms", "876000h", "never, or a duration", seconds),
+    _lasting("1ms", "876000h", "never, or a duration"),
 ]
-Text = Annotated[str, Field(min_length=1), AfterValidator(_text)]
-Username = Annotated[str, Field(min_length=1), AfterValidator(_username)]
+Text = Annotated[
+    str,
+    Field(min_length=1),
+    checked(
+        lambda text: text.isprintable() and text == text.strip() and len(text) <= LONGEST_TEXT,
+        f"up to {LONGEST_TEXT} printable characters, without spaces at either end",
+    ),
+]
+Username = Annotated[
+    str,
+    Field(min_length=1),
+    checked(
+        lambda name: name.isprintable() and ":" not in name and len(name) <= LONGEST_USERNAME,
+        f"up to {LONGEST_USERNAME} printable characters, and no colon",
+    ),
+]
 VersionText = Annotated[
     str,
     _Matching(

@@ -1,12 +1,14 @@
 """Settings as tests write them, the mistakes in them, and parts of what is parsed."""
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from components import settings
 from components.settings import Caches, SettingsError, StackSettings
+from components.settings.mistakes import in_yaml
 from components.settings.storage import VolumeStorage
 
 ONE_UPSTREAM = {"upstreams": {"docker.io": None}}
@@ -36,10 +38,42 @@ def mistakes(
 
 
 def assert_refused(written: Mapping[str, Any], path: str, kind: str, **more: Any) -> None:
-    """Assert that there is one mistake, at a path and of a kind: words that its text has."""
+    """Assert that there is one mistake, at a path and with words of its kind, but no password."""
     ((found, text),) = mistakes(written, **more)
     assert found == path
     assert kind in text
+    assert "hunter2" not in text
+
+
+def assert_wrong(base: Mapping[str, Any], path: str, value: Any, kind: str) -> None:
+    """Assert that a stack file has one mistake, at a value that replaces another one.
+
+    Args:
+        base: the stack file, which is right.
+        path: the place of the value, with spaces between the keys.
+        value: the value.
+        kind: words of the mistake.
+    """
+    keys = [int(key) if key.isdigit() else key for key in path.split()]
+    assert_refused(replaced(base, keys, value), in_yaml(tuple(keys)), kind)
+
+
+def replaced(written: Any, path: Sequence[str | int], value: Any) -> Any:
+    """A copy of what is written with another value at a path."""
+    if not path:
+        return value
+    changed = copy.copy(written) if written is not None else {}
+    head, rest = path[0], path[1:]
+    below = changed[head] if isinstance(head, int) or head in changed else None
+    changed[head] = replaced(below, rest, value)
+    return changed
+
+
+def each(
+    base: Mapping[str, Any], rows: Iterable[tuple[str, Sequence[Any], str]]
+) -> list[tuple[Mapping[str, Any], str, Any, str]]:
+    """The rows of a table with several wrong values in each, as arguments of `assert_wrong`."""
+    return [(base, path, value, kind) for path, values, kind in rows for value in values]
 
 
 def caches_of(parsed: StackSettings) -> Caches:

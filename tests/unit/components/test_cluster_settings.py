@@ -1,5 +1,7 @@
 """The settings below the keys `clusters` and `mirrorsFrom`."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import yaml
 
 from components import settings
 from components.settings import Cluster, StackSettings
-from tests.unit.components.parsed_settings import assert_refused, mistakes
+from tests.unit.components.parsed_settings import assert_refused, assert_wrong, each, mistakes
 
 CACHES = {"upstreams": {"docker.io": None, "quay.io": None}}
 
@@ -173,77 +175,82 @@ def test_a_right_value_is_kept_as_it_is_written(written: dict[str, Any]) -> None
     assert {key: dumped[key] for key in written} == written
 
 
-PATCH = "a mapping, or non-empty YAML text"
-NO_NETWORK = "an IPv4 network such as 10.5.0.0/24"
+DEMO = {
+    "caches": CACHES,
+    "clusters": {"demo": {"configPatches": [{}], "configPatchesWorkers": [{}], "disks": ["a"]}},
+}
+PATCHES = [5, "", None, True, [{"op": "add"}]]
+A_PATCH = "a mapping, or non-empty YAML text"
+A_HOST = "auto, an IPv4 address, or a host name"
 
 
 @pytest.mark.parametrize(
-    ("written", "path", "kind"),
+    ("base", "path", "value", "kind"),
+    each(
+        DEMO,
+        [
+            ("clusters", [5, ["a"], "demo"], "a mapping"),
+            ("clusters demo", [5, [], "demo"], "a mapping"),
+            ("clusters demo wokers", [2], "unknown key (did you mean workers?); allowed: provisio"),
+            ("clusters demo provisioner", ["vbox"], "'docker', 'qemu' or 'firecracker'"),
+            ("clusters demo talosctl", [""], "non-empty text"),
+            ("clusters demo talosctl", [" a", "a" * 4096], "up to 4095 printable characters"),
+            ("clusters demo controlplanes", [0], "greater than or equal to 1"),
+            ("clusters demo controlplanes", [1001], "less than or equal to 1000"),
+            ("clusters demo workers", [-1], "greater than or equal to 0"),
+            ("clusters demo workers", ["1", 1.5, True], "a whole number"),
+            ("clusters demo cpus", [0], "greater than or equal to 0.01"),
+            ("clusters demo cpus", [1025], "less than or equal to 1024"),
+            ("clusters demo cpus", [math.inf, math.nan], "a finite number"),
+            ("clusters demo memory", ["2x"], "a number with k, m or g, such as 10m"),
+            ("clusters demo memory", ["255m"], "from 256m to 1024g"),
+            ("clusters demo talosVersion", ["latest"], "a version such as v1.11.5"),
+            ("clusters demo kubernetesVersion", ["1.34"], "a version such as v1.11.5"),
+            ("clusters demo kubernetesVersion", [1.34], "a text"),
+            ("clusters demo image", ["A b"], "an image reference such as registry:3.1.2"),
+            ("clusters demo disks", ["virtio:10GiB"], "a list"),
+            ("clusters demo disks 0", [""], "non-empty text"),
+            ("clusters demo mirrors", [["docker.io"], 5, "ghcr.io"], "a mapping"),
+            ("clusters demo mirrors docker.io", ["no way"], "true or false"),
+            ("clusters demo mirrors a_b", [False], "a registry host"),
+            ("clusters demo mirrors ghcr.io", [False], "cache it; allowed: docker.io, quay.io"),
+            ("clusters demo mirrorHost", ["", "http://10.5.0.1", "10.5.0.1:5000", "a b"], A_HOST),
+            ("clusters demo skipFallback", ["yes"], "true or false"),
+            ("clusters demo mergeKubeconfig", [1], "true or false"),
+            ("clusters demo onLostNodes", ["start"], "'keep' or 'replace'"),
+            ("clusters demo extraArguments", ["--debug"], "a list"),
+            ("clusters demo timeout", ["20 minutes"], "a duration such as 20m"),
+            ("clusters demo timeout", [20], "a text"),
+            ("clusters demo timeout", ["999ms", "169h"], "from 1s to 168h"),
+            ("clusters demo cidr", ["10.5.0.1/24"], "without host bits, such as 10.5.0.0/24"),
+            ("clusters demo cidr", ["10.5.0.0/33", "fd00::/64"], "an IPv4 network such as 10.5.0"),
+            ("clusters demo cidr", ["10.5.0.0/30", "10.5.0.0"], "a network of /29 or larger"),
+            ("clusters demo cidr", ["127.0.0.0/8", "169.254.0.0/16"], "a unicast network"),
+            ("clusters demo cidr", ["224.0.0.0/24", "240.0.0.0/8", "0.0.0.0/8"], "a unicast netw"),
+            ("clusters demo configPatches 0", PATCHES, A_PATCH),
+            ("clusters demo configPatchesWorkers 0", PATCHES, A_PATCH),
+            ("clusters demo configPatches 0", ["a: b: c"], "a mapping, or valid YAML text"),
+            ("clusters demo configPatches 0", ["text", "---"], "or a list of JSON patches"),
+        ],
+    ),
+)
+def test_a_wrong_value_is_refused_at_its_place(
+    base: Mapping[str, Any], path: str, value: Any, kind: str
+) -> None:
+    assert_wrong(base, path, value, kind)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "kind"),
     [
-        ("provisioner: vbox", "provisioner", "'docker', 'qemu' or 'firecracker'"),
-        ("talosctl: ''", "talosctl", "found ''; allowed: non-empty text"),
-        ("controlplanes: 0", "controlplanes", "greater than or equal to 1"),
-        ("controlplanes: 1001", "controlplanes", "less than or equal to 1000"),
-        ("controlplanes: '1'", "controlplanes", "a whole number"),
-        ("workers: -1", "workers", "greater than or equal to 0"),
-        ("workers: 1.5", "workers", "a whole number"),
-        ("workers: true", "workers", "a whole number"),
-        ("cpus: 0", "cpus", "greater than or equal to 0.01"),
-        ("cpus: 1025", "cpus", "less than or equal to 1024"),
-        ("cpus: .inf", "cpus", "a finite number"),
-        ("cpus: .nan", "cpus", "a finite number"),
-        ("memory: 2x", "memory", "a number with k, m or g, such as 10m"),
-        ("memory: 255m", "memory", "from 256m to 1024g"),
-        ("talosVersion: latest", "talosVersion", "a version such as v1.11.5"),
-        ("kubernetesVersion: '1.34'", "kubernetesVersion", "a version such as v1.11.5"),
-        ("kubernetesVersion: 1.34", "kubernetesVersion", "a text"),
-        ("image: A b", "image", "an image reference such as registry:3.1.2"),
-        ("disks: virtio:10GiB", "disks", "a list"),
-        ("disks: ['']", "disks[0]", "non-empty text"),
-        ("mirrors: [docker.io]", "mirrors", "a mapping"),
-        ("mirrors: {docker.io: no way}", 'mirrors["docker.io"]', "true or false"),
-        ("mirrors: {a b: false}", 'mirrors["a b"]', "a registry host"),
-        ("mirrors: {ghcr.io: false}", 'mirrors["ghcr.io"]', "cache it; allowed: docker.io, quay"),
-        ("mirrorHost: ''", "mirrorHost", "auto, an IPv4 address, or a host name"),
-        ("mirrorHost: 10.5.0.1:5000", "mirrorHost", "auto, an IPv4 address, or a host name"),
-        ("skipFallback: 'yes'", "skipFallback", "true or false"),
-        ("mergeKubeconfig: 1", "mergeKubeconfig", "true or false"),
-        ("onLostNodes: start", "onLostNodes", "'keep' or 'replace'"),
-        ("extraArguments: --debug", "extraArguments", "a list"),
-        ("extraArguments: [--a, 1]", "extraArguments[1]", "a text"),
-        ('extraArguments: ["a\\0"]', "extraArguments[0]", "tabs and line breaks"),
-        ("timeout: 20 minutes", "timeout", "a duration such as 20m"),
-        ("timeout: 20", "timeout", "a text"),
-        ("timeout: 999ms", "timeout", "from 1s to 168h"),
-        ("timeout: 169h", "timeout", "from 1s to 168h"),
-        ("cidr: 10.5.0.1/24", "cidr", "without host bits, such as 10.5.0.0/24"),
-        ("cidr: 10.5.0.0/33", "cidr", NO_NETWORK),
-        ("cidr: fd00::/64", "cidr", NO_NETWORK),
-        ("cidr: 10.5.0.0/30", "cidr", "a network of /29 or larger"),
-        ("cidr: 10.5.0.0", "cidr", "a network of /29 or larger"),
-        *(
-            (f"cidr: {network}", "cidr", "a unicast network")
-            for network in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/24", "0.0.0.0/8")
-        ),
-        *(
-            ({key: [{"machine": {}}, patch]}, f"{key}[1]", f"found {patch!r}; allowed: {PATCH}")
-            for key in ("configPatches", "configPatchesWorkers")
-            for patch in (5, "", None, True, [{"op": "add"}])
-        ),
-        ("configPatches: ['a: b: c']", "configPatches[0]", "a mapping, or valid YAML text"),
-        ("configPatches: [text]", "configPatches[0]", "or a list of JSON patches"),
-        ("wokers: 2", "wokers", "found an unknown key (did you mean workers?); allowed: provis"),
+        (["--a", 1], "[1]", "a text"),
+        (["a\0"], "[0]", "tabs and line breaks"),
+        ([""], "[0]", "non-e"),
     ],
 )
-def test_a_wrong_value_is_refused_at_its_place(written: Any, path: str, kind: str) -> None:
-    demo = yaml.safe_load(written) if isinstance(written, str) else written
+def test_a_wrong_argument_is_refused_at_its_place(
+    arguments: list[Any], path: str, kind: str
+) -> None:
+    written = {"clusters": {"demo": {"extraArguments": arguments}}}
 
-    assert_refused({"caches": CACHES, "clusters": {"demo": demo}}, f"clusters.demo.{path}", kind)
-
-
-@pytest.mark.parametrize(
-    ("clusters", "path"),
-    [(5, "clusters"), ([], "clusters"), ("demo", "clusters"), ({"demo": []}, "clusters.demo")],
-)
-def test_a_mapping_is_wanted_where_one_belongs(clusters: Any, path: str) -> None:
-    assert_refused({"clusters": clusters}, path, "allowed: a mapping")
+    assert_refused(written, f"clusters.demo.extraArguments{path}", kind)

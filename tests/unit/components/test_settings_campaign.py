@@ -4,7 +4,6 @@ Each case is a right stack file with one value replaced. The fields come from th
 new setting takes part as soon as it exists.
 """
 
-import copy
 import json
 import math
 import re
@@ -26,7 +25,7 @@ from components.settings.values import HIGHEST_PORT, mebibytes, seconds
 from talos_registry_cache.registry import platforms
 from talos_registry_cache.registry import reference as image_reference
 from tests.unit.components.certificates import AUTHORITY
-from tests.unit.components.parsed_settings import mistakes
+from tests.unit.components.parsed_settings import mistakes, replaced
 
 Path = tuple[str | int, ...]
 
@@ -361,17 +360,6 @@ def is_right(path: Path, value: Any) -> bool:
 
 
 # One value at a time
-
-
-def replaced(written: Any, path: Path, value: Any) -> Any:
-    """What is written with another value at a path."""
-    if not path:
-        return value
-    changed = copy.copy(written) if written is not None else {}
-    head, rest = path[0], path[1:]
-    below = changed[head] if isinstance(head, int) or head in changed else None
-    changed[head] = replaced(below, rest, value)
-    return changed
 
 
 def complaints(path: Path, value: Any, found: Sequence[tuple[str, str]]) -> Iterator[str]:

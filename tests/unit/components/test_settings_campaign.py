@@ -215,14 +215,6 @@ VALUES = [*TYPES, *TEXTS, *SHAPES]
 # What is right all the same, and why
 
 
-def _is_text_without_control_characters(text: str) -> bool:
-    return text.isprintable() and text == text.strip() and 0 < len(text) <= 4095
-
-
-def _is_name(text: str) -> bool:
-    return re.fullmatch(r"[a-zA-Z0-9][\w.-]{0,127}", text, re.ASCII) is not None
-
-
 def _is_dns_name(text: str) -> bool:
     labels = text.split(".")
     return len(text) <= 253 and all(
@@ -246,14 +238,9 @@ def _is_image(text: str) -> bool:
     return image.digest is not None or image.tag != "latest"
 
 
-def _is_reference(text: str) -> bool:
-    return image_reference.parse(text).registry != ""
-
-
 def _is_patch(value: Any) -> bool:
-    if isinstance(value, dict):
-        return True
-    return all(isinstance(one, dict | list) for one in yaml.safe_load_all(value))
+    documents = [value] if isinstance(value, dict) else yaml.safe_load_all(value)
+    return all(isinstance(one, dict | list) for one in documents)
 
 
 def _is_network(text: str) -> bool:
@@ -267,86 +254,54 @@ def _is_argument(text: str) -> bool:
     return bool(text) and not re.search(r"[\0-\x08\x0b-\x1f\x7f\ud800]", text)
 
 
-def _is_bucket(text: str) -> bool:
-    return ".." not in text and bool(re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text))
+def _matches(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(pattern, text, re.ASCII) is not None
 
 
-def _is_label(text: str) -> bool:
-    return re.fullmatch(r"[\w:./-]{1,128}", text, re.ASCII) is not None
+def _between(lowest: float, highest: float, unit: Callable[[Any], float]) -> Callable[[Any], bool]:
+    return lambda value: lowest <= unit(value) <= highest
 
 
-def _is_version(text: str) -> bool:
-    return re.fullmatch(r"v?\d{1,5}\.\d{1,5}\.\d{1,5}(-[\w.-]+)?", text, re.ASCII) is not None
-
-
-# By the last key of the path, which has one meaning in all of a stack file. Each rule says of a
-# value that a user could mean it; that it has the type which the schema wants is checked for all.
+# What is right, by the last key of the path, or by the one of a list: a key has one meaning in all
+# of a stack file. That the type is the one in the schema is checked for all.
 RIGHT: Mapping[str, Callable[[Any], bool]] = {
-    "port": lambda port: 1024 <= port <= HIGHEST_PORT,
-    "remoteUrl": _is_url,
-    "endpoint": _is_url,
-    "image": _is_image,
-    "username": lambda name: name.isprintable() and ":" not in name and 0 < len(name) <= 255,
-    "namePrefix": _is_name,
-    "volumePrefix": _is_name,
-    "prefix": _is_name,
-    "region": _is_name,
-    "mirrorsFrom": _is_name,
-    "bucket": _is_bucket,
-    "ttl": lambda ttl: 0 < seconds(ttl) <= 876_000 * 3600,
-    "timeout": lambda timeout: 1 <= seconds(timeout) <= 168 * 3600,
-    "maxSize": lambda size: mebibytes(size) <= 1 << 20,
-    "memoryLimit": lambda size: 16 <= mebibytes(size) <= 1 << 20,
-    "memory": lambda size: 256 <= mebibytes(size) <= 1 << 20,
-    "maxFiles": lambda number: 1 <= number <= 100,
-    "replicas": lambda number: 1 <= number <= 1000,
-    "controlplanes": lambda number: 1 <= number <= 1000,
-    "workers": lambda number: 0 <= number <= 1000,
-    "cpus": lambda cpus: 0.01 <= cpus <= 1024,
-    "cache": _is_label,
-    "talosVersion": _is_version,
-    "kubernetesVersion": _is_version,
-    "mirrorHost": lambda host: "." in host and _is_dns_name(host),
-    "names": lambda names: not names,
-    "takeOverFrom": lambda states: all(map(_is_text_without_control_characters, states)),
-    "cidr": _is_network,
-    "talosctl": _is_text_without_control_characters,
-    "file": _is_text_without_control_characters,
-    "disks": lambda disks: all(map(_is_text_without_control_characters, disks)),
-    "extraArguments": lambda words: all(map(_is_argument, words)),
-    "references": lambda references: all(map(_is_reference, references)),
-    "platform": lambda platform: platforms.parse(platform).os != "",
-    "configPatches": lambda patches: all(map(_is_patch, patches)),
-    "configPatchesControlplanes": lambda patches: all(map(_is_patch, patches)),
-    "configPatchesWorkers": lambda patches: all(map(_is_patch, patches)),
-    HOST: lambda value: isinstance(value, bool) or value == {},
-    # Left empty, all of it has a default.
-    "demo": lambda cluster: not cluster,
-    "clusters": lambda clusters: not clusters,
-    "mirrors": lambda mirrors: mirrors == {},
-    "images": lambda images: not images,
-    "talos": lambda talos: talos == {},
-    "logs": lambda logs: logs == {},
-    "storage": lambda storage: storage == {},
-    "placement": lambda placement: placement == {},
-    "tls": lambda tls: tls == {},
-    "nodeLabels": lambda labels: all(map(_is_label, labels.values())),
-    "caches": lambda caches: not caches,
-    **dict.fromkeys(
-        ("offline", "pathStyle", "skipFallback", "mergeKubeconfig"),
-        lambda value: isinstance(value, bool),
-    ),
-}
-OF_ITEMS: Mapping[str, Callable[[Any], bool]] = {
-    "names": _is_dns_name,
-    "publishOn": lambda address: address in {"10.0.0.9", "0.0.0.0"},
-    "disks": _is_text_without_control_characters,
-    "takeOverFrom": _is_text_without_control_characters,
-    "extraArguments": _is_argument,
-    "references": _is_reference,
-    "configPatches": _is_patch,
-    "configPatchesControlplanes": _is_patch,
-    "configPatchesWorkers": _is_patch,
+    key: rule
+    for keys, rule in {
+        "port": _between(1024, HIGHEST_PORT, int),
+        "remoteUrl endpoint": _is_url,
+        "image": _is_image,
+        "username": lambda name: name.isprintable() and ":" not in name and 0 < len(name) <= 255,
+        "namePrefix volumePrefix prefix region mirrorsFrom": _matches(r"[a-zA-Z0-9][\w.-]{0,127}"),
+        "bucket": _matches(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+        "ttl": _between(0.001, 876_000 * 3600, seconds),
+        "timeout": _between(1, 168 * 3600, seconds),
+        "maxSize": _between(1 / 1024, 1 << 20, mebibytes),
+        "memoryLimit": _between(16, 1 << 20, mebibytes),
+        "memory": _between(256, 1 << 20, mebibytes),
+        "maxFiles": _between(1, 100, int),
+        "replicas controlplanes": _between(1, 1000, int),
+        "workers": _between(0, 1000, int),
+        "cpus": _between(0.01, 1024, float),
+        "cache": _matches(r"[\w:./-]{1,128}"),
+        "talosVersion kubernetesVersion": _matches(r"v?\d{1,5}(\.\d{1,5}){2}(-[\w.-]+)?"),
+        "mirrorHost": lambda host: "." in host and _is_dns_name(host),
+        "names": _is_dns_name,
+        "publishOn": lambda address: address in {"10.0.0.9", "0.0.0.0"},
+        "cidr": _is_network,
+        "talosctl file disks takeOverFrom": (
+            lambda text: text.isprintable() and text == text.strip() and 0 < len(text) <= 4095
+        ),
+        "extraArguments": _is_argument,
+        "references": lambda text: image_reference.parse(text).registry != "",
+        "platform": lambda text: platforms.parse(text).os != "",
+        "configPatches configPatchesControlplanes configPatchesWorkers": _is_patch,
+        "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
+        f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
+        # Everything in these has a default.
+        "demo clusters images talos logs storage placement tls caches": lambda value: not value,
+        "nodeLabels": lambda labels: all(map(RIGHT["cache"], labels.values())),
+    }.items()
+    for key in keys.split()
 }
 
 
@@ -354,9 +309,9 @@ def is_right(path: Path, value: Any) -> bool:
     """Whether a value that was accepted is one that a user could mean."""
     if value is None or (len(path) == 1 and value in ({}, "")):
         return True  # Left out; whether it may be, is for the schema to say.
-    last = path[-1]
-    rule = OF_ITEMS[str(path[-2])] if isinstance(last, int) else RIGHT.get(str(last))
-    return rule is not None and bool(rule(value))
+    last = str(path[-2] if isinstance(path[-1], int) else path[-1])
+    values = value if isinstance(value, list) else [value]
+    return last in RIGHT and all(map(RIGHT[last], values))
 
 
 # One value at a time

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import yaml
 
 from components import settings
@@ -69,11 +70,14 @@ def replaced(written: Any, path: Sequence[str | int], value: Any) -> Any:
     return changed
 
 
-def each(
-    base: Mapping[str, Any], rows: Iterable[tuple[str, Sequence[Any], str]]
-) -> list[tuple[Mapping[str, Any], str, Any, str]]:
-    """The rows of a table with several wrong values in each, as arguments of `assert_wrong`."""
-    return [(base, path, value, kind) for path, values, kind in rows for value in values]
+def each(base: Mapping[str, Any], rows: Iterable[tuple[str, Sequence[Any], str]]) -> list[Any]:
+    """The rows of a table with several wrong values in each, as parameters of a test."""
+    return [
+        # Not named by the value: certificates differ in each of pytest's processes.
+        pytest.param(base, path, value, kind, id=f"{path} {kind[:20]} {number}")
+        for path, values, kind in rows
+        for number, value in enumerate(values)
+    ]
 
 
 def caches_of(parsed: StackSettings) -> Caches:

@@ -15,6 +15,8 @@ from components import settings
 from components.settings import Caches, SettingsError, StackSettings
 from components.settings.caches import DEFAULT_IMAGE, Upstream
 from components.settings.mistakes import in_yaml
+from components.settings.placement import SwarmPlacement
+from components.settings.storage import S3Storage
 from talos_registry_cache.registry.catalogue import CATALOGUE
 from tests.unit.components import stack_graph
 from tests.unit.components.certificates import AUTHORITY, OTHER
@@ -77,6 +79,7 @@ def test_defaults_keep_everything_for_ever() -> None:
     assert caches.image == DEFAULT_IMAGE
     assert volume_storage_of(parsed).on_destroy == "keep"
     assert caches.ttl == "never"
+    assert caches.offline is False
     assert caches.mirror_host == "auto"
     assert caches.publish_on is None
     assert (caches.logs.level, caches.logs.max_size, caches.logs.max_files) == ("info", "10m", 3)
@@ -92,6 +95,15 @@ def test_the_kind_of_settings_has_a_default() -> None:
     assert (caches.storage.kind, caches.placement.kind) == ("volume", "engine")
     assert caches.tls
     assert caches.tls.kind == "own"
+
+
+def test_the_kinds_of_settings_have_defaults() -> None:
+    caches = parsed_caches(SWARM, s3Keys=S3_KEYS)
+
+    assert caches.storage == S3Storage(
+        kind="s3", bucket="caches", region="us-east-1", path_style=True
+    )
+    assert caches.placement == SwarmPlacement(kind="swarm", publish="host")
 
 
 def test_settings_cannot_be_changed() -> None:

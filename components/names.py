@@ -1,18 +1,18 @@
-"""The names that caches have on an engine and on a Swarm."""
+"""Names of caches on an engine and on a Swarm."""
 
 import re
 
 
 def of_caches(name_prefix: str | None, stack: str) -> str:
-    """What the names of a stack's caches begin with."""
+    """The prefix of the names of a stack's caches."""
     return name_prefix or f"registry-{stack}"
 
 
 def service_name(container: str) -> str:
-    """The name that a container would have, as one label of a DNS name: what a Swarm allows."""
+    """The name of a container as a DNS label, which is what a Swarm allows."""
     return re.sub(r"[._]", "-", container)
 
 
 def in_names(host: str) -> str:
-    """A registry host in a name of the engine's, where a colon is not allowed."""
+    """A registry host for a name on an engine, which has no colon."""
     return host.replace(":", "_")

@@ -1,68 +1,70 @@
-"""The settings of who may use the caches, and of how these reach their upstreams."""
+"""The settings of TLS, and of the parent caches."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, Tag
 
-from .mistakes import Mistake, refuse_within
-from .values import (
-    Model,
-    Pem,
-    RegistryHost,
-    RemoteUrl,
-    ServerName,
-    Username,
-    by_kind,
-)
+from .mistakes import Mistake
+from .model import Context, Model, Rules, by_kind
+from .values import Pem, RegistryHost, RemoteUrl, ServerName, Username
 
 
 class OwnTls(Model):
-    """TLS by an authority that the stack makes for itself; clients have to trust it."""
+    """TLS with a certificate authority of the stack's own, which clients have to trust."""
 
-    kind: Literal["own"] = Field(default="own", description="What this is: the stack's authority")
+    kind: Literal["own"] = Field(
+        default="own", description="A certificate authority of the stack's own"
+    )
     names: list[ServerName] = Field(
         default=[],
-        description="Host names and addresses beside the mirror host by which clients come",
+        description="Host names and addresses of the caches, in addition to `caches.mirrorHost`",
     )
 
 
 class GivenTls(Model):
-    """TLS by a certificate from elsewhere; its key is in `tlsKey`."""
+    """TLS with a given certificate. Its private key is in `tlsKey`."""
 
-    kind: Literal["given"] = Field(description="What this is: a certificate from elsewhere")
-    certificate: Pem = Field(description="The certificate and those between it and its authority")
+    kind: Literal["given"] = Field(description="A given certificate")
+    certificate: Pem = Field(
+        description="The certificate in PEM, followed by any intermediate certificates"
+    )
     ca: Pem | None = Field(
-        default=None, description="The authority's certificate, where clients do not know it"
+        default=None,
+        description="Certificate of its authority in PEM, if clients lack it",
     )
 
 
 Tls = Annotated[Annotated[OwnTls, Tag("own")] | Annotated[GivenTls, Tag("given")], by_kind("own")]
 
 
-def in_the_clear(*urls: str) -> Iterator[Mistake]:
-    """What is wrong with a user name at some URLs: its password would go over plain HTTP."""
+def sent_in_the_clear(*urls: str) -> Iterator[Mistake]:
+    """What is wrong with a `username` at URLs of plain HTTP."""
     for url in urls:
         if url.startswith("http:"):
-            text = f"found one for {url}, where its password would go in the clear"
-            yield Mistake(("username",), f"{text}; allowed: one with https://")
+            text = f"found with {url}, which would send the password in the clear"
+            yield Mistake(("username",), f"{text}; allowed: only with https://")
 
 
 class Via(Model):
-    """The caches of a team as the way to upstreams."""
+    """Parent caches, such as a team's, to pull from instead of the upstreams."""
 
     mirrors: Annotated[dict[RegistryHost, RemoteUrl], Field(min_length=1)] = Field(
-        description="URL of the team's cache, by registry host: the output `mirrors` of its stack"
+        description="URLs of parent caches, by registry host: the output `mirrors` of their stack"
     )
     ca: Pem | None = Field(
-        default=None, description="Certificate of their authority: the output `ca` of their stack"
+        default=None,
+        description="Certificate of their authority in PEM: the output `ca` of their stack",
     )
     username: Username | None = Field(
-        default=None, description="User name at them; its password is in `passwords.via`"
+        default=None,
+        description="User name at the parent caches; its password is in `passwords.via`",
     )
 
-    @model_validator(mode="after")
-    def _keep_the_password_secret(self) -> "Via":
+    def rules(self, context: Context) -> Rules:  # noqa: ARG002 - none of it is needed
+        """The password is not sent in the clear."""
+        return (self._password_stays_private(),)
+
+    def _password_stays_private(self) -> Iterator[Mistake]:
         if self.username is not None:
-            refuse_within(in_the_clear(*self.mirrors.values()))
-        return self
+            yield from sent_in_the_clear(*self.mirrors.values())

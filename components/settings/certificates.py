@@ -1,6 +1,6 @@
-"""Certificates and keys in settings, as far as they can be told right from wrong.
+"""Checks of certificates and private keys in settings.
 
-Loaded only where a stack has some: cryptography takes longer than all else that settings need.
+Imported only for stacks that have some: cryptography takes long to load.
 """
 
 from cryptography import x509
@@ -15,7 +15,7 @@ UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm)
 
 
 def are_certificates(pem: str) -> bool:
-    """Whether a text has certificates in PEM that can be read, one at least."""
+    """Whether a text has one or more valid certificates in PEM."""
     try:
         return bool(x509.load_pem_x509_certificates(pem.encode()))
     except UNREADABLE:
@@ -23,7 +23,7 @@ def are_certificates(pem: str) -> bool:
 
 
 def is_key(pem: str) -> bool:
-    """Whether a text is a private key in PEM that no password protects."""
+    """Whether a text is a private key in PEM without a password."""
     try:
         load_pem_private_key(pem.encode(), None)
     except UNREADABLE:
@@ -32,7 +32,7 @@ def is_key(pem: str) -> bool:
 
 
 def is_key_of(key: str, certificates: str) -> bool:
-    """Whether a private key belongs to the first of some certificates, all in PEM."""
+    """Whether a private key belongs to the first of several certificates, all in PEM."""
     server = x509.load_pem_x509_certificates(certificates.encode())[0]
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     own = load_pem_private_key(key.encode(), None).public_key()

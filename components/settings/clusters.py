@@ -1,20 +1,16 @@
 """The settings of a stack's local Talos clusters."""
 
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network
-from itertools import combinations
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .mistakes import Mistake
+from .model import Model
 from .values import (
     Argument,
     Cidr,
     Image,
     MemoryOfNode,
     MirrorHost,
-    Model,
     Patch,
     RegistryHost,
     Text,
@@ -26,16 +22,16 @@ Count = Annotated[int, Field(strict=True, le=1000)]
 
 
 class Cluster(Model):
-    """One local cluster, as `talosctl cluster create` makes it."""
+    """A local cluster, created by `talosctl cluster create`."""
 
     provisioner: Literal["docker", "qemu", "firecracker"] = Field(
         default="docker",
         description=(
-            "What the nodes are: containers (docker) or virtual machines (qemu; firecracker with "
+            "Runs nodes as containers (docker) or virtual machines (qemu, or firecracker with "
             "talosctl up to 0.12)"
         ),
     )
-    talosctl: Text = Field(default="talosctl", description="Path of talosctl, or its name on PATH")
+    talosctl: Text = Field(default="talosctl", description="Name or path of talosctl")
     controlplanes: Annotated[Count, Field(ge=1)] | None = Field(
         default=None, description="Number of control plane nodes; talosctl's default is 1"
     )
@@ -43,24 +39,24 @@ class Cluster(Model):
         default=None, description="Number of workers; talosctl's default is 1"
     )
     cpus: Annotated[float, Field(strict=True, ge=0.01, le=1024, allow_inf_nan=False)] | None = (
-        Field(default=None, description="Share of CPUs of each node")
+        Field(default=None, description="CPUs of each node, such as 2 or 0.5")
     )
     memory: MemoryOfNode | None = Field(default=None, description="Memory of each node, such as 2g")
     cidr: Cidr = Field(
         default="10.5.0.0/24",
-        description="Network of the nodes, whose first address is the gateway",
+        description="Network of the nodes; its first address is the gateway",
     )
     talos_version: VersionText | None = Field(
-        default=None, description="Version of Talos on the nodes; the default is talosctl's own"
+        default=None, description="Version of Talos; the default is the version of talosctl"
     )
     kubernetes_version: VersionText | None = Field(
-        default=None, description="Version of Kubernetes; the default is talosctl's own"
+        default=None, description="Version of Kubernetes; the default is talosctl's default"
     )
     image: Image | None = Field(
         default=None,
         description=(
-            "Image of the nodes (docker); the default is ghcr.io/siderolabs/talos in the version "
-            "of talosVersion, or of talosctl"
+            "Image of docker nodes; the default is ghcr.io/siderolabs/talos with the version in "
+            "`talosVersion`"
         ),
     )
     disks: list[Text] = Field(
@@ -68,79 +64,41 @@ class Cluster(Model):
     )
     mirrors: dict[RegistryHost, Annotated[bool, Field(strict=True)]] = Field(
         default={},
-        description="false leaves the mirror of a registry out; all that the stack has are used",
+        description="`false` for each registry not to mirror; the default is to mirror all",
     )
     mirror_host: MirrorHost = Field(
         default="auto",
         description=(
-            "Address at which the nodes reach the caches; `auto` is that of `caches.mirrorHost`"
+            "Host or address where the nodes reach the caches; `auto` uses `caches.mirrorHost`"
         ),
     )
     skip_fallback: Annotated[bool, Field(strict=True)] = Field(
         default=False,
-        description="Whether nodes leave a registry itself alone when its mirror fails",
+        description="Whether nodes do not fall back to a registry when its mirror fails",
     )
     config_patches: list[Patch] = Field(
-        default=[], description="Patches of all nodes' machine configuration, as YAML or its text"
+        default=[],
+        description="Patches of the machine configuration, as mappings or YAML text",
     )
     config_patches_controlplanes: list[Patch] = Field(
-        default=[], description="Patches of control plane nodes' machine configuration"
+        default=[], description="Patches for control plane nodes only"
     )
-    config_patches_workers: list[Patch] = Field(
-        default=[], description="Patches of workers' machine configuration"
-    )
+    config_patches_workers: list[Patch] = Field(default=[], description="Patches for workers only")
     extra_arguments: list[Argument] = Field(
-        default=[], description="Further arguments of `talosctl cluster create`"
+        default=[], description="More arguments for `talosctl cluster create`"
     )
     timeout: Timeout = Field(
-        default="20m", description="How long creating it may take before it is undone"
+        default="20m",
+        description="Time limit for creating the cluster, which is removed after that",
     )
     merge_kubeconfig: Annotated[bool, Field(strict=True)] = Field(
         default=False,
-        description="Whether its context is in the user's own kubeconfig as well, until destroy",
+        description="Whether to add the cluster to the user's kubeconfig until it is destroyed",
     )
     on_lost_nodes: Literal["keep", "replace"] = Field(
         default="keep",
         description=(
-            "What `up` does when some of the nodes no longer exist: keep the others and warn, or "
-            "replace the cluster, which loses etcd and all volumes. Stopped nodes are started"
+            "What `up` does if nodes have been removed: `keep` warns, and `replace` replaces the "
+            "cluster, which loses etcd and all volumes. Stopped nodes are always started"
         ),
     )
-
-
-def clusters_as_written(clusters: Any) -> dict[str, Mapping[str, Any]]:
-    """The clusters of settings that may have mistakes: those that are mappings."""
-    if not isinstance(clusters, Mapping):
-        return {}
-    written = {name: {} if cluster is None else cluster for name, cluster in clusters.items()}
-    return {name: one for name, one in written.items() if isinstance(one, Mapping)}
-
-
-def across_clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Mistake]:
-    """What is wrong with clusters taken together: networks that overlap."""
-    networks = {name: _network(cluster) for name, cluster in clusters.items()}
-    for (first, one), (second, other) in combinations(networks.items(), 2):
-        if one and other and one.overlaps(other):
-            allowed = "a network of its own, such as 10.6.0.0/24"
-            text = f"found {other}, which overlaps {one} of {first}; allowed: {allowed}"
-            yield Mistake(("clusters", second, "cidr"), text)
-
-
-def in_mirrors(
-    clusters: Mapping[str, Mapping[str, Any]], upstreams: Mapping[str, Any]
-) -> Iterator[Mistake]:
-    """Mirrors that clusters name and the stack's caches do not have."""
-    for name, cluster in clusters.items():
-        mirrors = cluster.get("mirrors")
-        for host in mirrors if isinstance(mirrors, Mapping) else {}:
-            if host not in upstreams:
-                text = f"found, but this stack has no cache of it; allowed: {', '.join(upstreams)}"
-                yield Mistake(("clusters", name, "mirrors", host), text)
-
-
-def _network(cluster: Mapping[str, Any]) -> IPv4Network | None:
-    try:
-        # As a text: a number would be taken for an address.
-        return IPv4Network(str(cluster.get("cidr", Cluster.model_fields["cidr"].default)))
-    except ValueError:
-        return None

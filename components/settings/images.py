@@ -1,4 +1,4 @@
-"""The settings of the images that a stack brings into its caches ahead of any node."""
+"""The settings of images to warm the caches with."""
 
 from typing import Annotated
 
@@ -8,7 +8,8 @@ from talos_registry_cache.registry import platforms, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError, PlatformError
 
 from .mistakes import refused
-from .values import Model, Text, VersionText
+from .model import Model
+from .values import Text, VersionText
 
 
 def _reference(value: str) -> str:
@@ -26,30 +27,31 @@ def _platform(value: str) -> str:
 
 
 class TalosImages(Model):
-    """The images that talosctl lists for a cluster, and that of docker nodes."""
+    """The images that talosctl lists for a cluster, and the image of docker nodes."""
 
-    talosctl: Text = Field(default="talosctl", description="Path of talosctl, or its name on PATH")
+    talosctl: Text = Field(default="talosctl", description="Name or path of talosctl")
     talos_version: VersionText | None = Field(
-        default=None, description="Version of Talos; the default is talosctl's own"
+        default=None, description="Version of Talos; the default is the version of talosctl"
     )
     kubernetes_version: VersionText | None = Field(
-        default=None, description="Version of Kubernetes; the default is talosctl's own"
+        default=None, description="Version of Kubernetes; the default is talosctl's default"
     )
 
 
 class Images(Model):
-    """Images that are in the caches before any node asks for them."""
+    """Images that `up` pulls through the caches before it creates clusters."""
 
     references: list[Annotated[str, AfterValidator(_reference)]] = Field(
         default=[], description="Image references, such as registry.k8s.io/pause:3.10"
     )
     file: Text | None = Field(
         default=None,
-        description="File with one reference a line, beside the stack file; # begins a comment",
+        description="File beside the stack file with one reference per line; # starts a comment",
     )
     talos: TalosImages | None = Field(
-        default=None, description="The images of a Talos cluster; `{}` for talosctl's defaults"
+        default=None, description="Images of a Talos cluster; `{}` for the defaults of talosctl"
     )
     platform: Annotated[str, AfterValidator(_platform)] | None = Field(
-        default=None, description="Platform of the nodes; the default is this machine's"
+        default=None,
+        description="Platform of the nodes; the default is that of this machine",
     )

@@ -1,34 +1,35 @@
-"""The settings of where the caches of a stack run."""
+"""The settings of the placement of caches."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from .values import LabelValue, Model, Name, by_kind
+from .model import Model, by_kind
+from .values import LabelValue, Name
 
 
 class EnginePlacement(Model):
-    """Containers of one engine."""
+    """Containers on one container engine."""
 
-    kind: Literal["engine"] = Field(default="engine", description="What this is: one engine")
+    kind: Literal["engine"] = Field(default="engine", description="One container engine")
 
 
 class SwarmPlacement(Model):
-    """Services of a Docker Swarm, on several hosts."""
+    """Services of a Docker Swarm."""
 
-    kind: Literal["swarm"] = Field(description="What this is: a Docker Swarm")
+    kind: Literal["swarm"] = Field(description="A Docker Swarm")
     node_labels: dict[Name, LabelValue] = Field(
-        default={}, description="Labels that a node must have to run caches; all do without"
+        default={}, description="Labels of the nodes that run caches; the default is all nodes"
     )
     replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
         default=None,
-        description="Number of nodes that run each cache; the default is every node",
+        description="Number of nodes that run each cache; the default is all nodes",
     )
     publish: Literal["host", "mesh"] = Field(
         default="host",
         description=(
-            "How ports are open: `host` on each node that runs the cache, for names with the "
-            "addresses of them all; `mesh` on every node of the Swarm, which needs IPVS"
+            "How ports are published: `host` on the nodes that run the cache, for a host name "
+            "with the addresses of all of them; `mesh` on every node of the Swarm, which needs IPVS"
         ),
     )
 

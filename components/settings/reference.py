@@ -1,4 +1,4 @@
-"""The reference of all settings, made from their models: a page to read, a schema for editors.
+"""Generates the reference of all settings from their models: a page and a JSON schema.
 
 Run by `make docs`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import StackFile, secrets
+from . import StackSettings, secrets
 from .mistakes import in_yaml
 
 PROJECT = "talos-registry-cache"
@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "settings.md"
 SCHEMA = DOCS / "stack-file.schema.json"
 
-# What may be left empty in YAML, since all of it has a default or is known.
+# Models whose key may have no value in YAML, since everything has a default.
 NULLABLE = ("Upstream", "Cluster")
 
 Schema = Mapping[str, Any]
@@ -24,11 +24,11 @@ Schema = Mapping[str, Any]
 HEAD = f"""\
 # Settings
 
-All keys of a stack file, made from the models in `components/settings` by `make docs`. They stand
-below `config:`, each with the project's name before it, such as `{PROJECT}:caches`. A mistake is
-reported before anything is touched, with its place, what was found and what is allowed.
+The keys of a stack file, `Pulumi.<stack>.yaml`. They are set below `config:` with the name of the
+project before them, such as `{PROJECT}:caches`. Mistakes are reported all at once and before
+anything is changed, each with its path, what was found and what is allowed.
 
-Editors check and complete a stack file by its first line:
+Editors with a YAML language server check and complete a stack file that starts with this line:
 
 ```yaml
 # yaml-language-server: $schema=docs/stack-file.schema.json
@@ -38,7 +38,7 @@ Editors check and complete a stack file by its first line:
 SECRETS_HEAD = """\
 ## Secrets
 
-These keys are encrypted in the stack file, and set by a command that asks for the value:
+These keys are encrypted in the stack file. The command to set a secret asks for its value:
 
 <!-- run by: README.md: pulumi config set -s dev --secret --path 'passwords["docker.io"]' -->
 
@@ -51,15 +51,18 @@ python3 -m toolchain run -- pulumi config set -s dev --secret --path 'passwords[
 """
 
 SECRETS: Mapping[tuple[str, ...], str] = {
-    ("passwords", "<upstream>"): "The password of an upstream that has a `username`",
-    ("passwords", secrets.VIA): "The password of `caches.via.username`",
-    ("readers", "<user>"): "The password of one who may read the caches; without any, everyone may",
-    ("s3Keys", "accessKey"): "The access key of the object store, for `caches.storage`",
-    ("s3Keys", "secretKey"): "Its secret key",
-    ("tlsKey",): "The key of `caches.tls.certificate`, in PEM",
+    ("passwords", "<upstream>"): "Password of an upstream that has a `username`",
+    ("passwords", secrets.VIA): "Password of `caches.via.username`",
+    (
+        "readers",
+        "<user>",
+    ): "Password of a user who may read the caches; without any, everyone may",
+    ("s3Keys", "accessKey"): "Access key of the object store in `caches.storage`",
+    ("s3Keys", "secretKey"): "Secret key of the object store in `caches.storage`",
+    ("tlsKey",): "Private key of `caches.tls.certificate`, in PEM",
 }
 
-# How Pulumi writes what it has encrypted.
+# An encrypted value, as Pulumi writes it.
 ENCRYPTED = {
     "description": "What `pulumi config set --secret` has encrypted",
     "type": "object",
@@ -70,7 +73,7 @@ ENCRYPTED = {
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a stack file, as people write it."""
+    """The JSON schema of a stack file."""
     settings = _settings()
     definitions = settings["$defs"]
     for name in NULLABLE:
@@ -105,14 +108,18 @@ def write() -> None:
 
 
 def _settings() -> dict[str, Any]:
-    settings = StackFile.model_json_schema(by_alias=True)
-    # What an upstream leaves out, the catalogue may know.
+    """The JSON schema of the keys that are not encrypted."""
+    settings = StackSettings.model_json_schema()
+    for key in secrets.KEYS:
+        del settings["properties"][key]
+    del settings["$defs"]["S3Keys"]
+    # The catalogue has defaults for these.
     del settings["$defs"]["Upstream"]["required"]
     return settings
 
 
 def _closed(value: Any) -> Any:
-    """A schema in which maps have no keys but those of the right form, and no titles."""
+    """A schema without titles, whose maps allow only keys of the right form."""
     if isinstance(value, list):
         return [_closed(item) for item in value]
     if not isinstance(value, dict):
@@ -127,12 +134,14 @@ def _closed(value: Any) -> Any:
 
 
 def _secrets() -> dict[str, Schema]:
-    """The schema of each key that is encrypted: each value of a mapping, or all of it."""
+    """The schemas of the encrypted keys: of each value in a mapping, or of the whole."""
     encrypted = {"$ref": "#/$defs/Encrypted"}
     by_name = {"type": "object", "additionalProperties": encrypted}
     s3_keys = {
         "type": "object",
-        "properties": dict.fromkeys(secrets.S3_KEYS, encrypted),
+        "properties": {
+            str(field.alias): encrypted for field in secrets.S3Keys.model_fields.values()
+        },
         "additionalProperties": False,
     }
     return {
@@ -148,7 +157,7 @@ def _row_of_secret(path: tuple[str, ...]) -> str:
 
 
 def _tables(path: str, value: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
-    """The tables of the models at a path, each with those of the models within after it."""
+    """The tables of the models at a path, each followed by the tables of its nested models."""
     models = list(_models(value, definitions))
     for name, model in models:
         at = f"{path}.{name}" if name else path
@@ -166,7 +175,7 @@ def _tables(path: str, value: Schema, definitions: Mapping[str, Schema]) -> Iter
 
 
 def _models(value: Schema, definitions: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
-    """The models that a value may be, or has at each key, with the name that such keys have."""
+    """The models of a value or of its entries, with the placeholder for an entry's key."""
     if "$ref" in value:
         yield "", definitions[_referred(value)]
     for inner in value.get("patternProperties", {}).values():

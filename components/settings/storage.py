@@ -1,48 +1,49 @@
-"""The settings of where a stack keeps what it has cached."""
+"""The settings of the storage of caches."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from .values import Bucket, Model, Name, Pem, RemoteUrl, by_kind
+from .model import Model, by_kind
+from .values import Bucket, Name, Pem, RemoteUrl
 
 
 class VolumeStorage(Model):
-    """A volume of the engine for each upstream."""
+    """A volume for each upstream."""
 
-    kind: Literal["volume"] = Field(default="volume", description="What this is: volumes")
+    kind: Literal["volume"] = Field(default="volume", description="Volumes of the container engine")
     volume_prefix: Name | None = Field(
         default=None,
-        description="Volumes are named `<volumePrefix>-<upstream>`; the default is namePrefix",
+        description="Prefix of volume names, before `-<upstream>`; the default is `namePrefix`",
     )
     on_destroy: Literal["keep", "delete"] = Field(
-        default="keep", description="Whether `pulumi destroy` keeps the volumes or deletes them"
+        default="keep", description="Whether `pulumi destroy` keeps or deletes the volumes"
     )
 
 
 class S3Storage(Model):
-    """An object store that several hosts share; `pulumi destroy` keeps what is in it.
+    """An S3 object store, which caches on several hosts can share.
 
-    Its keys are in `s3Keys`.
+    Its keys are in `s3Keys`. `pulumi destroy` keeps the objects.
     """
 
-    kind: Literal["s3"] = Field(description="What this is: an object store")
-    bucket: Bucket = Field(description="The bucket, which has to exist")
+    kind: Literal["s3"] = Field(description="An S3 object store")
+    bucket: Bucket = Field(description="Name of an existing bucket")
     endpoint: RemoteUrl | None = Field(
-        default=None, description="URL of the store, where it is not Amazon's"
+        default=None, description="URL of the store; the default is Amazon S3"
     )
-    region: Name = Field(default="us-east-1", description="The region of the bucket")
+    region: Name = Field(default="us-east-1", description="Region of the bucket")
     path_style: Annotated[bool, Field(strict=True)] = Field(
         default=True,
-        description="Whether the bucket is in the path of a URL, or else in its host name",
+        description="Whether URLs have the bucket in their path instead of their host name",
     )
     prefix: Name | None = Field(
         default=None,
-        description="Objects are named `<prefix>/<upstream>/…`; the default is no prefix",
+        description="Prefix of object names, before `/<upstream>/`; the default is none",
     )
     ca: Pem | None = Field(
         default=None,
-        description="Certificate, in PEM, of the authority that the store's own is signed by",
+        description="Certificate in PEM of the authority that has signed the store's certificate",
     )
 
 

@@ -35,7 +35,7 @@ def declare(
     preview: bool = False,
 ) -> Graph:
     """Declare caches; the services of a Swarm run as soon as they are made."""
-    parsed = settings.parse(stack, caches=caches, secrets=secrets)
+    parsed = settings.parse(stack, {"caches": caches, **(secrets or {})})
     found = facts or EngineFacts(GATEWAY, {})
     args = RegistryCacheArgs(stack, caches_of(parsed), parsed.secrets, found)
 

@@ -1,19 +1,21 @@
-import json
+"""The settings below the keys `clusters` and `mirrorsFrom`."""
+
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 
 from components import settings
-from components.settings import Cluster, SettingsError, StackSettings
-from tests.unit.components import stack_graph
+from components.settings import Cluster, StackSettings
+from tests.unit.components.parsed_settings import assert_refused, assert_wrong, each, mistakes
 
 CACHES = {"upstreams": {"docker.io": None, "quay.io": None}}
 
 
 def parse(clusters: Any, **rest: Any) -> StackSettings:
-    return settings.parse("dev", caches=rest.pop("caches", None), clusters=clusters, **rest)
+    return settings.parse("dev", {"clusters": clusters, **rest})
 
 
 def one(**written: Any) -> Cluster:
@@ -21,50 +23,34 @@ def one(**written: Any) -> Cluster:
     return parse({"demo": written}).clusters["demo"]
 
 
-def mistakes(clusters: Any, **rest: Any) -> list[str]:
-    with pytest.raises(SettingsError) as refused:
-        parse(clusters, **rest)
-    head, *lines = str(refused.value).splitlines()
-    assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
-    return [line.removeprefix("  ") for line in lines]
-
-
-def mistake(clusters: Any, **rest: Any) -> str:
-    (only,) = mistakes(clusters, **rest)
-    return only
-
-
-# What is left out
+# Defaults
 
 
 @pytest.mark.parametrize("written", [None, {}])
-def test_a_cluster_needs_no_more_than_its_name(written: Any) -> None:
+def test_a_cluster_needs_only_its_name(written: Any) -> None:
     demo = parse({"demo": written}).clusters["demo"]
 
     assert demo == Cluster()
     assert (demo.provisioner, demo.talosctl, demo.cidr) == ("docker", "talosctl", "10.5.0.0/24")
     assert (demo.mirror_host, demo.timeout) == ("auto", "20m")
     assert (demo.skip_fallback, demo.merge_kubeconfig) == (False, False)
-    assert demo.on_lost_nodes == "keep", "what is replaced is lost"
+    assert demo.on_lost_nodes == "keep"
+    for left_to_talosctl in (
+        "controlplanes", "workers", "cpus", "memory", "talos_version", "image",
+    ):  # fmt: skip
+        assert getattr(demo, left_to_talosctl) is None
 
 
-def test_what_is_left_out_is_left_to_talosctl() -> None:
-    demo = one()
-
-    for key in ("controlplanes", "workers", "cpus", "memory", "talos_version", "image"):
-        assert getattr(demo, key) is None
-
-
-def test_the_order_of_clusters_is_as_written() -> None:
+def test_clusters_keep_their_order() -> None:
     networks = {"zoo": {"cidr": "10.6.0.0/24"}, "ark": {"cidr": "10.7.0.0/24"}}
 
     assert list(parse(networks).clusters) == ["zoo", "ark"]
 
 
-# Which keys a stack has
+# The keys of a stack
 
 
-def test_a_stack_may_have_clusters_and_no_caches() -> None:
+def test_a_stack_may_have_clusters_without_caches() -> None:
     parsed = parse({"demo": None})
 
     assert parsed.caches is None
@@ -78,320 +64,193 @@ def test_a_stack_may_have_caches_and_clusters() -> None:
     assert list(parsed.clusters) == ["demo"]
 
 
-@pytest.mark.parametrize("nothing", [None, {}, ""])
-def test_a_stack_without_clusters_has_caches(nothing: Any) -> None:
-    assert mistake(nothing).startswith("caches.upstreams: found none")
-
-
 def test_clusters_may_use_the_caches_of_another_stack() -> None:
-    assert parse({"demo": None}, mirrors_from="dev").mirrors_from == "dev"
+    parsed = parse({"demo": {"mirrors": {"ghcr.io": False}}}, mirrorsFrom="dev")
+
+    assert parsed.mirrors_from == "dev"
+    assert parsed.clusters["demo"].mirrors == {"ghcr.io": False}
 
 
-def test_mirrors_are_those_of_one_stack() -> None:
-    assert mistake({"demo": None}, caches=CACHES, mirrors_from="other") == (
-        "mirrorsFrom: found beside caches; "
-        "allowed: one of both, mirrors of its own or another stack's"
-    )
-
-
-def test_mirrors_of_another_stack_alone_are_no_stack_and_no_caches_are_made_up() -> None:
-    assert mistake(None, mirrors_from="other").startswith("caches.upstreams: found none")
-
-
-@pytest.mark.parametrize("name", ["a b", "org/dev", "../dev", "-dev"])
-def test_the_other_stack_is_named_as_stacks_are(name: str) -> None:
-    assert mistake({"demo": None}, mirrors_from=name) == (
-        f"mirrorsFrom: found {name!r}; allowed: letters, digits, dots, dashes and underscores, "
-        "up to 128, a letter or digit first"
-    )
-
-
-@pytest.mark.parametrize("found", [5, [], {"dev": {}}, True])
-def test_the_other_stack_is_a_text(found: Any) -> None:
-    (line,) = mistakes({"demo": None}, mirrors_from=found)
-
-    assert line == f"mirrorsFrom: found {found!r}; allowed: a text"
-
-
-def test_the_keys_are_read_from_the_stack_file() -> None:
-    loaded: list[StackSettings] = []
-    stack_graph.run(
-        lambda: loaded.append(settings.load()),
-        config={
-            "talos-registry-cache:clusters": json.dumps({"demo": {"workers": 2}}),
-            "talos-registry-cache:mirrorsFrom": "dev",
-        },
-    )
-
-    assert loaded[0].clusters == {"demo": Cluster(workers=2)}
-    assert loaded[0].mirrors_from == "dev"
+@pytest.mark.parametrize(
+    ("written", "path", "kind"),
+    [
+        ("clusters: ", "caches.upstreams", "found none"),
+        ("clusters: {}", "caches.upstreams", "found none"),
+        ("mirrorsFrom: other", "caches.upstreams", "found none"),
+        (
+            "{clusters: {demo: }, caches: {upstreams: {docker.io: }}, mirrorsFrom: other}",
+            "mirrorsFrom",
+            "found beside caches",
+        ),
+        *(
+            (f"{{clusters: {{demo: }}, mirrorsFrom: {name}}}", "mirrorsFrom", f"found {found}; ")
+            for name, found in (
+                ("a b", "'a b'"), ("org/dev", "'org/dev'"), ("-dev", "'-dev'"), ("5", "5"),
+                ("[dev]", "['dev']"), ("true", "True"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_keys_that_do_not_fit_together_are_refused(written: str, path: str, kind: str) -> None:
+    assert_refused(yaml.safe_load(written), path, kind)
 
 
 # Names
 
 
 @pytest.mark.parametrize("name", ["a", "7", "demo-1", "a" * 40])
-def test_a_name_fits_into_host_names(name: str) -> None:
+def test_a_name_is_part_of_host_names(name: str) -> None:
     assert list(parse({name: None}).clusters) == [name]
 
 
 @pytest.mark.parametrize("name", ["Demo", "-a", "a-", "a_b", "a.b", "a/b", "", "a" * 41])
-def test_a_name_that_does_not_is_refused(name: str) -> None:
-    line = mistake({name: None})
+def test_another_name_is_refused(name: str) -> None:
+    ((path, text),) = mistakes({"clusters": {name: None}})
 
-    assert line.endswith(
-        f"found {name!r}; allowed: up to 40 small letters, digits and dashes, at neither end a dash"
+    assert path.startswith("clusters")
+    assert text == (
+        f"found {name!r}; allowed: "
+        "up to 40 lowercase letters, digits and dashes, without a dash at either end"
     )
 
 
 # Networks
 
 
-def test_clusters_have_networks_of_their_own() -> None:
-    line = mistake({"first": {"cidr": "10.6.0.0/16"}, "second": {"cidr": "10.6.7.0/24"}})
-
-    assert line == (
-        "clusters.second.cidr: found 10.6.7.0/24, which overlaps 10.6.0.0/16 of first; "
-        "allowed: a network of its own, such as 10.6.0.0/24"
-    )
-
-
-def test_the_default_network_is_there_for_one_cluster() -> None:
-    (line,) = mistakes({"first": None, "second": {}, "third": {"cidr": "10.6.0.0/24"}})
-
-    assert line.startswith("clusters.second.cidr: found 10.5.0.0/24, which overlaps 10.5.0.0/24 of")
-
-
-def test_every_pair_of_clusters_is_compared() -> None:
-    lines = mistakes({"a": None, "b": {"cidr": "10.6.0.0/24"}, "c": {"cidr": "10.0.0.0/8"}})
-
-    assert [line.partition("; ")[0] for line in lines] == [
-        "clusters.c.cidr: found 10.0.0.0/8, which overlaps 10.5.0.0/24 of a",
-        "clusters.c.cidr: found 10.0.0.0/8, which overlaps 10.6.0.0/24 of b",
-    ]
-
-
-def test_neighbouring_networks_do_not_overlap() -> None:
-    parsed = parse({"a": {"cidr": "10.5.0.0/25"}, "b": {"cidr": "10.5.0.128/25"}})
-
-    assert [cluster.cidr for cluster in parsed.clusters.values()] == [
-        "10.5.0.0/25",
-        "10.5.0.128/25",
-    ]
-
-
-@pytest.mark.parametrize("cidr", [5, True])
-def test_a_number_is_no_network_and_overlaps_none(cidr: Any) -> None:
-    assert mistakes({"a": {"cidr": cidr}, "b": {"cidr": cidr}}) == [
-        f"clusters.a.cidr: found {cidr}; allowed: a text",
-        f"clusters.b.cidr: found {cidr}; allowed: a text",
-    ]
-
-
 @pytest.mark.parametrize(
-    ("cidr", "why"),
+    ("clusters", "found"),
     [
-        ("10.5.0.1/24", "allowed: an IPv4 network as it is written, such as 10.5.0.0/24"),
-        ("10.5.0.0/33", "allowed: an IPv4 network such as 10.5.0.0/24"),
-        ("fd00::/64", "allowed: an IPv4 network such as 10.5.0.0/24"),
-        ("10.5.0.0/30", "room for nodes: /29 or wider"),
-        ("10.5.0.0", "room for nodes: /29 or wider"),
+        (
+            "{first: {cidr: 10.6.0.0/16}, second: {cidr: 10.6.7.0/24}}",
+            {"second": "found 10.6.7.0/24, which overlaps 10.6.0.0/16 of first"},
+        ),
+        (
+            "{first: , second: {}, third: {cidr: 10.6.0.0/24}}",
+            {"second": "found 10.5.0.0/24, which overlaps 10.5.0.0/24 of first"},
+        ),
+        (
+            "{a: , b: {cidr: 10.6.0.0/24}, c: {cidr: 10.0.0.0/9}}",
+            {"c": "found 10.0.0.0/9, which overlaps 10.6.0.0/24 of b"},
+        ),
+        ("{a: {cidr: 10.5.0.0/25}, b: {cidr: 10.5.0.128/25}}", {}),
+        # A wrong network overlaps none.
+        ("{a: {cidr: 5}, b: {cidr: 5}}", {"a": "a text", "b": "a text"}),
+        ("{a: {cidr: 10.5.0.1/24}, b: , c: {workers: -1}}", {"a": "", "c": "overlaps"}),
     ],
 )
-def test_what_is_no_network_for_nodes_is_refused(cidr: str, why: str) -> None:
-    line = mistake({"demo": {"cidr": cidr}})
+def test_clusters_have_networks_of_their_own(clusters: str, found: dict[str, str]) -> None:
+    refused = dict(mistakes({"clusters": yaml.safe_load(clusters)}))
 
-    assert line.startswith(f"clusters.demo.cidr: found {cidr!r}; ")
-    assert why in line
-
-
-# Mirrors
-
-
-def test_a_mirror_that_is_left_out_is_one_of_the_stack() -> None:
-    parsed = parse({"demo": {"mirrors": {"quay.io": False}}}, caches=CACHES)
-    assert parsed.clusters["demo"].mirrors == {"quay.io": False}
-
-    assert mistake({"demo": {"mirrors": {"ghcr.io": False}}}, caches=CACHES) == (
-        'clusters.demo.mirrors["ghcr.io"]: found, but this stack has no cache of it; '
-        "allowed: docker.io, quay.io"
-    )
-
-
-def test_which_mirrors_another_stack_has_is_not_known_here() -> None:
-    parsed = parse({"demo": {"mirrors": {"ghcr.io": False}}}, mirrors_from="other")
-
-    assert parsed.clusters["demo"].mirrors == {"ghcr.io": False}
-
-
-@pytest.mark.parametrize("found", [5, ["ghcr.io"], "ghcr.io"])
-def test_mirrors_that_are_no_mapping_are_one_mistake(found: Any) -> None:
-    assert mistake({"demo": {"mirrors": found}}, caches=CACHES) == (
-        f"clusters.demo.mirrors: found {found!r}; allowed: a mapping"
-    )
-
-
-@pytest.mark.parametrize("host", ["auto", "10.5.0.1", "host.docker.internal"])
-def test_a_mirror_host_is_an_address_or_a_name(host: str) -> None:
-    assert one(mirrorHost=host).mirror_host == host
-
-
-@pytest.mark.parametrize("host", ["", "http://10.5.0.1", "10.5.0.1:5000", "a b"])
-def test_what_is_no_mirror_host_is_refused(host: str) -> None:
-    assert mistake({"demo": {"mirrorHost": host}}).startswith(
-        f"clusters.demo.mirrorHost: found {host!r}; allowed: auto, an IPv4 address, or a host name"
-    )
-
-
-# Patches
-
-
-@pytest.mark.parametrize(
-    ("key", "attribute"),
-    [
-        ("configPatches", "config_patches"),
-        ("configPatchesControlplanes", "config_patches_controlplanes"),
-        ("configPatchesWorkers", "config_patches_workers"),
-    ],
-)
-def test_a_patch_is_a_mapping_or_a_text(key: str, attribute: str) -> None:
-    patches = [{"machine": {"sysctls": {"a": "1"}}}, "machine: {}", {}]
-
-    assert getattr(one(**{key: patches}), attribute) == patches
-
-
-@pytest.mark.parametrize("key", ["configPatches", "configPatchesWorkers"])
-@pytest.mark.parametrize("patch", [5, "", None, True, [{"op": "add"}]])
-def test_what_is_no_patch_is_one_mistake_at_its_place_in_the_list(key: str, patch: Any) -> None:
-    assert mistake({"demo": {key: [{"machine": {}}, patch]}}) == (
-        f"clusters.demo.{key}[1]: found {patch!r}; allowed: a mapping, or a text that is not empty"
-    )
+    assert {path.removesuffix(".cidr") for path in refused if path.endswith(".cidr")} == {
+        f"clusters.{name}" for name in found
+    }
+    for name, text in found.items():
+        assert text in refused[f"clusters.{name}.cidr"]
 
 
 # One key at a time
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "allowed"),
+    "written",
     [
-        ("provisioner", "vbox", "'docker', 'qemu' or 'firecracker'"),
-        ("talosctl", "", "a text that is not empty"),
-        ("controlplanes", 0, "greater than or equal to 1"),
-        ("controlplanes", "1", "a whole number"),
-        ("workers", -1, "greater than or equal to 0"),
-        ("workers", 1.5, "a whole number"),
-        ("workers", True, "a whole number"),
-        ("cpus", 0, "greater than or equal to 0.01"),
-        ("cpus", float("inf"), "a finite number"),
-        ("cpus", float("nan"), "a finite number"),
-        ("memory", "2x", "a number with k, m or g, such as 10m"),
-        ("talosVersion", "latest", "a version such as v1.11.5"),
-        ("kubernetesVersion", "1.34", "a version such as v1.11.5"),
-        ("kubernetesVersion", 1.34, "a text"),
-        ("image", "A b", "an image reference such as registry:3.1.2"),
-        ("disks", "virtio:10GiB", "a list"),
-        ("mirrors", ["docker.io"], "a mapping"),
-        ("skipFallback", "yes", "true or false"),
-        ("mergeKubeconfig", 1, "true or false"),
-        ("onLostNodes", "start", "'keep' or 'replace'"),
-        ("extraArguments", "--debug", "a list"),
-        ("timeout", "20 minutes", "a duration such as 20m"),
-        ("timeout", 20, "a text"),
+        {"workers": 0},
+        {"controlplanes": 1000},
+        {"cpus": 0.01},
+        {"memory": "256m"},
+        {"image": "ghcr.io/siderolabs/talos:v1.11.5"},
+        {"image": f"a/b@sha256:{'0' * 64}"},
+        {"mirrorHost": "10.5.0.1"},
+        {"mirrorHost": "host.docker.internal"},
+        {"configPatches": [{"machine": {"sysctls": {"a": "1"}}}, "machine: {}", {}]},
+        {"configPatchesControlplanes": ["- op: add\n  path: /a\n  value: 1\n"]},
+        {"configPatchesWorkers": ["a: 1\n---\nb: 2\n"]},
+        {"timeout": "168h"},
+        {"cidr": "10.5.0.0/29"},
     ],
 )
-def test_what_does_not_fit_is_refused(key: str, value: Any, allowed: str) -> None:
-    assert mistake({"demo": {key: value}}) == (
-        f"clusters.demo.{key}: found {value!r}; allowed: {allowed}"
-    )
+def test_a_right_value_is_kept_as_it_is_written(written: dict[str, Any]) -> None:
+    dumped = one(**written).model_dump(by_alias=True)
+
+    assert {key: dumped[key] for key in written} == written
+
+
+DEMO = {
+    "caches": CACHES,
+    "clusters": {"demo": {"configPatches": [{}], "configPatchesWorkers": [{}], "disks": ["a"]}},
+}
+PATCHES = [5, "", None, True, [{"op": "add"}]]
+A_PATCH = "a mapping, or non-empty YAML text"
+A_HOST = "auto, an IPv4 address, or a host name"
 
 
 @pytest.mark.parametrize(
-    ("written", "line"),
-    [
-        ({"disks": [""]}, "disks[0]: found ''; allowed: a text that is not empty"),
-        ({"extraArguments": ["--a", 1]}, "extraArguments[1]: found 1; allowed: a text"),
-        ({"mirrors": {"docker.io": "no way"}}, "mirrors[\"docker.io\"]: found 'no way'; allowed: "),
-        ({"mirrors": {"a b": False}}, "mirrors[\"a b\"]: found 'a b'; allowed: a registry host"),
-    ],
-)
-def test_a_mistake_within_a_value_is_told_with_its_place(
-    written: dict[str, Any], line: str
-) -> None:
-    assert mistake({"demo": written}).startswith(f"clusters.demo.{line}")
-
-
-@pytest.mark.parametrize("image", ["ghcr.io/siderolabs/talos:v1.11.5", f"a/b@sha256:{'0' * 64}"])
-def test_an_image_has_a_tag_or_a_digest(image: str) -> None:
-    assert one(image=image).image == image
-
-
-def test_there_may_be_no_workers() -> None:
-    assert one(workers=0).workers == 0
-
-
-def test_an_unknown_key_is_refused_with_the_one_that_was_meant() -> None:
-    line = mistake({"demo": {"wokers": 2}})
-
-    assert line.startswith(
-        "clusters.demo.wokers: found an unknown key (did you mean workers?); allowed: "
-    )
-    assert "provisioner, talosctl, controlplanes, workers, cpus, memory, cidr" in line
-
-
-@pytest.mark.parametrize(
-    ("clusters", "line"),
-    [
-        (5, "clusters: found 5; allowed: a mapping"),
-        ([], "clusters: found []; allowed: a mapping"),
-        ("demo", "clusters: found 'demo'; allowed: a mapping"),
-        ({"demo": 5}, "clusters.demo: found 5; allowed: a mapping"),
-        ({"demo": []}, "clusters.demo: found []; allowed: a mapping"),
-    ],
-)
-def test_what_is_no_mapping_is_refused_where_one_belongs(clusters: Any, line: str) -> None:
-    assert mistake(clusters) == line
-
-
-def test_mistakes_in_caches_and_clusters_are_told_at_once() -> None:
-    lines = mistakes(
-        {"a": {"workers": -1}, "b": {"mirrors": {"ghcr.io": False}}},
-        caches={"upstreams": {"docker.io": None}, "ttl": "5 days"},
-        mirrors_from="other",
-    )
-
-    assert [line.partition(": ")[0] for line in lines] == [
-        "caches.ttl",
-        "clusters.a.workers",
-        "clusters.b.cidr",
-        "mirrorsFrom",
-        'clusters.b.mirrors["ghcr.io"]',
-    ]
-
-
-# In general
-
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from([str(field.alias) for field in Cluster.model_fields.values()])
-            | st.text(max_size=8),
-            inner,
-            max_size=4,
-        )
+    ("base", "path", "value", "kind"),
+    each(
+        DEMO,
+        [
+            ("clusters", [5, ["a"], "demo"], "a mapping"),
+            ("clusters demo", [5, [], "demo"], "a mapping"),
+            ("clusters demo wokers", [2], "unknown key (did you mean workers?); allowed: provisio"),
+            ("clusters demo provisioner", ["vbox"], "'docker', 'qemu' or 'firecracker'"),
+            ("clusters demo talosctl", [""], "non-empty text"),
+            ("clusters demo talosctl", [" a", "a" * 4096], "up to 4095 printable characters"),
+            ("clusters demo controlplanes", [0], "greater than or equal to 1"),
+            ("clusters demo controlplanes", [1001], "less than or equal to 1000"),
+            ("clusters demo workers", [-1], "greater than or equal to 0"),
+            ("clusters demo workers", ["1", 1.5, True], "a whole number"),
+            ("clusters demo cpus", [0], "greater than or equal to 0.01"),
+            ("clusters demo cpus", [1025], "less than or equal to 1024"),
+            ("clusters demo cpus", [math.inf, math.nan], "a finite number"),
+            ("clusters demo memory", ["2x"], "a number with k, m or g, such as 10m"),
+            ("clusters demo memory", ["255m"], "from 256m to 1024g"),
+            ("clusters demo talosVersion", ["latest"], "a version such as v1.11.5"),
+            ("clusters demo kubernetesVersion", ["1.34"], "a version such as v1.11.5"),
+            ("clusters demo kubernetesVersion", [1.34], "a text"),
+            ("clusters demo image", ["A b"], "an image reference such as registry:3.1.2"),
+            ("clusters demo disks", ["virtio:10GiB"], "a list"),
+            ("clusters demo disks 0", [""], "non-empty text"),
+            ("clusters demo mirrors", [["docker.io"], 5, "ghcr.io"], "a mapping"),
+            ("clusters demo mirrors docker.io", ["no way"], "true or false"),
+            ("clusters demo mirrors a_b", [False], "a registry host"),
+            ("clusters demo mirrors ghcr.io", [False], "cache it; allowed: docker.io, quay.io"),
+            ("clusters demo mirrorHost", ["", "http://10.5.0.1", "10.5.0.1:5000", "a b"], A_HOST),
+            ("clusters demo skipFallback", ["yes"], "true or false"),
+            ("clusters demo mergeKubeconfig", [1], "true or false"),
+            ("clusters demo onLostNodes", ["start"], "'keep' or 'replace'"),
+            ("clusters demo extraArguments", ["--debug"], "a list"),
+            ("clusters demo timeout", ["20 minutes"], "a duration such as 20m"),
+            ("clusters demo timeout", [20], "a text"),
+            ("clusters demo timeout", ["999ms", "169h"], "from 1s to 168h"),
+            ("clusters demo cidr", ["10.5.0.1/24"], "without host bits, such as 10.5.0.0/24"),
+            ("clusters demo cidr", ["10.5.0.0/33", "fd00::/64"], "an IPv4 network such as 10.5.0"),
+            ("clusters demo cidr", ["10.5.0.0/30", "10.5.0.0"], "a network of /29 or larger"),
+            ("clusters demo cidr", ["127.0.0.0/8", "169.254.0.0/16"], "a unicast network"),
+            ("clusters demo cidr", ["224.0.0.0/24", "240.0.0.0/8", "0.0.0.0/8"], "a unicast netw"),
+            ("clusters demo configPatches 0", PATCHES, A_PATCH),
+            ("clusters demo configPatchesWorkers 0", PATCHES, A_PATCH),
+            ("clusters demo configPatches 0", ["a: b: c"], "a mapping, or valid YAML text"),
+            ("clusters demo configPatches 0", ["text", "---"], "or a list of JSON patches"),
+        ],
     ),
-    max_leaves=12,
 )
-
-
-@given(clusters=JUNK | st.dictionaries(st.text(max_size=4), JUNK, max_size=3), mirrors_from=JUNK)
-def test_whatever_is_written_there_are_settings_or_a_settings_error(
-    clusters: Any, mirrors_from: Any
+def test_a_wrong_value_is_refused_at_its_place(
+    base: Mapping[str, Any], path: str, value: Any, kind: str
 ) -> None:
-    try:
-        parsed = parse(clusters, mirrors_from=mirrors_from)
-    except SettingsError as error:
-        assert len(str(error).splitlines()) > 1  # noqa: PT017 - not each example is refused
-    else:
-        assert list(parsed.clusters) == list(clusters)
+    assert_wrong(base, path, value, kind)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "kind"),
+    [
+        (["--a", 1], "[1]", "a text"),
+        (["a\0"], "[0]", "tabs and line breaks"),
+        ([""], "[0]", "non-e"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_its_place(
+    arguments: list[Any], path: str, kind: str
+) -> None:
+    written = {"clusters": {"demo": {"extraArguments": arguments}}}
+
+    assert_refused(written, f"clusters.demo.extraArguments{path}", kind)

@@ -39,7 +39,7 @@ IMAGES = {
 
 def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved:
     """Resolve settings on this machine."""
-    parsed = settings.parse("dev", caches=CACHES, images=images)
+    parsed = settings.parse("dev", {"caches": CACHES, "images": images})
     return image_set.resolve(parsed.images, parsed.caches, folder)
 
 
@@ -76,7 +76,7 @@ def test_without_settings_there_are_no_images() -> None:
 
 
 def test_without_caches_there_are_no_images() -> None:
-    images = settings.parse("dev", caches=CACHES, images={"references": ["nginx"]}).images
+    images = settings.parse("dev", {"caches": CACHES, "images": {"references": ["nginx"]}}).images
 
     assert image_set.resolve(images, None, Path()) == Resolved({}, [])
 
@@ -222,7 +222,7 @@ def test_a_path_that_is_not_a_regular_file_is_a_mistake(tmp_path: Path, name: st
 
     # Settings refuse some of these before a file is looked for.
     images = Images.model_construct(file=name, references=[], talos=None, platform=None)
-    with_caches = caches_of(settings.parse("dev", caches=CACHES))
+    with_caches = caches_of(settings.parse("dev", {"caches": CACHES}))
 
     (line,) = map(str, image_set.resolve(images, with_caches, tmp_path).mistakes)
     assert line.startswith("images.file: found '")
@@ -289,7 +289,7 @@ def declare(
     *, preview: bool = False, caches: Mapping[str, Any] = CACHES, **secrets: Mapping[str, str]
 ) -> Graph:
     """A stack with caches and images, as the program declares it."""
-    parsed = settings.parse("dev", caches=caches, secrets=secrets)
+    parsed = settings.parse("dev", {"caches": caches, **secrets})
 
     def program() -> None:
         facts = EngineFacts("172.17.0.1", {})

@@ -7,43 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import settings
-from components.settings import SettingsError
 from components.settings.images import Images
 from talos_registry_cache.registry import reference
+from tests.unit.components.parsed_settings import assert_refused, of
 
-CACHES = {"upstreams": {"docker.io": None}}
 DIGEST = f"sha256:{'0' * 64}"
 
 
 def parse(images: Any) -> Images:
-    parsed = settings.parse("dev", caches=CACHES, images=images).images
+    parsed = settings.parse("dev", of(images, "images")).images
     assert parsed is not None
     return parsed
 
 
-def mistakes(images: Any, caches: Any = CACHES, **rest: Any) -> list[str]:
-    with pytest.raises(SettingsError) as refused:
-        settings.parse("dev", caches=caches, images=images, **rest)
-    head, *lines = str(refused.value).splitlines()
-    assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
-    return [line.removeprefix("  ") for line in lines]
-
-
-def mistake(images: Any, **rest: Any) -> str:
-    (only,) = mistakes(images, **rest)
-    return only
-
-
 @pytest.mark.parametrize("images", [None, {}, ""])
 def test_a_stack_needs_no_images(images: Any) -> None:
-    assert settings.parse("dev", caches=CACHES, images=images).images is None
+    assert settings.parse("dev", of({}) | {"images": images}).images is None
 
 
-def test_what_is_left_out_is_nothing() -> None:
+def test_everything_is_optional() -> None:
     images = parse({"references": ["nginx"]})
 
     assert (images.file, images.talos, images.platform) == (None, None, None)
     assert parse({"file": "images.txt"}).references == []
+    talos = parse({"talos": {}}).talos
+    assert talos is not None
+    assert (talos.talosctl, talos.talos_version, talos.kubernetes_version) == (
+        "talosctl", None, None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -57,7 +48,7 @@ def test_what_is_left_out_is_nothing() -> None:
         ("localhost:5000/a:1", "localhost:5000/a:1"),
     ],
 )
-def test_references_are_kept_in_full(written: str, canonical: str) -> None:
+def test_references_are_canonical(written: str, canonical: str) -> None:
     assert parse({"references": [written]}).references == [canonical]
 
 
@@ -65,22 +56,11 @@ PARTS = st.text("abc012", min_size=1, max_size=5)
 
 
 @given(registry=st.sampled_from(["", "quay.io/", "docker.io/"]), name=PARTS, tag=PARTS)
-def test_what_is_kept_is_kept_as_it_is(registry: str, name: str, tag: str) -> None:
+def test_a_canonical_reference_stays_as_it_is(registry: str, name: str, tag: str) -> None:
     once = parse({"references": [f"{registry}{name}:{tag}"]}).references
 
     assert parse({"references": once}).references == once
     assert str(reference.parse(once[0])) == once[0]
-
-
-def test_talos_has_the_defaults_of_its_talosctl() -> None:
-    talos = parse({"talos": {}}).talos
-
-    assert talos is not None
-    assert (talos.talosctl, talos.talos_version, talos.kubernetes_version) == (
-        "talosctl",
-        None,
-        None,
-    )
 
 
 @pytest.mark.parametrize(
@@ -93,65 +73,36 @@ def test_talos_has_the_defaults_of_its_talosctl() -> None:
     ],
 )
 def test_a_platform_has_one_spelling(written: str, platform: str) -> None:
-    assert parse({"references": ["nginx"], "platform": written}).platform == platform
-
-
-# Mistakes
+    assert parse({"platform": written}).platform == platform
 
 
 @pytest.mark.parametrize(
-    ("images", "path", "found"),
+    ("images", "path", "kind"),
     [
-        ({"references": ["a b"]}, "images.references[0]", "found 'a b'"),
-        ({"references": ["nginx", "A"]}, "images.references[1]", "found 'A'"),
-        ({"references": [1]}, "images.references[0]", "found 1; allowed: a text"),
-        ({"references": "nginx"}, "images.references", "found 'nginx'; allowed: a list"),
-        ({"file": ""}, "images.file", "found ''; allowed: a text that is not empty"),
-        ({"platform": "amd64"}, "images.platform", "found 'amd64'; allowed: a platform such as"),
-        ({"talos": {"talosctl": ""}}, "images.talos.talosctl", "found ''"),
-        (
-            {"talos": {"talosVersion": "latest"}},
-            "images.talos.talosVersion",
-            "found 'latest'; allowed: a version such as v1.11.5",
-        ),
-        (
-            {"talos": {"kubernetesVersion": "1.35"}},
-            "images.talos.kubernetesVersion",
-            "found '1.35'; allowed: a version such as",
-        ),
-        (
-            {"refrences": ["nginx"]},
-            "images.refrences",
-            "found an unknown key (did you mean references?)",
-        ),
-        ({"talos": {"version": "v1.11.5"}}, "images.talos.version", "found an unknown key"),
-        (["nginx"], "images", "found ['nginx']; allowed: a mapping"),
+        ("references: [a b]", "references[0]", "found 'a b'; allowed: an image reference"),
+        ("references: [nginx, A]", "references[1]", "found 'A'"),
+        ("references: [quay.io/App:1]", "references[0]", "its repository is 'App'; allowed: low"),
+        ("references: [1]", "references[0]", "a text"),
+        ("references: nginx", "references", "a list"),
+        ("file: ''", "file", "non-empty text"),
+        ("platform: amd64", "platform", "found 'amd64'; allowed: a platform such as"),
+        ("talos: {talosctl: ''}", "talos.talosctl", "non-empty text"),
+        ("talos: {talosVersion: latest}", "talos.talosVersion", "a version such as v1.11.5"),
+        ("talos: {kubernetesVersion: '1.3'}", "talos.kubernetesVersion", "a version such as"),
+        ("talos: {version: v1.11.5}", "talos.version", "allowed: talosctl, talosVersion, kuber"),
+        ("refrences: [nginx]", "refrences", "(did you mean references?); allowed: references, f"),
     ],
 )
-def test_a_mistake_is_told_with_its_path_and_what_was_found(
-    images: Any, path: str, found: str
-) -> None:
-    assert mistake(images).startswith(f"{path}: {found}")
+def test_a_wrong_value_is_refused_at_its_place(images: str, path: str, kind: str) -> None:
+    assert_refused(of(images, "images"), f"images.{path}", kind)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    images = {"references": ["a b", "nginx", "C"], "platform": "amd64", "files": []}
-
-    assert [line.split(": ")[0] for line in mistakes(images)] == [
-        "images.references[0]",
-        "images.references[2]",
-        "images.platform",
-        "images.files",
-    ]
-
-
-def test_a_reference_is_refused_with_the_part_that_is_wrong() -> None:
-    text = mistake({"references": ["quay.io/App:1"]})
-
-    assert "its repository is 'App'; allowed: lower-case letters and digits" in text
-
-
-def test_images_need_caches() -> None:
-    assert mistake({"references": ["nginx"]}, caches=None, clusters={"demo": None}) == (
-        "images: found without caches; allowed: beside them"
-    )
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ({**of({}), "images": ["nginx"]}, "found ['nginx']; allowed: a mapping"),
+        ({"images": {"references": ["a"]}, "clusters": {"demo": None}}, "found without caches"),
+    ],
+)
+def test_images_are_a_mapping_beside_caches(written: dict[str, Any], kind: str) -> None:
+    assert_refused(written, "images", kind)

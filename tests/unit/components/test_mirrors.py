@@ -45,7 +45,7 @@ def test_without_caches_there_are_no_mirrors() -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_stacks_own_caches_are_on_offer_once_they_are_there(*, preview: bool) -> None:
-    parsed = settings.parse("dev", caches={"upstreams": {"docker.io": None, "quay.io": None}})
+    parsed = settings.parse("dev", {"caches": {"upstreams": {"docker.io": None, "quay.io": None}}})
     caches: list[RegistryCache] = []
 
     def offer() -> Mirrors:

@@ -266,7 +266,7 @@ def test_what_another_state_has_made_is_refused_before_anything_is_declared() ->
 @pytest.mark.parametrize("preview", [False, True])
 def test_every_name_on_the_engine_is_looked_at_for_another_owner(*, preview: bool) -> None:
     caches = {**WITH_USER, "namePrefix": "mine", "storage": {"volumePrefix": "cached"}}
-    parsed = settings.parse("dev", caches=caches, secrets={"passwords": {"docker.io": PASSWORD}})
+    parsed = settings.parse("dev", {"caches": caches, "passwords": {"docker.io": PASSWORD}})
 
     graph = declare(caches, passwords={"docker.io": PASSWORD}, preview=preview)
 
@@ -531,18 +531,18 @@ def test_caches_that_ask_themselves_at_the_address_of_this_machine(
     written: dict[str, Any], *, is_refused: bool
 ) -> None:
     via = {"mirrors": {"docker.io": f"http://{GATEWAY}:5002"}}
-    caches = caches_of(settings.parse("dev", caches={**TWO, "via": via, **written}))
+    caches = caches_of(settings.parse("dev", {"caches": {**TWO, "via": via, **written}}))
 
     lines = [str(one) for one in registry_cache.mistakes(caches, EngineFacts(GATEWAY, {}))]
 
     text = f"found http://{GATEWAY}:5002, which is this stack's own cache of quay.io"
-    allowed = "where the registry itself is, or another cache"
+    allowed = "the registry's own URL, or another cache's"
     assert lines == is_refused * [f'caches.via.mirrors["docker.io"]: {text}; allowed: {allowed}']
 
 
 def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
     via = {"mirrors": {"docker.io": f"http://{GATEWAY}:6000"}}
-    caches = caches_of(settings.parse("dev", caches={**TWO, "via": via}))
+    caches = caches_of(settings.parse("dev", {"caches": {**TWO, "via": via}}))
 
     assert not list(registry_cache.mistakes(caches, EngineFacts(GATEWAY, {})))
     assert not list(registry_cache.mistakes(None, EngineFacts(GATEWAY, {})))

@@ -33,7 +33,7 @@ def test_page_and_schema_are_what_make_docs_writes() -> None:
     assert json.loads(reference.SCHEMA.read_text()) == reference.schema(), "run `make docs`"
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(reference.schema())
 
 
@@ -65,7 +65,7 @@ def test_every_stack_file_names_the_schema_and_keeps_to_it(path: Path) -> None:
         {**upstream(), "via": {**VIA, "ca": PEM, "username": "me"}},
     ],
 )
-def test_what_is_right_is_right_for_editors_too(caches: dict[str, Any]) -> None:
+def test_editors_accept_right_caches(caches: dict[str, Any]) -> None:
     assert accepts(caches=caches)
 
 
@@ -99,18 +99,18 @@ def test_what_is_right_is_right_for_editors_too(caches: dict[str, Any]) -> None:
         {**upstream(), "via": {**VIA, "password": "hunter2"}},
     ],
 )
-def test_what_is_wrong_is_wrong_for_editors_too(caches: dict[str, Any]) -> None:
+def test_editors_refuse_wrong_caches(caches: dict[str, Any]) -> None:
     assert not accepts(caches=caches)
 
 
-def test_clusters_and_images_are_checked_as_well() -> None:
+def test_editors_check_clusters_and_images() -> None:
     assert accepts(clusters={"demo": None}, images={"references": ["docker.io/library/alpine:3"]})
     assert not accepts(clusters={"Demo": {}})
     assert not accepts(clusters={"demo": {"provisioner": "podman"}})
     assert not accepts(images={"reference": []})
 
 
-def test_no_kind_has_to_be_said_that_is_the_default() -> None:
+def test_only_the_default_kind_may_be_left_out() -> None:
     kinds = {
         name: model
         for name, model in reference.schema()["$defs"].items()
@@ -132,7 +132,7 @@ def test_no_kind_has_to_be_said_that_is_the_default() -> None:
         ("tlsKey", ENCRYPTED),
     ],
 )
-def test_what_pulumi_has_encrypted_is_right_for_editors(key: str, value: Any) -> None:
+def test_editors_accept_encrypted_secrets(key: str, value: Any) -> None:
     assert accepts(**{key: value})
 
 
@@ -148,9 +148,7 @@ def test_what_pulumi_has_encrypted_is_right_for_editors(key: str, value: Any) ->
         ("tlsKey", {"secure": 5}),
     ],
 )
-def test_a_secret_in_plain_text_or_of_another_name_is_wrong_for_editors(
-    key: str, value: Any
-) -> None:
+def test_editors_refuse_secrets_in_plain_text_and_unknown_ones(key: str, value: Any) -> None:
     assert not accepts(**{key: value})
 
 

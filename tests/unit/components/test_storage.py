@@ -137,7 +137,7 @@ KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1
 @given(access=KEYS, secret=KEYS)
 def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
     async def content() -> str:
-        made = keys_file(S3Keys(SecretStr(access), SecretStr(secret)))
+        made = keys_file(S3Keys(access=SecretStr(access), secret=SecretStr(secret)))
         return await pulumi.Output.from_input(made.content).future() or ""
 
     parser = configparser.RawConfigParser()

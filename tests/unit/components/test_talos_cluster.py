@@ -58,7 +58,7 @@ def is_version(path: Path, tag: str) -> None:
 
 
 def cluster(**written: Any) -> Cluster:
-    return settings.parse("dev", caches=None, clusters={"demo": written}).clusters["demo"]
+    return settings.parse("dev", {"clusters": {"demo": written}}).clusters["demo"]
 
 
 def declare(
@@ -142,7 +142,7 @@ def test_a_preview_tells_what_is_known_before_it_is_made() -> None:
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: bool) -> None:
     caches = {"upstreams": {"docker.io": None, "ghcr.io": None}}
-    parsed = settings.parse("dev", caches=caches)
+    parsed = settings.parse("dev", {"caches": caches})
 
     def program() -> None:
         cache = RegistryCache(
@@ -408,7 +408,7 @@ def mistakes(
     networks: Mapping[str, list[str]] | None = None,
     folder: Path = FOLDER,
 ) -> list[str]:
-    clusters = settings.parse("dev", caches=None, clusters=written).clusters
+    clusters = settings.parse("dev", {"clusters": written}).clusters
     found = {
         name: EngineNetwork(f"id-of-{name}", None, subnets)
         for name, subnets in (networks or {}).items()

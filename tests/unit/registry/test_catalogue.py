@@ -9,7 +9,9 @@ from tests.unit.components.parsed_settings import caches_of
 def test_every_entry_is_a_valid_setting(host: str, known: KnownUpstream) -> None:
     port = {"port": 5999} if known.port is None else {}
 
-    parsed = caches_of(settings.parse("dev", caches={"upstreams": {host: port}})).upstreams[host]
+    parsed = caches_of(settings.parse("dev", {"caches": {"upstreams": {host: port}}})).upstreams[
+        host
+    ]
 
     assert parsed.remote_url == known.remote_url
     assert parsed.port == (known.port or 5999)
@@ -34,7 +36,7 @@ def test_all_registries_with_a_usual_port_fit_into_one_stack() -> None:
     """Two upstreams with one port would be a mistake."""
     with_port = [host for host, known in CATALOGUE.items() if known.port and host != "k8s.gcr.io"]
 
-    parsed = settings.parse("dev", caches={"upstreams": dict.fromkeys(with_port)})
+    parsed = settings.parse("dev", {"caches": {"upstreams": dict.fromkeys(with_port)}})
 
     assert list(caches_of(parsed).upstreams) == with_port
     assert CATALOGUE["k8s.gcr.io"].port == CATALOGUE["registry.k8s.io"].port

@@ -207,7 +207,7 @@ def test_another_talosctl_updates_the_cluster_and_replaces_no_node(up: CacheStac
     (cluster,) = [one for one in planned if one.type.endswith(plan.CLUSTER)]
     assert cluster.operation is plan.Operation.UPDATE
     assert [change.path for change in cluster.properties] == ["talosctl"]
-    assert "config-patch" not in shown
+    assert "own_flags" not in shown
     up.configure({"demo": settings}, "clusters")
     assert set(up.preview()) == {"same"}
 

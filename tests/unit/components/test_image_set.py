@@ -251,7 +251,7 @@ def test_a_talosctl_that_fails_is_told(talosctl: Callable[[str, str], str]) -> N
     (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "usage")}})
 
     assert mistake.startswith("images.talos: ")
-    assert "printed 'usage' for an image" in mistake
+    assert "printed 'usage'; allowed: image references" in mistake
 
 
 def test_a_talosctl_that_lists_no_references_is_told(talosctl: Callable[[str, str], str]) -> None:

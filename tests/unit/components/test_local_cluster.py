@@ -20,7 +20,6 @@ from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components import dynamic_provider, local_cluster, settings, talos_cluster
-from components.dynamic_provider import EngineError
 from components.local_cluster import PLAN, LocalClusterProvider
 from components.mirrors import Mirrors
 from components.talos_cluster import TalosCluster, TalosClusterArgs
@@ -181,21 +180,19 @@ def in_state(bench: Bench) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "changed",
     [
-        ("name", "other"),
-        ("folder", "/elsewhere"),
-        ("spec", {"workers": 0}),
-        ("mirrors", {}),
-        ("mirrors", {"docker.io": "http://172.17.0.1:6000"}),
-        ("ca", "PEM"),
-        ("reader", READER),
+        {"folder": "/elsewhere", "name": "other"},
+        {"spec": {"workers": 0}},
+        {"mirrors": {}},
+        {"mirrors": {"docker.io": "http://172.17.0.1:6000"}},
+        {"ca": "PEM", "reader": READER},
     ],
 )
 def test_changes_that_reach_the_nodes_replace_the_cluster(
-    bench: Bench, key: str, value: Any
+    bench: Bench, changed: dict[str, Any]
 ) -> None:
-    assert bench.diff(in_state(bench), **{key: value}) == (True, [key])
+    assert bench.diff(in_state(bench), **changed, talosctl="/another") == (True, [*changed])
 
 
 @pytest.mark.parametrize(
@@ -216,12 +213,6 @@ def test_every_declared_property_but_the_plan_is_compared(bench: Bench) -> None:
     assert bench.props(CLOSED).keys() == compared | {PLAN}
 
 
-def test_all_properties_that_replace_the_cluster_are_named(bench: Bench) -> None:
-    changed = {"mirrors": {}, "folder": "/elsewhere", "talosctl": "/another"}
-
-    assert bench.diff(in_state(bench), **changed) == (True, ["folder", "mirrors"])
-
-
 def test_an_upgraded_talosctl_and_another_timeout_change_the_plan_alone(bench: Bench) -> None:
     state = bench.create()
     bench.talosctl.version = "v1.11.5"
@@ -235,14 +226,6 @@ def test_an_upgraded_talosctl_and_another_timeout_change_the_plan_alone(bench: B
 
 
 # Diff against the engine
-
-
-def test_a_running_cluster_is_unchanged(bench: Bench, shown: Shown) -> None:
-    state = bench.create()
-    shown.lines()
-
-    assert bench.diff(state) == SAME
-    assert shown.lines() == []
 
 
 @pytest.mark.parametrize("is_refreshed", [False, True])
@@ -400,74 +383,25 @@ def test_a_cluster_without_workers_has_none(bench: Bench) -> None:
     assert [node["name"] for node in state["nodes"]] == ["demo-controlplane-1"]
 
 
-def test_a_failed_creation_leaves_only_its_log(bench: Bench) -> None:
-    bench.talosctl.does("folder", "network", "controlplane", "fail")
-
-    with pytest.raises(TalosError, match=r"something is wrong\n  full log: .*demo.log"):
-        bench.create(mergeKubeconfig=True)
-
-    assert bench.engine.names == []
-    assert [path.name for path in bench.files.base.iterdir()] == ["demo.log"]
-    assert not bench.users.exists()
-
-
-def test_a_creation_ends_at_its_timeout(bench: Bench) -> None:
-    bench.talosctl.does(*STEPS[:-1], "hang")
-
-    with pytest.raises(TalosError, match=r"was ended after \d+ s"):
-        bench.create(timeout="1s")
-
-    assert bench.engine.names == []
-
-
-def test_a_cluster_that_a_killed_run_has_created_is_adopted(bench: Bench) -> None:
-    first = bench.create()
-
-    assert bench.create() == first
-    assert len(bench.talosctl.calls) == 1
-
-
-def test_an_engine_that_does_not_answer_is_an_error(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-
-    with pytest.raises(EngineError, match="the container engine does not answer: "):
-        bench.create()
-
-    assert not bench.files.base.exists()
-
-
 # Read
 
 
-def test_refresh_finds_nothing_new(bench: Bench) -> None:
+def test_refresh_finds_running_stopped_and_lost_nodes(bench: Bench, shown: Shown) -> None:
     state = bench.create()
-
-    assert bench.provider.read("demo", state).id == "demo"
+    shown.lines()
     assert bench.read(state) == state
+    assert bench.diff(state) == SAME
+    assert shown.lines() == []
 
-
-def test_refresh_finds_stopped_nodes(bench: Bench) -> None:
-    state = bench.create()
-    bench.engine.stop_node("demo-worker-1")
-
-    found = bench.read(state)
-
-    assert [node["status"] for node in found["nodes"]] == ["running", "exited"]
-    assert found["command"] == state["command"]
-
-
-def test_lost_nodes_stay_in_the_state(bench: Bench) -> None:
-    state = bench.create()
+    bench.engine.stop_node("demo-controlplane-1")
     bench.engine.remove_node("demo-worker-1")
-
     found = bench.read(state)
 
     assert {node["name"]: node["status"] for node in found["nodes"]} == {
-        "demo-controlplane-1": "running",
+        "demo-controlplane-1": "exited",
         "demo-worker-1": "lost",
     }
+    assert found["command"] == state["command"]
     assert bench.read(found) == found
 
 
@@ -514,23 +448,16 @@ def test_an_update_starts_stopped_nodes(
 # Delete
 
 
-@pytest.mark.parametrize("has_stopped", [False, True])
-@pytest.mark.parametrize("has_talosctl", [True, False])
-def test_destroying_docker_nodes_leaves_nothing(
-    bench: Bench, *, has_stopped: bool, has_talosctl: bool
-) -> None:
+def test_docker_nodes_are_destroyed_stopped_or_not_and_without_talosctl(bench: Bench) -> None:
     state = bench.create()
-    if has_stopped:
-        for name in NODES:
-            bench.engine.stop_node(name)
-        state = bench.read(state)
-    if not has_talosctl:
-        Path(bench.talosctl.path).unlink()
+    bench.engine.stop_node("demo-worker-1")
+    Path(bench.talosctl.path).unlink()
 
-    bench.provider.delete("demo", state)
+    bench.provider.delete("demo", bench.read(state))
 
     assert bench.engine.names == []
     assert list(bench.files.base.iterdir()) == []
+    assert not bench.users.exists(), "the user's own kubeconfig is left alone by default"
 
 
 def test_virtual_machines_are_destroyed_by_the_installed_talosctl(
@@ -555,14 +482,6 @@ def test_virtual_machines_are_not_destroyed_without_talosctl(bench: Bench) -> No
 
 
 # The user's own kubeconfig
-
-
-def test_the_user_s_kubeconfig_is_left_alone_by_default(bench: Bench) -> None:
-    state = bench.create()
-    bench.provider.update("demo", state, bench.props())
-    bench.provider.delete("demo", state)
-
-    assert not bench.users.exists()
 
 
 def test_merging_adds_the_context_and_destroying_removes_it(bench: Bench) -> None:

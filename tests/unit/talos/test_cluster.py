@@ -137,19 +137,18 @@ def test_talosctl_gets_none_of_pulumi_s_variables(
     assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_creating_it_again_changes_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("version", "without"), [(Version(1, 13), ()), (Version(0, 12), ("folder", "state"))]
+)
+def test_creating_it_again_changes_nothing(
+    bench: Bench, version: Version, without: tuple[str, ...]
+) -> None:
+    """An old talosctl writes no state file."""
+    bench.version = version
+    bench.talosctl.does(*(step for step in STEPS if step not in without))
     first = bench.create()
 
     assert bench.create() == first
-    assert created_once(bench)
-
-
-def test_an_old_talosctl_needs_to_write_no_state_file(bench: Bench) -> None:
-    bench.version = Version(0, 12)
-    bench.talosctl.does("network", "controlplane", "worker", "talosconfig", "kubeconfig")
-
-    assert bench.create().problems == ()
-    assert bench.create().problems == ()
     assert created_once(bench)
 
 
@@ -159,24 +158,22 @@ def test_an_old_talosctl_needs_to_write_no_state_file(bench: Bench) -> None:
         {"kubernetes_version": "1.30.0"},
         {"mirrors": {"docker.io": Mirror("http://172.17.0.1:6000")}},
         {"patches": ("machine: {sysctls: {a: '1'}}",)},
+        {},
     ],
-    ids=["flag", "mirror", "patch"],
+    ids=["flag", "mirror", "patch", "incomplete"],
 )
-def test_another_plan_removes_the_old_cluster_first(bench: Bench, changed: dict[str, Any]) -> None:
+def test_an_incomplete_cluster_or_one_of_another_plan_is_removed_first(
+    bench: Bench, changed: dict[str, Any]
+) -> None:
     bench.create()
+    if not changed:
+        bench.engine.remove_node("demo-worker-1")
+        assert bench.read().problems == ("0 of 1 worker nodes exist",)
     bench.wants(**changed)
-    bench.create()
 
-    assert "demo-worker-1 with its volumes" in bench.engine.removed
-    assert len(bench.talosctl.calls) == 2
-
-
-def test_an_incomplete_cluster_is_created_again(bench: Bench) -> None:
-    bench.create()
-    bench.engine.remove_node("demo-worker-1")
-
-    assert len(bench.create().nodes) == 2
+    assert bench.create().problems == ()
     assert "demo-controlplane-1 with its volumes" in bench.engine.removed
+    assert len(bench.talosctl.calls) == 2
 
 
 def test_another_s_cluster_of_the_same_name_is_left_alone(bench: Bench) -> None:
@@ -212,54 +209,45 @@ def _brief_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopped_nodes_are_started_control_planes_first(bench: Bench) -> None:
     before = bench.create()
     bench.engine.add_node("demo", "demo-a-worker-2", address="10.5.0.4")
-    for name in ("demo-a-worker-2", *NODES):
+    for name in NODES:
         bench.engine.stop_node(name)
+    bench.engine.stop_node("demo-a-worker-2", "paused")
     bench.lines.clear()
 
     after = bench.cluster.start()
+    bench.cluster.start()
 
     order = ["demo-controlplane-1", "demo-a-worker-2", "demo-worker-1"]
-    assert bench.engine.started == [f"{name} (start)" for name in order]
+    assert bench.engine.started == [
+        "demo-controlplane-1 (start)",
+        "demo-a-worker-2 (unpause)",
+        "demo-worker-1 (start)",
+    ]
     assert bench.lines == [f"starting the stopped node {name}" for name in order]
     assert after is not None
     assert [node for node in after.nodes if node in before.nodes] == list(before.nodes)
     assert bench.engine.removed == []
 
 
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("refuses", "controlplane-1 cannot be started: .*address already in use"),
+        ("ends", r"controlplane-1 .* did not stay up \(exited\); see `docker logs demo-contr"),
+    ],
+)
 @pytest.mark.usefixtures("_brief_watch")
-def test_running_nodes_are_not_started_and_paused_ones_are_unpaused(bench: Bench) -> None:
-    bench.create()
-    bench.engine.stop_node("demo-worker-1", "paused")
-    bench.cluster.start()
-    bench.cluster.start()
-
-    assert bench.engine.started == ["demo-worker-1 (unpause)"]
-
-
-@pytest.mark.usefixtures("_brief_watch")
-def test_a_node_that_exits_again_is_an_error(bench: Bench) -> None:
-    bench.create()
-    bench.engine.stop_node("demo-worker-1")
-    bench.engine.refuse("demo-worker-1", "ends")
-
-    with pytest.raises(
-        TalosError, match=r"demo-worker-1 .* did not stay up \(exited\); see `docker logs demo-"
-    ):
-        bench.cluster.start()
-
-
-@pytest.mark.usefixtures("_brief_watch")
-def test_a_node_that_cannot_be_started_does_not_keep_the_others_down(bench: Bench) -> None:
+def test_a_node_that_does_not_start_is_an_error_and_the_others_are_started(
+    bench: Bench, how: str, error: str
+) -> None:
     bench.create()
     for name in NODES:
         bench.engine.stop_node(name)
-    bench.engine.refuse("demo-controlplane-1", "refuses")
+    bench.engine.refuse("demo-controlplane-1", how)
 
-    with pytest.raises(
-        TalosError, match=r"demo-controlplane-1 cannot be started: .*address already in use"
-    ):
+    with pytest.raises(TalosError, match=error):
         bench.cluster.start()
-    assert bench.engine.started == ["demo-worker-1 (start)"]
+    assert bench.engine.started[-1] == "demo-worker-1 (start)"
 
 
 @pytest.mark.usefixtures("_brief_watch")
@@ -379,13 +367,6 @@ def _text(path: Path) -> str:
 
 
 # Read
-
-
-def test_a_missing_node_is_a_problem(bench: Bench) -> None:
-    bench.create()
-    bench.engine.remove_node("demo-worker-1")
-
-    assert bench.read().problems == ("0 of 1 worker nodes exist",)
 
 
 @pytest.mark.parametrize("status", ["exited", "created", "paused", "dead"])

@@ -38,6 +38,7 @@ sudo talosctl cluster create --provisioner firecracker \
 """
 
 EVERYTHING: Mapping[str, Any] = {
+    "controlplanes": 3,
     "workers": 3,
     "cpus": 2.5,
     "memory_mib": 4096,
@@ -113,65 +114,52 @@ def test_the_user_s_arguments_come_last_so_that_they_cannot_swallow_a_flag() -> 
 # Every option, in every generation
 
 
+SIZES = "--cpus 2.5 --memory 4096"
+SIZES_OF_BOTH = f"{SIZES} --cpus-workers 2.5 --memory-workers 4096"
+SIZES_SINCE_1_12 = (
+    "--cpus-controlplanes 2.5 --cpus-workers 2.5 "
+    "--memory-controlplanes 4096MiB --memory-workers 4096MiB"
+)
+VIRTUAL = {**QEMU, "talos_version": "0.12.1"}
+
+
 @pytest.mark.parametrize(
-    ("version", "controlplanes", "sizes"),
+    ("version", "wanted", "expected"),
     [
-        ("0.12", "--masters", "--cpus 2.5 --memory 4096"),
-        ("1.0", "--masters", "--cpus 2.5 --memory 4096 --cpus-workers 2.5 --memory-workers 4096"),
+        ("0.12", {}, f"--provisioner docker --masters 3 --workers 3 {SIZES} --cidr NET"),
+        ("1.0", {}, f"--provisioner docker --masters 3 --workers 3 {SIZES_OF_BOTH} --cidr NET"),
         (
             "1.11.5",
-            "--controlplanes",
-            "--cpus 2.5 --memory 4096 --cpus-workers 2.5 --memory-workers 4096",
+            {},
+            f"--provisioner docker --controlplanes 3 --workers 3 {SIZES_OF_BOTH} --cidr NET",
         ),
-    ],
-)
-def test_docker_with_everything_up_to_1_11(version: str, controlplanes: str, sizes: str) -> None:
-    assert words(version, controlplanes=3, **EVERYTHING) == (
-        f"cluster create --provisioner docker {controlplanes} 3 --workers 3 {sizes} "
-        "--cidr 10.6.0.0/24 --kubernetes-version 1.30.0 --mtu 1450"
-    )
-
-
-@pytest.mark.parametrize("version", ["1.12.0", "1.13.0", "1.14.0-rc.1"])
-def test_docker_with_everything_since_1_12(version: str) -> None:
-    assert words(version, **EVERYTHING) == (
-        "cluster create docker --workers 3 --cpus-controlplanes 2.5 --cpus-workers 2.5 "
-        "--memory-controlplanes 4096MiB --memory-workers 4096MiB --subnet 10.6.0.0/24 "
-        "--kubernetes-version 1.30.0 --mtu 1450"
-    )
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
+        ("1.12.0", {"controlplanes": 1}, f"docker --workers 3 {SIZES_SINCE_1_12} --subnet NET"),
+        (
+            "1.14.0-rc.1",
+            {"controlplanes": 1},
+            f"docker --workers 3 {SIZES_SINCE_1_12} --subnet NET",
+        ),
         (
             "0.12",
-            "--provisioner qemu --masters 3 --workers 3 --cpus 2.5 --memory 4096",
+            VIRTUAL,
+            f"--provisioner qemu --masters 3 --workers 3 {SIZES} --cidr NET --talos-version 0.12.1",
         ),
         (
             "1.13.0",
+            {**VIRTUAL, "disks": ("virtio:10GiB", "nvme:6GiB")},
             (
-                "qemu --controlplanes 3 --workers 3 --cpus-controlplanes 2.5 --cpus-workers 2.5 "
-                "--memory-controlplanes 4096MiB --memory-workers 4096MiB"
+                f"qemu --controlplanes 3 --workers 3 {SIZES_SINCE_1_12} --cidr NET "
+                "--disks virtio:10GiB,nvme:6GiB --talos-version 0.12.1"
             ),
         ),
     ],
 )
-def test_qemu_with_everything(version: str, expected: str) -> None:
-    wanted = {**QEMU, **EVERYTHING, "controlplanes": 3, "talos_version": "v0.12.1"}
+def test_every_option_in_every_generation(
+    version: str, wanted: Mapping[str, Any], expected: str
+) -> None:
+    line = words(version, **{**EVERYTHING, **wanted}).replace("10.6.0.0/24", "NET")
 
-    assert words(version, **wanted) == (
-        f"cluster create {expected} --cidr 10.6.0.0/24 --talos-version v0.12.1 "
-        "--kubernetes-version 1.30.0 --mtu 1450"
-    )
-
-
-def test_disks_of_virtual_machines() -> None:
-    disks = ("virtio:10GiB", "nvme:6GiB")
-
-    assert words("1.13", disks=disks, **QEMU) == (
-        "cluster create qemu --disks virtio:10GiB,nvme:6GiB"
-    )
+    assert line == f"cluster create {expected} --kubernetes-version 1.30.0 --mtu 1450"
 
 
 # The version of Talos

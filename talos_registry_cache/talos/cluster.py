@@ -50,7 +50,7 @@ class ClusterOperations:
 
     Attributes:
         files: paths of the cluster's files, and its name.
-        provisioner: what its nodes are created as.
+        provisioner: what creates its nodes.
         node_counts: the number of nodes that it should have, by role.
         engine: the engine of docker nodes.
         runner: runs talosctl, and shows progress.
@@ -99,7 +99,7 @@ class ClusterOperations:
             raise
 
     def read(self) -> Observed | None:
-        """Find out the state of the cluster; None if nothing of it exists.
+        """Read the state of the cluster; None if it does not exist.
 
         Raises:
             TalosError: the engine does not answer, or talosctl's state file cannot be read.
@@ -222,7 +222,7 @@ class ClusterOperations:
                 self._run(command_line.destroy(self.provisioner, talosctl, self.files), log)
                 log.unlink()
             except CommandError as error:
-                self.runner.on_line(f"removing what is left without talosctl, because {error}")
+                self.runner.on_line(f"removing the remains without talosctl, because {error}")
         virtual_machines.remove_remains(self.files)
 
     def _undo(self, error: BaseException, talosctl: Talosctl | None) -> None:

@@ -30,7 +30,7 @@ INSECURE = "--registry-insecure-skip-verify"
 
 
 class Provisioner(StrEnum):
-    """What talosctl creates nodes as: containers or virtual machines."""
+    """A provisioner of talosctl, which creates nodes as containers or virtual machines."""
 
     DOCKER = "docker"
     QEMU = "qemu"

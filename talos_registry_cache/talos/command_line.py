@@ -34,7 +34,7 @@ from talos_registry_cache.talos.versions import (
 SUDO = ("sudo", "--non-interactive", "--preserve-env=HOME,KUBECONFIG")
 
 MIRRORS_PATCH = "mirrors.yaml"
-DESTROYED_WITHIN_S = 5 * 60.0
+DESTROY_TIMEOUT_S = 5 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Invocation:
     Attributes:
         program: path of talosctl.
         words: the subcommand and the flags that the Talos guide would use.
-        own_flags: the flags that keep this cluster apart from others.
+        own_flags: the flags that give the cluster its own name, files and timeout.
         extra_arguments: the user's own arguments, which come last.
         env: variables to add to the environment.
         files: contents of the files that the words refer to, by name in the cluster's folder.
@@ -59,7 +59,7 @@ class Invocation:
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     needs_root: bool = False
-    timeout_s: float = DESTROYED_WITHIN_S
+    timeout_s: float = DESTROY_TIMEOUT_S
 
     def argv(self, *, is_root: bool) -> tuple[str, ...]:
         """The program and its arguments, run by sudo if it needs root and the caller is not."""
@@ -99,8 +99,8 @@ def create(spec: ClusterSpec, talosctl: Talosctl, files: ClusterFiles) -> Invoca
     ]
     return Invocation(
         program=talosctl.path,
-        words=("cluster", "create", *_provisioner_words(spec, version), *_given(flags)),
-        own_flags=(*_names(files), *_given(_client_flags(spec, version, files))),
+        words=("cluster", "create", *_provisioner_words(spec, version), *_words(flags)),
+        own_flags=(*_name_and_state(files), *_words(_client_flags(spec, version, files))),
         extra_arguments=spec.extra_arguments,
         env={"KUBECONFIG": str(files.kubeconfig)},
         files=patches,
@@ -116,7 +116,7 @@ def destroy(provisioner: Provisioner, talosctl: Talosctl, files: ClusterFiles) -
     return Invocation(
         program=talosctl.path,
         words=words if reads_state else (*words, "--provisioner", provisioner.value),
-        own_flags=_names(files),
+        own_flags=_name_and_state(files),
         needs_root=provisioner.is_virtual,
     )
 
@@ -146,14 +146,14 @@ def _default_image(talos: Version) -> str:
 Flags = Iterator[tuple[str, str | int | None]]
 
 
-def _given(flags: Iterable[tuple[str, str | int | None]]) -> Iterator[str]:
+def _words(flags: Iterable[tuple[str, str | int | None]]) -> Iterator[str]:
     """The words of the flags that have a value."""
     for flag, value in flags:
         if value is not None:
             yield from (flag, str(value))
 
 
-def _names(files: ClusterFiles) -> tuple[str, ...]:
+def _name_and_state(files: ClusterFiles) -> tuple[str, ...]:
     return ("--name", files.name, "--state", str(files.state))
 
 

@@ -8,7 +8,7 @@ refuses after a failed creation.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from docker import DockerClient
@@ -80,9 +80,11 @@ def remove(engine: DockerClient, cluster: str) -> None:
     """
     with _answering():
         for container in _containers(engine, cluster):
-            _gone(lambda c=container: c.remove(force=True, v=True))  # type: ignore[misc]
+            with suppress(NotFound):
+                container.remove(force=True, v=True)
         for network in engine.networks.list(filters=_labelled(cluster)):
-            _gone(network.remove)
+            with suppress(NotFound):
+                network.remove()
 
 
 def _ended(started: list[Container]) -> list[str]:
@@ -108,13 +110,6 @@ def _containers(engine: DockerClient, cluster: str) -> list[Container]:
 
 def _labelled(cluster: str) -> dict[str, Any]:
     return {"label": ["talos.owned=true", f"{CLUSTER}={cluster}"]}
-
-
-def _gone(remove_it: Callable[[], object]) -> None:
-    try:
-        remove_it()
-    except NotFound:
-        return
 
 
 def _node(container: Container, cluster: str) -> Node:

@@ -513,7 +513,7 @@ def test_remains_are_removed_if_talosctl_cannot_destroy_them(virtual: Bench) -> 
     virtual.destroy()
 
     assert virtual.left == []
-    assert any("without talosctl, because talosctl cluster" in line for line in virtual.lines)
+    assert any("remains without talosctl, because talosctl" in line for line in virtual.lines)
 
 
 @pytest.mark.usefixtures("state")

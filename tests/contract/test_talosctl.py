@@ -179,23 +179,16 @@ WRONG: Mapping[str, tuple[str, ...]] = {
 
 
 @BOTH
+@pytest.mark.parametrize("provisioner", [Provisioner.DOCKER, Provisioner.QEMU])
 @pytest.mark.parametrize(("answer", "words"), WRONG.items(), ids=WRONG.keys())
 def test_a_wrong_command_line_is_refused(
-    tmp_path: Path, program: str, answer: str, words: tuple[str, ...]
+    tmp_path: Path, program: str, provisioner: Provisioner, answer: str, words: tuple[str, ...]
 ) -> None:
-    said = output(tmp_path, program, ClusterSpec(name="demo", extra_arguments=words))
+    later = REFUSED_LATER[program][0] if provisioner.is_virtual else ()
+    spec = ClusterSpec(name="demo", provisioner=provisioner, extra_arguments=(*later, *words))
+    said = output(tmp_path, program, spec)
     assert answer in said
     assert PARSED[program] not in said
-
-
-@BOTH
-@pytest.mark.parametrize(("answer", "words"), WRONG.items(), ids=WRONG.keys())
-def test_a_wrong_qemu_command_line_is_refused(
-    tmp_path: Path, program: str, answer: str, words: tuple[str, ...]
-) -> None:
-    later, _ = REFUSED_LATER[program]
-    spec = ClusterSpec(name="demo", provisioner=Provisioner.QEMU, extra_arguments=(*later, *words))
-    assert answer in output(tmp_path, program, spec)
 
 
 @BOTH

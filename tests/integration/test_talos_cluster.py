@@ -208,7 +208,7 @@ def test_another_talosctl_updates_the_cluster_and_replaces_no_node(up: CacheStac
     assert cluster.operation is plan.Operation.UPDATE
     assert [change.path for change in cluster.properties] == ["talosctl"]
     assert "own_flags" not in shown
-    up.configure({"demo": settings}, "clusters")
+    up.configure({"demo": {**settings, "timeout": "5m"}}, "clusters")
     assert set(up.preview()) == {"same"}
 
 

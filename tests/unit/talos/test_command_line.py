@@ -169,8 +169,9 @@ def test_every_option_in_every_generation(
     ("talos", "image"),
     [
         ("v0.6.0", "docker.io/autonomy/talos:v0.6.0"),
-        ("0.14.0", "ghcr.io/talos-systems/talos:v0.14.0"),
-        ("v1.12.3-rc.0", "ghcr.io/siderolabs/talos:v1.12.3-rc.0"),
+        ("0.7.0", "ghcr.io/talos-systems/talos:v0.7.0"),
+        ("v0.14.0", "ghcr.io/talos-systems/talos:v0.14.0"),
+        ("v1.0.0-rc.0", "ghcr.io/siderolabs/talos:v1.0.0-rc.0"),
     ],
 )
 @pytest.mark.parametrize("version", ["0.6.0", "1.11.0", "1.13.0"])

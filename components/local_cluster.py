@@ -14,7 +14,7 @@ from pulumi import dynamic
 from talos_registry_cache.talos import kubeconfig, versions
 from talos_registry_cache.talos.cluster import ClusterOperations, Observed
 from talos_registry_cache.talos.cluster_files import ClusterFiles
-from talos_registry_cache.talos.cluster_spec import DEFAULT_NODES, ClusterSpec, Provisioner
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.process import Runner
@@ -173,13 +173,13 @@ class LocalClusterProvider(dynamic.ResourceProvider):
 def spec_properties(spec: ClusterSpec) -> dict[str, Any]:
     """The fields of a specification that replace the cluster when they change.
 
-    Default values are left out, so that a field that a later version adds replaces no cluster.
+    Unset fields are left out, so that one that a later version adds replaces no cluster.
     """
     values = {field: getattr(spec, field.name) for field in fields(spec)}
     return {
         field.name: list(value) if isinstance(value, tuple) else value
         for field, value in values.items()
-        if field.name not in _NOT_IN_SPEC and value != field.default
+        if field.name not in _NOT_IN_SPEC and (value or value != field.default)
     }
 
 
@@ -197,7 +197,7 @@ def _operations(props: Properties) -> Iterator[ClusterOperations]:
             files=_files(props),
             provisioner=_provisioner(props),
             # Pulumi turns all numbers into floats.
-            node_counts={role: int(spec.get(key, DEFAULT_NODES)) for role, key in counts.items()},
+            node_counts={role: int(spec[key]) for role, key in counts.items()},
             engine=engine,
             runner=Runner(_shown_for(props)),
         )
@@ -216,7 +216,7 @@ def _files(props: Properties) -> ClusterFiles:
 
 
 def _provisioner(props: Properties) -> Provisioner:
-    return Provisioner(props["spec"].get("provisioner", Provisioner.DOCKER))
+    return Provisioner(props["spec"]["provisioner"])
 
 
 def _talosctl(props: Properties) -> versions.Talosctl | None:

@@ -171,7 +171,12 @@ def test_a_stack_with_caches_and_a_cluster_has_the_cluster_pull_through_them(
 
     cluster = graph.one(LOCAL_CLUSTER, "demo")
     assert cluster.inputs["mirrors"] == graph.outputs["mirrors"]
-    assert cluster.inputs["spec"] == {"workers": 2}
+    assert cluster.inputs["spec"] == {
+        "provisioner": "docker",
+        "controlplanes": 1,
+        "workers": 2,
+        "cidr": "10.5.0.0/24",
+    }
     assert cluster.inputs["folder"] == str(ROOT / ".state" / "clusters" / "talos")
     assert cluster.depends_on >= set(graph.names(CONTAINER)) - {"anonymous-writer"}
     assert graph.one(IMAGE, "demo-node-image").inputs["name"] == (

@@ -41,6 +41,7 @@ MIRRORS = Mirrors(
     mirrors={"docker.io": f"http://{GATEWAY}:5000", "ghcr.io": f"http://{GATEWAY}:5004"},
     endpoints={"docker.io": "http://127.0.0.1:5000", "ghcr.io": "http://127.0.0.1:5004"},
 )
+DEFAULT_SPEC = {"provisioner": "docker", "controlplanes": 1, "workers": 1, "cidr": "10.5.0.0/24"}
 READER = {"username": "adam", "password": "s3cret"}
 CLOSED = Mirrors(
     mirrors={"docker.io": f"https://{GATEWAY}:5000"},
@@ -104,7 +105,7 @@ def test_a_cluster_is_declared_with_its_settings_mirrors_and_plan(*, preview: bo
     assert inputs == {
         "name": "demo",
         "folder": "/stacks/dev",
-        "spec": {"workers": 2},
+        "spec": {**DEFAULT_SPEC, "workers": 2},
         "mirrors": MIRRORS.mirrors,
         "talosctl": "talosctl",
         "mergeKubeconfig": True,
@@ -300,12 +301,12 @@ def test_mirrors_that_talosctl_does_not_support_are_an_error_for_the_user(talosc
 # The specification
 
 
-def test_default_settings_are_the_default_specification_and_not_in_the_state() -> None:
+def test_written_defaults_are_the_same_as_unset_ones() -> None:
     written = cluster(cidr="10.5.0.0/24", controlplanes=1, workers=1, provisioner="docker")
 
     for settings_ in (cluster(), written):
         assert settings_.spec("demo") == ClusterSpec(name="demo")
-        assert spec_properties(settings_.spec("demo")) == {}
+        assert spec_properties(settings_.spec("demo")) == DEFAULT_SPEC
 
 
 def test_every_setting_gets_into_the_specification_and_the_state() -> None:

@@ -1,4 +1,4 @@
-"""What the dynamic providers of this program have in common: their process, and its errors."""
+"""Shared by all dynamic providers: setting up their process, the engine, and simulation."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from docker.errors import DockerException
 from pulumi import dynamic
 
 SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
-"""The environment variable that says, by `1`, that clusters and image sets are simulated."""
+"""The environment variable that, set to `1`, simulates clusters and image sets."""
 
 _FORMAT_EXC = traceback.format_exc
 _plain: set[type[Exception]] = set()
@@ -22,23 +22,23 @@ class EngineError(Exception):
 
 
 def is_simulated() -> bool:
-    """Whether clusters and image sets are only said to be there: no node boots, nothing is pulled.
+    """Whether clusters and image sets exist in the state only: no node boots, nothing is pulled.
 
-    So that the preview of a pull request has a state to compare with, on a machine that has neither
-    the time nor the means to make it.
+    The preview of a pull request needs a state to compare with, on a machine that cannot create
+    these.
     """
     return os.environ.get(SIMULATE) == "1"
 
 
 def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
-    """Prepare the process of a provider.
+    """Set up a provider's process.
 
-    What it starts talks to the engine that the Docker provider is configured with. And Pulumi shows
-    the traceback of whatever a provider raises: for what a person can put right, the message alone.
+    It uses the engine that the Docker provider is configured with. Pulumi shows the traceback of
+    every error that a provider raises; errors that the user can fix are reduced to their message.
 
     Args:
-        request: what Pulumi configures the provider with.
-        plain: the errors that are shown without a traceback.
+        request: the configuration that Pulumi passes to the provider.
+        plain: types of errors to show without a traceback.
     """
     if host := request.config.get("docker:host"):
         os.environ["DOCKER_HOST"] = host
@@ -64,6 +64,6 @@ def engine() -> Iterator[DockerClient]:
 
 
 def _format_exc(limit: int | None = None, chain: bool = True) -> str:  # noqa: FBT001, FBT002
-    """The error that is being handled, as text."""
+    """Format the error that is being handled, in place of `traceback.format_exc`."""
     error = sys.exception()
     return str(error) if isinstance(error, tuple(_plain)) else _FORMAT_EXC(limit, chain)

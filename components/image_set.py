@@ -17,7 +17,6 @@ from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from talos_registry_cache.talos.errors import TalosError
 
 from .cached_images import CachedImages
-from .local_cluster import find_talosctl
 from .registry_cache import RegistryCache
 from .settings import Caches
 from .settings.images import Images
@@ -25,6 +24,7 @@ from .settings.mistakes import Mistake
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage, Storage
 from .storage import s3_credentials, s3_location
+from .talos_cluster import find_talosctl
 
 LONGEST_SHOWN = 100
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -151,7 +151,7 @@ def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
         spec = ClusterSpec(name="images", talos_version=wanted.talos_version)
         texts = [
             *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),
-            command_line.node_image(command_line.target_version(spec, talosctl.version)),
+            command_line.node_image(spec, talosctl.version),
         ]
         yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:

@@ -1,8 +1,18 @@
 """The settings of a stack's local Talos clusters."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field
+
+from talos_registry_cache.talos.cluster_spec import (
+    DEFAULT_CIDR,
+    DEFAULT_NODES,
+    ClusterSpec,
+    Provisioner,
+)
+from talos_registry_cache.talos.mirror import Mirror
 
 from .model import Model
 from .values import (
@@ -16,6 +26,8 @@ from .values import (
     Text,
     Timeout,
     VersionText,
+    mebibytes,
+    seconds,
 )
 
 Count = Annotated[int, Field(strict=True, le=1000)]
@@ -43,7 +55,7 @@ class Cluster(Model):
     )
     memory: MemoryOfNode | None = Field(default=None, description="Memory of each node, such as 2g")
     cidr: Cidr = Field(
-        default="10.5.0.0/24",
+        default=DEFAULT_CIDR,
         description="Network of the nodes; its first address is the gateway",
     )
     talos_version: VersionText | None = Field(
@@ -101,4 +113,42 @@ class Cluster(Model):
             "What `up` does if nodes have been removed: `keep` warns, and `replace` replaces the "
             "cluster, which loses etcd and all volumes. Stopped nodes are always started"
         ),
+    )
+
+    def spec(self, name: str, mirrors: Mapping[str, Mirror] | None = None) -> ClusterSpec:
+        """The specification of a cluster with these settings.
+
+        Args:
+            name: its name.
+            mirrors: the mirror of each registry host, once they are known.
+
+        Raises:
+            SpecError: no talosctl could create it.
+        """
+        return ClusterSpec(
+            name=name,
+            provisioner=Provisioner(self.provisioner),
+            controlplanes=self.controlplanes or DEFAULT_NODES,
+            workers=DEFAULT_NODES if self.workers is None else self.workers,
+            cpus=self.cpus,
+            memory_mib=mebibytes(self.memory) if self.memory else None,
+            cidr=self.cidr,
+            talos_version=self.talos_version,
+            kubernetes_version=self.kubernetes_version,
+            image=self.image,
+            disks=tuple(self.disks),
+            skip_fallback=self.skip_fallback,
+            patches=_texts(self.config_patches),
+            patches_controlplanes=_texts(self.config_patches_controlplanes),
+            patches_workers=_texts(self.config_patches_workers),
+            extra_arguments=tuple(self.extra_arguments),
+            mirrors=mirrors or {},
+            timeout_s=seconds(self.timeout),
+        )
+
+
+def _texts(patches: list[Any]) -> tuple[str, ...]:
+    return tuple(
+        patch if isinstance(patch, str) else yaml.safe_dump(patch, sort_keys=False)
+        for patch in patches
     )

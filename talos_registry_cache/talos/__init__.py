@@ -1,1 +1,1 @@
-"""What talosctl needs, in plain Python: versions, command lines, patches, running it."""
+"""talosctl: versions, command lines, machine configuration, clusters and their nodes."""

@@ -1,4 +1,4 @@
-"""One local cluster: created, looked at, destroyed."""
+"""Operations on one local cluster: create, read, start, destroy."""
 
 import os
 import shutil
@@ -9,32 +9,28 @@ from pathlib import Path
 from docker import DockerClient
 
 from talos_registry_cache.talos import command_line, docker_nodes, nodes, process, virtual_machines
-from talos_registry_cache.talos.cluster_files import Places, make_private, write_private
-from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.cluster_files import ClusterFiles, make_private, write_private
+from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.nodes import Found, Node
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Talosctl
 
-# talosctl itself waits 20 minutes for a cluster to become ready, after it has pulled the image.
-CREATED_WITHIN_S = 30 * 60.0
-DESTROYED_WITHIN_S = 5 * 60.0
-
-# What a talosconfig is that has nothing in it; an empty file would be none.
+# A talosconfig without contexts; talosctl does not accept an empty file.
 EMPTY_TALOSCONFIG = 'context: ""\ncontexts: {}\n'
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A cluster as it is.
+    """The state of a cluster.
 
     Attributes:
-        nodes: its nodes, by name.
-        kubernetes_endpoint: URL of Kubernetes' API on this machine; None where there is none.
+        nodes: its nodes, sorted by name.
+        kubernetes_endpoint: URL of the Kubernetes API on this machine, or None.
         command: the command line that created it, to paste into a shell; None if that failed.
-        problems: what it lacks, in words; nothing for one that is whole, although it may have
-            stopped.
+        problems: what is missing, one sentence each. A complete cluster has none, even if its
+            nodes have stopped.
     """
 
     nodes: tuple[Node, ...]
@@ -44,273 +40,234 @@ class Observed:
 
     @property
     def stopped(self) -> tuple[Node, ...]:
-        """Its nodes that are there and do not run."""
+        """Nodes that exist but do not run."""
         return tuple(node for node in self.nodes if not node.runs)
 
 
-def create(
-    spec: ClusterSpec,
-    talosctl: Talosctl,
-    places: Places,
-    *,
-    engine: DockerClient,
-    runner: Runner,
-) -> Observed:
-    """Create a cluster, and wait until talosctl calls it ready.
+@dataclass(frozen=True, slots=True)
+class ClusterOperations:
+    """Creates, reads, starts and destroys one cluster.
 
-    If it is there already, by the same command line and whole, no more is done than to start its
-    nodes. Whatever else a run of ours has left of it is removed first. If it fails or is
-    interrupted, nothing of it is left but the log.
-
-    Args:
-        spec: what is wanted.
-        talosctl: who creates it.
-        places: where its files are kept.
+    Attributes:
+        files: paths of the cluster's files, and its name.
+        provisioner: what creates its nodes.
+        node_counts: the number of nodes that it should have, by role.
         engine: the engine of docker nodes.
-        runner: runs talosctl.
-
-    Raises:
-        UnsupportedError: this version of talosctl cannot do what is wanted.
-        TakenError: there is a cluster of this name that is not from here.
-        CommandError: talosctl failed or took too long; the message names the log.
-        TalosError: sudo needs a password, a file cannot be written, the engine does not answer.
+        runner: runs talosctl, and shows progress.
     """
-    invocation = command_line.create(spec, talosctl, places)
-    found = read(spec, places, engine=engine)
-    if found is not None and not found.problems and _was_made_by(invocation, places):
-        return start(spec, places, engine=engine, runner=runner) or found
-    if found is not None and not places.folder.exists():
-        raise TakenError(
-            f"there is a cluster {spec.name} already, and not from here; remove it "
-            f"(talosctl cluster destroy --name {spec.name}) or choose another name"
+
+    files: ClusterFiles
+    provisioner: Provisioner
+    node_counts: Mapping[str, int]
+    engine: DockerClient
+    runner: Runner
+
+    def create(self, plan: Invocation, talosctl: Talosctl | None = None) -> Observed:
+        """Create the cluster, and wait until talosctl reports that it is ready.
+
+        A complete cluster that the same plan has created is kept, and only its nodes are started.
+        Remains of an earlier run are removed first. If creation fails or is interrupted, everything
+        but the log is removed again.
+
+        Args:
+            plan: the run of talosctl that creates it.
+            talosctl: as in `destroy`.
+
+        Raises:
+            TakenError: another cluster has this name.
+            CommandError: talosctl failed or took too long; the message names the log.
+            TalosError: sudo needs a password, a file cannot be written, the engine does not answer.
+        """
+        found = self.read()
+        if found is not None and not found.problems and self._was_created_by(plan):
+            return self.start() or found
+        name = self.files.name
+        if found is not None and not self.files.folder.exists():
+            raise TakenError(
+                f"found a cluster {name} that was not created here; remove it "
+                f"(talosctl cluster destroy --name {name}) or choose another name"
+            )
+        _check_root(plan)
+        self._remove(talosctl)
+        try:
+            self._write_files(plan)
+            self._run(plan, self.files.log)
+            _write(self.files.command, _command(plan))
+            return self._complete()
+        except BaseException as error:
+            self._undo(error, talosctl)
+            raise
+
+    def read(self) -> Observed | None:
+        """Read the state of the cluster; None if it does not exist.
+
+        Raises:
+            TalosError: the engine does not answer, or talosctl's state file cannot be read.
+        """
+        found = self._find()
+        if found is None:
+            return None
+        command = self.files.command
+        line = command.read_text().rstrip("\n") if command.exists() else None
+        unfinished = () if line is not None else ("its creation did not finish",)
+        return Observed(
+            nodes=tuple(found.nodes),
+            kubernetes_endpoint=found.kubernetes_endpoint,
+            command=line,
+            problems=(*unfinished, *nodes.problems(found.nodes, self.node_counts)),
         )
-    _check_root(invocation)
-    _remove(spec.provisioner, places, talosctl=talosctl, engine=engine, runner=runner)
-    try:
-        _prepare(invocation, places)
-        within_s = spec.timeout_s or CREATED_WITHIN_S
-        _run(invocation, places, runner, log=places.log, within_s=within_s)
-        _finish(invocation, places)
-        return _whole(spec, places, engine)
-    except BaseException as error:
-        _undo(error, spec, talosctl, places, engine=engine, runner=runner)
-        raise
+
+    def start(self) -> Observed | None:
+        """Start stopped nodes, and return the state afterwards; None if nothing exists.
+
+        Virtual machines stay stopped: talosctl has no command that starts them.
+
+        Raises:
+            TalosError: a node does not start or stay up, or the engine does not answer.
+        """
+        found = self.read()
+        if found is None or not found.stopped or self.provisioner.is_virtual:
+            return found
+        docker_nodes.start(self.engine, self.files.name, self.runner.on_line)
+        return self.read()
+
+    def destroy(self, talosctl: Talosctl | None = None) -> None:
+        """Destroy the cluster with all of its files, complete or not.
+
+        Args:
+            talosctl: destroys virtual machines; docker nodes are removed without it.
+
+        Raises:
+            TalosError: something cannot be removed.
+        """
+        if self.provisioner.is_virtual and talosctl is not None:
+            _check_root(command_line.destroy(self.provisioner, talosctl, self.files))
+        self._remove(talosctl)
+        self.files.log.unlink(missing_ok=True)
+        self.files.destroy_log.unlink(missing_ok=True)
+
+    def _find(self) -> Found | None:
+        if self.provisioner is Provisioner.DOCKER:
+            return docker_nodes.find(self.engine, self.files.name)
+        return virtual_machines.find(self.files)
+
+    def _was_created_by(self, plan: Invocation) -> bool:
+        written = {name: _text(self.files.patch(name)) for name in plan.files}
+        return written == dict(plan.files) and _text(self.files.command) == _command(plan)
+
+    def _write_files(self, plan: Invocation) -> None:
+        files = self.files
+        try:
+            make_private(files.base)
+            make_private(files.folder)
+            files.state.mkdir(mode=0o700)
+        except OSError as error:
+            raise TalosError(f"cannot write the cluster's files: {error}") from error
+        # Created here, they stay private and ours even when root writes to them.
+        _write(files.talosconfig, EMPTY_TALOSCONFIG)
+        _write(files.kubeconfig, "")
+        for name, content in plan.files.items():
+            _write(files.patch(name), content)
+
+    def _run(self, plan: Invocation, log: Path) -> None:
+        self.runner.run(
+            plan.argv(is_root=_is_root()),
+            env={**_environment(), **plan.env},
+            log=log,
+            pid_file=self.files.pid,
+            within_s=plan.timeout_s,
+        )
+
+    def _complete(self) -> Observed:
+        """The cluster that was just created.
+
+        Raises:
+            TalosError: it lacks nodes, or some do not run.
+        """
+        observed = self.read()
+        if observed is None:
+            missing = ["it does not exist"]
+        else:
+            missing = [*observed.problems, *nodes.not_running(observed.nodes)]
+        if observed is None or missing:
+            raise TalosError(
+                f"talosctl created the cluster {self.files.name}, but {'; '.join(missing)}\n"
+                f"  full log: {self.files.log}"
+            )
+        return observed
+
+    def _remove(self, talosctl: Talosctl | None) -> None:
+        """Remove everything but the logs."""
+        files = self.files
+        process.end_orphan(files.pid, str(files.state), grace_s=self.runner.grace_s)
+        if self.provisioner is Provisioner.DOCKER:
+            docker_nodes.remove(self.engine, files.name)
+        elif files.state.exists():
+            self._remove_virtual_machines(talosctl)
+        try:
+            shutil.rmtree(files.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise TalosError(f"cannot remove {files.folder}: {error}") from error
+
+    def _remove_virtual_machines(self, talosctl: Talosctl | None) -> None:
+        if virtual_machines.state_file(self.files).exists():
+            if talosctl is None:
+                raise TalosError(
+                    f"destroying the virtual machines of {self.files.name} needs talosctl"
+                )
+            log = self.files.destroy_log
+            try:
+                self._run(command_line.destroy(self.provisioner, talosctl, self.files), log)
+                log.unlink()
+            except CommandError as error:
+                self.runner.on_line(f"removing the remains without talosctl, because {error}")
+        virtual_machines.remove_remains(self.files)
+
+    def _undo(self, error: BaseException, talosctl: Talosctl | None) -> None:
+        """Remove the remains of a creation that failed with this error."""
+        try:
+            self._remove(talosctl)
+        except TalosError as failure:
+            note = f"  remains could not be removed, and the next run tries again: {failure}"
+            if isinstance(error, TalosError):
+                raise TalosError(f"{error}\n{note}") from error
+            error.add_note(note)
 
 
-def read(spec: ClusterSpec, places: Places, *, engine: DockerClient) -> Observed | None:
-    """Look at a cluster; None where there is nothing of it.
-
-    Args:
-        spec: what was wanted, for saying what is missing.
-        places: where its files are kept.
-        engine: the engine of docker nodes.
-
-    Raises:
-        TalosError: the engine does not answer, or talosctl's notes cannot be read.
-    """
-    found = _find(spec, places, engine)
-    if found is None:
-        return None
-    command = places.command.read_text().rstrip("\n") if places.command.exists() else None
-    unfinished = () if command is not None else ("its creation did not finish",)
-    return Observed(
-        nodes=tuple(found.nodes),
-        kubernetes_endpoint=found.kubernetes_endpoint,
-        command=command,
-        problems=(*unfinished, *nodes.problems(found.nodes, spec.wanted_nodes)),
-    )
-
-
-def start(
-    spec: ClusterSpec, places: Places, *, engine: DockerClient, runner: Runner
-) -> Observed | None:
-    """Start the nodes of a cluster that have stopped; how it is then, None where it is gone.
-
-    Virtual machines are left as they are: talosctl has no command that starts them.
-
-    Args:
-        spec: what was wanted.
-        places: where its files are kept.
-        engine: the engine of docker nodes.
-        runner: shows which nodes are started.
-
-    Raises:
-        TalosError: a node does not start or does not stay up, or the engine does not answer.
-    """
-    found = read(spec, places, engine=engine)
-    if found is None or not found.stopped or spec.provisioner.is_virtual:
-        return found
-    docker_nodes.start(engine, spec.name, runner.on_line)
-    return read(spec, places, engine=engine)
-
-
-def destroy(
-    spec: ClusterSpec,
-    places: Places,
-    *,
-    talosctl: Talosctl | None,
-    engine: DockerClient,
-    runner: Runner,
-) -> None:
-    """Destroy a cluster with all of its files, whatever is left of it.
-
-    Args:
-        spec: what was wanted.
-        places: where its files are kept.
-        talosctl: destroys virtual machines; docker nodes are removed without it.
-        engine: the engine of docker nodes.
-        runner: runs talosctl.
-
-    Raises:
-        TalosError: something of it cannot be removed; the message says what.
-    """
-    if spec.provisioner.is_virtual and talosctl is not None:
-        _check_root(command_line.destroy(spec.provisioner, talosctl, places))
-    _remove(spec.provisioner, places, talosctl=talosctl, engine=engine, runner=runner)
-    places.log.unlink(missing_ok=True)
-    places.destroy_log.unlink(missing_ok=True)
-
-
-def _find(spec: ClusterSpec, places: Places, engine: DockerClient) -> Found | None:
-    if spec.provisioner is Provisioner.DOCKER:
-        return docker_nodes.find(engine, spec.name)
-    return virtual_machines.find(places)
-
-
-def _was_made_by(invocation: Invocation, places: Places) -> bool:
-    files = {name: _text(places.patch(name)) for name in invocation.files}
-    return files == dict(invocation.files) and _text(places.command) == _noted(invocation)
-
-
-def _noted(invocation: Invocation) -> str:
-    return f"{invocation.line(is_root=_is_root())}\n"
+def _command(plan: Invocation) -> str:
+    return f"{plan.line(is_root=_is_root())}\n"
 
 
 def _text(path: Path) -> str | None:
     try:
-        # As it is: read as text, its line ends would all become the same.
+        # Not `read_text`, which makes all line ends the same.
         return path.read_bytes().decode()
     except FileNotFoundError:
         return None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise TalosError(f"cannot write the cluster's files: {error}") from error
 
 
 def _is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _check_root(invocation: Invocation) -> None:
-    if invocation.needs_root and virtual_machines.sudo_refuses():
+def _check_root(plan: Invocation) -> None:
+    if plan.needs_root and virtual_machines.sudo_refuses():
         raise TalosError(
             "virtual machines need root, and sudo would ask for a password: run "
-            f"`sudo --validate` and try again, or run it yourself:\n"
-            f"  {invocation.line(is_root=False)}"
+            "`sudo --validate` and try again, or run this yourself:\n"
+            f"  {plan.line(is_root=False)}"
         )
 
 
-def _prepare(invocation: Invocation, places: Places) -> None:
-    try:
-        make_private(places.base)
-        make_private(places.folder)
-        places.state.mkdir(mode=0o700)
-        # Made by us, these stay ours and closed to others, also when root writes to them.
-        write_private(places.talosconfig, EMPTY_TALOSCONFIG)
-        write_private(places.kubeconfig, "")
-        for name, content in invocation.files.items():
-            write_private(places.patch(name), content)
-    except OSError as error:
-        raise TalosError(f"cannot keep the cluster's files: {error}") from error
-
-
-def _run(
-    invocation: Invocation, places: Places, runner: Runner, *, log: Path, within_s: float
-) -> None:
-    runner.run(
-        invocation.argv(is_root=_is_root()),
-        env=_environment(invocation),
-        log=log,
-        pid_file=places.pid,
-        within_s=within_s,
-    )
-
-
-def _environment(invocation: Invocation) -> Mapping[str, str]:
-    """Ours, without Pulumi's own, among which may be the passphrase of the stack."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-    return {**ours, **invocation.env}
-
-
-def _finish(invocation: Invocation, places: Places) -> None:
-    try:
-        write_private(places.command, _noted(invocation))
-    except OSError as error:
-        raise TalosError(f"cannot keep the cluster's files: {error}") from error
-
-
-def _whole(spec: ClusterSpec, places: Places, engine: DockerClient) -> Observed:
-    """The cluster that was created just now."""
-    observed = read(spec, places, engine=engine)
-    if observed is None or observed.problems or observed.stopped:
-        lacks = (*observed.problems, *nodes.not_running(observed.nodes)) if observed else ()
-        wrong = "; ".join(lacks) or "there is none"
-        raise TalosError(
-            f"talosctl created the cluster {spec.name}, but {wrong}\n  full log: {places.log}"
-        )
-    return observed
-
-
-def _remove(
-    provisioner: Provisioner,
-    places: Places,
-    *,
-    talosctl: Talosctl | None,
-    engine: DockerClient,
-    runner: Runner,
-) -> None:
-    """Remove all of a cluster but its log."""
-    process.end_orphan(places.pid, str(places.state), grace_s=runner.grace_s)
-    if provisioner is Provisioner.DOCKER:
-        docker_nodes.remove(engine, places.name)
-    elif places.state.exists():
-        _remove_virtual(provisioner, places, talosctl, runner)
-    try:
-        shutil.rmtree(places.folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise TalosError(f"cannot remove {places.folder}: {error}") from error
-
-
-def _remove_virtual(
-    provisioner: Provisioner, places: Places, talosctl: Talosctl | None, runner: Runner
-) -> None:
-    is_noted = (places.state / places.name / virtual_machines.STATE_FILE).exists()
-    if is_noted and talosctl is None:
-        raise TalosError(f"destroying the virtual machines of {places.name} needs talosctl")
-    if is_noted and talosctl is not None:
-        invocation = command_line.destroy(provisioner, talosctl, places)
-        try:
-            log = places.destroy_log
-            _run(invocation, places, runner, log=log, within_s=DESTROYED_WITHIN_S)
-            log.unlink()
-        except CommandError as error:
-            runner.on_line(f"removing by hand what is left, since {error}")
-    virtual_machines.remove_remains(places)
-
-
-def _undo(
-    error: BaseException,
-    spec: ClusterSpec,
-    talosctl: Talosctl,
-    places: Places,
-    *,
-    engine: DockerClient,
-    runner: Runner,
-) -> None:
-    """Remove what a failed creation has left."""
-    try:
-        _remove(spec.provisioner, places, talosctl=talosctl, engine=engine, runner=runner)
-    except TalosError as left:
-        note = f"  what is left of it could not be removed, the next run tries again: {left}"
-        if isinstance(error, TalosError):
-            raise TalosError(f"{error}\n{note}") from error
-        error.add_note(note)
+def _environment() -> Mapping[str, str]:
+    """The environment of this process without Pulumi's variables, such as the passphrase."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}

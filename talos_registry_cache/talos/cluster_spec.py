@@ -1,4 +1,4 @@
-"""What is wanted of one cluster, the same for every version of talosctl."""
+"""The specification of a cluster, independent of talosctl's version."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,17 +8,17 @@ from ipaddress import IPv4Network
 
 from talos_registry_cache.talos.errors import SpecError
 from talos_registry_cache.talos.mirror import Mirror
-from talos_registry_cache.talos.versions import parse
 
 # Node names are NAME-controlplane-N, and hostnames have 63 characters at most.
 LONGEST_NAME = 40
 DEFAULT_CIDR = "10.5.0.0/24"
 DEFAULT_NODES = 1
-# The network's own address, its gateway, and its broadcast address (gatewayOffset, nodesOffset).
+DEFAULT_TIMEOUT_S = 20 * 60.0
+# The network's own address, its gateway and its broadcast address (gatewayOffset, nodesOffset).
 ADDRESSES_NOT_FOR_NODES = 3
 
-# Where a cluster is kept is not for its settings to say, and mirrors are set once.
-OWN_FLAGS = (
+# These keep clusters apart, or are set by other settings.
+RESERVED_FLAGS = (
     "--name",
     "--provisioner",
     "--registry-mirror",
@@ -30,7 +30,7 @@ INSECURE = "--registry-insecure-skip-verify"
 
 
 class Provisioner(StrEnum):
-    """What the nodes of a cluster are."""
+    """A provisioner of talosctl, which creates nodes as containers or virtual machines."""
 
     DOCKER = "docker"
     QEMU = "qemu"
@@ -38,132 +38,107 @@ class Provisioner(StrEnum):
 
     @property
     def is_virtual(self) -> bool:
-        """Whether nodes are virtual machines, which only root can make."""
+        """Whether nodes are virtual machines, which only root can create."""
         return self is not Provisioner.DOCKER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
-    """What is wanted of one cluster. None, or nothing, leaves it to talosctl's own default.
+    """The specification of a cluster. Fields with their default value add no flag to talosctl.
 
     Attributes:
-        name: the cluster's name.
-        provisioner: what its nodes are.
-        controlplanes: number of control plane nodes; talosctl's default is 1.
-        workers: number of workers; talosctl's default is 1.
+        name: name of the cluster.
+        provisioner: what creates the nodes.
+        controlplanes: number of control plane nodes.
+        workers: number of workers.
         cpus: share of CPUs of each node.
         memory_mib: memory of each node, in MiB.
-        cidr: the nodes' IPv4 network, whose first address is the gateway.
+        cidr: IPv4 network of the nodes, whose first address is the gateway.
         talos_version: version of Talos on the nodes, such as `v1.11.5`.
         kubernetes_version: version of Kubernetes, such as `1.34.0`.
         image: image of the nodes (docker only).
         disks: disks of the virtual machines, such as `virtio:10GiB`.
+        skip_fallback: whether nodes never pull from a registry itself when its mirror fails.
+        patches: patches of the machine configuration of all nodes, as YAML text.
+        patches_controlplanes: patches for control plane nodes.
+        patches_workers: patches for workers.
+        extra_arguments: further arguments of `talosctl cluster create`.
         mirrors: the mirror of each registry host.
-        skip_fallback: whether nodes leave a registry alone when its mirror fails.
-        patches: patches of the machine configuration of all nodes, as their text.
-        patches_controlplanes: those of control plane nodes only.
-        patches_workers: those of workers only.
-        extra_arguments: further words of the command line.
-        timeout_s: seconds that the creation may take.
+        timeout_s: seconds that creating the cluster may take.
 
     Raises:
-        SpecError: something of it makes no sense; the message lists all that does not.
+        SpecError: no version of talosctl could create this; the message lists all reasons.
     """
 
     name: str
     provisioner: Provisioner = Provisioner.DOCKER
-    controlplanes: int | None = None
-    workers: int | None = None
+    controlplanes: int = DEFAULT_NODES
+    workers: int = DEFAULT_NODES
     cpus: float | None = None
     memory_mib: int | None = None
-    cidr: str | None = None
+    cidr: str = DEFAULT_CIDR
     talos_version: str | None = None
     kubernetes_version: str | None = None
     image: str | None = None
     disks: tuple[str, ...] = ()
-    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
     skip_fallback: bool = False
     patches: tuple[str, ...] = ()
     patches_controlplanes: tuple[str, ...] = ()
     patches_workers: tuple[str, ...] = ()
     extra_arguments: tuple[str, ...] = ()
-    timeout_s: float | None = None
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    timeout_s: float = DEFAULT_TIMEOUT_S
 
     def __post_init__(self) -> None:
-        """Refuse what no talosctl could make sense of."""
-        mistakes = [*_in_names(self), *_in_numbers(self), *_in_mirrors(self), *_in_words(self)]
+        """Check the name and the mirrors, and the fields against each other."""
+        mistakes = [
+            *_name_mistakes(self.name),
+            *_room_mistakes(self),
+            *_argument_mistakes(self),
+            *(text for host, one in self.mirrors.items() for text in _mirror_mistakes(host, one)),
+        ]
         if mistakes:
-            raise SpecError(f"cluster {self.name}: {'; '.join(mistakes)}")
+            raise SpecError("; ".join(mistakes))
 
     @property
-    def wanted_nodes(self) -> Mapping[str, int]:
-        """The number of nodes, by role."""
-        controlplanes = DEFAULT_NODES if self.controlplanes is None else self.controlplanes
-        workers = DEFAULT_NODES if self.workers is None else self.workers
-        return {"controlplane": controlplanes, "worker": workers}
+    def has_closed_mirrors(self) -> bool:
+        """Whether a mirror needs a CA or a password."""
+        return any(mirror.is_closed for mirror in self.mirrors.values())
 
 
-def _in_names(spec: ClusterSpec) -> Iterator[str]:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", spec.name) or (
-        len(spec.name) > LONGEST_NAME
-    ):
+def _name_mistakes(name: str) -> Iterator[str]:
+    if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
         yield (
-            f"found the name {spec.name!r}; allowed: up to {LONGEST_NAME} small letters, digits "
-            "and dashes, at neither end a dash"
+            f"found the name {name!r}; allowed: up to {LONGEST_NAME} lowercase letters, digits "
+            "and dashes, with no dash at either end"
         )
-    for key in ("talos_version", "kubernetes_version"):
-        version = getattr(spec, key)
-        if version is not None and parse(version) is None:
-            yield f"found {key} {version!r}; allowed: a version such as v1.11.5"
-    if spec.image is not None and not re.fullmatch(r"[a-z0-9][\w./:@-]*", spec.image, re.ASCII):
-        yield f"found image {spec.image!r}; allowed: an image reference"
 
 
-def _in_numbers(spec: ClusterSpec) -> Iterator[str]:
-    least = {"controlplanes": 1, "workers": 0, "cpus": 0.01, "memory_mib": 1, "timeout_s": 1}
-    for key, lowest in least.items():
-        value = getattr(spec, key)
-        if value is not None and not lowest <= value < float("inf"):
-            yield f"found {key} {value}; allowed: {lowest} or more"
-    yield from _in_cidr(spec, spec.cidr or DEFAULT_CIDR)
-
-
-def _in_cidr(spec: ClusterSpec, cidr: str) -> Iterator[str]:
-    try:
-        network = IPv4Network(cidr)
-    except ValueError as error:
-        yield f"found cidr {cidr!r}; allowed: an IPv4 network such as {DEFAULT_CIDR} ({error})"
-        return
-    room = network.num_addresses - ADDRESSES_NOT_FOR_NODES
-    nodes = sum(spec.wanted_nodes.values())
+def _room_mistakes(spec: ClusterSpec) -> Iterator[str]:
+    room = max(IPv4Network(spec.cidr).num_addresses - ADDRESSES_NOT_FOR_NODES, 0)
+    nodes = spec.controlplanes + spec.workers
     if nodes > room:
-        yield f"found cidr {cidr}, which has room for {max(room, 0)} nodes, and {nodes} are wanted"
+        yield f"found {nodes} nodes; allowed: up to {room}, which fit into the cidr {spec.cidr}"
 
 
-def _in_mirrors(spec: ClusterSpec) -> Iterator[str]:
-    for host, mirror in spec.mirrors.items():
-        url = mirror.url
-        if not re.fullmatch(r"\*|[A-Za-z0-9.-]+(:\d{1,5})?", host, re.ASCII):
-            yield f"found the registry {host!r}; allowed: a host such as quay.io"
-        if "@" in url:
-            yield f"the mirror of {host} has credentials in its URL, where everybody can see them"
-        # talosctl splits what it is given for mirrors at commas.
-        elif not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[\w./~-]*)?", url, re.ASCII):
-            yield f"found the mirror {url!r} of {host}; allowed: a URL, http:// or https://"
-        elif mirror.is_closed and not url.startswith("https:"):
-            # A password would be sent in the clear, and Talos's own resolver fails on a CA.
-            yield f"the mirror {url} of {host} has a CA or a password and no TLS; allowed: https://"
+def _argument_mistakes(spec: ClusterSpec) -> Iterator[str]:
+    flags = {argument.partition("=")[0] for argument in spec.extra_arguments}
+    for flag in sorted(flags.intersection(RESERVED_FLAGS)):
+        yield f"found the argument {flag}, which is set for you; allowed: any other"
+    if INSECURE in flags and any(one.url.startswith("http:") for one in spec.mirrors.values()):
+        # Talos's own resolver fails on TLS settings for an endpoint without TLS.
+        yield f"found the argument {INSECURE} with a mirror without TLS; allowed: https:// mirrors"
 
 
-def _in_words(spec: ClusterSpec) -> Iterator[str]:
-    if "" in (*spec.extra_arguments, *spec.disks):
-        yield "found an empty word in the arguments"
-    for word in spec.extra_arguments:
-        flag = word.partition("=")[0]
-        if flag in OWN_FLAGS:
-            yield f"found the argument {flag}, which is set for you; allowed: any other"
-        if flag == INSECURE and any(
-            mirror.url.startswith("http:") for mirror in spec.mirrors.values()
-        ):
-            # Talos's own resolver fails on TLS settings of an endpoint that has no TLS.
-            yield f"found the argument {INSECURE} with a mirror that has no TLS; allowed: https://"
+def _mirror_mistakes(host: str, mirror: Mirror) -> Iterator[str]:
+    url = mirror.url
+    if not re.fullmatch(r"\*|[A-Za-z0-9.-]+(:\d{1,5})?", host, re.ASCII):
+        yield f"found the registry {host!r}; allowed: a host such as quay.io"
+    if "@" in url:
+        yield f"the URL of the mirror of {host} has credentials, which everyone can see"
+    # talosctl splits mirrors at commas.
+    elif not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[\w./~-]*)?", url, re.ASCII):
+        yield f"found the mirror {url!r} of {host}; allowed: an http:// or https:// URL"
+    elif mirror.is_closed and not url.startswith("https:"):
+        # The password would be sent in plain text, and Talos's own resolver fails on a CA.
+        yield f"the mirror {url} of {host} has a CA or password but no TLS; allowed: https://"

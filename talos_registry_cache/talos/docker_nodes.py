@@ -1,14 +1,14 @@
-"""Clusters of the docker provisioner, found and removed by the engine's labels.
+"""Clusters of the docker provisioner: finding, starting and removing them by their labels.
 
-The labels are the same in every version (pkg/provision/providers/docker, v0.4 to v1.14), and they
-are there from the first moment, whereas talosctl notes its own state down late or, up to 1.11,
-never. What talosctl's destroy does for docker is just this: containers with their volumes, then
-the network, then its folder; but it refuses when the creation had failed.
+The labels are the same in every version (pkg/provision/providers/docker, v0.4 to v1.14) and exist
+from the start, whereas talosctl writes its own state file late or, up to 1.11, never. `talosctl
+cluster destroy` does the same as `remove` (containers with their volumes, then the network), but
+refuses after a failed creation.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from docker import DockerClient
@@ -21,13 +21,13 @@ from talos_registry_cache.talos.nodes import KUBERNETES_PORT, Found, Node, role
 CLUSTER = "talos.cluster.name"
 TYPE = "talos.type"
 
-# A node that cannot run ends within a moment of being started; so long it is watched.
+# How long started nodes are watched: one that cannot run exits at once.
 STAYS_UP_S = 3.0
 POLL_S = 0.2
 
 
 def find(engine: DockerClient, cluster: str) -> Found | None:
-    """What the engine has of a cluster; None where that is nothing.
+    """Find a cluster's nodes; None if the engine has neither nodes nor a network of it.
 
     Raises:
         TalosError: the engine does not answer.
@@ -42,17 +42,17 @@ def find(engine: DockerClient, cluster: str) -> Found | None:
 
 
 def start(engine: DockerClient, cluster: str, on_line: Callable[[str], None]) -> None:
-    """Start the nodes of a cluster that do not run, control planes first, and see them stay up.
+    """Start the stopped nodes of a cluster, control planes first, and check that they stay up.
 
-    They keep their volumes, addresses and ports. All are tried, whichever of them fails.
+    They keep their volumes, addresses and ports. If one fails, the others are started anyway.
 
     Args:
         engine: the engine.
         cluster: the name of the cluster.
-        on_line: gets a line about each node that is started.
+        on_line: called with a line for each node that is started.
 
     Raises:
-        TalosError: nodes do not start or do not stay up, or the engine does not answer.
+        TalosError: a node does not start or stay up, or the engine does not answer.
     """
     with _answering():
         stopped = [one for one in _containers(engine, cluster) if not _node(one, cluster).runs]
@@ -73,20 +73,22 @@ def start(engine: DockerClient, cluster: str, on_line: Callable[[str], None]) ->
 
 
 def remove(engine: DockerClient, cluster: str) -> None:
-    """Remove all that the engine has of a cluster: containers with their volumes, the network.
+    """Remove a cluster from the engine: its containers with their volumes, and its network.
 
     Raises:
-        TalosError: the engine does not answer, or does not let something go.
+        TalosError: the engine does not answer, or refuses.
     """
     with _answering():
         for container in _containers(engine, cluster):
-            _gone(lambda c=container: c.remove(force=True, v=True))  # type: ignore[misc]
+            with suppress(NotFound):
+                container.remove(force=True, v=True)
         for network in engine.networks.list(filters=_labelled(cluster)):
-            _gone(network.remove)
+            with suppress(NotFound):
+                network.remove()
 
 
 def _ended(started: list[Container]) -> list[str]:
-    """Watch nodes that were started a moment ago; which of them do not stay up, in words."""
+    """Watch nodes that were just started, and describe those that do not stay up."""
     until = time.monotonic() + STAYS_UP_S
     while started and time.monotonic() < until:
         for container in started:
@@ -95,7 +97,7 @@ def _ended(started: list[Container]) -> list[str]:
             break
         time.sleep(POLL_S)
     return [
-        f"the node {container.name} was started and does not stay up ({container.status}); "
+        f"the node {container.name} was started but did not stay up ({container.status}); "
         f"see `docker logs {container.name}`"
         for container in started
         if container.status != "running"
@@ -108,13 +110,6 @@ def _containers(engine: DockerClient, cluster: str) -> list[Container]:
 
 def _labelled(cluster: str) -> dict[str, Any]:
     return {"label": ["talos.owned=true", f"{CLUSTER}={cluster}"]}
-
-
-def _gone(remove_it: Callable[[], object]) -> None:
-    try:
-        remove_it()
-    except NotFound:
-        return
 
 
 def _node(container: Container, cluster: str) -> Node:
@@ -138,7 +133,7 @@ def _kubernetes_endpoint(nodes: list[Node]) -> str | None:
     for node in nodes:
         address = node.ports.get(KUBERNETES_PORT)
         if address is not None:
-            # talosctl publishes on all addresses, and itself connects to this one.
+            # talosctl publishes on all addresses, and connects to this one itself.
             return f"https://127.0.0.1:{address.rpartition(':')[2]}"
     return None
 

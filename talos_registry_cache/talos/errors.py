@@ -1,20 +1,20 @@
-"""What can go wrong with talosctl and its clusters."""
+"""Errors of talosctl and its clusters."""
 
 
 class TalosError(Exception):
-    """Something that a person can put right; the message says what was found and what to do."""
+    """An error that the user can fix; the message says what was found and what to do."""
 
 
 class SpecError(TalosError):
-    """What is wanted of a cluster makes no sense in any version of talosctl."""
+    """No version of talosctl can create the cluster."""
 
 
 class UnsupportedError(TalosError):
-    """This version of talosctl cannot do what is wanted; the message names those that can."""
+    """This version of talosctl cannot do this; the message names the versions that can."""
 
 
 class TakenError(TalosError):
-    """A name that is needed belongs to somebody else."""
+    """A name is already in use."""
 
 
 class CommandError(TalosError):

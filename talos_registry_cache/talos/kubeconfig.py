@@ -1,7 +1,7 @@
-"""A cluster's access in the user's own kubeconfig: added, and taken out again.
+"""Adds a cluster to the user's own kubeconfig, and removes it again.
 
-What is added is marked as ours by an extension, which Kubernetes' clients keep and ignore, so
-that nothing else is ever replaced or removed.
+Added entries are marked with an extension, which Kubernetes clients keep and ignore, so that no
+other entry is ever replaced or removed.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from talos_registry_cache.talos.errors import TakenError, TalosError
 MARK = "talos-registry-cache"
 SECTIONS = ("clusters", "users", "contexts")
 LOCK_WITHIN_S = 10.0
-# PyYAML needs a minute for that much.
+# PyYAML takes a minute to read this much.
 SIZE_LIMIT = 4 << 20
 LOCK_POLL_S = 0.05
 
 
 def merge(source: Path, target: Path) -> None:
-    """Add all that is in one kubeconfig to another; again changes nothing.
+    """Add the entries of one kubeconfig to another, or update them.
 
-    The current context is set only where there is none.
+    The current context is set only if there is none.
 
     Args:
         source: the kubeconfig of one cluster, as talosctl writes it: its user and context are
             called `admin@NAME`.
-        target: the user's kubeconfig; made if it is not there.
+        target: the user's kubeconfig, created if it is missing.
 
     Raises:
-        TakenError: the target has something of the same name that is not ours.
+        TakenError: the target has an entry of the same name that this did not add.
         TalosError: one of them cannot be read or written.
     """
     added = _read(source)
@@ -48,7 +48,7 @@ def merge(source: Path, target: Path) -> None:
 
 
 def remove(target: Path, cluster: str) -> None:
-    """Take a cluster that was merged out of a kubeconfig; what else is in it stays.
+    """Remove the entries of a cluster that `merge` added to a kubeconfig.
 
     Raises:
         TalosError: it cannot be read or written.
@@ -78,8 +78,8 @@ def _others(
             others.append(entry)
         elif not _is_marked(section, entry):
             raise TakenError(
-                f"{target} already has {entry['name']} in its {section}, and not from here; "
-                "rename or remove it, or name the cluster otherwise"
+                f"{target} already has {entry['name']} in its {section}; "
+                "rename or remove that, or choose another name for the cluster"
             )
     return others
 
@@ -113,14 +113,14 @@ def _read(path: Path) -> dict[str, Any]:
     if config is None:
         return {"apiVersion": "v1", "kind": "Config"}
     if not isinstance(config, dict):
-        raise TalosError(f"{path} is no kubeconfig: it holds no mapping")
+        raise TalosError(f"{path} is not a kubeconfig: it has no mapping")
     return config
 
 
 @contextmanager
 def _edited(path: Path) -> Iterator[dict[str, Any]]:
-    """A kubeconfig to change, written back in one step if it did change."""
-    # A link stays one: what it leads to is written.
+    """Yield a kubeconfig to change, and write it back atomically if it did change."""
+    # A symbolic link stays; its target is written.
     path = path.resolve()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _edited(path: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep others from writing, by the lock file that kubectl uses as well."""
+    """Hold the lock file that kubectl uses too."""
     lock = path.with_name(f"{path.name}.lock")
     deadline = time.monotonic() + LOCK_WITHIN_S
     while True:
@@ -147,7 +147,7 @@ def _locked(path: Path) -> Iterator[None]:
         except FileExistsError:
             if time.monotonic() >= deadline:
                 raise TalosError(
-                    f"{path} is being written by somebody else; if not, remove {lock}"
+                    f"another program is writing {path}; if not, remove {lock}"
                 ) from None
             time.sleep(LOCK_POLL_S)
     try:

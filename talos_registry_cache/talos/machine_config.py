@@ -1,4 +1,4 @@
-"""The part of Talos's machine configuration that says where images are pulled from."""
+"""Registry mirrors in Talos's machine configuration and in containerd's."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -12,29 +12,29 @@ from talos_registry_cache.talos.versions import Version
 
 
 class MirrorForm(Enum):
-    """How a machine configuration names its mirrors."""
+    """The forms in which a machine configuration lists its mirrors."""
 
     LEGACY = "machine.registries.mirrors"
     DOCUMENT = "RegistryMirrorConfig"
 
 
-# Both from pkg/machinery/config/types of the tags before and after.
+# From pkg/machinery/config/types of the tags before and after.
 DOCUMENT_SINCE = Version(1, 12)
 SKIP_FALLBACK_SINCE = Version(1, 9)
 
 
 def form_for(talos: Version) -> MirrorForm:
-    """The form that this version of Talos wants; it still reads the older one."""
+    """The current form in this version of Talos, which still reads the older one."""
     return MirrorForm.LEGACY if talos < DOCUMENT_SINCE else MirrorForm.DOCUMENT
 
 
 def mirror_patch(mirrors: Mapping[str, Mirror], *, skip_fallback: bool, form: MirrorForm) -> str:
-    """A patch of the machine configuration, in YAML, that adds mirrors.
+    """Write a patch of the machine configuration that adds mirrors, as YAML.
 
     Args:
         mirrors: the mirror of each registry host.
-        skip_fallback: whether nodes leave the registry itself alone when its mirror fails.
-        form: how it is written.
+        skip_fallback: whether nodes never pull from a registry itself when its mirror fails.
+        form: the form of the patch.
     """
     closed = {mirror.address: mirror for mirror in mirrors.values() if mirror.is_closed}
     if form is MirrorForm.DOCUMENT:
@@ -51,18 +51,17 @@ def mirror_patch(mirrors: Mapping[str, Mirror], *, skip_fallback: bool, form: Mi
 def hosts_toml(
     mirrors: Mapping[str, Mirror], *, skip_fallback: bool, base: str = ""
 ) -> Mapping[str, str]:
-    """What Talos makes of mirrors: the files below `/etc/cri/conf.d/hosts`.
+    """The hosts.toml files that Talos writes below `/etc/cri/conf.d/hosts`.
 
-    containerd pulls by these files alone, so that one with the same files pulls as a node does.
-    After internal/pkg/containers/cri/containerd/hosts.go of Talos v1.13. A user name and password
-    are a header here, while Talos has them in the configuration of containerd's CRI plugin
-    (containerd.go beside it), which other clients of containerd do not read.
+    Plain containerd with the same files pulls as a node does. The files follow
+    internal/pkg/containers/cri/containerd/hosts.go of Talos v1.13, except that a username and
+    password are a header here. Talos puts them into the configuration of containerd's CRI plugin
+    (containerd.go in the same folder), which other clients of containerd do not read.
 
     Args:
         mirrors: the mirror of each registry host; `*` is every other registry.
         skip_fallback: as in `mirror_patch`.
-        base: the folder in which the files will be; containerd also finds certificates beside the
-            file that names them.
+        base: the folder that the files are for; without it, certificates have relative paths.
 
     Returns:
         The content of each file, by its path below that folder.
@@ -128,7 +127,7 @@ def _hosts_file(mirror: Mirror, beside: str, *, skip: bool) -> str:
         keys.append(f"ca = '{beside}{_ca_file(mirror)}'")
     header = f"Authorization = '{_basic(mirror)}'" if mirror.username else None
     if skip:
-        # The only endpoint stands in for the registry itself, after which there is no other.
+        # The mirror takes the place of the registry itself, so there is nothing to fall back to.
         lines = [f"server = '{mirror.url}'", *keys]
         lines += ["[header]", f"  {header}"] if header else []
     else:

@@ -1,11 +1,11 @@
-"""The nodes of a cluster, as they are found."""
+"""The nodes of a cluster."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 KUBERNETES_PORT = "6443/tcp"
 
-# What talosctl has called the roles over the years (pkg/machinery/config/machine, v0.4 to v1.14).
+# talosctl's names of the roles, old and new (pkg/machinery/config/machine, v0.4 to v1.14).
 _ROLES = {"init": "controlplane", "controlplane": "controlplane", "join": "worker"}
 
 
@@ -14,11 +14,11 @@ class Node:
     """One node.
 
     Attributes:
-        name: its name, which is its container's as well.
+        name: its name, also of its container.
         role: controlplane or worker.
-        address: its IPv4 address on the cluster's network; empty for a container that has stopped.
-        status: `running`, or what it is instead.
-        ports: where its ports are published on this machine, such as 127.0.0.1:32771, by port.
+        address: its IPv4 address on the cluster's network; empty for a stopped container.
+        status: `running`, or the state of its container or virtual machine.
+        ports: published addresses on this machine, such as 127.0.0.1:32771, by port.
     """
 
     name: str
@@ -29,17 +29,17 @@ class Node:
 
     @property
     def runs(self) -> bool:
-        """Whether it is up. One that is not still has its volumes, and etcd's data in them."""
+        """Whether it runs. A stopped node still has its volumes with etcd's data."""
         return self.status == "running"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of a cluster, whole or not.
+    """What was found of a cluster, complete or not.
 
     Attributes:
-        nodes: its nodes, by name.
-        kubernetes_endpoint: URL of Kubernetes' API on this machine; None where there is none.
+        nodes: its nodes, sorted by name.
+        kubernetes_endpoint: URL of the Kubernetes API on this machine, or None.
     """
 
     nodes: Sequence[Node]
@@ -47,24 +47,24 @@ class Found:
 
 
 def role(found: str) -> str:
-    """The role that one of talosctl's names for it means."""
+    """Translate one of talosctl's names of a role."""
     return _ROLES.get(found, "worker")
 
 
 def problems(nodes: Sequence[Node], wanted: Mapping[str, int]) -> Iterator[str]:
-    """What a cluster lacks of its nodes, in words. A node that has stopped is not missing.
+    """Describe missing or surplus nodes, one sentence for each role. Stopped nodes count.
 
     Args:
-        nodes: those that there are.
-        wanted: how many there should be, by role.
+        nodes: the existing nodes.
+        wanted: the number of nodes that there should be, by role.
     """
     for wanted_role, count in wanted.items():
         there = [node.name for node in nodes if node.role == wanted_role]
         if len(there) != count:
             named = f": {', '.join(there)}" if there else ""
-            yield f"{len(there)} of {count} {wanted_role} nodes are there{named}"
+            yield f"{len(there)} of {count} {wanted_role} nodes exist{named}"
 
 
 def not_running(nodes: Sequence[Node]) -> Iterator[str]:
-    """Which nodes of a cluster have stopped, in words."""
+    """Describe the nodes that do not run."""
     yield from (f"{node.name} is {node.status}, not running" for node in nodes if not node.runs)

@@ -1,4 +1,4 @@
-"""Running a program to its end, or to ours: no process of it is left behind by a failure."""
+"""Runs programs, and leaves none of their processes behind when they fail."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import select
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +24,11 @@ SUDO_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Runs programs whose output people want to see as it comes.
+    """Runs programs and passes their output on line by line.
 
     Attributes:
-        on_line: gets each line of output, without its end.
-        grace_s: seconds between asking a process group to end and killing it.
+        on_line: called with each line of output, without its end.
+        grace_s: seconds between SIGTERM and SIGKILL when a process group is ended.
     """
 
     on_line: Callable[[str], None]
@@ -44,37 +43,31 @@ class Runner:
         pid_file: Path,
         within_s: float,
     ) -> None:
-        """Run a program in a process group of its own until it ends.
+        """Run a program in a process group of its own until it exits.
 
-        When it fails, takes too long or is interrupted, its whole group is ended. Ctrl-C and
-        SIGTERM reach it through us, as KeyboardInterrupt and SystemExit.
+        If it fails, takes too long or an exception interrupts the wait, its whole group is ended.
 
         Args:
             argv: the program and its arguments.
-            env: its whole environment.
-            log: gets all of its output, after the command line; only its owner can read it.
-            pid_file: says which process runs, for as long as it does; see `end_orphan`.
-            within_s: seconds that it may take.
+            env: its complete environment.
+            log: where the command line and all output are written, readable by its owner only.
+            pid_file: holds the process ID while the program runs; see `end_orphan`.
+            within_s: seconds after which it is ended.
 
         Raises:
-            CommandError: it cannot be run, failed or took too long; the message has
-                the last lines and the path of the log.
+            CommandError: it cannot be run, failed or took too long; the message has the last lines
+                of output and the path of the log.
         """
         started = time.monotonic()
         try:
-            with _private(log) as file, _signals_deferred() as raise_signals:
+            with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-
-                def check() -> None:
-                    raise_signals()
-                    _check(started + within_s)
-
-                self._run(argv, env, output, pid_file, check)
+                self._run(argv, env, output, pid_file, started + within_s)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
-                f"{_named(argv)} {ended} after {took:.0f} s{output.end()}\n  full log: {log}"
+                f"{_named(argv)} {ended} after {took:.0f} s{output.tail()}\n  full log: {log}"
             ) from None
         except OSError as error:
             raise CommandError(f"cannot run {_named(argv)}: {error}") from error
@@ -85,7 +78,7 @@ class Runner:
         env: Mapping[str, str],
         output: "_Output",
         pid_file: Path,
-        check: Callable[[], None],
+        deadline: float,
     ) -> None:
         child = subprocess.Popen(
             argv,
@@ -97,11 +90,11 @@ class Runner:
             start_new_session=True,
         )
         assert child.stdout is not None  # noqa: S101 - it was started with a pipe
-        # Not `with child`: that would wait, for ever if it cannot be ended.
+        # Not `with child`, which would wait for ever if it cannot be ended.
         with child.stdout as pipe:
             try:
                 pid_file.write_text(f"{child.pid}\n")
-                _until_it_ends(child, output, pipe, check)
+                _wait(child, output, pipe, deadline)
             except BaseException:
                 self._end(child, output, pipe)
                 raise
@@ -119,11 +112,11 @@ class Runner:
         if is_ended:
             child.wait()
         else:
-            output.say(f"it could not be ended; run: sudo kill -KILL -- -{child.pid}")
+            output.say(f"this could not be ended; run: sudo kill -KILL -- -{child.pid}")
 
 
 def capture(argv: Sequence[str], *, within_s: float) -> str:
-    """Run a program that answers at once, and return what it printed on standard output.
+    """Run a program that answers at once, and return its standard output.
 
     Raises:
         CommandError: it cannot be run, failed or took too long.
@@ -152,12 +145,12 @@ def capture(argv: Sequence[str], *, within_s: float) -> str:
 
 
 def end_orphan(pid_file: Path, mark: str, *, grace_s: float) -> bool:
-    """End a process group that a killed run of ours has left running.
+    """End a process group that outlived the run that started it.
 
     Args:
-        pid_file: what `Runner.run` wrote.
-        mark: a text that is in the command line of the process if it is still the same one.
-        grace_s: seconds between asking it to end and killing it.
+        pid_file: the file that `Runner.run` wrote.
+        mark: a text in the command line that tells it from another process with the same ID.
+        grace_s: seconds between SIGTERM and SIGKILL.
 
     Returns:
         Whether there was one.
@@ -173,7 +166,7 @@ def end_orphan(pid_file: Path, mark: str, *, grace_s: float) -> bool:
 
 
 def command_line_of(pid: int) -> str:
-    """The command line of a process; empty where there is none of that number."""
+    """The command line of a process; empty if it does not exist."""
     proc = Path("/proc", str(pid), "cmdline")
     try:
         return proc.read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -190,14 +183,16 @@ def command_line_of(pid: int) -> str:
     return shown.stdout
 
 
-def _until_it_ends(
-    child: "subprocess.Popen[bytes]",
-    output: "_Output",
-    pipe: IO[bytes],
-    check: Callable[[], None],
+class _EndedError(Exception):
+    """A program failed or was ended; the message completes a sentence that begins with its name."""
+
+
+def _wait(
+    child: "subprocess.Popen[bytes]", output: "_Output", pipe: IO[bytes], deadline: float
 ) -> None:
     while child.poll() is None:
-        check()
+        if time.monotonic() >= deadline:
+            raise _EndedError("took too long and was ended")
         output.pass_on(pipe, POLL_S)
     output.finish(pipe)
     if child.returncode > 0:
@@ -206,27 +201,18 @@ def _until_it_ends(
         raise _EndedError(f"was ended by {signal.Signals(-child.returncode).name}")
 
 
-class _EndedError(Exception):
-    """A program ended otherwise than well."""
-
-
-def _check(deadline: float) -> None:
-    if time.monotonic() >= deadline:
-        raise _EndedError("was not done and was ended")
-
-
 class _Output:
-    """What a program prints: into the log as it is, and line by line to whoever listens."""
+    """Writes a program's output to its log, and passes it on line by line."""
 
     def __init__(self, log: BinaryIO, on_line: Callable[[str], None]) -> None:
         self._log = log
         self._on_line = on_line
-        self._begun = b""
+        self._unfinished = b""
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._at_end = False
 
     def pass_on(self, pipe: IO[bytes], within_s: float) -> bool:
-        """Wait for output and pass it on; whether there was any."""
+        """Wait for output and pass it on; returns whether there was any."""
         if self._at_end:
             time.sleep(within_s)
             return False
@@ -237,25 +223,25 @@ class _Output:
         self._at_end = not chunk
         self._log.write(chunk)
         # A progress bar redraws its line with carriage returns.
-        *whole, self._begun = re.split(rb"[\r\n]+", self._begun + chunk)
-        for line in whole:
+        *lines, self._unfinished = re.split(rb"[\r\n]+", self._unfinished + chunk)
+        for line in lines:
             self._line(line)
         return bool(chunk)
 
     def finish(self, pipe: IO[bytes]) -> None:
-        """Pass on what is there, without waiting for those who inherited the pipe to close it."""
+        """Pass on the remaining output. Processes that inherited the pipe may keep it open."""
         while self.pass_on(pipe, 0):
             pass
-        self._line(self._begun)
-        self._begun = b""
+        self._line(self._unfinished)
+        self._unfinished = b""
 
     def say(self, line: str) -> None:
-        """Add a line of ours."""
+        """Add a line."""
         self._log.write(f"{line}\n".encode())
         self._line(line.encode())
 
-    def end(self) -> str:
-        """The last lines, indented, each after a line break."""
+    def tail(self) -> str:
+        """The last lines, each indented and after a line break."""
         return "".join(f"\n  {line}" for line in self._last)
 
     def _line(self, raw: bytes) -> None:
@@ -267,51 +253,18 @@ class _Output:
 
 @contextmanager
 def _private(path: Path) -> Iterator[BinaryIO]:
-    """A new file that only its owner can read, written without delay."""
+    """Create an unbuffered file that only its owner can read."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         yield file
 
 
-@contextmanager
-def _signals_deferred() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C and SIGTERM wait for a moment in which they do no harm.
-
-    Raised wherever we happen to be, they could get between a program's start and the note that
-    there is something to end; and SIGTERM would end us without cleaning up at all.
-
-    Yields:
-        What raises KeyboardInterrupt or SystemExit if one of them has come.
-    """
-    came: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        came.append(number)
-
-    def raise_them() -> None:
-        if came:
-            raise KeyboardInterrupt if came[0] == signal.SIGINT else SystemExit(128 + came[0])
-
-    # Only the main thread gets signals, and whoever has handlers of their own keeps them.
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    is_main = threading.current_thread() is threading.main_thread()
-    ours = {n: old for n, old in usual.items() if is_main and signal.getsignal(n) == old}
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield raise_them
-    finally:
-        for number, old in ours.items():
-            signal.signal(number, old)
-    raise_them()
-
-
 def _end_group(group: int, grace_s: float, wait: Callable[[], object]) -> bool:
-    """Ask a process group to end, and kill what is left of it after the time of grace.
+    """Terminate a process group, and kill what remains after the grace period.
 
     Returns:
-        Whether nothing of it is left.
+        Whether nothing remains.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal_group(group, number)
@@ -334,8 +287,8 @@ def _is_alive(group: int) -> bool:
 def _states(group: int) -> set[str]:
     """The states of a group's processes, on Linux.
 
-    Those that have ended stay, as zombies, until their parent notices. That may be an init
-    process that never does, as in many containers.
+    Ended processes stay as zombies until their parent reaps them, which the init process of many
+    containers never does.
     """
     states = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -353,7 +306,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
     except ProcessLookupError:
         return
     except PermissionError:
-        # What runs under sudo is root's.
+        # A process under sudo belongs to root.
         subprocess.run(
             ["sudo", "--non-interactive", "kill", f"-{number.value}", "--", f"-{group}"],
             check=False,
@@ -363,7 +316,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _named(argv: Sequence[str]) -> str:
-    """A command as errors name it: the program and its subcommands."""
+    """The name of a command in errors: the program and its subcommands."""
     program, *rest = argv
     words = [Path(program).name]
     for word in rest:

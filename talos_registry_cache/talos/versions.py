@@ -1,4 +1,4 @@
-"""The versions of talosctl, and which one is installed."""
+"""Versions of Talos, and finding talosctl."""
 
 import re
 import shutil
@@ -13,11 +13,11 @@ ANSWERS_WITHIN_S = 20.0
 
 
 class VersionError(TalosError):
-    """There is no talosctl, it does not say its version, or it is too old."""
+    """There is no talosctl, its version cannot be found out, or it is too old."""
 
 
 class Generation(Enum):
-    """How `talosctl cluster create` is written; the value is the range of versions."""
+    """Generations of `talosctl cluster create`; the value is the range of versions."""
 
     FIRECRACKER = "0.4 to 0.12"
     CLASSIC = "0.13 to 1.11"
@@ -41,18 +41,18 @@ class Version:
     suffix: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """As tags have it, such as `v1.13.0-rc.1`."""
+        """The version as in tags, such as `v1.13.0-rc.1`."""
         return f"v{self.major}.{self.minor}.{self.patch}{self.suffix}"
 
     @property
     def generation(self) -> Generation:
-        """The generation of `cluster create` that talosctl of this version has."""
+        """The generation of this version's `talosctl cluster create`."""
         if self < Version(0, 13):
             return Generation.FIRECRACKER
         return Generation.CLASSIC if self < Version(1, 12) else Generation.SUBCOMMANDS
 
 
-# Its predecessor, of 0.3, was called osctl and had no mirrors (cmd/ in the source of these tags).
+# In 0.3 it was called osctl and had no mirrors (cmd/ in the source of these tags).
 OLDEST = Version(0, 4)
 
 
@@ -61,8 +61,8 @@ class Talosctl:
     """An installed talosctl.
 
     Attributes:
-        path: where the program is.
-        version: what it says it is.
+        path: path of the program.
+        version: its version.
     """
 
     path: str
@@ -81,37 +81,36 @@ def parse(text: str) -> Version | None:
 
 
 def find(program: str = "talosctl", *, within_s: float = ANSWERS_WITHIN_S) -> Talosctl:
-    """Find talosctl and ask it for its version.
+    """Find talosctl and its version.
 
-    Every version prints it in the same form, behind `Tag:` (pkg/version, v0.4 to v1.14).
+    All versions print their version after `Tag:` (pkg/version, v0.4 to v1.14).
 
     Args:
-        program: a name to look for on PATH, or a path.
-        within_s: seconds in which it has to answer.
+        program: a name to look up on PATH, or a path.
+        within_s: seconds that it may take to answer.
 
     Raises:
-        VersionError: it is not there, cannot be executed, does not answer, says something else,
-            or is too old.
+        VersionError: it is missing, cannot be executed, does not answer as expected, or is too old.
     """
     path = _executable(program)
     try:
         said = process.capture([path, "version", "--client"], within_s=within_s)
     except CommandError as error:
-        raise VersionError(f"{path} does not tell its version: {error}") from error
+        raise VersionError(f"{path} cannot tell its version: {error}") from error
     tag = re.search(r"^\s*Tag:[ \t]*(\S+)\s*$", said, re.MULTILINE)
     version = parse(tag[1]) if tag else None
     if version is None:
         raise VersionError(
-            f"{path} is no released talosctl: `version --client` printed {_excerpt(said)}; "
-            "expected a line such as `Tag: v1.11.5`"
+            f"{path} is not a released talosctl: `version --client` printed {_excerpt(said)}; "
+            "allowed: a line such as `Tag: v1.11.5`"
         )
     if version < OLDEST:
         raise VersionError(f"{path} is talosctl {version}; allowed: {_short(OLDEST)} or later")
     return Talosctl(path, version)
 
 
-def in_words(since: Version, until: Version | None = None) -> str:
-    """A range of versions, as errors name it."""
+def version_range(since: Version, until: Version | None = None) -> str:
+    """A range of versions as errors name it, such as `0.4 to 1.11`."""
     return f"{_short(since)} or later" if until is None else f"{_short(since)} to {_short(until)}"
 
 
@@ -120,19 +119,19 @@ def _executable(program: str) -> str:
         found = shutil.which(program)
         exists = Path(program).exists()
     except (OSError, ValueError) as error:
-        # A name that is too long, or has what no path can have.
+        # The name is too long, or has a character that paths cannot have.
         reason = error.strerror if isinstance(error, OSError) else error
         raise VersionError(
-            f"found {_excerpt(program)}, which is no path ({reason}); "
+            f"found {_excerpt(program)}, which cannot be a path ({reason}); "
             "allowed: the path of talosctl, or its name on PATH"
         ) from error
     if found is not None:
         return str(Path(found).absolute())
     if exists:
-        raise VersionError(f"{program} cannot be executed; make it executable, or name another")
+        raise VersionError(f"{program} cannot be executed; make it executable or choose another")
     raise VersionError(
         f"there is no program {program}; install talosctl "
-        f"({_short(OLDEST)} or later), or set the path of one"
+        f"({_short(OLDEST)} or later), or set its path"
     )
 
 

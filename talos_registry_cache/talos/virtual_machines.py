@@ -1,4 +1,4 @@
-"""Clusters of the qemu and firecracker provisioners: what talosctl noted down, and what is left."""
+"""Clusters of the qemu and firecracker provisioners: finding and removing them."""
 
 import hashlib
 import os
@@ -11,62 +11,66 @@ from typing import Any
 import yaml
 
 from talos_registry_cache.talos import process
-from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.errors import CommandError, TalosError
 from talos_registry_cache.talos.nodes import Found, Node, role
 
 ROOT_WITHIN_S = 30.0
-STATE_FILE = "state.yaml"
 
-# Every process that talosctl leaves in the background is one of its hidden commands: qemu-launch,
-# loadbalancer-launch, dhcpd-launch, dnsd-launch and so on (cmd/talosctl/cmd/mgmt).
+# talosctl's background processes are its hidden commands: qemu-launch, loadbalancer-launch,
+# dhcpd-launch, dnsd-launch and so on (cmd/talosctl/cmd/mgmt).
 BACKGROUND = "-launch"
 
 
-def find(places: Places) -> Found | None:
-    """What talosctl has noted down of a cluster; None where that is nothing.
+def find(files: ClusterFiles) -> Found | None:
+    """Read the cluster from talosctl's state file; None if there is no state folder.
 
-    It is noted when all virtual machines have been started, as `state.yaml` of the state folder.
+    talosctl writes the file when all virtual machines have been started.
 
     Raises:
-        TalosError: it cannot be read.
+        TalosError: the file cannot be read.
     """
-    file = _folder(places) / STATE_FILE
+    file = state_file(files)
     try:
         state = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Found(nodes=[]) if _folder(places).exists() else None
+        return Found(nodes=[]) if _folder(files).exists() else None
     except (OSError, yaml.YAMLError) as error:
         raise TalosError(f"cannot read {file}: {error}") from error
     try:
-        return _found(state["clusterinfo"], places)
+        return _found(state["clusterinfo"], files)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise TalosError(f"{file} is not what talosctl writes: {error!r}") from error
+        raise TalosError(f"{file} is not a state file of talosctl: {error!r}") from error
 
 
-def remove_remains(places: Places) -> None:
-    """Remove what talosctl's own destroy leaves, which refuses a cluster that is half created.
+def state_file(files: ClusterFiles) -> Path:
+    """The file in which talosctl keeps the state of a cluster."""
+    return _folder(files) / "state.yaml"
 
-    Ends its processes in the background, and removes the network's bridge and the state folder.
+
+def remove_remains(files: ClusterFiles) -> None:
+    """Remove what `talosctl cluster destroy` leaves, as it refuses a half-created cluster.
+
+    Kills background processes, and removes the network bridge and the state folder.
 
     Raises:
-        TalosError: something of it is root's, and we are not allowed to be root.
+        TalosError: this needs root, and sudo is not allowed.
     """
-    for pid in _background(places):
+    for pid in _background(files):
         _as_root("kill", f"-{signal.SIGKILL.value}", str(pid))
-    if Path("/sys/class/net", bridge(places.name)).exists():
-        _as_root("ip", "link", "delete", bridge(places.name))
-    if _folder(places).exists():
-        _as_root("rm", "-rf", "--", str(_folder(places)))
+    if Path("/sys/class/net", bridge(files.name)).exists():
+        _as_root("ip", "link", "delete", bridge(files.name))
+    if _folder(files).exists():
+        _as_root("rm", "-rf", "--", str(_folder(files)))
 
 
 def bridge(cluster: str) -> str:
-    """The name of the bridge of a cluster (pkg/provision/providers/vm/network_linux.go)."""
+    """The name of a cluster's network bridge (pkg/provision/providers/vm/network_linux.go)."""
     return f"talos{hashlib.sha256(cluster.encode()).hexdigest()[:8]}"
 
 
 def sudo_refuses() -> bool:
-    """Whether we are not root and cannot be without being asked for a password."""
+    """Whether this process is not root, and sudo would ask for a password."""
     if os.geteuid() == 0:
         return False
     try:
@@ -76,16 +80,16 @@ def sudo_refuses() -> bool:
     return False
 
 
-def _found(info: Mapping[str, Any], places: Places) -> Found:
-    nodes = (_node(node, places) for node in info["nodes"])
+def _found(info: Mapping[str, Any], files: ClusterFiles) -> Found:
+    nodes = (_node(node, files) for node in info["nodes"])
     by_name = sorted(nodes, key=lambda node: node.name)
     return Found(by_name, info.get("kubernetesendpoint") or None)
 
 
-def _node(node: Mapping[str, Any], places: Places) -> Node:
+def _node(node: Mapping[str, Any], files: ClusterFiles) -> Node:
     # Up to 0.8 a node had a public and a private address.
     addresses: Sequence[str] = node.get("ips") or [node.get("privateip") or ""]
-    pid = _pid(_folder(places) / f"{node['name']}.pid")
+    pid = _pid(_folder(files) / f"{node['name']}.pid")
     runs = pid is not None and process.command_line_of(pid)
     return Node(
         name=node["name"],
@@ -96,19 +100,19 @@ def _node(node: Mapping[str, Any], places: Places) -> Node:
 
 
 def _role(found: str | int) -> str:
-    """The role by its name, or its number in versions whose number has no name in YAML."""
+    """The role, from its name or, in old versions, its number."""
     numbers = {1: "init", 2: "controlplane", 3: "worker"}
     return role(numbers.get(found, "") if isinstance(found, int) else found)
 
 
-def _folder(places: Places) -> Path:
-    return places.state / places.name
+def _folder(files: ClusterFiles) -> Path:
+    return files.state / files.name
 
 
-def _background(places: Places) -> Iterator[int]:
-    for file in sorted(_folder(places).rglob("*.pid")):
+def _background(files: ClusterFiles) -> Iterator[int]:
+    for file in sorted(_folder(files).rglob("*.pid")):
         pid = _pid(file)
-        # The number may be another process's by now.
+        # The ID may have been reused by another process.
         if pid is not None and BACKGROUND in process.command_line_of(pid):
             yield pid
 
@@ -125,4 +129,4 @@ def _as_root(*command: str) -> None:
     argv = [*sudo, *command]
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=ROOT_WITHIN_S)
     if done.returncode:
-        raise TalosError(f"`{' '.join(argv)}` failed, run it yourself: {done.stderr.strip()}")
+        raise TalosError(f"`{' '.join(argv)}` failed; run it yourself: {done.stderr.strip()}")

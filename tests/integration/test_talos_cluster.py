@@ -1,4 +1,4 @@
-"""Clusters that a real talosctl makes, with nodes that stand in for Talos."""
+"""Clusters created by a real talosctl, whose nodes run a stand-in image."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ REGISTRIES = ("ghcr.io", "docker.io")
 STARTED_WITHIN_S = 60
 ENGINE_GONE_WITHIN_S = 120
 
-# talosctl 1.11 does not wait for the nodes, which never answer, if it is told so.
+# talosctl 1.11 can be told not to wait for the nodes, which never answer.
 QUICK = {
     "talosctl": OLD,
     "extraArguments": ["--wait=false", "--with-init-node", "--skip-kubeconfig"],
 }
-# talosctl 1.13 always waits, here for ever.
+# talosctl 1.13 always waits, in these tests for ever.
 ENDLESS = {"talosctl": NEW, "timeout": "15s"}
 
 NewStack = Callable[[dict[str, Any]], CacheStack]
@@ -40,7 +40,7 @@ NewStack = Callable[[dict[str, Any]], CacheStack]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A private engine, and an upstream on it with an image that nodes pull."""
+    """A private engine, with an upstream that has an image for nodes to pull."""
 
     engine: PrivateEngine
     client: DockerClient
@@ -49,11 +49,11 @@ class Site:
 
     @property
     def upstream_url(self) -> str:
-        """Where containers reach the upstream."""
+        """The URL of the upstream for containers."""
         return f"http://{host.bridge_gateway(self.client)}:{self.upstream_port}"
 
     def start_upstream(self) -> None:
-        """Start the upstream after the engine was killed, which restarts caches alone."""
+        """Start the upstream after the engine was killed, which restarts only caches."""
         filters: dict[str, str | list[str] | bool] = {"publish": str(self.upstream_port)}
         (upstream,) = self.client.containers.list(all=True, filters=filters)
         upstream.start()
@@ -107,7 +107,7 @@ def _stack(site: Site, folder: Path, clusters: dict[str, Any]) -> Iterator[Cache
 
 @pytest.fixture(scope="module")
 def up(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheStack]:
-    """A stack with a cluster that is up."""
+    """A stack with a running cluster."""
     clusters = {"demo": {**QUICK, "workers": 2, "cidr": "10.71.0.0/24"}}
     with _stack(site, tmp_path_factory.mktemp("up"), clusters) as made:
         made.up()
@@ -116,7 +116,7 @@ def up(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheSt
 
 @pytest.fixture
 def new_stack(site: Site, tmp_path: Path) -> Iterator[NewStack]:
-    """Makes stacks with caches and clusters, which are removed with the test."""
+    """Create stacks with caches and clusters, and remove them after the test."""
     with ExitStack() as made:
         yield lambda clusters: made.enter_context(_stack(site, tmp_path, clusters))
 
@@ -129,10 +129,10 @@ def _failed_up(made: CacheStack) -> str:
     return message
 
 
-# A cluster that is up
+# A running cluster
 
 
-def test_nodes_are_those_that_were_asked_for(up: CacheStack, site: Site) -> None:
+def test_the_nodes_are_as_specified(up: CacheStack, site: Site) -> None:
     told = {node["name"]: node for node in up.outputs()["clusters"]["demo"]["nodes"]}
 
     found = nodes.of_cluster(site.client, "demo")
@@ -185,7 +185,7 @@ def test_up_again_changes_nothing_and_neither_does_refresh(up: CacheStack) -> No
     assert set(up.up()) == {"same"}
 
 
-def test_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, site: Site) -> None:
+def test_a_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, site: Site) -> None:
     before = {node.id for node in nodes.of_cluster(site.client, "demo").values()}
     up.configure({"demo": {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}}, "clusters")
     assert up.preview().get("replace") == 1
@@ -198,16 +198,31 @@ def test_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, sit
     assert all(node["address"].startswith("10.72.0.") for node in told)
 
 
+def test_another_talosctl_updates_the_cluster_and_replaces_no_node(up: CacheStack) -> None:
+    settings = {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}
+    up.configure({"demo": {**settings, "talosctl": NEW, "timeout": "5m"}}, "clusters")
+
+    planned = plan.changes(up.steps())
+    shown = up.pulumi("preview", "--diff")
+
+    (cluster,) = [one for one in planned if one.type.endswith(plan.CLUSTER)]
+    assert cluster.operation is Operation.UPDATE
+    assert [change.path for change in cluster.properties] == ["talosctl"]
+    assert "own_flags" not in shown
+    up.configure({"demo": {**settings, "timeout": "5m"}}, "clusters")
+    assert set(up.preview()) == {"same"}
+
+
 def _up(made: CacheStack) -> str:
-    """Bring it up; what Pulumi prints."""
+    """Run `pulumi up`; returns what it prints."""
     return made.pulumi("up", "--yes", "--skip-preview")
 
 
-# Nodes that have stopped
+# Stopped nodes
 
 
 @pytest.mark.parametrize(("count", "is_refreshed"), [(1, False), (1, True), (3, False)])
-def test_nodes_that_have_stopped_are_started_by_up_and_lose_nothing(
+def test_up_starts_stopped_nodes_which_lose_nothing(
     up: CacheStack, site: Site, count: int, *, is_refreshed: bool
 ) -> None:
     before = nodes.kept(site.client, "demo")
@@ -228,7 +243,7 @@ def test_nodes_that_have_stopped_are_started_by_up_and_lose_nothing(
     assert set(up.refresh()) == {"same"}
 
 
-def test_nodes_that_were_started_by_hand_leave_nothing_to_do(up: CacheStack, site: Site) -> None:
+def test_nodes_started_by_hand_leave_nothing_to_do(up: CacheStack, site: Site) -> None:
     before = nodes.kept(site.client, "demo")
     nodes.stop(site.client, "demo", *before)
     up.refresh()
@@ -248,17 +263,17 @@ def test_a_node_that_does_not_stay_up_is_an_error(site: Site) -> None:
     )
     lines: list[str] = []
     try:
-        with pytest.raises(TalosError, match="brief-worker-1 was started and does not stay up"):
+        with pytest.raises(TalosError, match="brief-worker-1 was started but did not stay up"):
             docker_nodes.start(site.client, "brief", lines.append)
     finally:
         node.remove(force=True, v=True)
     assert lines == ["starting the stopped node brief-worker-1"]
 
 
-# Nodes that no longer exist
+# Lost nodes
 
 
-def test_a_lost_node_is_told_and_the_others_are_kept(up: CacheStack, site: Site) -> None:
+def test_a_lost_node_is_reported_and_the_others_are_kept(up: CacheStack, site: Site) -> None:
     gone = max(nodes.of_cluster(site.client, "demo"))
     nodes.of_cluster(site.client, "demo")[gone].remove(force=True, v=True)
     others = nodes.kept(site.client, "demo")
@@ -274,7 +289,7 @@ def test_a_lost_node_is_told_and_the_others_are_kept(up: CacheStack, site: Site)
     assert told == {**dict.fromkeys(others, "running"), gone: "lost"}
 
 
-def test_a_cluster_that_lost_nodes_is_replaced_where_the_settings_say_so_and_preview_says_it_loses(
+def test_lost_nodes_replace_the_cluster_if_set_and_preview_warns_of_data_loss(
     up: CacheStack, site: Site
 ) -> None:
     settings = {**QUICK, "workers": 2, "cidr": "10.72.0.0/24", "onLostNodes": "replace"}
@@ -292,7 +307,7 @@ def test_a_cluster_that_lost_nodes_is_replaced_where_the_settings_say_so_and_pre
     assert set(up.up()) == {"same"}
 
 
-def test_a_cluster_of_which_no_node_is_left_is_created_again(up: CacheStack, site: Site) -> None:
+def test_a_cluster_without_any_node_is_created_again(up: CacheStack, site: Site) -> None:
     up.configure({"demo": {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}}, "clusters")
     for node in nodes.of_cluster(site.client, "demo").values():
         node.remove(force=True, v=True)
@@ -303,7 +318,7 @@ def test_a_cluster_of_which_no_node_is_left_is_created_again(up: CacheStack, sit
     assert set(up.up()) == {"same"}
 
 
-# Destroying one
+# Destroy
 
 
 @pytest.mark.parametrize("has_stopped", [False, True])
@@ -328,7 +343,7 @@ def test_destroy_leaves_nothing(new_stack: NewStack, site: Site, *, has_stopped:
     assert not folder.exists()
 
 
-def test_of_two_clusters_one_is_destroyed_and_the_other_untouched(
+def test_destroying_one_of_two_clusters_leaves_the_other_untouched(
     new_stack: NewStack, site: Site
 ) -> None:
     left = {**QUICK, "cidr": "10.74.0.0/24"}
@@ -345,10 +360,10 @@ def test_of_two_clusters_one_is_destroyed_and_the_other_untouched(
     assert (made.clusters_folder / "left" / "talosconfig").exists()
 
 
-# A cluster that does not come up
+# A failed or interrupted creation
 
 
-def test_a_create_that_never_ends_is_undone_and_the_log_is_named(
+def test_a_creation_that_takes_too_long_is_undone_and_names_its_log(
     new_stack: NewStack, site: Site
 ) -> None:
     made = new_stack({"stuck": {**ENDLESS, "cidr": "10.76.0.0/24"}})
@@ -367,7 +382,7 @@ def test_a_create_that_never_ends_is_undone_and_the_log_is_named(
     assert nodes.of_cluster(site.client, "stuck")
 
 
-def test_an_up_that_was_killed_is_finished_by_the_next(
+def test_the_next_up_finishes_one_that_was_killed(
     new_stack: NewStack, site: Site, tmp_path: Path
 ) -> None:
     made = new_stack({"killed": {**ENDLESS, "timeout": "5m", "cidr": "10.77.0.0/24"}})
@@ -396,7 +411,7 @@ def test_an_up_that_was_killed_is_finished_by_the_next(
 # Offline
 
 
-def test_a_cluster_is_made_with_the_upstream_away_once_its_image_is_cached(
+def test_a_cluster_is_created_offline_once_its_image_is_cached(
     new_stack: NewStack, site: Site
 ) -> None:
     made = new_stack({"offline": {**QUICK, "cidr": "10.78.0.0/24"}})
@@ -413,19 +428,19 @@ def test_a_cluster_is_made_with_the_upstream_away_once_its_image_is_cached(
         assert len(nodes.of_cluster(site.client, "offline")) == 2
 
 
-# Settings that are wrong on this machine
+# Settings that this machine cannot satisfy
 
 
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
         ({"talosctl": "talosctl-not-there"}, "clusters.wrong.talosctl: there is no program"),
-        ({"talosctl": NEW, "controlplanes": 3}, "clusters.wrong: cluster wrong: talosctl v1.13.0"),
+        ({"talosctl": NEW, "controlplanes": 3}, "clusters.wrong: talosctl v1.13.0"),
         ({"talosctl": OLD, "provisioner": "firecracker"}, "0.4 to 0.12"),
         ({"talosctl": OLD, "cidr": "172.17.0.0/16"}, "overlaps 172.17.0.0/16 of the engine"),
     ],
 )
-def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(
+def test_settings_that_this_machine_cannot_satisfy_are_refused_first(
     new_stack: NewStack, cluster: dict[str, Any], message: str
 ) -> None:
     made = new_stack({"wrong": cluster})
@@ -435,10 +450,10 @@ def test_what_this_machine_cannot_do_is_refused_before_anything_is_made(
     assert made.belongings().containers == set()
 
 
-# An engine that goes; the last ones, since all others share it
+# An engine that is killed; last, because all tests share it
 
 
-def test_after_the_engine_was_killed_up_brings_the_same_nodes_back(
+def test_up_brings_back_the_same_nodes_after_the_engine_was_killed(
     new_stack: NewStack, site: Site
 ) -> None:
     made = new_stack({"back": {**QUICK, "cidr": "10.82.0.0/24"}})
@@ -455,7 +470,7 @@ def test_after_the_engine_was_killed_up_brings_the_same_nodes_back(
     assert nodes.kept(site.client, "back") == before
 
 
-def test_an_engine_that_goes_in_the_middle_is_told_and_the_next_up_makes_it_good(
+def test_the_next_up_repairs_one_during_which_the_engine_was_killed(
     new_stack: NewStack, site: Site, tmp_path: Path
 ) -> None:
     made = new_stack({"orphan": {**ENDLESS, "timeout": "3m", "cidr": "10.81.0.0/24"}})

@@ -1,4 +1,4 @@
-"""The patch that `cachectl mirrors` prints, read by the real talosctl of two generations."""
+"""The patch that `cachectl mirrors` prints, in the real talosctl of two generations."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ WITHIN_S = 300
 
 
 @pytest.mark.parametrize(("program", "legacy"), [("talosctl-1.11", True), ("talosctl-1.13", False)])
-def test_talosctl_takes_the_patch_and_finds_the_machine_configuration_valid(
+def test_talosctl_accepts_the_patch_and_validates_the_machine_configuration(
     tmp_path: Path,
     program: str,
     legacy: bool,  # noqa: FBT001

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from components import local_cluster
+from components import talos_cluster
 
 
 @pytest.fixture(autouse=True)
 def _each_test_finds_its_own_talosctl() -> Iterator[None]:
     yield
-    local_cluster.find_talosctl.cache_clear()
+    talos_cluster.find_talosctl.cache_clear()

@@ -1,5 +1,6 @@
 import os
 import traceback
+from typing import Any
 
 import pytest
 from docker.errors import DockerException
@@ -11,51 +12,55 @@ from tests.unit.conftest import NO_ENGINE
 
 
 class MistakeError(Exception):
-    """An error that a person can put right."""
+    """An error that the user can fix."""
 
 
 class DetailedMistakeError(MistakeError):
-    """A kind of it."""
+    """A subclass of it."""
 
 
 @pytest.fixture(autouse=True)
-def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a provider changes in its process is as before after each test."""
+def _unchanged_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a provider changes in its process."""
     monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
     monkeypatch.setattr(dynamic_provider, "_plain", set())
 
 
 def request(**config: str) -> ConfigureRequest:
-    """What Pulumi configures a provider with; `docker__host` is `docker:host`."""
+    """A provider's configuration; `docker__host` is `docker:host`."""
     keys = {key.replace("__", ":"): value for key, value in config.items()}
     return ConfigureRequest(Config(keys, "talos-registry-cache"))
 
 
-def shown(error: Exception) -> str:
-    """What Pulumi shows of an error that a provider raises (pulumi/dynamic/__main__.py)."""
+def shown(error: Exception, **options: Any) -> str:
+    """What Pulumi shows for an error of a provider (pulumi/dynamic/__main__.py)."""
     try:
         raise error  # noqa: TRY301 - to be handled
     except Exception:  # noqa: BLE001 - as there
-        return traceback.format_exc()
+        return traceback.format_exc(**options)
 
 
 @pytest.mark.parametrize("error", [MistakeError, DetailedMistakeError, EngineError])
-def test_what_a_person_can_put_right_is_shown_as_its_message(error: type[Exception]) -> None:
+def test_errors_that_the_user_can_fix_are_shown_without_a_traceback(error: type[Exception]) -> None:
     dynamic_provider.prepare(request(), MistakeError)
 
     assert shown(error("there is no such image")) == "there is no such image"
 
 
-def test_any_other_error_is_shown_with_its_traceback() -> None:
+def test_other_errors_are_shown_with_their_traceback() -> None:
     dynamic_provider.prepare(request(), MistakeError)
 
-    text = shown(ZeroDivisionError("nothing to divide by"))
+    error = ZeroDivisionError("nothing to divide by")
+    error.__cause__ = KeyError("first")
+    text = shown(error)
 
-    assert text.startswith("Traceback (most recent call last):")
+    assert text.startswith("KeyError: 'first'\n")
     assert text.endswith("ZeroDivisionError: nothing to divide by\n")
+    assert "KeyError" not in shown(error, chain=False)
+    assert "File" not in shown(error, limit=0)
 
 
-def test_providers_of_one_process_keep_each_others_plain_errors() -> None:
+def test_providers_in_one_process_share_their_plain_errors() -> None:
     dynamic_provider.prepare(request(), MistakeError)
     dynamic_provider.prepare(request(), KeyError)
 
@@ -63,19 +68,19 @@ def test_providers_of_one_process_keep_each_others_plain_errors() -> None:
     assert shown(KeyError("its")) == "'its'"
 
 
-def test_the_engine_is_that_of_the_docker_provider() -> None:
+def test_the_docker_provider_s_engine_is_used() -> None:
     dynamic_provider.prepare(request(docker__host="tcp://192.0.2.1:2375"))
 
     assert os.environ["DOCKER_HOST"] == "tcp://192.0.2.1:2375"
 
 
-def test_the_engine_of_the_environment_stays_where_none_is_configured() -> None:
+def test_without_one_the_environment_s_engine_is_used() -> None:
     dynamic_provider.prepare(request())
 
     assert os.environ["DOCKER_HOST"] == NO_ENGINE
 
 
-def test_an_engine_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with (
         pytest.raises(EngineError, match="the container engine does not answer") as raised,

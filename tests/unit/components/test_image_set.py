@@ -252,7 +252,7 @@ def test_a_failing_talosctl_is_a_mistake(talosctl: Callable[[str, str], str]) ->
     (mistake,) = mistakes({"talos": {"talosctl": talosctl("v1.13.0", "usage")}})
 
     assert mistake.startswith("images.talos: ")
-    assert "printed 'usage' for an image" in mistake
+    assert "printed 'usage'; allowed: image references" in mistake
 
 
 def test_invalid_references_from_talosctl_are_a_mistake(

@@ -1,7 +1,9 @@
+"""The provider, with the properties that the program declares and Pulumi passes on to it."""
+
 import os
+import re
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,44 +15,44 @@ import pytest
 import yaml
 from docker import DockerClient
 from google.protobuf import struct_pb2  # type: ignore[import-untyped]
-from pulumi import dynamic
-from pulumi.dynamic.config import Config
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from components import dynamic_provider, local_cluster
-from components.dynamic_provider import EngineError
-from components.local_cluster import LocalClusterProvider
+from components import dynamic_provider, local_cluster, settings, talos_cluster
+from components.local_cluster import PLAN, LocalClusterProvider
+from components.mirrors import Mirrors
+from components.talos_cluster import TalosCluster, TalosClusterArgs
+from components.trust import Trust
 from talos_registry_cache.talos import docker_nodes
-from talos_registry_cache.talos.cluster_files import Places
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
-from talos_registry_cache.talos.errors import SpecError, TakenError, TalosError
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.talos.cluster_files import ClusterFiles
+from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.versions import VersionError
+from tests.unit.components import stack_graph
 from tests.unit.talos import fake_docker
 from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHIN_S = 60.0
-MIRRORS = {"docker.io": "http://172.17.0.1:5000"}
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "demo", "cluster": {"server": "https://127.0.0.1:32771"}}],
-    "contexts": [{"name": "admin@demo", "context": {"cluster": "demo", "user": "admin@demo"}}],
-    "users": [{"name": "admin@demo", "user": {"client-key-data": "s3cret"}}],
-    "current-context": "admin@demo",
-}
-OWN = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "prod", "cluster": {"server": "https://prod"}}],
-    "contexts": [{"name": "prod", "context": {"cluster": "prod", "user": "me"}}],
-    "users": [{"name": "me", "user": {"token": "t"}}],
-    "current-context": "prod",
-}
+NODES = ("demo-controlplane-1", "demo-worker-1")
+MIRRORS = Mirrors(mirrors={"docker.io": "http://172.17.0.1:5000"})
+READER = {"username": "adam", "password": "s3cret"}
+CLOSED = Mirrors(mirrors={"docker.io": "https://172.17.0.1:5000"}, trust=Trust("PEM", READER))
+
+
+def kubeconfig(context: str, cluster: str, user: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": cluster, "cluster": {"server": f"https://{cluster}"}}],
+        "contexts": [{"name": context, "context": {"cluster": cluster, "user": context}}],
+        "users": [{"name": context, "user": dict(user)}],
+        "current-context": context,
+    }
+
+
+OWN = kubeconfig("prod", "prod", {"token": "t"})
 
 VIRTUAL_STATE = """\
 clusterinfo:
@@ -60,24 +62,9 @@ clusterinfo:
     - {name: demo-controlplane-1, type: controlplane, ips: [10.5.0.2]}
 """
 
-ORIGINAL_FORMAT_EXC = traceback.format_exc
-
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a provider changes in its own process is put back with each test."""
-    monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
-    monkeypatch.setenv("DOCKER_HOST", os.environ["DOCKER_HOST"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _nothing_is_left_changed() -> Iterator[None]:
-    yield
-    assert traceback.format_exc is ORIGINAL_FORMAT_EXC
-
 
 def through_pulumi(props: Mapping[str, Any]) -> dict[str, Any]:
-    """Properties as they are when they have been to Pulumi and back: all numbers are floats."""
+    """Properties after Pulumi has passed them on, which turns all numbers into floats."""
     received: dict[str, Any] = rpc.deserialize_properties(struct_of(props))
     return received
 
@@ -90,7 +77,7 @@ def struct_of(props: Mapping[str, Any]) -> Any:
 
 @dataclass
 class Bench:
-    """An engine, a talosctl, and the provider that has them make a cluster."""
+    """An engine, a talosctl and the provider."""
 
     folder: Path
     engine: FakeDocker
@@ -99,45 +86,57 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.talosctl = FakeTalosctl(self.folder, "demo", self.engine.folder)
-        self.talosctl.kubeconfig = yaml.safe_dump(KUBECONFIG)
+        created = kubeconfig("admin@demo", "demo", {"client-key-data": "s3cret"})
+        self.talosctl.kubeconfig = yaml.safe_dump(created)
         self.talosctl.does(*STEPS)
 
     @property
-    def places(self) -> Places:
-        return Places(self.folder / "stack", "demo")
+    def files(self) -> ClusterFiles:
+        return ClusterFiles(self.folder / "stack", "demo")
 
     @property
     def users(self) -> Path:
-        """The kubeconfig of the user."""
+        """The user's own kubeconfig."""
         return self.folder / "home" / ".kube" / "config"
 
-    def props(self, spec: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-        """The properties of a cluster's resource, as the provider gets them."""
-        return through_pulumi(
-            {
-                "name": "demo",
-                "folder": str(self.places.base),
-                "spec": {"provisioner": "docker", **(spec or {})},
-                "mirrors": MIRRORS,
-                "talosctl": self.talosctl.path,
-                "timeoutS": 60,
-                "mergeKubeconfig": False,
-                "onLostNodes": "keep",
-                **changed,
-            }
-        )
+    def props(self, mirrors: Mirrors = MIRRORS, **written: Any) -> dict[str, Any]:
+        """The properties that the program declares for these settings."""
+        written = {"talosctl": self.talosctl.path, "timeout": "60s", **written}
+        parsed = settings.parse("dev", {"clusters": {"demo": written}})
+        args = TalosClusterArgs(parsed.clusters["demo"], mirrors, self.files.base)
+        graph = stack_graph.run(lambda: TalosCluster("demo", args))
+        inputs = graph.one(stack_graph.LOCAL_CLUSTER, "demo").inputs
+        plain = {
+            key: value.value if isinstance(value, stack_graph.Secret) else value
+            for key, value in inputs.items()
+            if key != "__provider"
+        }
+        return through_pulumi(plain)
 
-    def create(self, spec: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
-        """Create a cluster; what Pulumi then has in its state."""
-        outs = self.provider.create(self.props(spec, **changed)).outs
+    def create(self, mirrors: Mirrors = MIRRORS, **written: Any) -> dict[str, Any]:
+        """Create a cluster; returns its state in Pulumi."""
+        outs = self.provider.create(self.props(mirrors, **written)).outs
         assert outs is not None
         return through_pulumi(outs)
 
     def read(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Look at a cluster; what Pulumi then has in its state."""
+        """Refresh a cluster; returns its state in Pulumi."""
         outs = self.provider.read("demo", state).outs
         assert outs is not None
         return through_pulumi(outs)
+
+    def diff(self, state: Mapping[str, Any], **changed: Any) -> "Diff":
+        """Whether a state differs from the default properties, and what replaces the cluster."""
+        diff = self.provider.diff("demo", state, {**self.props(), **through_pulumi(changed)})
+        assert diff.delete_before_replace
+        return diff.changes, diff.replaces
+
+    def virtual_machines(self) -> None:
+        """Write the state of virtual machines that have stopped."""
+        state = self.files.state / "demo"
+        state.mkdir(parents=True)
+        (state / "state.yaml").write_text(VIRTUAL_STATE)
+        self.files.command.write_text("talosctl cluster create qemu")
 
     def users_contexts(self) -> list[str]:
         return [one["name"] for one in yaml.safe_load(self.users.read_text())["contexts"]]
@@ -152,287 +151,185 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield Bench(tmp_path, engine, client)
 
 
-# Checking what is wanted
+class Shown:
+    """The lines that Pulumi shows."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def lines(self) -> list[str]:
+        """The lines since the last call."""
+        return self._capsys.readouterr().out.splitlines()
 
 
-def test_what_talosctl_can_do_is_taken_as_it_is(bench: Bench) -> None:
-    news = bench.props({"workers": 2, "cpus": 1.5, "memory_mib": 2048})
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Shown:
+    return Shown(capsys)
 
-    checked = bench.provider.check({}, news)
 
-    assert checked.inputs == news
-    assert checked.failures == []
+# Diff of the properties
+
+Diff = tuple[bool | None, list[str] | None]
+SAME: Diff = (False, [])
+UPDATE: Diff = (True, [])
+
+
+def in_state(bench: Bench) -> dict[str, Any]:
+    """The state of a simulated cluster."""
+    return {**bench.props(), "nodes": [], "kubernetesEndpoint": "", "command": "c"}
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    "changed",
     [
-        ({"controlplanes": 3}, "has no more than one control plane on docker"),
-        ({"provisioner": "firecracker"}, "talosctl v1.13.0 has no firecracker"),
-        ({"workers": -1}, "found workers -1; allowed: 0 or more"),
-        ({"extra_arguments": ["--state=/"]}, "found the argument --state, which is set for you"),
+        {"folder": "/elsewhere", "name": "other"},
+        {"spec": {"workers": 0}},
+        {"mirrors": {}},
+        {"mirrors": {"docker.io": "http://172.17.0.1:6000"}},
+        {"ca": "PEM", "reader": READER},
     ],
 )
-def test_what_it_cannot_do_is_a_failure_before_anything_is_touched(
-    bench: Bench, spec: dict[str, Any], reason: str
+def test_changes_that_reach_the_nodes_replace_the_cluster(
+    bench: Bench, changed: dict[str, Any]
 ) -> None:
-    (failure,) = bench.provider.check({}, bench.props(spec)).failures
-
-    assert failure.property == "spec"
-    assert reason in failure.reason
-    assert not bench.places.base.exists()
-    assert bench.talosctl.calls == []
+    assert bench.diff(in_state(bench), **changed, talosctl="/another") == (True, [*changed])
 
 
-def test_a_talosctl_that_is_not_there_is_a_failure(bench: Bench) -> None:
-    (failure,) = bench.provider.check({}, bench.props(talosctl="/not/there")).failures
-
-    assert failure.reason.startswith("there is no program /not/there")
-
-
-def test_what_is_not_known_yet_is_not_checked(bench: Bench) -> None:
-    news = {**bench.props({"workers": -1}), "mirrors": rpc.UNKNOWN}
-
-    checked = bench.provider.check({}, news)
-
-    assert checked.inputs == news
-    assert checked.failures == []
-
-
-# What has changed
-
-
-def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the provider believe in what the state says, without a look at the engine."""
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("talosctl", "/another"), ("mergeKubeconfig", True), ("onLostNodes", "replace")],
+)
+def test_other_changes_update_the_cluster(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
     monkeypatch.setenv(dynamic_provider.SIMULATE, "1")
 
-
-def differs(bench: Bench, olds: Mapping[str, Any], **changed: Any) -> dynamic.DiffResult:
-    return bench.provider.diff("demo", olds, {**bench.props(), **through_pulumi(changed)})
+    assert bench.diff(in_state(bench), **{key: value}) == UPDATE
 
 
-def in_state(bench: Bench, **more: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {"nodes": [], "kubernetesEndpoint": "", "command": "c"}
-    return {**bench.props(), **made, **more}
+def test_every_declared_property_but_the_plan_is_compared(bench: Bench) -> None:
+    compared = local_cluster.REPLACING | local_cluster.HARMLESS
+
+    assert bench.props(CLOSED).keys() == compared | {PLAN}
 
 
-def test_nothing_has_changed(bench: Bench) -> None:
-    diff = differs(bench, in_state(bench))
-
-    assert diff.changes is False
-    assert diff.replaces == []
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("name", "other"),
-        ("folder", "/elsewhere"),
-        ("spec", {"provisioner": "docker", "workers": 0}),
-        ("mirrors", {}),
-        ("mirrors", {"docker.io": "http://172.17.0.1:6000"}),
-        ("ca", "PEM"),
-        ("reader", {"username": "adam", "password": "another"}),
-    ],
-)
-def test_what_reaches_the_nodes_replaces_the_cluster_after_it_is_gone(
-    bench: Bench, key: str, value: Any
-) -> None:
-    diff = differs(bench, in_state(bench), **{key: value})
-
-    assert diff.changes is True
-    assert diff.replaces == [key]
-    assert diff.delete_before_replace is True
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("talosctl", "/another"),
-        ("timeoutS", 120),
-        ("mergeKubeconfig", True),
-        ("onLostNodes", "replace"),
-    ],
-)
-def test_what_reaches_no_node_is_taken_over(bench: Bench, key: str, value: Any) -> None:
-    diff = differs(bench, in_state(bench), **{key: value})
-
-    assert diff.changes is True
-    assert diff.replaces == []
-
-
-def test_every_property_that_goes_in_is_compared(bench: Bench) -> None:
-    closed = bench.props(ca="PEM", reader={"username": "adam", "password": "s3cret"})
-    assert closed.keys() == local_cluster.REPLACING | local_cluster.HARMLESS
-
-
-def test_all_that_replaces_it_is_told(bench: Bench) -> None:
-    diff = differs(bench, in_state(bench), mirrors={}, folder="/elsewhere", talosctl="/another")
-
-    assert diff.replaces == ["folder", "mirrors"]
-
-
-# What has become of it on the engine
-
-
-def test_what_runs_is_as_it_was(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_upgraded_talosctl_and_another_timeout_change_the_plan_alone(bench: Bench) -> None:
     state = bench.create()
-    capsys.readouterr()
+    bench.talosctl.version = "v1.11.5"
+    bench.talosctl.does(*STEPS)
+    talos_cluster.find_talosctl.cache_clear()
 
-    assert differs(bench, state).changes is False
-    assert capsys.readouterr().out == ""
+    news = bench.props(timeout="5m")
+
+    assert news[PLAN]["words"] != state[PLAN]["words"]
+    assert bench.diff(state, **{PLAN: news[PLAN]}) == SAME
+
+
+# Diff against the engine
 
 
 @pytest.mark.parametrize("is_refreshed", [False, True])
-@pytest.mark.parametrize(
-    "stopped", [["demo-worker-1"], ["demo-controlplane-1", "demo-worker-1"]], ids=["one", "all"]
-)
-def test_nodes_that_have_stopped_are_an_update_and_no_replacement(
-    bench: Bench, capsys: pytest.CaptureFixture[str], stopped: list[str], *, is_refreshed: bool
+@pytest.mark.parametrize("stopped", [NODES[1:], NODES], ids=["one", "all"])
+def test_stopped_nodes_update_the_cluster(
+    bench: Bench, shown: Shown, stopped: tuple[str, ...], *, is_refreshed: bool
 ) -> None:
     state = bench.create()
     for name in stopped:
         bench.engine.stop_node(name)
     state = bench.read(state) if is_refreshed else state
-    capsys.readouterr()
+    shown.lines()
 
-    diff = differs(bench, state)
-
-    assert (diff.changes, diff.replaces) == (True, [])
-    assert capsys.readouterr().out.splitlines() == [
+    assert bench.diff(state) == UPDATE
+    assert shown.lines() == [
         f"demo: the node {name} has stopped (exited); `pulumi up` starts it" for name in stopped
     ]
 
 
-def test_problems_that_an_earlier_version_noted_do_not_count(bench: Bench) -> None:
-    state = {**bench.create(), "problems": ["demo-worker-1 is exited, not running"]}
-
-    assert differs(bench, state).changes is False
-
-
 @pytest.mark.parametrize("is_refreshed", [False, True])
-def test_a_lost_node_is_told_and_the_others_are_kept(
-    bench: Bench, capsys: pytest.CaptureFixture[str], *, is_refreshed: bool
+@pytest.mark.parametrize(
+    ("on_lost_nodes", "diff", "text"),
+    [
+        ("keep", SAME, "The other nodes are kept. .* set clusters.demo.onLostNodes to `replace`"),
+        ("replace", (True, ["nodes"]), "DATA LOSS: the whole cluster is replaced, with etcd"),
+    ],
+)
+def test_lost_nodes_are_reported_and_replace_the_cluster_if_set(
+    bench: Bench,
+    shown: Shown,
+    on_lost_nodes: str,
+    diff: Diff,
+    text: str,
+    *,
+    is_refreshed: bool,
 ) -> None:
-    state = bench.create()
+    state = bench.create(onLostNodes=on_lost_nodes)
     bench.engine.remove_node("demo-worker-1")
     state = bench.read(state) if is_refreshed else state
-    capsys.readouterr()
+    shown.lines()
 
-    diff = differs(bench, state)
-
-    assert (diff.changes, diff.replaces) == (False, [])
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("demo: warning: demo-worker-1 is lost. The other nodes are left")
-    assert "set clusters.demo.onLostNodes to `replace`" in line
+    assert bench.diff(state, onLostNodes=on_lost_nodes) == diff
+    (line,) = shown.lines()
+    assert line.startswith("demo: warning: demo-worker-1 is lost. ")
+    assert re.search(text, line)
 
 
-@pytest.mark.parametrize("is_refreshed", [False, True])
-def test_a_lost_node_replaces_the_cluster_where_the_settings_say_so(
-    bench: Bench, capsys: pytest.CaptureFixture[str], *, is_refreshed: bool
-) -> None:
-    state = bench.create(onLostNodes="replace")
-    bench.engine.remove_node("demo-worker-1")
-    state = bench.read(state) if is_refreshed else state
-    capsys.readouterr()
-
-    diff = differs(bench, state, onLostNodes="replace")
-
-    assert (diff.changes, diff.replaces) == (True, ["nodes"])
-    assert diff.delete_before_replace is True
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "demo-worker-1 is lost. DATA LOSS: the whole cluster is replaced" in line
-    assert "etcd and the volumes of all nodes" in line
-
-
-def test_a_node_that_an_earlier_version_has_forgotten_is_told(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state = bench.create()
-    bench.engine.remove_node("demo-worker-1")
-    state["nodes"] = [node for node in state["nodes"] if node["name"] != "demo-worker-1"]
-    capsys.readouterr()
-
-    assert differs(bench, state).changes is False
-    assert "warning: 0 of 1 worker nodes are there" in capsys.readouterr().out
-
-
-def test_refresh_of_a_state_from_before_there_was_the_setting_keeps_them(bench: Bench) -> None:
-    """Refresh has the inputs of the state compared, in which it is not."""
-    state = bench.create()
-    bench.engine.remove_node("demo-worker-1")
-    earlier = {key: value for key, value in state.items() if key != "onLostNodes"}
-
-    assert bench.provider.diff("demo", earlier, earlier).replaces == []
-
-
-def test_of_a_lost_and_a_stopped_node_the_stopped_one_is_started(bench: Bench) -> None:
+def test_if_one_node_is_lost_and_another_has_stopped_that_one_is_started(bench: Bench) -> None:
     state = bench.create()
     bench.engine.remove_node("demo-worker-1")
     bench.engine.stop_node("demo-controlplane-1")
 
-    diff = differs(bench, state)
-
-    assert (diff.changes, diff.replaces) == (True, [])
+    assert bench.diff(state) == UPDATE
 
 
-def test_one_that_has_lost_all_nodes_has_nothing_more_to_lose(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_without_any_node_is_replaced(bench: Bench, shown: Shown) -> None:
     state = bench.create()
-    for name in ("demo-controlplane-1", "demo-worker-1"):
+    for name in NODES:
         bench.engine.remove_node(name)
 
-    assert differs(bench, state).replaces == ["nodes"]
-    assert "all of its nodes are lost; it is created again" in capsys.readouterr().out
+    assert bench.diff(state) == (True, ["nodes"])
+    assert "demo: all nodes are lost; the cluster is created again" in shown.lines()
 
 
-def test_one_of_which_the_engine_has_nothing_may_be_on_another_engine(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+def test_a_cluster_that_the_engine_does_not_know_may_be_on_another_engine(
+    bench: Bench, shown: Shown
 ) -> None:
     state = bench.create()
-    for path in bench.engine.folder.glob("*/*.json"):
-        path.unlink()
+    bench.engine.remove_all()
 
-    assert differs(bench, state).changes is False
-    assert "warning: this engine has nothing of it" in capsys.readouterr().out
+    assert bench.diff(state) == SAME
+    assert shown.lines()[-1].startswith("demo: warning: this engine has nothing of the cluster")
 
 
-def test_a_simulated_one_is_believed_to_be_there(
+def test_a_simulated_cluster_is_not_compared_with_the_engine(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulated(monkeypatch)
+    monkeypatch.setenv(dynamic_provider.SIMULATE, "1")
     state = bench.create()
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 
-    assert differs(bench, state).changes is False
-    updated = bench.provider.update("demo", state, bench.props(timeoutS=120))
-    assert updated.outs == {**state, "timeoutS": 120}
+    assert bench.diff(state) == SAME
+    updated = bench.provider.update("demo", state, {**state, "talosctl": "/another"})
+    assert updated.outs == {**state, "talosctl": "/another"}
 
 
-def test_virtual_machines_that_have_stopped_are_told_and_nothing_is_changed(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = bench.places.state / "demo"
-    folder.mkdir(parents=True)
-    (folder / "state.yaml").write_text(VIRTUAL_STATE)
-    bench.places.command.write_text("talosctl cluster create qemu")
-    virtual = bench.props({"provisioner": "qemu"}, onLostNodes="replace")
+def test_stopped_virtual_machines_are_reported_and_left_alone(bench: Bench, shown: Shown) -> None:
+    virtual = bench.props(provisioner="qemu", onLostNodes="replace")
+    bench.virtual_machines()
 
     diff = bench.provider.diff("demo", virtual, virtual)
 
-    assert (diff.changes, diff.replaces) == (False, [])
-    assert capsys.readouterr().out.splitlines() == [
+    assert (diff.changes, diff.replaces) == SAME
+    assert shown.lines() == [
         f"demo: warning: the virtual machine {name} has stopped, and talosctl cannot start it "
-        "again; the cluster is left as it is"
-        for name in ("demo-controlplane-1", "demo-worker-1")
+        "again; the cluster is left unchanged"
+        for name in NODES
     ]
 
 
-# Creating one
+# Create
 
 
-def test_a_cluster_is_created_and_its_state_tells_of_it(bench: Bench) -> None:
+def test_a_cluster_is_created_and_its_state_describes_it(bench: Bench, shown: Shown) -> None:
     created = bench.provider.create(bench.props())
 
     assert created.id == "demo"
@@ -449,260 +346,145 @@ def test_a_cluster_is_created_and_its_state_tells_of_it(bench: Bench) -> None:
     assert created.outs["kubernetesEndpoint"] == "https://127.0.0.1:32771"
     assert f"{bench.talosctl.path} cluster create docker" in created.outs["command"]
     assert {key: created.outs[key] for key in bench.props()} == bench.props()
+    assert shown.lines()[0] == "demo: creating demo"
 
 
-def test_no_secret_is_in_the_state(bench: Bench) -> None:
-    state = bench.create(mergeKubeconfig=True)
-
-    assert "s3cret" in bench.places.kubeconfig.read_text()
-    assert "s3cret" not in str(state)
-
-
-def test_what_talosctl_prints_is_shown_with_the_name_of_the_cluster(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bench.create()
-
-    assert capsys.readouterr().out.splitlines()[0] == "demo: creating demo"
-
-
-def test_numbers_get_to_talosctl_as_they_were_written(bench: Bench) -> None:
-    spec = {"workers": 1, "cpus": 1.5, "memory_mib": 2048}
-    props = bench.props(spec)
-    assert isinstance(props["spec"]["workers"], float), "this is how Pulumi hands them over"
-
+def test_talosctl_runs_as_planned(bench: Bench) -> None:
+    props = bench.props(
+        cpus=1.5, memory="2g", configPatches=["machine: {}", {"a": 1}], extraArguments=["--debug"]
+    )
     bench.provider.create(props)
 
-    ((arguments, _),) = bench.talosctl.calls
-    words = dict(pairwise(arguments))
-    assert words["--workers"] == "1"
-    assert words["--cpus-workers"] == "1.5"
-    assert words["--memory-workers"] == "2048MiB"
+    ((arguments, environment),) = bench.talosctl.calls
+    plan = props[PLAN]
+    assert arguments == [*plan["words"], *plan["own_flags"], *plan["extra_arguments"]]
+    assert environment.items() >= plan["env"].items()
+    assert {name: bench.files.patch(name).read_text() for name in plan["files"]} == plan["files"]
+    assert plan["files"].keys() == {"mirrors.yaml", "patch-1.yaml", "patch-2.yaml"}
+    flags = dict(pairwise(arguments))
+    assert (flags["--cpus-workers"], flags["--memory-workers"]) == ("1.5", "2048MiB")
 
 
-def test_what_is_wanted_is_what_was_written(bench: Bench) -> None:
-    spec = {"workers": 0, "disks": ["virtio:10GiB"], "skip_fallback": True}
+def test_the_password_of_the_mirrors_is_in_one_private_file(bench: Bench) -> None:
+    state = bench.create(CLOSED, mergeKubeconfig=True)
 
-    assert local_cluster.spec_of(bench.props(spec)) == ClusterSpec(
-        name="demo",
-        mirrors={host: Mirror(url) for host, url in MIRRORS.items()},
-        timeout_s=60,
-        workers=0,
-        disks=("virtio:10GiB",),
-        skip_fallback=True,
-    )
-
-
-def test_nodes_are_let_in_by_mirrors_and_the_password_is_in_one_private_file(
-    bench: Bench,
-) -> None:
-    reader = {"username": "adam", "password": "s3cret"}
-    closed = {"docker.io": "https://172.17.0.1:5000"}
-    state = bench.create(mirrors=closed, ca="PEM", reader=reader)
-
-    patch = bench.places.patch("mirrors.yaml")
+    patch = bench.files.patch("mirrors.yaml")
     assert "password: s3cret" in patch.read_text()
-    assert "ca: PEM" in patch.read_text()
     assert patch.stat().st_mode & 0o777 == 0o600
-    assert "s3cret" not in str({**state, "reader": None})
-
-
-def test_nodes_are_told_of_the_mirrors(bench: Bench) -> None:
-    bench.create()
-
-    assert MIRRORS["docker.io"] in bench.places.patch("mirrors.yaml").read_text()
-
-
-def test_lists_get_to_talosctl_as_they_were_written(bench: Bench) -> None:
-    bench.create({"patches": ["machine: {}", "cluster: {}"], "extra_arguments": ["--debug"]})
-
-    ((arguments, _),) = bench.talosctl.calls
-    assert arguments[-1] == "--debug"
-    assert bench.places.patch("patch-1.yaml").read_text() == "machine: {}"
-    assert bench.places.patch("patch-2.yaml").read_text() == "cluster: {}"
+    assert "s3cret" in bench.files.kubeconfig.read_text()
+    assert "s3cret" not in str({**state, "reader": None, PLAN: None})
 
 
 def test_a_cluster_without_workers_has_none(bench: Bench) -> None:
     bench.talosctl.does(*(step for step in STEPS if step != "worker"))
 
-    state = bench.create({"workers": 0})
+    state = bench.create(workers=0)
 
     assert [node["name"] for node in state["nodes"]] == ["demo-controlplane-1"]
 
 
-def test_nothing_is_left_of_a_creation_that_fails(bench: Bench) -> None:
-    bench.talosctl.does("folder", "network", "controlplane", "fail")
-
-    with pytest.raises(TalosError, match=r"something is wrong\n  full log: .*demo.log"):
-        bench.create(mergeKubeconfig=True)
-
-    assert bench.engine.names == []
-    assert [path.name for path in bench.places.base.iterdir()] == ["demo.log"]
-    assert not bench.users.exists()
+# Read
 
 
-def test_a_creation_ends_at_its_timeout(bench: Bench) -> None:
-    bench.talosctl.does(*STEPS[:-1], "hang")
-
-    with pytest.raises(TalosError, match=r"was ended after \d+ s"):
-        bench.create(timeoutS=1)
-
-    assert bench.engine.names == []
-
-
-def test_one_that_a_killed_run_has_made_is_found(bench: Bench) -> None:
-    first = bench.create()
-
-    assert bench.create() == first
-    assert len(bench.talosctl.calls) == 1
-
-
-# Looking at one
-
-
-def test_reading_finds_it_as_it_was_made(bench: Bench) -> None:
+def test_refresh_finds_running_stopped_and_lost_nodes(bench: Bench, shown: Shown) -> None:
     state = bench.create()
-
-    assert bench.provider.read("demo", state).id == "demo"
+    shown.lines()
     assert bench.read(state) == state
+    assert bench.diff(state) == SAME
+    assert shown.lines() == []
 
-
-def test_reading_tells_which_nodes_have_stopped(bench: Bench) -> None:
-    state = bench.create()
-    bench.engine.stop_node("demo-worker-1")
-
-    found = bench.read(state)
-
-    assert [node["status"] for node in found["nodes"]] == ["running", "exited"]
-    assert found["command"] == state["command"]
-
-
-def test_a_node_that_is_lost_is_told_of_from_then_on(bench: Bench) -> None:
-    state = bench.create()
+    bench.engine.stop_node("demo-controlplane-1")
     bench.engine.remove_node("demo-worker-1")
-
     found = bench.read(state)
 
-    assert [(node["name"], node["status"]) for node in found["nodes"]] == [
-        ("demo-controlplane-1", "running"),
-        ("demo-worker-1", "lost"),
-    ]
+    assert {node["name"]: node["status"] for node in found["nodes"]} == {
+        "demo-controlplane-1": "exited",
+        "demo-worker-1": "lost",
+    }
+    assert found["command"] == state["command"]
     assert bench.read(found) == found
 
 
-def test_one_that_has_vanished_is_no_more(bench: Bench) -> None:
+def test_a_cluster_that_vanished_is_removed_from_the_state(bench: Bench) -> None:
     state = bench.create()
-    for path in bench.engine.folder.glob("*/*.json"):
-        path.unlink()
+    bench.engine.remove_all()
 
     found = bench.provider.read("demo", state)
 
     assert (found.id, found.outs) == ("", {})
 
 
-# Taking a change over
+# Update
 
 
-def test_a_change_that_reaches_no_node_runs_nothing(bench: Bench) -> None:
+def test_an_update_runs_no_talosctl_and_leaves_nothing_to_change(bench: Bench) -> None:
     state = bench.create()
+    news = {**bench.props(), "talosctl": "/another"}
 
-    updated = bench.provider.update("demo", state, bench.props(timeoutS=120, talosctl="/another"))
+    updated = bench.provider.update("demo", state, news)
 
-    assert updated.outs == {**state, "timeoutS": 120, "talosctl": "/another"}
+    assert updated.outs == {**state, "talosctl": "/another"}
+    assert bench.diff(updated.outs, talosctl="/another") == SAME
     assert len(bench.talosctl.calls) == 1
 
 
-def test_after_an_update_nothing_has_changed(bench: Bench) -> None:
-    news = bench.props(timeoutS=120)
-    updated = bench.provider.update("demo", bench.create(), news)
-
-    assert updated.outs is not None
-    assert bench.provider.diff("demo", updated.outs, news).changes is False
-
-
 @pytest.mark.parametrize("is_refreshed", [False, True])
-def test_an_update_starts_what_has_stopped_and_then_nothing_differs(
-    bench: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    is_refreshed: bool,
+def test_an_update_starts_stopped_nodes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, shown: Shown, *, is_refreshed: bool
 ) -> None:
     monkeypatch.setattr(docker_nodes, "STAYS_UP_S", 0.1)
     before = bench.create()
     bench.engine.stop_node("demo-worker-1")
     state = bench.read(before) if is_refreshed else before
-    capsys.readouterr()
 
     updated = bench.provider.update("demo", state, bench.props())
 
     assert updated.outs == before
-    assert "demo: starting the stopped node demo-worker-1" in capsys.readouterr().out
+    assert shown.lines()[-1] == "demo: starting the stopped node demo-worker-1"
     assert bench.engine.removed == []
-    assert differs(bench, before).changes is False
+    assert bench.diff(before) == SAME
 
 
-# Destroying one
+# Delete
 
 
-def test_nothing_is_left_of_one_that_is_destroyed(bench: Bench) -> None:
-    bench.provider.delete("demo", bench.create())
-
-    assert bench.engine.names == []
-    assert list(bench.places.base.iterdir()) == []
-
-
-def test_nothing_is_left_of_one_that_has_stopped_and_is_destroyed(bench: Bench) -> None:
+def test_docker_nodes_are_destroyed_stopped_or_not_and_without_talosctl(bench: Bench) -> None:
     state = bench.create()
-    for name in ("demo-controlplane-1", "demo-worker-1"):
-        bench.engine.stop_node(name)
+    bench.engine.stop_node("demo-worker-1")
+    Path(bench.talosctl.path).unlink()
 
     bench.provider.delete("demo", bench.read(state))
 
     assert bench.engine.names == []
+    assert list(bench.files.base.iterdir()) == []
+    assert not bench.users.exists(), "the user's own kubeconfig is left alone by default"
 
 
-def test_containers_are_destroyed_when_talosctl_is_gone(bench: Bench) -> None:
-    state = bench.create()
-    Path(bench.talosctl.path).unlink()
-
-    bench.provider.delete("demo", state)
-
-    assert bench.engine.names == []
-
-
-def test_virtual_machines_are_destroyed_by_talosctl(
+def test_virtual_machines_are_destroyed_by_the_installed_talosctl(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    state = bench.places.state / "demo"
-    state.mkdir(parents=True)
-    (state / "state.yaml").write_text("clusterinfo: {}")
+    props = bench.props(provisioner="qemu")
+    bench.virtual_machines()
 
-    bench.provider.delete("demo", bench.props({"provisioner": "qemu"}))
+    bench.provider.delete("demo", props)
 
     ((arguments, _),) = bench.talosctl.calls
     assert arguments[:2] == ["cluster", "destroy"]
-    assert list(bench.places.base.iterdir()) == []
+    assert list(bench.files.base.iterdir()) == []
 
 
 def test_virtual_machines_are_not_destroyed_without_talosctl(bench: Bench) -> None:
+    props = {**bench.props(provisioner="qemu"), "talosctl": "/not/there"}
+
     with pytest.raises(VersionError, match="there is no program /not/there"):
-        bench.provider.delete("demo", bench.props({"provisioner": "qemu"}, talosctl="/not/there"))
+        bench.provider.delete("demo", props)
 
 
 # The user's own kubeconfig
 
 
-def test_it_is_left_alone_unless_a_merge_is_wanted(bench: Bench) -> None:
-    state = bench.create()
-    bench.provider.update("demo", state, bench.props(timeoutS=120))
-    bench.provider.delete("demo", state)
-
-    assert not bench.users.exists()
-
-
-def test_a_merge_adds_the_context_and_destroying_takes_it_out_again(bench: Bench) -> None:
+def test_merging_adds_the_context_and_destroying_removes_it(bench: Bench) -> None:
     bench.users.parent.mkdir(parents=True)
     bench.users.write_text(yaml.safe_dump(OWN))
 
@@ -713,24 +495,18 @@ def test_a_merge_adds_the_context_and_destroying_takes_it_out_again(bench: Bench
     assert yaml.safe_load(bench.users.read_text()) == OWN
 
 
-def test_a_merge_that_is_wanted_later_is_done_then_and_undone_when_it_is_not(bench: Bench) -> None:
-    without, wanted = bench.create(), bench.props(mergeKubeconfig=True)
+def test_merging_can_be_switched_on_and_off(bench: Bench) -> None:
+    on, off = bench.props(mergeKubeconfig=True), bench.props()
 
-    merged = bench.provider.update("demo", without, wanted)
+    merged = bench.provider.update("demo", bench.create(), on).outs
+    assert merged is not None
     assert bench.users_contexts() == ["admin@demo"]
 
-    assert merged.outs is not None
-    bench.provider.update("demo", merged.outs, bench.props())
+    bench.provider.update("demo", merged, on)
+    assert bench.users_contexts() == ["admin@demo"]
+
+    bench.provider.update("demo", merged, off)
     assert bench.users_contexts() == []
-
-
-def test_a_merge_stays_as_it_is_when_something_else_is_taken_over(bench: Bench) -> None:
-    state = bench.create(mergeKubeconfig=True)
-    before = bench.users.read_text()
-
-    bench.provider.update("demo", state, bench.props(mergeKubeconfig=True, timeoutS=120))
-
-    assert bench.users.read_text() == before
 
 
 def test_the_file_is_the_first_that_kubectl_would_write_to(
@@ -747,107 +523,31 @@ def test_the_file_is_the_first_that_kubectl_would_write_to(
 
 
 def test_a_cluster_that_cannot_be_merged_is_removed_again(bench: Bench) -> None:
-    """Pulumi takes a creation that fails for none, and would never destroy it."""
-    theirs = {**OWN, "contexts": [{"name": "admin@demo", "context": {"cluster": "prod"}}]}
+    """Pulumi does not keep a resource whose creation fails, and would never destroy it."""
+    theirs = kubeconfig("admin@demo", "prod", {})
     bench.users.parent.mkdir(parents=True)
     bench.users.write_text(yaml.safe_dump(theirs))
 
-    with pytest.raises(TalosError, match=r"already has admin@demo in its contexts.*removed again"):
+    with pytest.raises(TalosError, match=r"already has admin@demo in its .*removed again"):
         bench.create(mergeKubeconfig=True)
 
     assert bench.engine.names == []
-    assert list(bench.places.base.iterdir()) == []
+    assert list(bench.files.base.iterdir()) == []
     assert yaml.safe_load(bench.users.read_text()) == theirs
 
 
-# The engine
-
-
-@pytest.fixture
-def request_(bench: Bench) -> dynamic.ConfigureRequest:
-    config = {"docker:host": bench.engine.address}
-    return dynamic.ConfigureRequest(Config(config, "talos-registry-cache"))
-
-
-def test_the_engine_is_the_one_that_the_docker_provider_talks_to(
-    bench: Bench, request_: dynamic.ConfigureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    bench.provider.configure(request_)
-
-    bench.create()
-
-    ((_, environment),) = bench.talosctl.calls
-    assert environment["DOCKER_HOST"] == bench.engine.address
-
-
-def test_without_a_host_it_is_the_one_of_the_environment(bench: Bench) -> None:
-    request = dynamic.ConfigureRequest(Config({}, "talos-registry-cache"))
-    bench.provider.configure(request)
-
-    assert os.environ["DOCKER_HOST"] == bench.engine.address
-
-
-@pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "nonsense://"])
-def test_an_engine_that_does_not_answer_is_an_error(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", host)
-
-    with pytest.raises(EngineError, match="the container engine does not answer: "):
-        bench.create()
-
-    assert not bench.places.base.exists()
-
-
-# What Pulumi shows of an error
-
-
-def shown(bench: Bench, request: dynamic.ConfigureRequest, error: Exception, **how: Any) -> str:
-    """What Pulumi would show of an error, once it has the provider."""
-    bench.provider.configure(request)
-    try:
-        raise error  # noqa: TRY301 - it is to have been raised
-    except Exception:  # noqa: BLE001 - as Pulumi does
-        return traceback.format_exc(**how)
-
-
-@pytest.mark.parametrize("error", [TalosError("so it is"), SpecError("so"), TakenError("so")])
-def test_what_a_person_can_put_right_is_shown_without_a_traceback(
-    bench: Bench, request_: dynamic.ConfigureRequest, error: TalosError
-) -> None:
-    assert shown(bench, request_, error) == str(error)
-
-
-def test_a_mistake_of_ours_is_shown_with_its_traceback(
-    bench: Bench, request_: dynamic.ConfigureRequest
-) -> None:
-    text = shown(bench, request_, KeyError("ours"))
-
-    assert text.startswith("Traceback (most recent call last):")
-    assert text.endswith("KeyError: 'ours'\n")
-
-
-def test_a_traceback_is_as_long_as_it_was_asked_for(
-    bench: Bench, request_: dynamic.ConfigureRequest
-) -> None:
-    error = ValueError("second")
-    error.__cause__ = KeyError("first")
-
-    assert "KeyError" in shown(bench, request_, error)
-    assert "KeyError" not in shown(bench, request_, error, chain=False)
-    assert "File" not in shown(bench, request_, error, limit=0)
-
-
-# Within Pulumi
+# Within Pulumi's provider process
 
 
 @pytest.fixture
 def host(bench: Bench) -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
-    """The process in which Pulumi runs providers, as its engine talks to it."""
+    """The process in which Pulumi runs dynamic providers, whose environment has no engine."""
     config = struct_of({"docker:host": bench.engine.address})
     with subprocess.Popen(
-        [sys.executable, "-m", "pulumi.dynamic"], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-m", "pulumi.dynamic"],
+        cwd=ROOT,
+        env={**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:1"},
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         try:
@@ -860,23 +560,19 @@ def host(bench: Bench) -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
             process.terminate()
 
 
-def sent(bench: Bench, **changed: Any) -> Any:
-    """A cluster's properties as the engine sends them, with its provider among them."""
-    return struct_of(
-        {**bench.props(**changed), "__provider": serialize_provider(LocalClusterProvider())}
-    )
+def sent(bench: Bench) -> Any:
+    """A cluster's properties as Pulumi sends them, with their provider."""
+    return struct_of({**bench.props(), "__provider": serialize_provider(LocalClusterProvider())})
 
 
-def test_the_engine_has_a_cluster_made_and_unmade(
+def test_pulumi_creates_and_destroys_a_cluster_on_the_configured_engine(
     bench: Bench, host: provider_pb2_grpc.ResourceProviderStub
 ) -> None:
     news = sent(bench)
     checked = host.Check(provider_pb2.CheckRequest(news=news), timeout=WITHIN_S)
-    assert list(checked.failures) == []
-
     created = host.Create(provider_pb2.CreateRequest(properties=checked.inputs), timeout=WITHIN_S)
     assert created.id == "demo"
-    assert bench.engine.names == ["demo-controlplane-1", "demo-worker-1", "net-demo"]
+    assert bench.engine.names == [*NODES, "net-demo"]
     diff = host.Diff(
         provider_pb2.DiffRequest(id="demo", olds=created.properties, news=news), timeout=WITHIN_S
     )
@@ -888,7 +584,7 @@ def test_the_engine_has_a_cluster_made_and_unmade(
     assert bench.engine.names == []
 
 
-def test_the_engine_is_told_what_went_wrong_and_no_traceback(
+def test_pulumi_shows_errors_without_a_traceback(
     bench: Bench, host: provider_pb2_grpc.ResourceProviderStub
 ) -> None:
     bench.talosctl.does("folder", "fail")
@@ -897,9 +593,9 @@ def test_the_engine_is_told_what_went_wrong_and_no_traceback(
         host.Create(provider_pb2.CreateRequest(properties=sent(bench)), timeout=WITHIN_S)
 
     assert error.value.details().startswith("talosctl cluster create docker")
-    assert error.value.details().endswith(f"full log: {bench.places.log}")
+    assert error.value.details().endswith(f"full log: {bench.files.log}")
     assert "Traceback" not in error.value.details()
 
 
-def test_the_provider_is_the_same_in_every_run_so_that_nothing_is_to_change() -> None:
+def test_the_provider_is_pickled_to_the_same_text_in_every_run() -> None:
     assert serialize_provider(LocalClusterProvider()) == serialize_provider(LocalClusterProvider())

@@ -180,6 +180,7 @@ def test_a_stack_with_caches_and_a_cluster_has_the_cluster_pull_through_them(
     assert cluster.inputs["mirrors"] == graph.outputs["mirrors"]
     assert cluster.inputs["spec"] == {
         "provisioner": "docker",
+        "controlplanes": 1,
         "workers": 2,
         "cidr": "10.5.0.0/24",
     }

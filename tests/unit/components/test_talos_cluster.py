@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,23 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi.output import Unknown
+from pulumi.output import UNKNOWN, Unknown
 
 from components import mirrors, settings, talos_cluster
 from components.engine import EngineFacts, EngineNetwork
-from components.local_cluster import spec_arguments
+from components.local_cluster import PLAN, spec_properties
 from components.mirrors import Mirrors
 from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings import Cluster
-from components.talos_cluster import TalosCluster, TalosClusterArgs, spec_inputs
+from components.talos_cluster import TalosCluster, TalosClusterArgs
 from components.trust import Trust
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from tests.unit.components import stack_graph
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
-    CACHING_PROXY,
     CONTAINER,
     IMAGE,
     LOCAL_CLUSTER,
-    REGISTRY_CACHE,
     TAG,
     TALOS_CLUSTER,
     Declared,
@@ -38,9 +37,16 @@ from tests.unit.talos import programs
 GATEWAY = "172.17.0.1"
 FOLDER = Path("/stacks/dev")
 DIGEST = f"sha256:{'0' * 64}"
-OFFERED = Mirrors(
+MIRRORS = Mirrors(
     mirrors={"docker.io": f"http://{GATEWAY}:5000", "ghcr.io": f"http://{GATEWAY}:5004"},
     endpoints={"docker.io": "http://127.0.0.1:5000", "ghcr.io": "http://127.0.0.1:5004"},
+)
+DEFAULT_SPEC = {"provisioner": "docker", "controlplanes": 1, "workers": 1, "cidr": "10.5.0.0/24"}
+READER = {"username": "adam", "password": "s3cret"}
+CLOSED = Mirrors(
+    mirrors={"docker.io": f"https://{GATEWAY}:5000"},
+    endpoints={"ghcr.io": "https://127.0.0.1:5004"},
+    trust=Trust("PEM", READER),
 )
 
 
@@ -48,12 +54,12 @@ OFFERED = Mirrors(
 def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The talosctl on PATH, whose version a test may change."""
     path = tmp_path / "talosctl"
-    is_version(path, "v1.13.0")
+    set_version(path, "v1.13.0")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     return path
 
 
-def is_version(path: Path, tag: str) -> None:
+def set_version(path: Path, tag: str) -> None:
     programs.that_prints(path, programs.VERSION_OUTPUT.format(tag=tag))
 
 
@@ -62,12 +68,12 @@ def cluster(**written: Any) -> Cluster:
 
 
 def declare(
-    written: Mapping[str, Any] | None = None, offered: Mirrors = OFFERED, *, preview: bool = False
+    written: Mapping[str, Any] | None = None, mirrors: Mirrors = MIRRORS, *, preview: bool = False
 ) -> Graph:
-    """A cluster that some settings ask for, as the program declares it."""
+    """Declare a cluster with these settings, as the program does."""
 
     def program() -> None:
-        args = TalosClusterArgs(cluster(**written or {}), offered, FOLDER)
+        args = TalosClusterArgs(cluster(**written or {}), mirrors, FOLDER)
         for key, value in TalosCluster("demo", args).described().items():
             pulumi.export(key, value)
 
@@ -78,29 +84,37 @@ def local(graph: Graph) -> Declared:
     return graph.one(LOCAL_CLUSTER, "demo")
 
 
+def pulled(graph: Graph) -> Any:
+    return graph.one(IMAGE, "demo-node-image").inputs["name"]
+
+
 # The graph
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_a_cluster_is_made_from_its_settings_and_the_mirrors_on_offer(*, preview: bool) -> None:
-    written = {"workers": 2, "timeout": "1m30s", "mergeKubeconfig": True, "talosctl": "talosctl"}
+def test_a_cluster_is_declared_with_its_settings_mirrors_and_plan(*, preview: bool) -> None:
+    written = {"workers": 2, "timeout": "1m30s", "mergeKubeconfig": True}
 
-    inputs = dict(local(declare(written, preview=preview)).inputs)
+    declared = local(declare(written, preview=preview))
 
-    assert isinstance(inputs.pop("__provider"), str), "it holds no secret"
+    inputs = dict(declared.inputs)
+    assert isinstance(inputs.pop("__provider"), str), "not a secret"
+    plan = inputs.pop(PLAN)
+    assert plan["words"][:5] == ["cluster", "create", "docker", "--workers", "2"]
+    assert plan["timeout_s"] == 90
     assert inputs == {
         "name": "demo",
         "folder": "/stacks/dev",
-        "spec": {"provisioner": "docker", "workers": 2},
-        "mirrors": OFFERED.mirrors,
+        "spec": {**DEFAULT_SPEC, "workers": 2},
+        "mirrors": MIRRORS.mirrors,
         "talosctl": "talosctl",
-        "timeoutS": 90,
         "mergeKubeconfig": True,
         "onLostNodes": "keep",
     }
+    assert declared.delete_before_replace
 
 
-def test_every_resource_hangs_below_the_component_that_made_it() -> None:
+def test_all_resources_are_children_of_the_component() -> None:
     graph = declare()
 
     parents = {(one.type, one.name): one.parent for one in graph.resources}
@@ -110,39 +124,33 @@ def test_every_resource_hangs_below_the_component_that_made_it() -> None:
         (IMAGE, "demo-node-image"): "demo",
         (TAG, "demo-node-image-tag"): "demo",
     }
+    assert local(graph).depends_on == {"demo-node-image-tag"}
+    assert graph.one(TAG, "demo-node-image-tag").depends_on == {"demo-node-image"}
+    assert graph.one(IMAGE, "demo-node-image").depends_on == set()
 
 
-def test_a_cluster_makes_way_before_another_takes_its_name() -> None:
-    assert local(declare()).delete_before_replace
-
-
-def test_it_is_told_what_a_cluster_is_once_it_is_made() -> None:
-    outputs = declare().outputs
-
-    assert outputs == {
+def test_outputs_of_a_created_cluster() -> None:
+    assert declare().outputs == {
         **stack_graph.cluster_made("demo"),
         "talosconfig": "/stacks/dev/demo/talosconfig",
         "kubeconfig": "/stacks/dev/demo/kubeconfig",
-        "mirrors": OFFERED.mirrors,
+        "mirrors": MIRRORS.mirrors,
         "guideLine": (
             "talosctl cluster create docker --config-patch @/stacks/dev/demo/mirrors.yaml"
         ),
     }
 
 
-def test_a_preview_tells_what_is_known_before_it_is_made() -> None:
+def test_outputs_of_a_preview() -> None:
     outputs = declare(preview=True).outputs
 
     unknown = {key for key, value in outputs.items() if isinstance(value, Unknown)}
     assert unknown == {"nodes", "kubernetesEndpoint", "command"}
-    assert outputs["mirrors"] == OFFERED.mirrors
-    assert outputs["talosconfig"] == "/stacks/dev/demo/talosconfig"
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: bool) -> None:
-    caches = {"upstreams": {"docker.io": None, "ghcr.io": None}}
-    parsed = settings.parse("dev", {"caches": caches})
+def test_a_cluster_waits_for_its_image_and_for_all_caches(*, preview: bool) -> None:
+    parsed = settings.parse("dev", {"caches": {"upstreams": {"docker.io": None, "ghcr.io": None}}})
 
     def program() -> None:
         cache = RegistryCache(
@@ -153,54 +161,19 @@ def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: boo
 
     graph = stack_graph.run(program, preview=preview)
 
-    containers = {"docker.io-container", "ghcr.io-container"}
-    assert containers <= set(graph.names(CONTAINER))
-    assert graph.names(REGISTRY_CACHE) == ["caches"]
-    assert graph.names(CACHING_PROXY) == ["docker.io", "ghcr.io"]
+    containers = set(graph.names(CONTAINER))
+    assert containers >= {"docker.io-container", "ghcr.io-container"}
     assert containers <= graph.one(IMAGE, "demo-node-image").depends_on
     assert local(graph).depends_on >= {*containers, "demo-node-image-tag"}
-    assert local(graph).inputs["mirrors"] == OFFERED.mirrors
-
-
-def test_a_cluster_waits_for_its_image_where_there_are_no_caches_to_wait_for() -> None:
-    graph = declare()
-
-    assert local(graph).depends_on == {"demo-node-image-tag"}
-    assert graph.one(TAG, "demo-node-image-tag").depends_on == {"demo-node-image"}
-    assert graph.one(IMAGE, "demo-node-image").depends_on == set()
-
-
-def test_two_clusters_do_not_wait_for_each_other() -> None:
-    def program() -> None:
-        for name in ("one", "two"):
-            TalosCluster(name, TalosClusterArgs(cluster(), OFFERED, FOLDER))
-
-    graph = stack_graph.run(program)
-
-    assert graph.one(LOCAL_CLUSTER, "one").depends_on == {"one-node-image-tag"}
-    assert graph.one(LOCAL_CLUSTER, "two").depends_on == {"two-node-image-tag"}
+    assert local(graph).inputs["mirrors"] == MIRRORS.mirrors
 
 
 # The image of the nodes
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_the_image_of_the_nodes_is_pulled_through_the_cache_and_gets_its_own_name(
-    *, preview: bool
-) -> None:
-    graph = declare(preview=preview)
-
-    image = graph.one(IMAGE, "demo-node-image").inputs
-    tag = graph.one(TAG, "demo-node-image-tag").inputs
-    assert image == {"name": "127.0.0.1:5004/siderolabs/talos:v1.13.0", "keepLocally": True}
-    assert tag == {
-        "sourceImage": "127.0.0.1:5004/siderolabs/talos:v1.13.0",
-        "targetImage": "ghcr.io/siderolabs/talos:v1.13.0",
-    }
-
-
 @pytest.mark.parametrize(
-    ("written", "pulled"),
+    ("written", "image"),
     [
         ({}, "siderolabs/talos:v1.13.0"),
         ({"talosVersion": "v1.12.4"}, "siderolabs/talos:v1.12.4"),
@@ -208,137 +181,139 @@ def test_the_image_of_the_nodes_is_pulled_through_the_cache_and_gets_its_own_nam
         ({"image": "ghcr.io/mine/talos:v1.12.4"}, "mine/talos:v1.12.4"),
     ],
 )
-def test_the_image_is_the_one_that_talosctl_would_pull(
-    written: dict[str, Any], pulled: str
+def test_the_image_of_the_nodes_is_pulled_through_the_cache_and_tagged(
+    written: dict[str, Any], image: str, *, preview: bool
 ) -> None:
-    graph = declare(written)
+    graph = declare(written, preview=preview)
 
-    assert graph.one(IMAGE, "demo-node-image").inputs["name"] == f"127.0.0.1:5004/{pulled}"
-    assert graph.one(TAG, "demo-node-image-tag").inputs["targetImage"] == f"ghcr.io/{pulled}"
+    assert graph.one(IMAGE, "demo-node-image").inputs == {
+        "name": f"127.0.0.1:5004/{image}",
+        "keepLocally": True,
+    }
+    assert graph.one(TAG, "demo-node-image-tag").inputs == {
+        "sourceImage": f"127.0.0.1:5004/{image}",
+        "targetImage": f"ghcr.io/{image}",
+    }
 
 
-def test_an_older_talosctl_has_its_image_elsewhere(talosctl: Path) -> None:
-    is_version(talosctl, "v0.6.3")
+def test_an_old_talosctl_has_its_image_at_another_registry(talosctl: Path) -> None:
+    set_version(talosctl, "v0.6.3")
 
-    graph = declare()
-
-    name = graph.one(IMAGE, "demo-node-image").inputs["name"]
-    assert name == "127.0.0.1:5000/autonomy/talos:v0.6.3"
+    assert pulled(declare()) == "127.0.0.1:5000/autonomy/talos:v0.6.3"
 
 
 @pytest.mark.parametrize("image", ["registry.test/talos:v1.13.0", "talos:v1.13.0"])
-def test_an_image_of_a_registry_without_a_cache_is_pulled_from_there(image: str) -> None:
+def test_an_image_of_a_registry_without_a_cache_is_pulled_from_the_registry(image: str) -> None:
     graph = declare({"image": image})
 
-    assert graph.one(IMAGE, "demo-node-image").inputs["name"] == image
+    assert pulled(graph) == image
     assert graph.one(TAG, "demo-node-image-tag").inputs["targetImage"] == image
 
 
 @pytest.mark.parametrize("tag", ["", ":v1.13.0"])
-def test_an_image_with_a_digest_keeps_its_name_since_no_engine_gives_such_a_name(tag: str) -> None:
+def test_an_image_with_a_digest_is_not_tagged(tag: str) -> None:
     image = f"ghcr.io/siderolabs/talos{tag}@{DIGEST}"
 
     graph = declare({"image": image})
 
-    assert graph.one(IMAGE, "demo-node-image").inputs["name"] == image
+    assert pulled(graph) == image
     assert graph.names(TAG) == []
     assert local(graph).depends_on == {"demo-node-image"}
 
 
-def test_virtual_machines_run_no_image() -> None:
+def test_virtual_machines_have_no_image() -> None:
     graph = declare({"provisioner": "qemu"})
 
     assert [one.type for one in graph.resources] == [TALOS_CLUSTER, LOCAL_CLUSTER]
-    assert local(graph).inputs["spec"] == {"provisioner": "qemu"}
 
 
 # Mirrors
 
 
-def used(**written: Any) -> Any:
-    return local(declare(written)).inputs["mirrors"]
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({}, MIRRORS.mirrors),
+        ({"mirrors": {"ghcr.io": True}}, MIRRORS.mirrors),
+        ({"mirrors": {"ghcr.io": False}}, {"docker.io": f"http://{GATEWAY}:5000"}),
+        (
+            {"mirrorHost": "10.5.0.1", "mirrors": {"docker.io": False}},
+            {"ghcr.io": "http://10.5.0.1:5004"},
+        ),
+    ],
+)
+def test_settings_select_the_mirrors_and_their_address(
+    written: dict[str, Any], expected: Mapping[str, str]
+) -> None:
+    graph = declare(written)
 
-
-def test_all_mirrors_on_offer_are_used() -> None:
-    assert used() == OFFERED.mirrors
-    assert used(mirrors={"ghcr.io": True}) == OFFERED.mirrors
-
-
-def test_a_mirror_can_be_left_out_and_the_image_still_comes_through_its_cache() -> None:
-    graph = declare({"mirrors": {"ghcr.io": False}})
-
-    assert local(graph).inputs["mirrors"] == {"docker.io": f"http://{GATEWAY}:5000"}
-    assert graph.outputs["mirrors"] == {"docker.io": f"http://{GATEWAY}:5000"}
-    assert graph.one(IMAGE, "demo-node-image").inputs["name"].startswith("127.0.0.1:5004/")
-
-
-def test_nodes_may_reach_the_caches_at_another_address() -> None:
-    assert used(mirrorHost="10.5.0.1", mirrors={"docker.io": False}) == {
-        "ghcr.io": "http://10.5.0.1:5004"
-    }
+    assert local(graph).inputs["mirrors"] == graph.outputs["mirrors"] == expected
+    assert pulled(graph).startswith("127.0.0.1:5004/"), "whichever mirrors the nodes use"
 
 
 def test_another_address_of_a_mirror_keeps_its_tls() -> None:
-    settings = cluster(mirrorHost="10.5.0.1")
-    offered = {"docker.io": "https://172.17.0.1:5000"}
+    used = talos_cluster.used_mirrors(cluster(mirrorHost="10.5.0.1"), CLOSED.mirrors)  # type: ignore[arg-type]
 
-    assert talos_cluster.used_mirrors(settings, offered) == {"docker.io": "https://10.5.0.1:5000"}
+    assert used == {"docker.io": "https://10.5.0.1:5000"}
 
 
-def test_the_password_of_mirrors_is_a_secret_and_the_line_that_a_person_types_is_none() -> None:
-    reader = {"username": "adam", "password": "s3cret"}
-    offered = Mirrors(
-        mirrors={"docker.io": "https://172.17.0.1:5000"},
-        endpoints={"ghcr.io": "https://127.0.0.1:5004"},
-        trust=Trust("PEM", reader),
-    )
+def test_without_caches_there_are_no_mirrors() -> None:
+    graph = declare(mirrors=Mirrors())
 
-    def program() -> None:
-        made = TalosCluster("demo", TalosClusterArgs(cluster(), offered, FOLDER))
-        pulumi.export("line", made.guide_line)
-        pulumi.export("isSecret", pulumi.Output.from_input(made.guide_line.is_secret()))
+    assert local(graph).inputs["mirrors"] == {}
+    assert pulled(graph) == "ghcr.io/siderolabs/talos:v1.13.0"
 
-    graph = stack_graph.run(program)
+
+def test_the_password_of_the_mirrors_is_a_secret_and_the_guide_s_line_is_not() -> None:
+    graph = declare(mirrors=CLOSED)
 
     puller = graph.one("pulumi:providers:docker", "demo-node-image-puller")
     auths = puller.inputs["registryAuth"]
     assert isinstance(auths, Secret)
-    assert json.loads(auths.value) == [{"address": "127.0.0.1:5004", **reader}]
-    assert local(graph).inputs["reader"] == Secret(reader)
-    assert local(graph).inputs["ca"] == "PEM"
-    assert graph.outputs["isSecret"] is False
-    assert "--config-patch @/stacks/dev/demo/mirrors.yaml" in graph.outputs["line"]
+    assert json.loads(auths.value) == [{"address": "127.0.0.1:5004", **READER}]
+    inputs = local(graph).inputs
+    assert inputs["reader"] == Secret(READER)
+    assert isinstance(inputs[PLAN], Secret)
+    assert "password: s3cret" in inputs[PLAN].value["files"]["mirrors.yaml"]
+    assert "s3cret" not in str({**inputs, "reader": None, PLAN: None})
+    assert graph.outputs["guideLine"].endswith("--config-patch @/stacks/dev/demo/mirrors.yaml")
 
 
-def test_where_nothing_is_on_offer_there_are_no_mirrors() -> None:
-    graph = declare(offered=Mirrors())
+def test_the_plan_is_unknown_as_long_as_the_mirrors_are() -> None:
+    def program() -> None:
+        unknown: Any = UNKNOWN
+        trust = Trust(pulumi.Output.from_input(unknown))
+        TalosCluster("demo", TalosClusterArgs(cluster(), replace(CLOSED, trust=trust), FOLDER))
 
-    assert local(graph).inputs["mirrors"] == {}
-    name = graph.one(IMAGE, "demo-node-image").inputs["name"]
-    assert name == "ghcr.io/siderolabs/talos:v1.13.0"
+    inputs = local(stack_graph.run(program, preview=True)).inputs
 
-
-# What is wanted of a cluster
-
-
-def test_what_is_not_set_is_not_in_the_state() -> None:
-    assert spec_inputs(cluster()) == {"provisioner": "docker"}
+    assert inputs[PLAN] == inputs["ca"] == stack_graph.UNKNOWN
+    assert inputs["mirrors"] == CLOSED.mirrors
 
 
-def test_no_workers_is_something_that_is_wanted() -> None:
-    assert spec_inputs(cluster(workers=0)) == {"provisioner": "docker", "workers": 0}
+def test_mirrors_that_talosctl_does_not_support_are_an_error_for_the_user(talosctl: Path) -> None:
+    set_version(talosctl, "v1.1.0")
+
+    with pytest.raises(pulumi.RunError, match=r"clusters\.demo: .* mirrors with a CA or password"):
+        declare(mirrors=CLOSED)
 
 
-def test_the_default_network_is_wanted_only_if_it_is_written() -> None:
-    assert "cidr" not in spec_inputs(cluster())
-    assert spec_inputs(cluster(cidr="10.5.0.0/24"))["cidr"] == "10.5.0.0/24"
+# The specification
 
 
-def test_everything_that_is_set_is_wanted() -> None:
-    written = cluster(
+def test_written_defaults_are_the_same_as_unset_ones() -> None:
+    written = cluster(cidr="10.5.0.0/24", controlplanes=1, workers=1, provisioner="docker")
+
+    for settings_ in (cluster(), written):
+        assert settings_.spec("demo") == ClusterSpec(name="demo")
+        assert spec_properties(settings_.spec("demo")) == DEFAULT_SPEC
+
+
+def test_every_setting_gets_into_the_specification_and_the_state() -> None:
+    spec = cluster(
         provisioner="qemu",
         controlplanes=3,
-        workers=2,
+        workers=0,
         cpus=1.5,
         memory="2g",
         cidr="10.6.0.0/24",
@@ -351,12 +326,13 @@ def test_everything_that_is_set_is_wanted() -> None:
         configPatchesControlplanes=[{"cluster": {}}],
         configPatchesWorkers=["a: 1"],
         extraArguments=["--debug"],
-    )
+        timeout="2m",
+    ).spec("demo")
 
-    assert spec_inputs(written) == {
+    expected = {
         "provisioner": "qemu",
         "controlplanes": 3,
-        "workers": 2,
+        "workers": 0,
         "cpus": 1.5,
         "memory_mib": 2048,
         "cidr": "10.6.0.0/24",
@@ -370,21 +346,24 @@ def test_everything_that_is_set_is_wanted() -> None:
         "patches_workers": ["a: 1"],
         "extra_arguments": ["--debug"],
     }
-    assert ClusterSpec(name="demo", **spec_arguments(spec_inputs(written))).memory_mib == 2048
+    assert spec_properties(spec) == expected
+    assert expected.keys() == {one.name for one in fields(spec)} - {"name", "mirrors", "timeout_s"}
+    assert spec.provisioner is Provisioner.QEMU
+    assert spec.timeout_s == 120
 
 
-def test_a_patch_keeps_its_order_and_a_text_is_left_as_it_is() -> None:
+def test_a_patch_keeps_its_order_and_a_text_is_unchanged() -> None:
     mapping = {"machine": {"sysctls": {"b": "1", "a": "2"}}}
 
-    patches = spec_inputs(cluster(configPatches=[mapping, "# mine\nmachine: {}\n"]))["patches"]
+    patches = cluster(configPatches=[mapping, "# mine\nmachine: {}\n"]).spec("demo").patches
 
-    assert patches == [
+    assert patches == (
         "machine:\n  sysctls:\n    b: '1'\n    a: '2'\n",
         "# mine\nmachine: {}\n",
-    ]
+    )
 
 
-PATCHES = st.recursive(
+VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
@@ -393,9 +372,9 @@ PATCHES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(max_size=5), PATCHES, max_size=3))
+@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
 def test_a_patch_means_the_same_as_a_text(patch: dict[str, Any]) -> None:
-    (text,) = spec_inputs(cluster(configPatches=[patch]))["patches"]
+    (text,) = cluster(configPatches=[patch]).spec("demo").patches
 
     assert yaml.safe_load(text) == patch
 
@@ -417,87 +396,63 @@ def mistakes(
     return [str(mistake) for mistake in talos_cluster.mistakes(clusters, facts, folder)]
 
 
-def test_there_are_none_in_what_this_machine_can_do() -> None:
+def test_a_cluster_that_this_machine_can_create_has_no_mistakes() -> None:
     assert mistakes({"demo": None}, {"bridge": ["172.17.0.0/16"]}) == []
 
 
-def test_there_is_no_such_talosctl() -> None:
-    (line,) = mistakes({"demo": {"talosctl": "/not/there", "cidr": "10.5.0.0/24"}})
-
-    assert line.startswith("clusters.demo.talosctl: there is no program /not/there; install")
-
-
-def test_a_talosctl_that_cannot_do_what_is_wanted(talosctl: Path) -> None:
-    is_version(talosctl, "v1.11.5")
-
-    (line,) = mistakes({"demo": {"provisioner": "firecracker"}})
-
-    assert line == (
-        "clusters.demo: cluster demo: talosctl v1.11.5 has no firecracker; "
-        "versions that do: 0.4 to 0.12"
-    )
-
-
-def test_a_talosctl_that_knows_no_fallback_to_skip_whatever_the_mirrors_will_be(
-    talosctl: Path,
+@pytest.mark.parametrize(
+    ("version", "written", "mistake"),
+    [
+        ("v1.13.0", {"talosctl": "/not/there"}, "clusters.demo.talosctl: there is no program"),
+        (
+            "v1.11.5",
+            {"provisioner": "firecracker"},
+            (
+                "clusters.demo: talosctl v1.11.5 does not support firecracker; "
+                "allowed: talosctl 0.4 to 0.12"
+            ),
+        ),
+        ("v1.8.4", {"skipFallback": True}, "clusters.demo: Talos v1.8.4 does not support skip"),
+        ("v1.13.0", {"extraArguments": ["--name=x"]}, "clusters.demo: found the argument --name"),
+        ("v1.13.0", {"workers": 300}, "clusters.demo: found 301 nodes; allowed: up to 253"),
+    ],
+)
+def test_what_talosctl_cannot_create_is_a_mistake(
+    talosctl: Path, version: str, written: dict[str, Any], mistake: str
 ) -> None:
-    is_version(talosctl, "v1.8.4")
+    set_version(talosctl, version)
 
-    (line,) = mistakes({"demo": {"skipFallback": True}})
+    (line,) = mistakes({"demo": written})
 
-    assert line == (
-        "clusters.demo: cluster demo: Talos v1.8.4 has no skip_fallback; "
-        "versions that do: 1.9 or later"
-    )
-
-
-def test_what_no_talosctl_could_make_sense_of() -> None:
-    (line,) = mistakes({"demo": {"extraArguments": ["--name=other"]}})
-
-    assert line == (
-        "clusters.demo: cluster demo: found the argument --name, which is set for you; "
-        "allowed: any other"
-    )
-
-
-def test_a_network_with_too_little_room() -> None:
-    (line,) = mistakes({"demo": {"cidr": "10.6.0.0/29", "workers": 5}})
-
-    assert "found cidr 10.6.0.0/29, which has room for 5 nodes, and 6 are wanted" in line
-
-
-def test_the_network_that_talosctl_takes_by_itself_has_its_room_too() -> None:
-    (line,) = mistakes({"demo": {"workers": 300}})
-
-    assert "found cidr 10.5.0.0/24, which has room for 253 nodes, and 301 are wanted" in line
+    assert line.startswith(mistake)
 
 
 @pytest.mark.parametrize("cidr", ["172.18.0.0/16", "172.18.7.0/24", "172.0.0.0/8"])
-def test_a_network_that_overlaps_one_of_the_engine(cidr: str) -> None:
+def test_a_network_that_overlaps_one_of_the_engine_is_a_mistake(cidr: str) -> None:
     networks = {"bridge": ["10.9.0.0/16"], "kind": ["192.168.7.0/24", "172.18.0.0/16"], "none": []}
 
     (line,) = mistakes({"demo": {"cidr": cidr}}, networks)
 
     assert line == (
         f"clusters.demo.cidr: found {cidr}, which overlaps 192.168.7.0/24, 172.18.0.0/16 of the "
-        "engine's network kind; allowed: a free one, such as 10.6.0.0/24"
+        "engine's network kind; allowed: a free network, such as 10.6.0.0/24"
     )
 
 
-def test_the_network_of_the_cluster_itself_is_no_mistake(tmp_path: Path) -> None:
+def test_the_cluster_s_own_network_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
 
     assert mistakes({"demo": None}, {"demo": ["10.5.0.0/24"]}, tmp_path) == []
     assert len(mistakes({"demo": None}, {"other": ["10.5.0.0/24"]}, tmp_path)) == 1
 
 
-def test_a_network_of_its_name_that_is_not_from_here(tmp_path: Path) -> None:
+def test_another_s_network_of_the_cluster_s_name_is_a_mistake(tmp_path: Path) -> None:
     (line,) = mistakes({"demo": None}, {"demo": ["10.9.0.0/24"]}, tmp_path)
 
-    assert line.startswith("clusters.demo: a network of this name is on the engine, and not from")
+    assert line.startswith("clusters.demo: found a network of this name that was not created here")
 
 
-def test_all_mistakes_of_all_clusters_are_told() -> None:
+def test_mistakes_of_all_clusters_are_reported_together() -> None:
     lines = mistakes(
         {
             "a": {"disks": ["virtio:10GiB"]},

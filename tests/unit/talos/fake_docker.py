@@ -1,7 +1,7 @@
-"""A container engine that holds files: the real client talks to it, over a real socket.
+"""A fake container engine, used by the real client over a real socket.
 
-A stand-in for talosctl makes a container or network by writing a file, in the form in which the
-engine shows it when asked.
+Containers and networks are JSON files in the form of the engine's API, which `fake_talosctl`
+writes.
 """
 
 import json
@@ -32,17 +32,17 @@ class FakeDocker:
             (folder / kind).mkdir(parents=True)
 
     def add_node(self, cluster: str, name: str, **more: Any) -> None:
-        """Add a container that has talosctl's labels."""
+        """Add a container with talosctl's labels."""
         node = container(cluster, name, **more)
         (self.folder / "containers" / f"{node['Id']}.json").write_text(json.dumps(node))
 
     def add_network(self, cluster: str) -> None:
-        """Add a network that has talosctl's labels."""
+        """Add a network with talosctl's labels."""
         made = network(cluster)
         (self.folder / "networks" / f"{made['Id']}.json").write_text(json.dumps(made))
 
     def stop_node(self, name: str, status: str = "exited") -> None:
-        """Stop a node, which loses its address as long as it does not run."""
+        """Stop a node, which has no address until it is started again."""
         self.change_node(name, status=status, address="")
 
     def change_node(self, name: str, *, status: str, address: str) -> None:
@@ -54,15 +54,19 @@ class FakeDocker:
         path.write_text(json.dumps(node))
 
     def refuse(self, name: str, how: str) -> None:
-        """From now on a node cannot be started (`refuses`), or ends at once (`ends`)."""
+        """Let starts of a node fail (`refuses`), or let it exit at once (`ends`)."""
         (self.folder / f"{name}.{how}").touch()
 
     def remove_node(self, name: str) -> None:
         (self.folder / "containers" / f"{name}.json").unlink()
 
+    def remove_all(self) -> None:
+        for path in self.folder.glob("*/*.json"):
+            path.unlink()
+
     @property
     def names(self) -> list[str]:
-        """All that there is."""
+        """All containers and networks."""
         return sorted(path.stem for path in self.folder.glob("*/*.json"))
 
 
@@ -75,7 +79,7 @@ def container(
     status: str = "running",
     ports: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A node, as the engine shows it."""
+    """A node in the form of the API."""
     bindings = {
         port: [{"HostIp": address.rpartition(":")[0], "HostPort": address.rpartition(":")[2]}]
         for port, address in (ports or {}).items()
@@ -96,7 +100,7 @@ def container(
 
 
 def network(cluster: str) -> dict[str, Any]:
-    """A network, as the engine shows it."""
+    """A network in the form of the API."""
     return {
         "Id": f"net-{cluster}",
         "Name": cluster,
@@ -111,7 +115,7 @@ def labels(cluster: str) -> dict[str, str]:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[FakeDocker, DockerClient]]:
-    """An engine that answers, and a client of it."""
+    """Yield an engine and its client."""
     engine = FakeDocker(folder / "engine")
     server = _Server(engine.address.removeprefix("unix://"), _handler(engine))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -154,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         folder, name, query = self._asked()
         path = folder / f"{name}.json"
         if not path.exists():
-            self._answer(404, {"message": f"no such thing: {name}"})
+            self._answer(404, {"message": f"no such object: {name}"})
         elif (self.engine.folder / f"{name}.stuck").exists():
             self._answer(403, {"message": f"{name} has active endpoints"})
         else:
@@ -179,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(204, None)
 
     def _asked(self) -> tuple[Any, ...]:
-        """The folder of the kind of thing that is asked for, further words, and the query."""
+        """The folder of the requested kind, further parts of the path, and the query."""
         parts = urlsplit(self.path)
         _, _, kind, *words = parts.path.split("/")
         return (self.engine.folder / kind, *words, parse_qs(parts.query))
@@ -188,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.exists():
             self._answer(200, json.loads(path.read_text()))
         else:
-            self._answer(404, {"message": "no such thing"})
+            self._answer(404, {"message": "no such object"})
 
     def _answer(self, code: int, body: Any) -> None:
         content = b"" if body is None else json.dumps(body).encode()

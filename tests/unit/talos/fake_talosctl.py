@@ -1,9 +1,8 @@
-"""A program that does what talosctl does, as far as can be seen from outside.
+"""A fake talosctl, which creates nodes in the engine of `fake_docker`.
 
-It makes its nodes in the engine of `fake_docker`, step by step, so that a test can have it stop,
-fail or hang after any of them. The order is talosctl's own (pkg/provision/providers/docker, and
-create.go of the command): the state folder, the network, nodes, `state.yaml`, the talosconfig,
-the wait, the kubeconfig.
+It works in steps, so that a test can let it fail or hang after any of them. The order is
+talosctl's own (pkg/provision/providers/docker, and the command's create.go): state folder, network,
+nodes, `state.yaml`, talosconfig, wait, kubeconfig.
 """
 
 import json
@@ -70,19 +69,20 @@ for which in {steps} if arguments[1] == "create" else {destroy_steps}:
 
 
 class FakeTalosctl:
-    """A stand-in for talosctl, of one cluster."""
+    """A fake talosctl for one cluster."""
 
     def __init__(self, folder: Path, cluster: str, engine: Path) -> None:
         self._folder = folder
         self._cluster = cluster
         self._engine = engine
         self.calls_file = folder / "calls"
+        self.version = "v1.13.0"
         self.state_yaml = "clusterinfo: {}"
         self.kubeconfig = f"current-context: admin@{cluster}"
         self.does(*STEPS)
 
     def does(self, *steps: str, destroying: tuple[str, ...] = ("destroy",)) -> None:
-        """From now on it does these steps."""
+        """Set the steps of its next runs."""
         cluster = self._cluster
         controlplane = fake_docker.container(
             cluster,
@@ -97,7 +97,7 @@ class FakeTalosctl:
             calls=str(self.calls_file),
             network=fake_docker.network(cluster),
             nodes={"controlplane": controlplane, "worker": worker},
-            version=programs.VERSION_OUTPUT.format(tag="v1.13.0"),
+            version=programs.VERSION_OUTPUT.format(tag=self.version),
             state_yaml=self.state_yaml,
             kubeconfig=self.kubeconfig,
             steps=list(steps),
@@ -106,17 +106,17 @@ class FakeTalosctl:
         programs.python(self._folder / "talosctl", script)
 
     def talosctl(self, version: Version = Version(1, 13)) -> Talosctl:  # noqa: B008
-        """How it is found."""
+        """What `versions.find` would return."""
         return Talosctl(self.path, version)
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """Its path."""
         return str(self._folder / "talosctl")
 
     @property
     def calls(self) -> list[tuple[list[str], dict[str, str]]]:
-        """Arguments and environment of each time that it was run."""
+        """Arguments and environment of each run."""
         if not self.calls_file.exists():
             return []
         return [tuple(json.loads(line)) for line in self.calls_file.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Programs that stand in for talosctl and others: small scripts, run for real."""
+"""Fake programs: small scripts that really run."""
 
 import subprocess
 import sys
@@ -16,22 +16,22 @@ Client:
 
 
 def shell(path: Path, script: str) -> str:
-    """A shell script that can be executed; returns its path."""
+    """Write an executable shell script; returns its path."""
     return _executable(path, f"#!/bin/sh\n{script}\n")
 
 
 def python(path: Path, script: str) -> str:
-    """A Python script that can be executed; returns its path."""
+    """Write an executable Python script; returns its path."""
     return _executable(path, f"#!{sys.executable} -IS\n{script}\n")
 
 
 def that_prints(path: Path, text: str) -> str:
-    """A program that prints a text, whatever it is asked."""
+    """Write a program that always prints a text; returns its path."""
     return shell(path, f"cat <<'END'\n{text}\nEND")
 
 
 def started(program: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """A program that runs, in a process group of its own, and can be seen to."""
+    """Start a program in a process group of its own, and wait until it is visible."""
     process = subprocess.Popen([program, *arguments], start_new_session=True)
     while program not in Path(f"/proc/{process.pid}/cmdline").read_text():
         time.sleep(0.01)

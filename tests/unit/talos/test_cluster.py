@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker import DockerClient
 
-from talos_registry_cache.talos import cluster, docker_nodes
-from talos_registry_cache.talos.cluster import Observed
-from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos import command_line, docker_nodes
+from talos_registry_cache.talos.cluster import ClusterOperations, Observed
+from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
-from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError, UnsupportedError
+from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
@@ -24,12 +25,13 @@ from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
 SPEC = ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")})
+NODES = ("demo-controlplane-1", "demo-worker-1")
 WITHIN_S = 60.0
 
 
 @dataclass
 class Bench:
-    """An engine, a talosctl, and the folder of a stack."""
+    """An engine, a talosctl, and the operations on a cluster."""
 
     folder: Path
     engine: FakeDocker
@@ -42,46 +44,43 @@ class Bench:
         self.talosctl = FakeTalosctl(self.folder, self.spec.name, self.engine.folder)
 
     @property
-    def places(self) -> Places:
-        return Places(self.folder / "stack", self.spec.name)
+    def files(self) -> ClusterFiles:
+        return ClusterFiles(self.folder / "stack", self.spec.name)
 
     @property
-    def runner(self) -> Runner:
-        return Runner(self.lines.append, grace_s=5)
+    def cluster(self) -> ClusterOperations:
+        return ClusterOperations(
+            files=self.files,
+            provisioner=self.spec.provisioner,
+            node_counts={"controlplane": 1, "worker": 1},
+            engine=self.client,
+            runner=Runner(self.lines.append, grace_s=5),
+        )
 
     def create(self) -> Observed:
-        return cluster.create(
-            self.spec,
-            self.talosctl.talosctl(self.version),
-            self.places,
-            engine=self.client,
-            runner=self.runner,
-        )
+        talosctl = self.talosctl.talosctl(self.version)
+        return self.cluster.create(command_line.create(self.spec, talosctl, self.files), talosctl)
 
-    def read(self) -> Observed | None:
-        return cluster.read(self.spec, self.places, engine=self.client)
-
-    def start(self) -> Observed | None:
-        return cluster.start(self.spec, self.places, engine=self.client, runner=self.runner)
+    def read(self) -> Observed:
+        observed = self.cluster.read()
+        assert observed is not None
+        return observed
 
     def destroy(self) -> None:
-        cluster.destroy(
-            self.spec,
-            self.places,
-            talosctl=self.talosctl.talosctl(self.version),
-            engine=self.client,
-            runner=self.runner,
-        )
+        self.cluster.destroy(self.talosctl.talosctl(self.version))
 
-    def wants(self, **changed: object) -> None:
-        self.spec = replace(self.spec, **changed)  # type: ignore[arg-type]
+    def wants(self, **changed: Any) -> None:
+        self.spec = replace(self.spec, **changed)
 
     @property
     def left(self) -> list[str]:
         """All files and folders of the stack."""
-        return sorted(
-            str(path.relative_to(self.places.base)) for path in self.places.base.rglob("*")
-        )
+        base = self.files.base
+        return sorted(str(path.relative_to(base)) for path in base.rglob("*"))
+
+    def assert_only_the_log_is_left(self) -> None:
+        assert self.engine.names == []
+        assert self.left == ["demo.log"]
 
 
 @pytest.fixture
@@ -94,10 +93,10 @@ def created_once(bench: Bench) -> bool:
     return [arguments[1] for arguments, _ in bench.talosctl.calls] == ["create"]
 
 
-# Creating one
+# Create
 
 
-def test_a_cluster_is_created_and_told_about(bench: Bench) -> None:
+def test_a_cluster_is_created_and_described(bench: Bench) -> None:
     observed = bench.create()
 
     controlplane, worker = observed.nodes
@@ -111,31 +110,21 @@ def test_a_cluster_is_created_and_told_about(bench: Bench) -> None:
     assert bench.lines[0] == "creating demo"
 
 
-def test_each_cluster_has_files_of_its_own_that_only_its_owner_can_read(bench: Bench) -> None:
+def test_each_cluster_has_private_files_of_its_own(bench: Bench) -> None:
     bench.create()
 
-    assert bench.left == [
-        "demo",
-        "demo.log",
-        "demo/command",
-        "demo/kubeconfig",
-        "demo/mirrors.yaml",
-        "demo/state",
-        "demo/state/demo",
-        "demo/state/demo/state.yaml",
-        "demo/talosconfig",
-    ]
-    modes = {
-        path.stat().st_mode & 0o777 for path in bench.places.folder.iterdir() if path.is_file()
-    }
+    files = ("command", "kubeconfig", "mirrors.yaml", "talosconfig")
+    state = ("state", "state/demo", "state/demo/state.yaml")
+    assert bench.left == sorted(["demo", "demo.log", *(f"demo/{one}" for one in (*files, *state))])
+    modes = {(bench.files.folder / name).stat().st_mode & 0o777 for name in files}
     assert modes == {0o600}
-    assert bench.places.folder.stat().st_mode & 0o777 == 0o700
-    assert bench.places.base.stat().st_mode & 0o777 == 0o700
-    assert bench.places.kubeconfig.read_text() == "current-context: admin@demo"
-    assert bench.places.talosconfig.read_text() == "context: demo"
+    assert bench.files.folder.stat().st_mode & 0o777 == 0o700
+    assert bench.files.base.stat().st_mode & 0o777 == 0o700
+    assert bench.files.kubeconfig.read_text() == "current-context: admin@demo"
+    assert bench.files.talosconfig.read_text() == "context: demo"
 
 
-def test_what_is_pulumis_own_does_not_get_to_talosctl(
+def test_talosctl_gets_none_of_pulumi_s_variables(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "s3cret")
@@ -144,23 +133,22 @@ def test_what_is_pulumis_own_does_not_get_to_talosctl(
 
     ((_, environment),) = bench.talosctl.calls
     assert "s3cret" not in environment.values()
-    assert environment["KUBECONFIG"] == str(bench.places.kubeconfig)
+    assert environment["KUBECONFIG"] == str(bench.files.kubeconfig)
     assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_creating_it_again_does_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("version", "without"), [(Version(1, 13), ()), (Version(0, 12), ("folder", "state"))]
+)
+def test_creating_it_again_changes_nothing(
+    bench: Bench, version: Version, without: tuple[str, ...]
+) -> None:
+    """An old talosctl writes no state file."""
+    bench.version = version
+    bench.talosctl.does(*(step for step in STEPS if step not in without))
     first = bench.create()
 
     assert bench.create() == first
-    assert created_once(bench)
-
-
-def test_an_older_talosctl_leaves_no_notes_and_needs_none(bench: Bench) -> None:
-    bench.version = Version(0, 12)
-    bench.talosctl.does("network", "controlplane", "worker", "talosconfig", "kubeconfig")
-
-    assert bench.create().problems == ()
-    assert bench.create().problems == ()
     assert created_once(bench)
 
 
@@ -170,33 +158,29 @@ def test_an_older_talosctl_leaves_no_notes_and_needs_none(bench: Bench) -> None:
         {"kubernetes_version": "1.30.0"},
         {"mirrors": {"docker.io": Mirror("http://172.17.0.1:6000")}},
         {"patches": ("machine: {sysctls: {a: '1'}}",)},
+        {},
     ],
-    ids=["flag", "mirror", "patch"],
+    ids=["flag", "mirror", "patch", "incomplete"],
 )
-def test_creating_another_one_in_its_place_removes_the_first(
-    bench: Bench, changed: dict[str, object]
+def test_an_incomplete_cluster_or_one_of_another_plan_is_removed_first(
+    bench: Bench, changed: dict[str, Any]
 ) -> None:
     bench.create()
+    if not changed:
+        bench.engine.remove_node("demo-worker-1")
+        assert bench.read().problems == ("0 of 1 worker nodes exist",)
     bench.wants(**changed)
-    bench.create()
 
-    assert "demo-worker-1 with its volumes" in bench.engine.removed
+    assert bench.create().problems == ()
+    assert "demo-controlplane-1 with its volumes" in bench.engine.removed
     assert len(bench.talosctl.calls) == 2
 
 
-def test_one_that_has_lost_a_node_is_created_anew(bench: Bench) -> None:
-    bench.create()
-    bench.engine.remove_node("demo-worker-1")
-
-    assert len(bench.create().nodes) == 2
-    assert "demo-controlplane-1 with its volumes" in bench.engine.removed
-
-
-def test_one_of_the_same_name_from_elsewhere_is_left_alone(bench: Bench) -> None:
+def test_another_s_cluster_of_the_same_name_is_left_alone(bench: Bench) -> None:
     bench.engine.add_network("demo")
     bench.engine.add_node("demo", "demo-worker-1")
 
-    with pytest.raises(TakenError, match="a cluster demo already, and not from here; remove it"):
+    with pytest.raises(TakenError, match="found a cluster demo that was not created here"):
         bench.create()
     assert bench.engine.names == ["demo-worker-1", "net-demo"]
     assert not bench.talosctl.calls
@@ -208,91 +192,66 @@ def test_two_clusters_stay_apart(bench: Bench) -> None:
     other.create()
     other.destroy()
 
-    assert bench.read() is not None
     assert bench.create().problems == ()
-    assert not any("other" in path for path in bench.left)
-    assert not any("other" in name for name in bench.engine.names)
+    assert not any("other" in path for path in (*bench.left, *bench.engine.names))
 
 
-def test_what_talosctl_cannot_do_is_an_error_before_anything_is_touched(bench: Bench) -> None:
-    bench.wants(controlplanes=3)
-    with pytest.raises(UnsupportedError):
-        bench.create()
-
-    assert not bench.places.base.exists()
-
-
-# Starting one that has stopped
+# Start
 
 
 @pytest.fixture
-def stays_up_s(monkeypatch: pytest.MonkeyPatch) -> float:
+def _brief_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker_nodes, "STAYS_UP_S", 0.3)
     monkeypatch.setattr(docker_nodes, "POLL_S", 0.02)
-    return docker_nodes.STAYS_UP_S
 
 
-@pytest.mark.usefixtures("stays_up_s")
-def test_nodes_that_have_stopped_are_started_the_control_plane_first(bench: Bench) -> None:
+@pytest.mark.usefixtures("_brief_watch")
+def test_stopped_nodes_are_started_control_planes_first(bench: Bench) -> None:
     before = bench.create()
     bench.engine.add_node("demo", "demo-a-worker-2", address="10.5.0.4")
-    for name in ("demo-a-worker-2", "demo-controlplane-1", "demo-worker-1"):
+    for name in NODES:
         bench.engine.stop_node(name)
+    bench.engine.stop_node("demo-a-worker-2", "paused")
     bench.lines.clear()
 
-    after = bench.start()
+    after = bench.cluster.start()
+    bench.cluster.start()
 
     order = ["demo-controlplane-1", "demo-a-worker-2", "demo-worker-1"]
-    assert bench.engine.started == [f"{name} (start)" for name in order]
+    assert bench.engine.started == [
+        "demo-controlplane-1 (start)",
+        "demo-a-worker-2 (unpause)",
+        "demo-worker-1 (start)",
+    ]
     assert bench.lines == [f"starting the stopped node {name}" for name in order]
     assert after is not None
     assert [node for node in after.nodes if node in before.nodes] == list(before.nodes)
     assert bench.engine.removed == []
 
 
-@pytest.mark.usefixtures("stays_up_s")
-def test_only_nodes_that_have_stopped_are_started(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("refuses", "controlplane-1 cannot be started: .*address already in use"),
+        ("ends", r"controlplane-1 .* did not stay up \(exited\); see `docker logs demo-contr"),
+    ],
+)
+@pytest.mark.usefixtures("_brief_watch")
+def test_a_node_that_does_not_start_is_an_error_and_the_others_are_started(
+    bench: Bench, how: str, error: str
+) -> None:
     bench.create()
-    bench.engine.stop_node("demo-worker-1", "paused")
-    bench.start()
-    bench.start()
-
-    assert bench.engine.started == ["demo-worker-1 (unpause)"]
-
-
-def test_one_that_is_gone_is_not_started(bench: Bench) -> None:
-    assert bench.start() is None
-
-
-@pytest.mark.usefixtures("stays_up_s")
-def test_a_node_that_does_not_stay_up_is_an_error_that_says_where_to_look(bench: Bench) -> None:
-    bench.create()
-    bench.engine.stop_node("demo-worker-1")
-    bench.engine.refuse("demo-worker-1", "ends")
-
-    with pytest.raises(
-        TalosError,
-        match=r"demo-worker-1 was started and does not stay up \(exited\); see `docker logs demo-",
-    ):
-        bench.start()
-
-
-@pytest.mark.usefixtures("stays_up_s")
-def test_a_node_that_cannot_be_started_does_not_keep_the_others_down(bench: Bench) -> None:
-    bench.create()
-    for name in ("demo-controlplane-1", "demo-worker-1"):
+    for name in NODES:
         bench.engine.stop_node(name)
-    bench.engine.refuse("demo-controlplane-1", "refuses")
+    bench.engine.refuse("demo-controlplane-1", how)
 
-    with pytest.raises(
-        TalosError, match=r"demo-controlplane-1 cannot be started: .*address already in use"
-    ):
-        bench.start()
-    assert bench.engine.started == ["demo-worker-1 (start)"]
+    with pytest.raises(TalosError, match=error):
+        bench.cluster.start()
+    assert bench.engine.started[-1] == "demo-worker-1 (start)"
 
 
-@pytest.mark.usefixtures("stays_up_s")
-def test_creating_one_that_has_stopped_starts_it(bench: Bench) -> None:
+@pytest.mark.usefixtures("_brief_watch")
+def test_creating_a_stopped_cluster_starts_it(bench: Bench) -> None:
     first = bench.create()
     bench.engine.stop_node("demo-worker-1")
 
@@ -301,73 +260,53 @@ def test_creating_one_that_has_stopped_starts_it(bench: Bench) -> None:
     assert bench.engine.started == ["demo-worker-1 (start)"]
 
 
-def test_a_node_that_ends_while_it_is_created_is_a_failure(bench: Bench) -> None:
-    bench.talosctl.does(*STEPS, "stop")
-    with pytest.raises(TalosError, match="created the cluster demo, but demo-worker-1 is exited"):
-        bench.create()
-
-    assert bench.engine.names == []
-
-
 # A creation that fails
 
 
 @pytest.mark.parametrize("after", range(len(STEPS)))
-def test_nothing_but_the_log_is_left_of_a_failure(bench: Bench, after: int) -> None:
+def test_a_failure_leaves_only_the_log(bench: Bench, after: int) -> None:
     bench.talosctl.does(*STEPS[:after], "fail")
     with pytest.raises(CommandError, match=r"something is wrong\n  full log: .*/demo.log"):
         bench.create()
 
-    assert bench.engine.names == []
-    assert bench.left == ["demo.log"]
-    assert bench.places.log.read_text().endswith("something is wrong\n")
+    bench.assert_only_the_log_is_left()
+    assert bench.files.log.read_text().endswith("something is wrong\n")
 
 
-def test_after_a_failure_it_can_be_created(bench: Bench) -> None:
-    bench.talosctl.does("folder", "network", "fail")
-    with pytest.raises(CommandError):
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ((*STEPS, "stop"), "demo-worker-1 is exited"),
+        (tuple(step for step in STEPS if step != "worker"), "0 of 1 worker nodes exist"),
+    ],
+    ids=["stopped", "missing"],
+)
+def test_a_cluster_without_its_nodes_is_a_failure(
+    bench: Bench, steps: tuple[str, ...], error: str
+) -> None:
+    bench.talosctl.does(*steps)
+    with pytest.raises(TalosError, match=f"created the cluster demo, but {error}"):
         bench.create()
-    bench.talosctl.does(*STEPS)
 
-    assert bench.create().problems == ()
+    bench.assert_only_the_log_is_left()
 
 
-def test_one_that_never_becomes_ready_is_stopped_at_its_timeout(bench: Bench) -> None:
+def test_talosctl_is_ended_at_the_timeout(bench: Bench) -> None:
     bench.talosctl.does(*STEPS[:-1], "hang")
     bench.wants(timeout_s=1)
-    with pytest.raises(
-        CommandError, match=r"was not done and was ended after \d+ s\n  creating demo"
-    ):
+    with pytest.raises(CommandError, match=r"was ended after \d+ s\n  creating demo"):
         bench.create()
 
-    assert bench.engine.names == []
-    assert bench.left == ["demo.log"]
+    bench.assert_only_the_log_is_left()
 
 
-def test_success_without_nodes_is_a_failure(bench: Bench) -> None:
-    bench.talosctl.does("folder", "network", "controlplane", "state", "talosconfig", "kubeconfig")
-    with pytest.raises(TalosError, match="created the cluster demo, but 0 of 1 worker nodes are"):
-        bench.create()
-
-    assert bench.engine.names == []
-
-
-def test_what_cannot_be_removed_after_a_failure_is_told_with_it(bench: Bench) -> None:
-    (bench.engine.folder / "net-demo.stuck").touch()
-    bench.talosctl.does("folder", "network", "fail")
-    with pytest.raises(TalosError) as error:
-        bench.create()
-
-    assert "something is wrong" in str(error.value)
-    assert "could not be removed, the next run tries again" in str(error.value)
-    assert "net-demo has active endpoints" in str(error.value)
-
-
-def test_the_next_run_removes_what_could_not_be_removed(bench: Bench) -> None:
+def test_remains_of_a_failure_are_reported_and_removed_by_the_next_run(bench: Bench) -> None:
     stuck = bench.engine.folder / "net-demo.stuck"
     stuck.touch()
     bench.talosctl.does("folder", "network", "fail")
-    with pytest.raises(TalosError):
+    with pytest.raises(
+        TalosError, match=r"(?s)something is wrong.*could not be removed.*net-demo has active"
+    ):
         bench.create()
     stuck.unlink()
     bench.talosctl.does(*STEPS)
@@ -376,30 +315,28 @@ def test_the_next_run_removes_what_could_not_be_removed(bench: Bench) -> None:
     assert "net-demo" in bench.engine.removed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_ended_in_the_middle(bench: Bench, number: signal.Signals) -> None:
-    """Interrupted, it cleans up; killed, the next one does."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_cleans_up_and_a_killed_one_is_cleaned_up_by_the_next(
+    bench: Bench, number: signal.Signals
+) -> None:
     bench.talosctl.does(*STEPS[:-1], "hang")
     ours = subprocess.Popen(
         [sys.executable, "-c", CREATE_DEMO, str(bench.folder)], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + WITHIN_S
-    while "context: demo" not in _text(bench.places.talosconfig):
+    while "context: demo" not in _text(bench.files.talosconfig):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    talosctl_pid = int(bench.places.pid.read_text())
+    talosctl_pid = int(bench.files.pid.read_text())
     ours.send_signal(number)
     ours.wait(WITHIN_S)
 
     if number is signal.SIGKILL:
-        observed = bench.read()
-        assert observed is not None
-        assert observed.problems == ("its creation did not finish",)
+        assert bench.read().problems == ("its creation did not finish",)
         bench.talosctl.does(*STEPS)
         assert bench.create().problems == ()
     else:
-        assert bench.engine.names == []
-        assert bench.left == ["demo.log"]
+        bench.assert_only_the_log_is_left()
     assert not Path(f"/proc/{talosctl_pid}").exists() or ") Z " in _text(
         Path(f"/proc/{talosctl_pid}/stat")
     )
@@ -409,19 +346,18 @@ CREATE_DEMO = """
 import sys
 from pathlib import Path
 from docker import DockerClient
-from talos_registry_cache.talos import cluster
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
-from talos_registry_cache.talos.mirror import Mirror
-from talos_registry_cache.talos.cluster_files import Places
+from talos_registry_cache.talos import command_line
+from talos_registry_cache.talos.cluster import ClusterOperations
+from talos_registry_cache.talos.cluster_files import ClusterFiles
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Talosctl, Version
 folder = Path(sys.argv[1])
-cluster.create(
-    ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")}),
-    Talosctl(str(folder / "talosctl"), Version(1, 13)),
-    Places(folder / "stack", "demo"),
-    engine=DockerClient(base_url=f"unix://{folder}/docker.sock", version="1.43"),
-    runner=Runner(lambda line: None),
+files = ClusterFiles(folder / "stack", "demo")
+talosctl = Talosctl(str(folder / "talosctl"), Version(1, 13))
+engine = DockerClient(base_url=f"unix://{folder}/docker.sock", version="1.43")
+ClusterOperations(files, Provisioner.DOCKER, {}, engine, Runner(lambda line: None)).create(
+    command_line.create(ClusterSpec(name="demo"), talosctl, files)
 )
 """
 
@@ -430,90 +366,56 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-# Looking at one
-
-
-def test_there_is_none(bench: Bench) -> None:
-    assert bench.read() is None
-
-
-def test_a_node_that_is_missing_is_found(bench: Bench) -> None:
-    bench.create()
-    bench.engine.remove_node("demo-worker-1")
-
-    observed = bench.read()
-    assert observed is not None
-    assert observed.problems == ("0 of 1 worker nodes are there",)
+# Read
 
 
 @pytest.mark.parametrize("status", ["exited", "created", "paused", "dead"])
-def test_a_node_that_has_stopped_is_there_and_nothing_is_wrong(bench: Bench, status: str) -> None:
+def test_a_stopped_node_is_not_a_problem(bench: Bench, status: str) -> None:
     bench.create()
     bench.engine.stop_node("demo-worker-1", status)
 
     observed = bench.read()
-    assert observed is not None
     assert [node.name for node in observed.stopped] == ["demo-worker-1"]
     assert observed.problems == ()
 
 
-def test_a_cluster_that_vanished_is_found(bench: Bench) -> None:
+def test_a_cluster_that_vanished_is_found_out_and_can_be_created_again(bench: Bench) -> None:
     bench.create()
-    for name in bench.engine.names:
-        for kind in ("containers", "networks"):
-            (bench.engine.folder / kind / f"{name}.json").unlink(missing_ok=True)
+    bench.engine.remove_all()
 
-    assert bench.read() is None
+    assert bench.cluster.read() is None
+    assert bench.cluster.start() is None
     assert bench.create().problems == ()
 
 
-def test_an_engine_that_is_gone_is_an_error(bench: Bench) -> None:
+def test_an_engine_that_does_not_answer_is_an_error(bench: Bench) -> None:
     client = DockerClient(base_url="tcp://127.0.0.1:1", version="1.43")
     with pytest.raises(TalosError, match="the container engine: "):
-        cluster.read(SPEC, bench.places, engine=client)
+        replace(bench.cluster, engine=client).read()
     client.close()
 
 
-# Destroying one
+# Destroy
 
 
-def test_nothing_is_left_of_one_that_is_destroyed(bench: Bench) -> None:
+def test_destroying_leaves_nothing_and_can_be_repeated(bench: Bench) -> None:
+    bench.destroy()
     bench.create()
+    bench.destroy()
     bench.destroy()
 
     assert bench.engine.names == []
     assert bench.left == []
-    assert bench.engine.removed[:2] == [
-        "demo-controlplane-1 with its volumes",
-        "demo-worker-1 with its volumes",
-    ]
-
-
-def test_destroying_it_again_does_nothing(bench: Bench) -> None:
-    bench.destroy()
-    bench.create()
-    bench.destroy()
-    bench.destroy()
-
+    assert bench.engine.removed[:2] == [f"{name} with its volumes" for name in NODES]
     assert created_once(bench)
 
 
-def test_it_is_destroyed_also_when_its_files_are_gone(bench: Bench) -> None:
+def test_docker_nodes_are_destroyed_without_talosctl_and_without_their_files(bench: Bench) -> None:
     bench.engine.add_network("demo")
     bench.engine.add_node("demo", "demo-worker-1")
-    bench.destroy()
+    bench.cluster.destroy()
 
     assert bench.engine.names == []
-
-
-def test_docker_nodes_are_destroyed_without_talosctl(bench: Bench) -> None:
-    bench.create()
-    cluster.destroy(
-        bench.spec, bench.places, talosctl=None, engine=bench.client, runner=bench.runner
-    )
-
-    assert bench.engine.names == []
-    assert bench.left == []
 
 
 # Bad input
@@ -521,7 +423,7 @@ def test_docker_nodes_are_destroyed_without_talosctl(bench: Bench) -> None:
 
 def test_a_folder_that_cannot_be_written(bench: Bench) -> None:
     (bench.folder / "stack").write_text("a file")
-    with pytest.raises(TalosError, match=r"cannot keep the cluster's files: .*File exists"):
+    with pytest.raises(TalosError, match=r"cannot write the cluster's files: .*File exists"):
         bench.create()
     assert not bench.talosctl.calls
 
@@ -555,44 +457,47 @@ def virtual(bench: Bench) -> Bench:
     return bench
 
 
-def test_virtual_machines_are_read_from_talosctls_notes(virtual: Bench) -> None:
+@pytest.fixture
+def state(virtual: Bench) -> Path:
+    """The state folder of virtual machines that were created before."""
+    folder = virtual.files.state / "demo"
+    folder.mkdir(parents=True)
+    (folder / "state.yaml").write_text(STATE_YAML)
+    return folder
+
+
+def test_virtual_machines_that_do_not_run_after_create_are_destroyed(virtual: Bench) -> None:
     with pytest.raises(TalosError, match="demo-controlplane-1 is stopped, not running"):
         virtual.create()
     assert [arguments[1] for arguments, _ in virtual.talosctl.calls] == ["create", "destroy"]
     assert virtual.left == ["demo.log"]
 
 
-def test_virtual_machines_that_have_stopped_are_left_as_they_are(virtual: Bench) -> None:
-    state = virtual.places.state / "demo"
-    state.mkdir(parents=True)
-    (state / "state.yaml").write_text(STATE_YAML)
-
-    observed = virtual.start()
+@pytest.mark.usefixtures("state")
+def test_stopped_virtual_machines_stay_stopped(virtual: Bench) -> None:
+    observed = virtual.cluster.start()
 
     assert observed is not None
-    assert [node.name for node in observed.stopped] == ["demo-controlplane-1", "demo-worker-1"]
+    assert [node.name for node in observed.stopped] == list(NODES)
     assert virtual.lines == []
 
 
-def test_virtual_machines_that_run(virtual: Bench) -> None:
-    state = virtual.places.state / "demo"
-    state.mkdir(parents=True)
-    (state / "state.yaml").write_text(STATE_YAML)
-    for name in ("demo-controlplane-1", "demo-worker-1"):
+def test_running_virtual_machines_are_read_from_the_state_file(virtual: Bench, state: Path) -> None:
+    for name in NODES:
         (state / f"{name}.pid").write_text(str(os.getpid()))
 
     observed = virtual.read()
-    assert observed is not None
     assert observed.problems == ("its creation did not finish",)
-    assert [node.address for node in observed.nodes] == ["10.5.0.2", "10.5.0.3"]
+    assert [(node.address, node.runs) for node in observed.nodes] == [
+        ("10.5.0.2", True),
+        ("10.5.0.3", True),
+    ]
     assert observed.kubernetes_endpoint == "https://10.5.0.1:6443"
 
 
-def test_virtual_machines_that_talosctl_did_not_note_down_are_ended(virtual: Bench) -> None:
-    launcher = programs.shell(virtual.folder / "qemu-launch", "sleep 60")
-    machine = programs.started(launcher)
-    state = virtual.places.state / "demo"
-    state.mkdir(parents=True)
+def test_virtual_machines_without_a_state_file_are_killed(virtual: Bench, state: Path) -> None:
+    (state / "state.yaml").unlink()
+    machine = programs.started(programs.shell(virtual.folder / "qemu-launch", "sleep 60"))
     (state / "demo-worker-1.pid").write_text(str(machine.pid))
     (state / "reused.pid").write_text(str(os.getpid()))
     virtual.destroy()
@@ -602,45 +507,47 @@ def test_virtual_machines_that_talosctl_did_not_note_down_are_ended(virtual: Ben
     assert not virtual.talosctl.calls
 
 
-def test_when_talosctl_cannot_destroy_them_it_is_done_by_hand(virtual: Bench) -> None:
-    state = virtual.places.state / "demo"
-    state.mkdir(parents=True)
-    (state / "state.yaml").write_text(STATE_YAML)
+@pytest.mark.usefixtures("state")
+def test_remains_are_removed_if_talosctl_cannot_destroy_them(virtual: Bench) -> None:
     virtual.talosctl.does("fail", destroying=("fail",))
     virtual.destroy()
 
     assert virtual.left == []
-    assert any("removing by hand what is left, since talosctl" in line for line in virtual.lines)
+    assert any("remains without talosctl, because talosctl" in line for line in virtual.lines)
 
 
-def test_sudo_that_would_ask_is_an_error_with_the_line_to_run(
-    virtual: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs.shell(virtual.folder / "sudo", "echo a password is required >&2; exit 1")
+@pytest.mark.usefixtures("state")
+def test_virtual_machines_are_not_destroyed_without_talosctl(virtual: Bench) -> None:
+    with pytest.raises(TalosError, match="destroying the virtual machines of demo needs talosctl"):
+        virtual.cluster.destroy()
+
+
+@pytest.fixture
+def sudo(virtual: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path for a sudo of the test's own, which an unprivileged user finds first."""
     monkeypatch.setenv("PATH", f"{virtual.folder}:{os.environ['PATH']}")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(TalosError) as error:
+    return virtual.folder / "sudo"
+
+
+def test_a_sudo_that_would_ask_is_an_error_with_the_line_to_run(virtual: Bench, sudo: Path) -> None:
+    programs.shell(sudo, "echo a password is required >&2; exit 1")
+    with pytest.raises(TalosError, match="run `sudo --validate` and try again") as error:
         virtual.create()
 
-    assert "run `sudo --validate` and try again" in str(error.value)
     assert f"{virtual.folder}/talosctl cluster create qemu" in str(error.value)
-    assert not virtual.places.base.exists()
+    assert not virtual.files.base.exists()
 
 
-def test_virtual_machines_are_made_through_sudo(
-    virtual: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sudo = 'echo "$@" >> "$(dirname "$0")/asked"; while [ "${1#--}" != "$1" ]; do shift; done\n'
-    programs.shell(virtual.folder / "sudo", f'{sudo}exec "$@"')
-    monkeypatch.setenv("PATH", f"{virtual.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_virtual_machines_are_created_through_sudo(virtual: Bench, sudo: Path) -> None:
+    record = 'echo "$@" >> "$(dirname "$0")/asked"; while [ "${1#--}" != "$1" ]; do shift; done\n'
+    programs.shell(sudo, f'{record}exec "$@"')
     with pytest.raises(TalosError, match="is stopped, not running"):
         virtual.create()
 
     asked = (virtual.folder / "asked").read_text().splitlines()
-    program = f"{virtual.folder}/talosctl"
     assert asked[0] == "--non-interactive true"
     assert asked[1].startswith(
-        f"--non-interactive --preserve-env=HOME,KUBECONFIG {program} cluster create qemu"
+        "--non-interactive --preserve-env=HOME,KUBECONFIG "
+        f"{virtual.folder}/talosctl cluster create qemu"
     )
-    assert virtual.left == ["demo.log"]

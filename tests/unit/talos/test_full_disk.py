@@ -1,4 +1,4 @@
-"""A cluster whose files find no room."""
+"""Creating a cluster on a full disk."""
 
 import os
 import subprocess
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from talos_registry_cache.talos import cluster
-from talos_registry_cache.talos.cluster_files import Places
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
+from talos_registry_cache.talos import command_line
+from talos_registry_cache.talos.cluster import ClusterOperations
+from talos_registry_cache.talos.cluster_files import ClusterFiles
+from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
@@ -21,7 +22,7 @@ ROOM = "16k"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of the test's own that is full."""
+    """A small file system."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(disk)]
@@ -33,17 +34,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_and_nothing_is_left(tmp_path: Path, small_disk: Path) -> None:
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(100_000))
-    places = Places(small_disk / "stack", "demo")
+    files = ClusterFiles(small_disk / "stack", "demo")
     with serving(tmp_path) as (engine, client):
         talosctl = FakeTalosctl(tmp_path, "demo", engine.folder).talosctl(Version(1, 13))
 
-        with pytest.raises(TalosError, match="No space left on device"):
-            cluster.create(
-                ClusterSpec(name="demo"), talosctl, places, engine=client, runner=Runner(print)
-            )
+        plan = command_line.create(ClusterSpec(name="demo"), talosctl, files)
+        cluster = ClusterOperations(files, Provisioner.DOCKER, {}, client, Runner(print))
 
-    assert not places.folder.exists()
+        with pytest.raises(TalosError, match="No space left on device"):
+            cluster.create(plan)
+
+    assert not files.folder.exists()

@@ -33,8 +33,8 @@ def of_cluster(folder: Path, name: str = "demo", port: int = 6443) -> Path:
     return path
 
 
-def users_own(path: Path) -> Mapping[str, Any]:
-    """A kubeconfig that the user has already."""
+def write_own(path: Path) -> Mapping[str, Any]:
+    """Write a kubeconfig of the user's own."""
     own = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -68,9 +68,9 @@ def test_a_cluster_is_merged_into_a_new_kubeconfig(tmp_path: Path, target: Path)
     assert target.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_else_is_there_stays_and_comes_first(tmp_path: Path, target: Path) -> None:
+def test_other_entries_stay_and_come_first(tmp_path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
-    own = users_own(target)
+    own = write_own(target)
     kubeconfig.merge(of_cluster(tmp_path), target)
 
     merged = content(target)
@@ -79,9 +79,9 @@ def test_what_else_is_there_stays_and_comes_first(tmp_path: Path, target: Path) 
     assert [user["name"] for user in merged["users"]] == ["me", "admin@demo"]
 
 
-def test_removing_it_leaves_what_was_there_before(tmp_path: Path, target: Path) -> None:
+def test_removing_it_restores_the_kubeconfig(tmp_path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
-    own = users_own(target)
+    own = write_own(target)
     kubeconfig.merge(of_cluster(tmp_path), target)
     kubeconfig.remove(target, "demo")
 
@@ -96,9 +96,7 @@ def test_merging_again_changes_nothing(tmp_path: Path, target: Path) -> None:
     assert (target.read_text(), target.stat().st_ino) == before
 
 
-def test_a_cluster_that_was_made_anew_replaces_its_predecessor(
-    tmp_path: Path, target: Path
-) -> None:
+def test_a_recreated_cluster_replaces_its_entries(tmp_path: Path, target: Path) -> None:
     kubeconfig.merge(of_cluster(tmp_path, port=1111), target)
     kubeconfig.merge(of_cluster(tmp_path, port=2222), target)
 
@@ -106,7 +104,7 @@ def test_a_cluster_that_was_made_anew_replaces_its_predecessor(
     assert servers == ["https://127.0.0.1:2222"]
 
 
-def test_a_kubeconfig_without_an_end_is_refused(tmp_path: Path, target: Path) -> None:
+def test_a_kubeconfig_that_is_too_large_is_refused(tmp_path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"#" * (kubeconfig.SIZE_LIMIT + 1))
 
@@ -114,7 +112,7 @@ def test_a_kubeconfig_without_an_end_is_refused(tmp_path: Path, target: Path) ->
         kubeconfig.merge(of_cluster(tmp_path), target)
 
 
-def test_the_removed_cluster_is_no_longer_the_current_one(tmp_path: Path, target: Path) -> None:
+def test_a_removed_cluster_is_no_longer_the_current_context(tmp_path: Path, target: Path) -> None:
     kubeconfig.merge(of_cluster(tmp_path), target)
     kubeconfig.merge(of_cluster(tmp_path, "other"), target)
     kubeconfig.remove(target, "demo")
@@ -124,12 +122,12 @@ def test_the_removed_cluster_is_no_longer_the_current_one(tmp_path: Path, target
     assert [context["name"] for context in left["contexts"]] == ["admin@other"]
 
 
-def test_a_name_of_the_users_own_is_not_taken_over(tmp_path: Path, target: Path) -> None:
+def test_the_user_s_own_entry_of_the_same_name_is_left_alone(tmp_path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
     of_cluster(tmp_path).rename(target)
     before = target.read_text()
 
-    with pytest.raises(TakenError, match="already has demo in its clusters, and not from here"):
+    with pytest.raises(TakenError, match="already has demo in its clusters; rename"):
         kubeconfig.merge(of_cluster(tmp_path, port=2222), target)
     kubeconfig.remove(target, "demo")
 
@@ -137,7 +135,9 @@ def test_a_name_of_the_users_own_is_not_taken_over(tmp_path: Path, target: Path)
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_removing_what_is_not_there(tmp_path: Path, target: Path) -> None:
+def test_removing_a_cluster_that_was_not_merged_changes_nothing(
+    tmp_path: Path, target: Path
+) -> None:
     kubeconfig.remove(target, "demo")
     assert not target.exists()
 
@@ -146,9 +146,9 @@ def test_removing_what_is_not_there(tmp_path: Path, target: Path) -> None:
     assert len(content(target)["clusters"]) == 1
 
 
-def test_a_link_stays_a_link(tmp_path: Path, target: Path) -> None:
+def test_a_symbolic_link_stays_a_link(tmp_path: Path, target: Path) -> None:
     real = tmp_path / "elsewhere"
-    users_own(real)
+    write_own(real)
     target.parent.mkdir(parents=True)
     target.symlink_to(real)
     kubeconfig.merge(of_cluster(tmp_path), target)
@@ -157,7 +157,7 @@ def test_a_link_stays_a_link(tmp_path: Path, target: Path) -> None:
     assert len(content(real)["users"]) == 2
 
 
-def test_several_at_once_all_get_in(tmp_path: Path, target: Path) -> None:
+def test_clusters_can_be_merged_at_the_same_time(tmp_path: Path, target: Path) -> None:
     names = [f"c{number}" for number in range(8)]
     sources = [of_cluster(tmp_path, name) for name in names]
     threads = [threading.Thread(target=kubeconfig.merge, args=(s, target)) for s in sources]
@@ -169,7 +169,7 @@ def test_several_at_once_all_get_in(tmp_path: Path, target: Path) -> None:
     assert sorted(cluster["name"] for cluster in content(target)["clusters"]) == names
 
 
-def test_one_that_somebody_else_holds_is_an_error(
+def test_a_locked_kubeconfig_is_an_error(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubeconfig, "LOCK_WITHIN_S", 0.1)
@@ -177,13 +177,15 @@ def test_one_that_somebody_else_holds_is_an_error(
     lock = target.with_name("config.lock")
     lock.touch()
 
-    with pytest.raises(TalosError, match=f"written by somebody else; if not, remove {lock}"):
+    with pytest.raises(TalosError, match=f"another program is writing .* remove {lock}"):
         kubeconfig.merge(of_cluster(tmp_path), target)
     assert lock.exists()
 
 
 @pytest.mark.parametrize("text", ["a: b: c", "- a list", "just a text"])
-def test_what_is_no_kubeconfig_is_left_as_it_is(tmp_path: Path, target: Path, text: str) -> None:
+def test_another_file_is_an_error_and_left_unchanged(
+    tmp_path: Path, target: Path, text: str
+) -> None:
     target.parent.mkdir(parents=True)
     target.write_text(text)
 
@@ -192,7 +194,7 @@ def test_what_is_no_kubeconfig_is_left_as_it_is(tmp_path: Path, target: Path, te
     assert target.read_text() == text
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TalosError, match="cannot write the kubeconfig"):
         kubeconfig.merge(of_cluster(tmp_path), tmp_path / "file" / "config")

@@ -29,7 +29,7 @@ CLOSED = {
         (Version(1, 13), MirrorForm.DOCUMENT),
     ],
 )
-def test_the_form_goes_by_the_version_on_the_nodes(talos: Version, form: MirrorForm) -> None:
+def test_the_form_depends_on_the_version_of_talos(talos: Version, form: MirrorForm) -> None:
     assert machine_config.form_for(talos) is form
 
 
@@ -49,7 +49,7 @@ def test_the_legacy_form() -> None:
     )
 
 
-def test_the_form_as_documents() -> None:
+def test_the_form_of_documents() -> None:
     patch = machine_config.mirror_patch(
         {"docker.io": MIRRORS["docker.io"]}, skip_fallback=False, form=MirrorForm.DOCUMENT
     )
@@ -64,17 +64,17 @@ def test_the_form_as_documents() -> None:
 
 
 @pytest.mark.parametrize("form", MirrorForm)
-def test_without_fallback_each_mirror_says_so(form: MirrorForm) -> None:
+def test_skip_fallback_is_set_for_each_mirror(form: MirrorForm) -> None:
     patch = machine_config.mirror_patch(MIRRORS, skip_fallback=True, form=form)
 
     assert patch.count("skipFallback: true\n") == len(MIRRORS)
     assert list(yaml.safe_load_all(patch))
 
 
-# Mirrors that are closed to strangers
+# Mirrors with a CA or password
 
 
-def test_documents_for_the_ca_and_the_password_go_by_the_address_of_the_mirror() -> None:
+def test_documents_for_ca_and_password_are_named_after_the_mirror_s_address() -> None:
     patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.DOCUMENT)
 
     _, _, *closed = yaml.safe_load_all(patch)
@@ -100,7 +100,7 @@ def test_the_legacy_form_has_the_ca_in_base64() -> None:
 
 
 @pytest.mark.parametrize("form", MirrorForm)
-def test_what_mirrors_of_one_address_share_is_said_once(form: MirrorForm) -> None:
+def test_mirrors_at_the_same_address_share_their_ca(form: MirrorForm) -> None:
     shared = {host: Mirror(f"https://team:5000/{host}", CA) for host in ("docker.io", "ghcr.io")}
     patch = machine_config.mirror_patch(shared, skip_fallback=False, form=form)
 
@@ -111,7 +111,7 @@ def test_a_mirror_does_not_show_its_password() -> None:
     assert "s3cret" not in repr(CLOSED)
 
 
-# What Talos writes; the expected texts are those of its own tests (hosts_test.go)
+# hosts.toml; the expected texts are those of Talos's own tests (hosts_test.go)
 
 
 def test_hosts_toml_of_a_mirror() -> None:
@@ -135,7 +135,7 @@ def test_hosts_toml_without_fallback_names_the_mirror_as_the_server() -> None:
     }
 
 
-def test_hosts_toml_has_the_ca_in_a_file_of_the_same_folder() -> None:
+def test_hosts_toml_refers_to_the_ca_in_the_same_folder() -> None:
     files = machine_config.hosts_toml(
         {"some.host:123": Mirror("https://my-registry1", "allcert")},
         skip_fallback=False,

@@ -1,12 +1,11 @@
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -15,15 +14,14 @@ from talos_registry_cache.talos.errors import CommandError
 from talos_registry_cache.talos.process import Runner
 from tests.unit.talos import programs
 
-ROOT = Path(__file__).resolve().parents[3]
 SOON_S = 60.0
-# A shell has come to its first commands by then.
+# A shell has reached its first commands by then.
 STARTED_WITHIN_S = 2.0
 
 
 @dataclass
 class Bench:
-    """A runner, with the lines that it passed on."""
+    """A runner, and the lines that it passed on."""
 
     folder: Path
     lines: list[str] = field(default_factory=list)
@@ -38,16 +36,30 @@ class Bench:
         return self.folder / "pid"
 
     def run(
-        self, script: str, within_s: float = SOON_S, env: Mapping[str, str] | None = None
+        self,
+        script: str,
+        within_s: float = SOON_S,
+        env: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
-        program = programs.shell(self.folder / "talosctl", script)
-        Runner(self.lines.append, self.grace_s).run(
+        """Run a script as talosctl. It knows its folder as `$F`."""
+        program = programs.shell(self.folder / "talosctl", f"F={self.folder}\n{script}")
+        Runner(on_line or self.lines.append, self.grace_s).run(
             [program, "cluster", "create", "--name", "my demo"],
             env={"PATH": os.environ["PATH"], **(env or {})},
             log=self.log,
             pid_file=self.pid_file,
             within_s=within_s,
         )
+
+    def pid(self, name: str) -> int:
+        """A process ID that a script writes, as soon as it exists."""
+        file = self.folder / name
+        deadline = time.monotonic() + SOON_S
+        while not (file.exists() and file.read_text().strip()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return int(file.read_text())
 
 
 @pytest.fixture
@@ -56,21 +68,11 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and waits to be noticed does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
-
-
-def pids(*files: Path) -> Iterator[int]:
-    """The process ids that scripts write, as soon as they are there."""
-    for file in files:
-        deadline = time.monotonic() + SOON_S
-        while not (file.exists() and file.read_text().strip()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield int(file.read_text())
 
 
 def eventually_dead(pid: int) -> bool:
@@ -80,10 +82,10 @@ def eventually_dead(pid: int) -> bool:
     return not is_alive(pid)
 
 
-# A program that ends well
+# A program that succeeds
 
 
-def test_output_is_passed_on_line_by_line_and_kept(bench: Bench) -> None:
+def test_output_is_passed_on_line_by_line_and_logged(bench: Bench) -> None:
     bench.run("echo one; echo two >&2; printf 'three\\rfour'")
 
     assert bench.lines == ["one", "two", "three", "four"]
@@ -92,28 +94,15 @@ def test_output_is_passed_on_line_by_line_and_kept(bench: Bench) -> None:
     assert output == "one\ntwo\nthree\rfour"
 
 
-def test_output_comes_as_it_is_printed(bench: Bench) -> None:
-    """The script goes on only when its first line has come out at this end."""
-    go_on = bench.folder / "go"
-
-    def on_line(line: str) -> None:
-        bench.lines.append(line)
-        go_on.touch()
-
-    program = programs.shell(
-        bench.folder / "talosctl", f"echo first; while ! [ -e {go_on} ]; do sleep 0.01; done"
+def test_output_is_passed_on_at_once(bench: Bench) -> None:
+    """The script goes on only when its first line has been passed on."""
+    bench.run(
+        "echo first; while ! [ -e $F/go ]; do sleep 0.01; done",
+        on_line=lambda _: (bench.folder / "go").touch(),
     )
-    Runner(on_line).run(
-        [program],
-        env=os.environ,
-        log=bench.log,
-        pid_file=bench.pid_file,
-        within_s=SOON_S,
-    )
-    assert bench.lines == ["first"]
 
 
-def test_only_its_owner_can_read_the_log(bench: Bench) -> None:
+def test_the_log_is_private_and_replaces_an_older_one(bench: Bench) -> None:
     bench.log.write_text("of an earlier run")
     bench.log.chmod(0o644)
     bench.run("echo one")
@@ -122,31 +111,31 @@ def test_only_its_owner_can_read_the_log(bench: Bench) -> None:
     assert "earlier" not in bench.log.read_text()
 
 
-def test_the_environment_is_the_one_that_is_given(bench: Bench) -> None:
+def test_the_environment_is_the_given_one(bench: Bench) -> None:
     bench.run("echo $ANSWER $HOME", env={"ANSWER": "42"})
 
     assert bench.lines == ["42"]
 
 
-def test_what_runs_on_in_the_background_is_left_alone(bench: Bench) -> None:
-    bench.run(f"sleep 60 & echo $! > {bench.folder}/child; echo done")
+def test_background_processes_survive_success(bench: Bench) -> None:
+    bench.run("sleep 60 & echo $! > $F/child; echo done")
 
-    (child,) = pids(bench.folder / "child")
+    child = bench.pid("child")
     assert is_alive(child)
     assert bench.lines == ["done"]
     os.kill(child, signal.SIGKILL)
 
 
-def test_nothing_says_afterwards_that_it_runs(bench: Bench) -> None:
-    bench.run(f"while ! [ -s {bench.pid_file} ]; do sleep 0.01; done")
+def test_the_pid_file_exists_while_the_program_runs(bench: Bench) -> None:
+    bench.run("while ! [ -s $F/pid ]; do sleep 0.01; done")
 
     assert not bench.pid_file.exists()
 
 
-# One that fails
+# A program that fails
 
 
-def test_a_failure_shows_the_last_lines_and_where_the_rest_is(bench: Bench) -> None:
+def test_a_failure_shows_the_last_lines_and_the_log(bench: Bench) -> None:
     with pytest.raises(CommandError) as error:
         bench.run("seq 1 100; echo nothing works >&2; exit 1")
 
@@ -158,60 +147,56 @@ def test_a_failure_shows_the_last_lines_and_where_the_rest_is(bench: Bench) -> N
     assert len(bench.log.read_text().splitlines()) == 102
 
 
-def test_a_failure_ends_what_runs_on_in_the_background(bench: Bench) -> None:
+def test_a_failure_ends_background_processes(bench: Bench) -> None:
     with pytest.raises(CommandError):
-        bench.run(f"sleep 60 & echo $! > {bench.folder}/child; exit 1")
+        bench.run("sleep 60 & echo $! > $F/child; exit 1")
 
-    (child,) = pids(bench.folder / "child")
-    assert eventually_dead(child)
+    assert eventually_dead(bench.pid("child"))
 
 
-def test_one_that_is_killed(bench: Bench) -> None:
+def test_a_killed_program_is_a_failure(bench: Bench) -> None:
     with pytest.raises(CommandError, match="talosctl cluster create was ended by SIGKILL"):
         bench.run("kill -9 $$")
 
 
-def test_one_that_cannot_be_run(bench: Bench) -> None:
-    with pytest.raises(CommandError, match=r"cannot run nothing: .*No such file"):
+@pytest.mark.parametrize(
+    ("program", "log"), [("/there/is/nothing", "log"), ("true", "missing/log")]
+)
+def test_a_program_or_log_that_does_not_exist_is_a_failure(
+    bench: Bench, program: str, log: str
+) -> None:
+    with pytest.raises(CommandError, match=r"cannot run (nothing|true): .*No such file"):
         Runner(bench.lines.append).run(
-            ["/there/is/nothing"], env={}, log=bench.log, pid_file=bench.pid_file, within_s=1
+            [program], env={}, log=bench.folder / log, pid_file=bench.pid_file, within_s=1
         )
 
 
-def test_a_log_that_cannot_be_written(bench: Bench) -> None:
-    bench.folder = bench.folder / "missing"
-    with pytest.raises(CommandError, match=r"cannot run talosctl: .*No such file"):
-        Runner(bench.lines.append).run(
-            ["talosctl"], env={}, log=bench.log, pid_file=bench.pid_file, within_s=1
+# A program that takes too long, or whose runner is interrupted
+
+
+def test_a_program_that_takes_too_long_is_ended_with_all_its_processes(bench: Bench) -> None:
+    with pytest.raises(CommandError, match=r"took too long and was ended after \d+ s"):
+        bench.run(
+            "echo $$ > $F/leader; sleep 60 & echo $! > $F/child; wait", within_s=STARTED_WITHIN_S
         )
 
-
-# One that takes too long
-
-
-def test_one_that_takes_too_long_is_ended_with_all_its_processes(bench: Bench) -> None:
-    script = f"echo $$ > {bench.folder}/leader; sleep 60 & echo $! > {bench.folder}/child; wait"
-    with pytest.raises(CommandError, match=r"create was not done and was ended after \d+ s"):
-        bench.run(script, within_s=STARTED_WITHIN_S)
-
-    assert all(map(eventually_dead, pids(bench.folder / "leader", bench.folder / "child")))
+    assert eventually_dead(bench.pid("leader"))
+    assert eventually_dead(bench.pid("child"))
 
 
-def test_one_that_does_not_end_when_asked_is_killed(bench: Bench) -> None:
+def test_a_program_that_ignores_sigterm_is_killed(bench: Bench) -> None:
     bench.grace_s = 0.3
     with pytest.raises(CommandError):
         bench.run(
-            f"trap 'echo not yet' TERM; echo $$ > {bench.folder}/leader; "
-            "while true; do sleep 0.1; done",
+            "trap 'echo not yet' TERM; echo $$ > $F/leader; while true; do sleep 0.1; done",
             within_s=STARTED_WITHIN_S,
         )
 
-    (leader,) = pids(bench.folder / "leader")
-    assert eventually_dead(leader)
+    assert eventually_dead(bench.pid("leader"))
     assert "not yet" in bench.lines
 
 
-def test_what_it_says_when_it_is_asked_to_end_is_kept(bench: Bench) -> None:
+def test_output_after_sigterm_is_kept(bench: Bench) -> None:
     with pytest.raises(CommandError, match="context canceled"):
         bench.run(
             "trap 'echo context canceled; exit 1' TERM; while true; do sleep 0.05; done",
@@ -219,64 +204,28 @@ def test_what_it_says_when_it_is_asked_to_end_is_kept(bench: Bench) -> None:
         )
 
 
-def test_one_that_prints_without_end_is_ended_in_time(bench: Bench) -> None:
+def test_a_program_that_prints_without_end_is_ended_in_time(bench: Bench) -> None:
     started = time.monotonic()
-    with pytest.raises(CommandError, match="was not done"):
+    with pytest.raises(CommandError, match="took too long"):
         bench.run("while true; do echo again; done", within_s=0.3)
     assert time.monotonic() - started < SOON_S
 
 
-# One that is interrupted
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_an_exception_ends_the_program(bench: Bench, error: type[BaseException]) -> None:
+    def on_line(line: str) -> None:
+        raise error(line)
 
+    with pytest.raises(error):
+        bench.run("echo $$ > $F/leader; echo x; sleep 60", on_line=on_line)
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_us_ends_it(bench: Bench, number: signal.Signals) -> None:
-    leader = bench.folder / "leader"
-    program = programs.shell(bench.folder / "talosctl", f"echo $$ > {leader}; sleep 60")
-    ours = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import os, sys; from pathlib import Path\n"
-                "from talos_registry_cache.talos.process import Runner\n"
-                "program, folder = sys.argv[1], Path(sys.argv[2])\n"
-                "Runner(print).run([program], env=os.environ, log=folder / 'log', "
-                "pid_file=folder / 'pid', within_s=60)"
-            ),
-            program,
-            str(bench.folder),
-        ],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )
-    (pid,) = pids(leader)
-    ours.send_signal(number)
-
-    assert ours.wait(SOON_S) in {-signal.SIGINT, 128 + signal.SIGTERM}
-    assert eventually_dead(pid)
+    assert eventually_dead(bench.pid("leader"))
     assert not bench.pid_file.exists()
 
 
-def test_an_error_of_who_listens_ends_it(bench: Bench) -> None:
-    def on_line(line: str) -> None:
-        raise KeyError(line)
-
-    leader = bench.folder / "leader"
-    program = programs.shell(bench.folder / "talosctl", f"echo $$ > {leader}; echo x; sleep 60")
-    with pytest.raises(KeyError):
-        Runner(on_line).run(
-            [program],
-            env=os.environ,
-            log=bench.log,
-            pid_file=bench.pid_file,
-            within_s=SOON_S,
-        )
-    (pid,) = pids(leader)
-    assert eventually_dead(pid)
-
-
-def test_what_is_roots_is_ended_through_sudo(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_root_are_ended_through_sudo(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kill = os.killpg
 
     def refuse(group: int, number: int) -> None:
@@ -288,25 +237,25 @@ def test_what_is_roots_is_ended_through_sudo(bench: Bench, monkeypatch: pytest.M
     programs.shell(bench.folder / "sudo", f'echo "$@" >> {asked}; shift; exec "$@"')
     monkeypatch.setenv("PATH", f"{bench.folder}:{os.environ['PATH']}")
     monkeypatch.setattr(os, "killpg", refuse)
-    with pytest.raises(CommandError, match="was not done"):
-        bench.run("echo $$ > $PIDFILE; sleep 60", 0.5, {"PIDFILE": str(bench.folder / "leader")})
+    with pytest.raises(CommandError, match="took too long"):
+        bench.run("echo $$ > $F/leader; sleep 60", 0.5)
 
-    (leader,) = pids(bench.folder / "leader")
+    leader = bench.pid("leader")
     assert eventually_dead(leader)
     assert asked.read_text().startswith(f"--non-interactive kill -15 -- -{leader}\n")
 
 
-# One whose parent was killed
+# A program whose runner was killed
 
 
-def orphan(folder: Path) -> "subprocess.Popen[bytes]":
+def orphan(folder: Path) -> Popen[bytes]:
     program = programs.shell(folder / "talosctl", "sleep 60")
     left = programs.started(program, "--state", str(folder))
     (folder / "pid").write_text(f"{left.pid}\n")
     return left
 
 
-def test_what_a_killed_run_has_left_running_is_ended(tmp_path: Path) -> None:
+def test_an_orphan_is_ended(tmp_path: Path) -> None:
     left = orphan(tmp_path)
     threading.Thread(target=left.wait).start()
 
@@ -314,7 +263,7 @@ def test_what_a_killed_run_has_left_running_is_ended(tmp_path: Path) -> None:
     assert left.wait(SOON_S) == -signal.SIGTERM
 
 
-def test_another_process_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+def test_another_process_with_the_same_id_is_left_alone(tmp_path: Path) -> None:
     left = orphan(tmp_path)
 
     assert not process.end_orphan(tmp_path / "pid", "/another/cluster", grace_s=5)
@@ -324,13 +273,13 @@ def test_another_process_of_the_same_number_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "999999999"])
-def test_a_note_of_a_process_that_is_gone(tmp_path: Path, text: str) -> None:
+def test_a_pid_file_without_a_process_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "pid").write_text(text)
     assert not process.end_orphan(tmp_path / "pid", "talosctl", grace_s=5)
     assert not process.end_orphan(tmp_path / "missing", "talosctl", grace_s=5)
 
 
-# One that answers at once
+# A program that answers at once
 
 
 def test_capture_returns_standard_output_only(tmp_path: Path) -> None:

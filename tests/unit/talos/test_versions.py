@@ -8,6 +8,10 @@ from talos_registry_cache.talos.versions import Generation, Talosctl, Version, V
 from tests.unit.talos import programs
 
 
+def talosctl(path: Path, tag: str) -> str:
+    return programs.that_prints(path, programs.VERSION_OUTPUT.format(tag=tag))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -22,12 +26,12 @@ from tests.unit.talos import programs
         ("", None),
     ],
 )
-def test_reading_a_version(text: str, expected: Version | None) -> None:
+def test_parse(text: str, expected: Version | None) -> None:
     assert versions.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["v1.11.5", "v1.13.0-rc.1", "v0.4.0"])
-def test_a_version_is_written_as_it_is_read(text: str) -> None:
+def test_a_version_is_written_as_it_is_parsed(text: str) -> None:
     assert str(versions.parse(text)) == text
 
 
@@ -52,76 +56,64 @@ def test_generations(version: Version, generation: Generation) -> None:
 
 
 @pytest.mark.parametrize("tag", ["v0.4.0", "v0.12.0", "v1.11.5", "v1.14.0-rc.1"])
-def test_talosctl_says_its_version(tmp_path: Path, tag: str) -> None:
-    program = programs.that_prints(tmp_path / "talosctl", programs.VERSION_OUTPUT.format(tag=tag))
+def test_talosctl_is_asked_for_its_version(tmp_path: Path, tag: str) -> None:
+    program = talosctl(tmp_path / "talosctl", tag)
 
     found = versions.find(program)
 
-    assert found.path == program
-    assert str(found.version) == tag
+    assert (found.path, str(found.version)) == (program, tag)
 
 
 def test_talosctl_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = programs.that_prints(
-        tmp_path / "talosctl-old", programs.VERSION_OUTPUT.format(tag="v0.12.0")
-    )
+    program = talosctl(tmp_path / "talosctl-old", "v0.12.0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
 
     assert versions.find("talosctl-old") == Talosctl(program, Version(0, 12))
 
 
-def test_no_talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_talosctl_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(VersionError, match=r"no program talosctl; install talosctl \(0.4 or later"):
         versions.find()
 
 
 @pytest.mark.parametrize("program", ["n" * 300, "n" * 5000, f"/{'n' * 300}", "a\0b", "/a\0b"])
-def test_what_can_be_no_path(program: str) -> None:
-    with pytest.raises(VersionError, match=r"allowed: the path of talosctl|no program") as refused:
+def test_names_that_cannot_be_a_path_are_errors(program: str) -> None:
+    with pytest.raises(VersionError, match=r"cannot be a path|no program") as refused:
         versions.find(program)
 
     assert len(str(refused.value)) < 250
 
 
-def test_one_that_cannot_be_executed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "mode", "error"),
+    [
+        (b"", 0o644, "cannot be executed; make it executable"),
+        (b"\x7fELF garbage", 0o755, "cannot tell its version: .*Exec format error"),
+        (b"#!/bin/sh\necho no such command >&2; exit 3", 0o755, "exit code 3: no such command"),
+        (b"#!/bin/sh\necho Tag: v0.3.2", 0o755, "is talosctl v0.3.2; allowed: 0.4 or later"),
+    ],
+    ids=["not executable", "not a program", "fails", "too old"],
+)
+def test_programs_that_cannot_be_used_are_errors(
+    tmp_path: Path, content: bytes, mode: int, error: str
+) -> None:
     program = tmp_path / "talosctl"
-    program.write_text("")
-    with pytest.raises(VersionError, match="cannot be executed; make it executable"):
-        versions.find(str(program))
-
-
-def test_one_that_is_no_program(tmp_path: Path) -> None:
-    program = tmp_path / "talosctl"
-    program.write_bytes(b"\x7fELF garbage")
-    program.chmod(0o755)
-    with pytest.raises(VersionError, match=r"does not tell its version: .*Exec format error"):
+    program.write_bytes(content)
+    program.chmod(mode)
+    with pytest.raises(VersionError, match=error):
         versions.find(str(program))
 
 
 @pytest.mark.parametrize("text", ["", "hello", "Tag:", "Tag: undefined", "\tTag: v1\n", "x" * 500])
-def test_one_that_prints_something_else(tmp_path: Path, text: str) -> None:
+def test_other_output_is_an_error(tmp_path: Path, text: str) -> None:
     program = programs.that_prints(tmp_path / "talosctl", text)
-    with pytest.raises(VersionError, match=r"expected a line such as `Tag: v1.11.5`") as error:
+    with pytest.raises(VersionError, match=r"allowed: a line such as `Tag: v1.11.5`") as error:
         versions.find(program)
     assert len(str(error.value)) < 400
 
 
-def test_one_that_fails(tmp_path: Path) -> None:
-    program = programs.shell(tmp_path / "talosctl", "echo no such command >&2; exit 3")
-    with pytest.raises(VersionError, match="failed with exit code 3: no such command"):
-        versions.find(program)
-
-
-def test_one_that_is_too_old(tmp_path: Path) -> None:
-    program = programs.that_prints(
-        tmp_path / "talosctl", programs.VERSION_OUTPUT.format(tag="v0.3.2")
-    )
-    with pytest.raises(VersionError, match=r"is talosctl v0.3.2; allowed: 0.4 or later"):
-        versions.find(program)
-
-
-def test_one_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_program_that_does_not_answer_is_ended(tmp_path: Path) -> None:
     program = programs.shell(tmp_path / "talosctl", "sleep 60 & sleep 60")
     started = time.monotonic()
     with pytest.raises(VersionError, match=r"did not answer within 0.2 s"):

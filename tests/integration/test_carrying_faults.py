@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import time
@@ -20,7 +19,7 @@ from docker.models.containers import Container
 from talos_registry_cache.cli.tar_stream import END, header, padding
 from tests.integration.support import belongings, host, images
 from tests.integration.support.cachectl import Cachectl, Ended
-from tests.integration.support.polling import eventually
+from tests.integration.support.polling import eventually, under_load
 from tests.integration.support.processes import run
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
@@ -226,7 +225,7 @@ def test_a_terminated_import_ends_at_once_and_leaves_nothing(
         ended, within_s = _terminated(process)
 
     assert ended.code == INTERRUPTED
-    assert within_s < _in_turn(ENDS_WITHIN_S)
+    assert within_s < under_load(ENDS_WITHIN_S)
     assert not full.has_staging()
     assert full.held() == before
     assert _throwaways(full, engine) == []
@@ -252,7 +251,7 @@ def test_a_terminated_export_ends_at_once_and_leaves_nothing(
     ended, within_s = _terminated(_begun_export(full, tmp_path))
 
     assert ended.code == INTERRUPTED
-    assert within_s < _in_turn(ENDS_WITHIN_S)
+    assert within_s < under_load(ENDS_WITHIN_S)
     assert list(tmp_path.iterdir()) == []
     assert _throwaways(full, engine) == []
 
@@ -281,11 +280,6 @@ def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return Ended(process.returncode, out, err), time.monotonic() - begun
-
-
-def _in_turn(within_s: float) -> float:
-    """A time limit in seconds, adapted to the load of the machine."""
-    return within_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _throwaways(cache: Cache, engine: DockerClient) -> list[Container]:

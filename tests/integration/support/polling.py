@@ -1,5 +1,6 @@
 """Wait for a condition, up to a deadline."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -31,3 +32,8 @@ def eventually(
             raise TimeoutError(f"not within {PATIENCE * within_s} s: {what}")
         time.sleep(every_s)
     return answer
+
+
+def under_load(within_s: float) -> float:
+    """A time limit in seconds, adapted to the load of the machine."""
+    return within_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

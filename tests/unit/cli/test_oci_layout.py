@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -91,30 +92,23 @@ ANY_FORM = pytest.mark.parametrize(
 )
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [APP, "quay.io/team/app:2", f"localhost:5000/a@{digest(layouts.image()[0])}"]
-        ),
-        st.lists(st.binary(max_size=3000), max_size=4),
-    )
-)
+NAMES = [APP, "quay.io/team/app:2", f"localhost:5000/a@{digest(AMD64)}"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.binary(max_size=3000)), min_size=1))
 def test_what_export_writes_import_reads(
     read_bytes: ReadBytes, images: Mapping[str, list[bytes]]
 ) -> None:
     made = {
-        name: layouts.image(*([] if "@" in name else layers)) for name, layers in images.items()
+        name: (AMD64, AMD64_BLOBS) if "@" in name else layouts.image(*layers)
+        for name, layers in images.items()
     }
     blobs = {key: content for _, own in made.values() for key, content in own.items()}
     digests = {name: digest(manifest) for name, (manifest, _) in made.items()}
-    packed = written(blobs, digests)
-    if not made:
-        with pytest.raises(UsageError):
-            read_bytes(packed)
-        return
 
-    assert read_bytes(packed)[0] == digests
-    assert read_bytes(packed)[2] == blobs
+    named, _, found = read_bytes(written(blobs, digests))
+
+    assert (named, found) == (digests, blobs)
 
 
 def test_a_blob_of_several_caches_is_written_once_and_read_for_each(read_bytes: ReadBytes) -> None:
@@ -274,22 +268,25 @@ def test_impossible_sizes_and_endings_are_refused(read_bytes: ReadBytes, packed:
         read_bytes(packed)
 
 
-@pytest.mark.parametrize(("name", "limit"), [("REFERENCES_LIMIT", 2), ("INDEX_LIMIT", 100)])
+@pytest.mark.parametrize(
+    ("module", "name", "limit"),
+    [
+        (oci_layout, "REFERENCES_LIMIT", 2),
+        (oci_layout, "INDEX_LIMIT", 100),
+        (tar_stream, "FILES_LIMIT", 3),
+    ],
+)
 def test_export_refuses_more_than_import_reads(
-    monkeypatch: pytest.MonkeyPatch, read_bytes: ReadBytes, name: str, limit: int
+    monkeypatch: pytest.MonkeyPatch,
+    read_bytes: ReadBytes,
+    module: ModuleType,
+    name: str,
+    limit: int,
 ) -> None:
-    monkeypatch.setattr(oci_layout, name, limit)
+    monkeypatch.setattr(module, name, limit)
 
     for attempt in (lambda: written(BLOBS, {APP: digest(INDEX)}), lambda: read_bytes(PACKED)):
         with pytest.raises(ArchiveError, match=str(limit)):
-            attempt()
-
-
-def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch, read_bytes: ReadBytes) -> None:
-    monkeypatch.setattr(tar_stream, "FILES_LIMIT", 3)
-
-    for attempt in (lambda: written(BLOBS, {APP: digest(INDEX)}), lambda: read_bytes(PACKED)):
-        with pytest.raises(ArchiveError, match="3 files"):
             attempt()
 
 

@@ -213,4 +213,4 @@ def test_an_invalid_realm_is_refused(realm: str) -> None:
 def test_a_realm_at_a_link_local_or_metadata_address_is_not_followed(host: str) -> None:
     said = limit_of(realm=f"http://{host}/token")
 
-    assert "link-local and metadata addresses" in said
+    assert "link-local and metadata addresses are not followed" in said

@@ -213,4 +213,4 @@ def test_a_realm_that_is_no_url_is_said_to_be(realm: str) -> None:
 def test_a_realm_at_a_link_local_or_metadata_address_is_not_followed(host: str) -> None:
     said = limit_of(realm=f"http://{host}/token")
 
-    assert "link-local and metadata addresses are not followed" in said
+    assert "link-local and metadata addresses are not allowed" in said

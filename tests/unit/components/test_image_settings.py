@@ -148,7 +148,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_a_reference_is_refused_with_the_part_that_is_wrong() -> None:
     text = mistake({"references": ["quay.io/App:1"]})
 
-    assert "its repository is 'App'; allowed: lower-case letters and digits" in text
+    assert "its repository is 'App'; allowed: lowercase letters and digits" in text
 
 
 def test_images_need_caches() -> None:

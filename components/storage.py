@@ -13,7 +13,6 @@ from talos_registry_cache.registry.s3_location import Keys, Place
 
 from .belongings import Belongings
 from .private_files import FOLDER, PrivateFile
-from .settings.secrets import S3Keys
 from .settings.storage import S3Storage
 
 FOLDER_OF_VOLUME = STORAGE_FOLDER
@@ -140,7 +139,6 @@ class ObjectStore:
         )
 
 
-def keys_file(keys: S3Keys) -> PrivateFile:
-    """The keys of an object store, as Amazon's library reads them."""
-    found = Keys(keys.access.get_secret_value(), keys.secret.get_secret_value())
-    return PrivateFile(pulumi.Output.secret(found.file))
+def keys_file(keys: pulumi.Output[Mapping[str, str]]) -> PrivateFile:
+    """An object store's `accessKey` and `secretKey` as AWS's shared credentials file."""
+    return PrivateFile(keys.apply(lambda known: Keys(known["accessKey"], known["secretKey"]).file))

@@ -62,7 +62,12 @@ class Model(BaseModel):
     """Settings that cannot be changed, with keys in camelCase and no others."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_default=False
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        validate_default=False,
     )
 
 

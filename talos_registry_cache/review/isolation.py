@@ -10,12 +10,13 @@ import json
 import os
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import yaml
+
+from talos_registry_cache.engine.ports import can_bind
 
 PROJECT = "talos-registry-cache"
 PORTS = range(10_000, 20_000)
@@ -173,7 +174,7 @@ def choose_ports(
         is_free: whether nothing has a port; asks this machine if left out.
     """
     numbers = {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
-    is_free = is_free or _can_bind
+    is_free = is_free or (lambda port: can_bind("", port))
     # From anywhere on, so that two runs at once do not have the same in mind.
     start = secrets.randbelow(len(PORTS))
     candidates = itertools.chain(PORTS[start:], PORTS[:start])
@@ -220,12 +221,3 @@ def _take_secrets(value: Any, path: Path = ()) -> Iterator[tuple[str, str]]:
 def _pulumi_path(path: Path) -> str:
     key, *inner = path
     return str(key) + "".join(f"[{json.dumps(part)}]" for part in inner)
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True

@@ -208,9 +208,12 @@ def test_an_image_is_pulled_once_and_kept() -> None:
     assert cache_of(graph, "quay.io").inputs["image"] == image_id("registry:3.0.0")
 
 
-def test_the_image_that_is_run_is_the_one_that_the_engine_has_for_it() -> None:
+def test_the_image_that_is_run_is_the_one_that_the_engine_has_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built = f"talos-registry-cache/{IMAGE_NAME}"
-    graph = declare(TWO, facts=EngineFacts(GATEWAY, {}, images={IMAGE_NAME: built}))
+    monkeypatch.setattr(engine, "image_to_run", {IMAGE_NAME: built}.get)
+    graph = declare(TWO)
 
     assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built]
     assert cache_of(graph, "quay.io").inputs["image"] == image_id(built)
@@ -222,7 +225,7 @@ def test_a_preview_does_not_know_the_image_yet() -> None:
 
 
 def test_the_network_makes_way_for_itself_and_is_never_imported() -> None:
-    there = {"registry-dev": EngineNetwork("leftover", "dev", [], {labels.STACK: "dev"})}
+    there = {"registry-dev": EngineNetwork("leftover", [], {labels.STACK: "dev"})}
 
     (network,) = declare(TWO, facts=facts_of(networks=there)).all(NETWORK)
 
@@ -297,15 +300,6 @@ def test_a_host_with_a_port_has_names_that_the_engine_takes() -> None:
     assert cache_of(graph, "registry.test:5000").inputs["name"] == (
         "registry-dev-registry.test_5000"
     )
-
-
-@pytest.mark.parametrize(
-    ("limit", "mib"), [("512m", 512), ("2g", 2048), ("65536k", 64), ("16896k", 16), ("17408k", 17)]
-)
-def test_the_memory_limit_is_in_mib(limit: str, mib: int) -> None:
-    graph = declare({**TWO, "memoryLimit": limit})
-
-    assert cache_of(graph, "quay.io").inputs["memory"] == mib
 
 
 def test_settings_of_the_stack_reach_every_cache() -> None:
@@ -537,7 +531,7 @@ def test_caches_that_ask_themselves_at_the_address_of_this_machine(
 
     text = f"found http://{GATEWAY}:5002, which is this stack's own cache of quay.io"
     allowed = "where the registry itself is, or another cache"
-    assert lines == is_refused * [f'caches.via.mirrors["docker.io"]: {text}; allowed: {allowed}']
+    assert lines == is_refused * [f'via.mirrors["docker.io"]: {text}; allowed: {allowed}']
 
 
 def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
@@ -545,4 +539,3 @@ def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
     caches = caches_of(settings.parse("dev", caches={**TWO, "via": via}))
 
     assert not list(registry_cache.mistakes(caches, EngineFacts(GATEWAY, {})))
-    assert not list(registry_cache.mistakes(None, EngineFacts(GATEWAY, {})))

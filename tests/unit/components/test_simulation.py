@@ -14,7 +14,7 @@ from components.settings.images import Images
 from talos_registry_cache.talos.errors import TalosError
 
 NO_TALOSCTL = "/no/such/talosctl"
-TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", None, ["10.5.0.0/24"])})
+TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", ["10.5.0.0/24"])})
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,12 @@ from components import mirrors, settings, talos_cluster
 from components.engine import EngineFacts, EngineNetwork
 from components.local_cluster import spec_arguments
 from components.mirrors import Mirrors
-from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings import Cluster
 from components.talos_cluster import TalosCluster, TalosClusterArgs, spec_inputs
 from components.trust import Trust
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.declared_caches import cache_of, engine_with
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
     CONTAINER,
@@ -145,13 +144,11 @@ def test_a_cluster_waits_for_its_image_and_for_all_of_the_caches(*, preview: boo
     parsed = settings.parse("dev", caches=caches)
 
     def program() -> None:
-        cache = RegistryCache(
-            "caches",
-            RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {})),
-        )
-        TalosCluster("demo", TalosClusterArgs(cluster(), mirrors.of_cache(cache), FOLDER))
+        offered = mirrors.of_cache(cache_of(parsed))
+        TalosCluster("demo", TalosClusterArgs(cluster(), offered, FOLDER))
 
-    graph = stack_graph.run(program, preview=preview)
+    with engine_with(EngineFacts(GATEWAY, {})):
+        graph = stack_graph.run(program, preview=preview)
 
     containers = {"docker.io-container", "ghcr.io-container"}
     assert containers <= set(graph.names(CONTAINER))
@@ -410,8 +407,7 @@ def mistakes(
 ) -> list[str]:
     clusters = settings.parse("dev", caches=None, clusters=written).clusters
     found = {
-        name: EngineNetwork(f"id-of-{name}", None, subnets)
-        for name, subnets in (networks or {}).items()
+        name: EngineNetwork(f"id-of-{name}", subnets) for name, subnets in (networks or {}).items()
     }
     facts = EngineFacts(GATEWAY, {}, found)
     return [str(mistake) for mistake in talos_cluster.mistakes(clusters, facts, folder)]

@@ -6,8 +6,10 @@ outputs for them, since they decide which resources exist. Secrets are not.
 
 import json
 import sys
+import tomllib
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -46,8 +48,18 @@ OUTPUTS: Schema = {
 
 def serve() -> None:
     """Serve the package until Pulumi ends it."""
-    version = metadata.version(NAME)
+    version = _version()
     main(_Package(version, json.dumps(schema(version))), sys.argv[1:])
+
+
+def _version() -> str:
+    try:
+        return metadata.version(NAME)
+    except metadata.PackageNotFoundError:
+        # A checkout with its dependencies only.
+        project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        version: str = tomllib.loads(project.read_text())["project"]["version"]
+        return version
 
 
 def schema(version: str) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def schema(version: str) -> dict[str, Any]:
     return {
         "name": NAME,
         "version": version,
-        "description": metadata.metadata(NAME)["Summary"],
+        "description": "Pull-through caches for container registries, and Talos clusters that use them",
         "language": {"nodejs": {"respectSchemaVersion": True}},
         "resources": {COMPONENT: component},
         "types": {

@@ -76,7 +76,7 @@ def schema(version: str) -> dict[str, Any]:
     return {
         "name": NAME,
         "version": version,
-        "description": "Pull-through caches for container registries, and Talos clusters that use them",
+        "description": "Pull-through caches for container registries",
         "language": {"nodejs": {"respectSchemaVersion": True}},
         "resources": {COMPONENT: component},
         "types": {

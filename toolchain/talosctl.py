@@ -17,7 +17,7 @@ NAME = "talosctl"
 
 def ensure(stack_file: str) -> None:
     """Make sure of talosctl for a stack file that has clusters; the machine's own goes first."""
-    has_clusters = re.search(r"^  talos-registry-cache:clusters:", stack_file, re.MULTILINE)
+    has_clusters = re.search(r"^  ([\w.-]+:)?clusters:", stack_file, re.MULTILINE)
     link = BIN / NAME
     found = shutil.which(NAME)
     if found and Path(found) != link:

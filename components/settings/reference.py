@@ -25,8 +25,8 @@ HEAD = f"""\
 # Settings
 
 All keys of a stack file, made from the models in `components/settings` by `make docs`. They stand
-below `config:`, each with the project's name before it, such as `{PROJECT}:caches`. A mistake is
-reported before anything is touched, with its place, what was found and what is allowed.
+below `config:`, with or without the project's name before them, such as `{PROJECT}:caches`. A
+mistake is reported before anything is touched, with its place, what was found and what is allowed.
 
 Editors check and complete a stack file by its first line:
 
@@ -77,7 +77,8 @@ def schema() -> dict[str, Any]:
         definitions[name] = {"anyOf": [definitions[name], {"type": "null"}]}
     definitions["Encrypted"] = ENCRYPTED
     properties = {**settings["properties"], **_secrets()}
-    keys = {f"{PROJECT}:{key}": value for key, value in properties.items()}
+    # Pulumi puts the project's name before keys that have none, and writes it when it sets one.
+    keys = properties | {f"{PROJECT}:{key}": value for key, value in properties.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Stack file of {PROJECT}",

@@ -183,13 +183,18 @@ def choose_ports(
 
 
 def _config(text: str) -> dict[str, Any] | None:
-    """The configuration of a stack file, new at each call; None where it is none."""
+    """The configuration of a stack file, with the project's name before each key.
+
+    A stack file may leave it out, as Pulumi allows. New at each call; None where there is none.
+    """
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError:
         return None
     config = content.get(_CONFIG) if isinstance(content, dict) else None
-    return config if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return None
+    return {key if ":" in str(key) else f"{PROJECT}:{key}": value for key, value in config.items()}
 
 
 def _is_allowed(port: Any) -> TypeGuard[int]:

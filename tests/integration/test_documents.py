@@ -144,9 +144,9 @@ def _adapt(file: Path, upstream_url: str) -> None:
     """Take the upstream of the tests for all others, and nodes that stand in for Talos."""
     settings = yaml.safe_load(file.read_text())
     config = settings["config"]
-    for upstream in config.get(f"{PROJECT}:caches", {}).get("upstreams", {}).values():
+    for upstream in config.get("caches", {}).get("upstreams", {}).values():
         upstream["remoteUrl"] = upstream_url
-    for cluster in config.get(f"{PROJECT}:clusters", {}).values():
+    for cluster in config.get("clusters", {}).values():
         cluster["talosctl"] = TALOSCTL
         cluster["extraArguments"] = ["--wait=false", "--with-init-node", "--skip-kubeconfig"]
     file.write_text(yaml.safe_dump(settings))

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,18 @@ def example(
 def test_a_program_in_python_installs_the_package_and_imports_it(example: Example) -> None:
     uv = (sys.executable, "-m", "uv", "--quiet")
     venv = example.folder / ".venv"
-    processes.run(*uv, "venv", "--python", sys.executable, str(venv))
+    processes.run(*uv, "venv", "--seed", "--python", sys.executable, str(venv))
     requirements = (example.folder / "requirements.txt").read_text().replace("../..", str(ROOT))
     (example.folder / "requirements.txt").write_text(requirements)
     locked = ("--constraints", str(ROOT / "requirements.txt"), "-r", "requirements.txt")
     install = ("pip", "install", "--python", str(venv / "bin" / "python"), *locked)
     processes.run(*uv, *install, within_s=INSTALLED_WITHIN_S, cwd=example.folder)
+    # The language host of the toolchain is older than the option in Pulumi.yaml that says so.
+    path = os.pathsep.join([str(venv / "bin"), example.env["PATH"]])
+    installed = replace(example, env={**example.env, "PATH": path})
 
-    example.check()
-    example.destroy()
+    installed.check()
+    installed.destroy()
 
 
 @pytest.mark.parametrize("example", ["yaml"], indirect=True)
@@ -119,10 +122,12 @@ def test_a_program_in_yaml_uses_the_package(example: Example, tmp_path: Path) ->
 def test_a_program_in_typescript_uses_the_package(example: Example, tmp_path: Path) -> None:
     package_host.install(tmp_path / "tools")
     # What `pulumi package add` does, for which the language host of the toolchain is too old.
-    schema = example.pulumi("package", "get-schema", str(ROOT / "components"))
+    line = ("pulumi", "--non-interactive", "package", "get-schema", ROOT / "components")
+    schema = processes.run(*line, within_s=PULUMI_WITHIN_S, env=example.env, cwd=example.folder)
     (tmp_path / "schema.json").write_text(schema)
-    line = f"pulumi-sdk-nodejs {example.folder / 'sdks' / PACKAGE} < {tmp_path / 'schema.json'}"
-    processes.run("sh", "-c", line, env=example.env)
+    sdk = example.folder / "sdks" / PACKAGE
+    generate = f"pulumi-sdk-nodejs {sdk} < {tmp_path / 'schema.json'}"
+    processes.run("sh", "-c", generate, env=example.env)
     npm = ("npm", "install", "--no-audit", "--no-fund")
     processes.run(*npm, within_s=INSTALLED_WITHIN_S, cwd=example.folder)
 

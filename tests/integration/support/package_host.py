@@ -1,7 +1,7 @@
 """Pulumi's language host for packages in Python, as far as components need it.
 
-The host that the toolchain can build, from the last Go module that has it, is of 2023: it runs
-programs, and knows nothing of today's packages. Released CLIs bring a host that does what this does.
+The toolchain builds its host from the last Go module that has it, which is of 2023: it runs
+programs, but no packages. Released CLIs bring a host that does both.
 """
 
 import signal
@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 NAME = "pulumi-language-python"
@@ -26,7 +26,7 @@ def install(folder: Path) -> None:
     host.chmod(0o755)
 
 
-class Host(language_pb2_grpc.LanguageRuntimeServicer):  # type: ignore[misc]
+class Host(language_pb2_grpc.LanguageRuntimeServicer):
     """Runs packages in the environment of the tests, which has their dependencies."""
 
     def Handshake(self, *_: Any) -> Any:  # noqa: N802 - Pulumi's name

@@ -55,7 +55,7 @@ def declare(
 
 def stack_file(stack: str) -> Any:
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
-    return yaml.safe_load(text)["config"]["talos-registry-cache:caches"]
+    return yaml.safe_load(text)["config"]["caches"]
 
 
 def cache_of(graph: Graph, host: str) -> Declared:

@@ -50,7 +50,7 @@ def upstream(**written: Any) -> dict[str, Any]:
 
 
 def of_stack(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())["config"]["talos-registry-cache:caches"]
+    return yaml.safe_load(path.read_text())["config"]["caches"]
 
 
 # What is left out

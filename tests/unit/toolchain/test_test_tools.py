@@ -22,7 +22,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_programs_that_only_the_tests_run_are_built(
     monkeypatch: pytest.MonkeyPatch, commands: Commands, built: list[str]
 ) -> None:
-    monkeypatch.setattr("shutil.which", programs("ctr", "ip"))
+    monkeypatch.setattr("shutil.which", programs("ctr", "ip", "npm"))
 
     test_tools.ensure()
 
@@ -33,6 +33,9 @@ def test_programs_that_only_the_tests_run_are_built(
         "actionlint",
         "minio",
         "prometheus",
+        "pulumi-language-yaml",
+        "pulumi-language-nodejs",
+        "pulumi-sdk-nodejs",
     ]
     assert commands.lines == []
 
@@ -41,7 +44,7 @@ def test_programs_that_only_the_tests_run_are_built(
 def test_missing_tools_are_installed_where_they_can_be(
     monkeypatch: pytest.MonkeyPatch, commands: Commands
 ) -> None:
-    monkeypatch.setattr("shutil.which", programs("apt-get", "ip"))
+    monkeypatch.setattr("shutil.which", programs("apt-get", "ip", "npm"))
     monkeypatch.setattr("os.geteuid", lambda: 0)
 
     test_tools.ensure()
@@ -61,7 +64,7 @@ def test_missing_tools_are_named_where_they_cannot_be_installed(
     monkeypatch.setattr("shutil.which", programs(*present))
     monkeypatch.setattr("os.geteuid", lambda: user)
 
-    with pytest.raises(SetupError, match="the tests need containerd, iproute2: install them"):
+    with pytest.raises(SetupError, match="the tests need containerd, iproute2, npm: install them"):
         test_tools.ensure()
 
     assert commands.lines == built == []

@@ -13,16 +13,19 @@ import (
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
 )
 
+// alone loads no other package: the schema refers to none.
+type alone struct{ schema.ReferenceLoader }
+
 func main() {
 	var spec schema.PackageSpec
 	if err := json.NewDecoder(os.Stdin).Decode(&spec); err != nil {
 		log.Fatal(err)
 	}
-	pkg, diagnostics, err := schema.BindSpec(spec, nil, schema.ValidationOptions{})
+	pkg, diagnostics, err := schema.BindSpec(spec, alone{}, schema.ValidationOptions{})
 	if err != nil || diagnostics.HasErrors() {
 		log.Fatal(err, diagnostics)
 	}
-	files, err := nodejs.GeneratePackage("pulumi-sdk-nodejs", pkg, nil, nil, true, nil)
+	files, err := nodejs.GeneratePackage("pulumi-sdk-nodejs", pkg, nil, nil, true, alone{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -27,6 +27,7 @@ HEAD = f"""\
 All keys of a stack file, made from the models in `components/settings` by `make docs`. They stand
 below `config:`, with or without the project's name before them, such as `{PROJECT}:caches`. A
 mistake is reported before anything is touched, with its place, what was found and what is allowed.
+Programs of your own use the same settings: see [components.md](components.md).
 
 Editors check and complete a stack file by its first line:
 

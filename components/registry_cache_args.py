@@ -14,6 +14,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    create_model,
 )
 from pydantic_core import ErrorDetails
 
@@ -150,14 +151,10 @@ class RegistryCacheArgs(Caches):
             yield Mistake(path, mistake.text)
 
 
-class _StackFile(Model):
-    """A stack file, from which mistakes take their paths."""
-
-    caches: RegistryCacheArgs
-
-
 def _mistake(error: ErrorDetails) -> Mistake:
-    found = from_pydantic({**error, "loc": ("caches", *error["loc"])}, _StackFile)
+    # A stack file, from which mistakes take their paths. Made only when there is one: it takes time.
+    stack_file = create_model("StackFile", caches=(RegistryCacheArgs, ...), __base__=Model)
+    found = from_pydantic({**error, "loc": ("caches", *error["loc"])}, stack_file)
     return Mistake(found.path[1:], found.text)
 
 

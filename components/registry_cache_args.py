@@ -152,7 +152,7 @@ class RegistryCacheArgs(Caches):
 
 
 def _mistake(error: ErrorDetails) -> Mistake:
-    # A stack file, from which mistakes take their paths. Made only when there is one: it takes time.
+    # A stack file, from which mistakes take their paths; it is made only when there is a mistake.
     stack_file = create_model("StackFile", caches=(RegistryCacheArgs, ...), __base__=Model)
     found = from_pydantic({**error, "loc": ("caches", *error["loc"])}, stack_file)
     return Mistake(found.path[1:], found.text)

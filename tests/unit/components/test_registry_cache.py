@@ -302,26 +302,7 @@ def test_a_host_with_a_port_has_names_that_the_engine_takes() -> None:
     )
 
 
-def test_settings_of_the_stack_reach_every_cache() -> None:
-    logs = {"level": "debug", "maxSize": "1m", "maxFiles": 9}
-    graph = declare({**TWO, "ttl": "720h", "logs": logs})
-
-    for host in ("docker.io", "quay.io"):
-        inputs = cache_of(graph, host).inputs
-        assert {"REGISTRY_LOG_LEVEL=debug", "REGISTRY_PROXY_TTL=720h"} <= set(inputs["envs"])
-        assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
-
-
 # Offline
-
-
-def test_caches_that_are_offline_know_no_upstream_and_are_read_only() -> None:
-    graph = declare({**TWO, "offline": True, "ttl": "720h"})
-
-    for host in ("docker.io", "quay.io"):
-        envs = cache_of(graph, host).inputs["envs"]
-        assert not [variable for variable in envs if variable.startswith("REGISTRY_PROXY_")]
-        assert "REGISTRY_STORAGE_MAINTENANCE={readonly: {enabled: true}}" in envs
 
 
 def test_going_offline_touches_the_containers_only() -> None:

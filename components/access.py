@@ -1,4 +1,4 @@
-"""Who may use the caches of a stack, and whom these trust."""
+"""Who may use the caches, and credentials the caches use for storage and parent caches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ import pulumi
 
 from .certificate import OwnAuthority, OwnCertificate, PasswordFile
 from .private_files import FOLDER, PrivateFile
-from .settings import Caches, Secrets
+from .registry_cache_args import RegistryCacheArgs, output
 from .settings.access import GivenTls, OwnTls
 from .settings.storage import S3Storage
 from .storage import KEYS_FILE, keys_file
-from .trust import OPEN, Trust
+from .trust import OPEN, Reader, Trust
 
 CERTIFICATE_FILE = "server.crt"
 KEY_FILE = "server.key"
@@ -23,12 +23,12 @@ NODES = "nodes"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What all caches of a stack have in common, so that not everyone can use them.
+    """What all caches of a stack share.
 
     Attributes:
-        files: the private files that each has.
-        environment: what each registry has to be told of them.
-        trust: what lets clients in.
+        files: their private files, by name.
+        environment: environment variables that tell the registry of these files.
+        trust: what clients need.
     """
 
     files: Mapping[str, PrivateFile] = field(default_factory=dict)
@@ -36,27 +36,24 @@ class Access:
     trust: Trust = OPEN
 
 
-def to_caches(
-    stack: str, caches: Caches, secrets: Secrets, addresses: Sequence[str], parent: pulumi.Resource
+def for_clients(
+    args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Resource
 ) -> Access:
-    """Who may use the caches of a stack.
+    """TLS and readers of the caches.
 
     Args:
-        stack: the stack's name.
-        caches: their settings.
-        secrets: the stack's secrets.
-        addresses: the names and addresses at which clients reach them, whatever the settings say.
-        parent: the resource that what is made for it belongs to.
+        args: the arguments of the caches.
+        addresses: names and addresses at which clients reach the caches, beside `tls.names`.
+        parent: the parent of the resources that are declared here.
     """
     child = pulumi.ResourceOptions(parent=parent)
     files: dict[str, PrivateFile] = {}
     environment: dict[str, str] = {}
     ca: pulumi.Output[str] | None = None
-    match caches.tls:
+    match args.tls:
         case OwnTls(names=names):
-            authority = OwnAuthority(
-                "authority", common_name=f"Registry caches of {stack}"[:64], opts=child
-            )
+            common_name = f"Registry caches of {pulumi.get_stack()}"[:64]
+            authority = OwnAuthority("authority", common_name=common_name, opts=child)
             server = OwnCertificate(
                 "certificate",
                 names=sorted({*addresses, *names}),
@@ -66,55 +63,49 @@ def to_caches(
             files |= _server_files(server.certificate, server.key)
             ca = authority.ca
         case GivenTls(certificate=certificate, ca=given):
-            assert secrets.tls_key is not None  # noqa: S101 - else there were mistakes
-            key = pulumi.Output.secret(secrets.tls_key.get_secret_value())
-            files |= _server_files(certificate, key)
+            files |= _server_files(certificate, output(args.tls_key))
             ca = pulumi.Output.from_input(given) if given else None
-    if caches.tls:
+    if args.tls:
         environment |= {
             "REGISTRY_HTTP_TLS_CERTIFICATE": f"{FOLDER}/{CERTIFICATE_FILE}",
             "REGISTRY_HTTP_TLS_KEY": f"{FOLDER}/{KEY_FILE}",
         }
-    if secrets.readers:
-        readers = {name: one.get_secret_value() for name, one in secrets.readers.items()}
-        made_file = PasswordFile("readers", readers=readers, opts=child)
-        files[PASSWORD_FILE] = PrivateFile(made_file.content)
+    reader: pulumi.Output[Reader] | None = None
+    # An output counts as one with readers: it decides which resources there are.
+    if args.readers != {}:
+        readers = output(args.readers)
+        reader = readers.apply(_reader)
+        htpasswd = PasswordFile("readers", readers=readers, opts=child)
+        files[PASSWORD_FILE] = PrivateFile(htpasswd.content)
         environment |= {
             "REGISTRY_AUTH": "htpasswd",
             "REGISTRY_AUTH_HTPASSWD_REALM": REALM,
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
-    return Access(files, environment, Trust(ca, _reader(secrets)))
+    return Access(files, environment, Trust(ca, reader))
 
 
-def of_caches(caches: Caches, secrets: Secrets) -> Access:
-    """What the caches of a stack have to get at what they use themselves.
-
-    Args:
-        caches: their settings.
-        secrets: the stack's secrets.
-    """
+def for_caches(args: RegistryCacheArgs) -> Access:
+    """Credentials and CAs that the caches use for storage and parent caches."""
     files: dict[str, PrivateFile] = {}
     authorities: list[str] = []
-    if isinstance(caches.storage, S3Storage):
-        assert secrets.s3_keys is not None  # noqa: S101 - else there were mistakes
-        files[KEYS_FILE] = keys_file(secrets.s3_keys)
-        authorities += [caches.storage.ca] if caches.storage.ca else []
-    if caches.via and caches.via.ca:
-        authorities.append(caches.via.ca)
+    if isinstance(args.storage, S3Storage):
+        assert args.s3_keys is not None  # noqa: S101 - the arguments were checked
+        files[KEYS_FILE] = keys_file(output(args.s3_keys))
+        authorities += [args.storage.ca] if args.storage.ca else []
+    if args.via and args.via.ca:
+        authorities.append(args.via.ca)
     if not authorities:
         return Access(files)
     files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities), is_read_once=True)
-    # Beside those of the image, which are in a file: Go reads both.
+    # In addition to the image's own CAs, which are in a file: Go reads both.
     return Access(files, {"SSL_CERT_DIR": FOLDER})
 
 
-def _reader(secrets: Secrets) -> Mapping[str, str] | None:
-    """Who nodes come as: a reader of this name, else the first one."""
-    name = NODES if NODES in secrets.readers else min(secrets.readers, default=None)
-    if name is None:
-        return None
-    return {"username": name, "password": secrets.readers[name].get_secret_value()}
+def _reader(readers: Mapping[str, str]) -> Reader:
+    """The user that nodes log in as: `nodes`, or else the first."""
+    name = NODES if NODES in readers else min(readers)
+    return {"username": name, "password": readers[name]}
 
 
 def _server_files(

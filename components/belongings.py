@@ -1,9 +1,8 @@
-"""What of a stack is on the engine already: whether it is sound, and whose it is.
+"""A stack's existing resources on the engine: whether they are intact, and who owns them.
 
-A program does not see what its state holds. So each resource on the engine has two labels: the
-state that it was made from, and a generation. While a resource is sound, it is declared with the
-labels that it has, and there is nothing to do. Otherwise it is declared with new ones, which
-replaces it.
+A program cannot see its own state. So each resource on the engine has two labels: the state that
+owns it, and a generation. While a resource is intact, it is declared with its existing labels, so
+that nothing changes. Otherwise it is declared with new ones, which replaces it.
 See docs/decisions/0019-generation-and-owner.md.
 """
 
@@ -23,17 +22,17 @@ RUNNING = ("running", "restarting")
 
 
 class OwnedByAnotherError(pulumi.RunError):
-    """Something that a stack needs was made from another state."""
+    """Resources that a stack needs belong to another state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """Something on the engine that another state has made.
+    """A resource on the engine that belongs to another state.
 
     Attributes:
-        kind: what it is, in the engine's words.
+        kind: `container`, `network` or `volume`.
         name: its name.
-        owner: the state that made it.
+        owner: the state that owns it.
     """
 
     kind: str
@@ -43,12 +42,12 @@ class Belonging:
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What of a stack is on the engine.
+    """A stack's resources on the engine.
 
     Attributes:
-        facts: what the engine has.
-        owner: the state of this stack.
-        network: name of the network of the stack's caches.
+        facts: the engine's state.
+        owner: this stack's state.
+        network: name of the caches' network.
     """
 
     facts: EngineFacts
@@ -56,39 +55,39 @@ class Belongings:
     network: str
 
     def marks_of_network(self) -> Mapping[str, str]:
-        """The marks that the network is declared with."""
+        """Owner and generation labels of the network."""
         found = self.facts.networks.get(self.network)
         return self._marks(found.labels if found else None)
 
     def marks_of_cache(self, name: str) -> Mapping[str, str]:
-        """The marks that the container of a cache is declared with."""
+        """Owner and generation labels of a cache's container."""
         found = self.facts.containers.get(name)
         is_sound = found and found.state in RUNNING and self._is_attached(found)
         return self._marks(found.labels if found and is_sound else None)
 
     def marks_of_writer(self, name: str) -> Mapping[str, str]:
-        """The marks that a container is declared with that fills a volume, and never runs."""
+        """Owner and generation labels of a container that only fills a volume."""
         found = self.facts.containers.get(name)
         return self._marks(found.labels if found else None)
 
     def labels_of_volume(self, name: str, wanted: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels that a volume is declared with: whatever it has, if it is there.
+        """The labels of a volume: those it has, if it exists.
 
-        Another label would replace a volume, with all that it holds.
+        A changed label would replace the volume and lose its content.
         """
         return dict(sorted(self.facts.volumes.get(name, {**wanted, **self._new}).items()))
 
     def refuse_others(self, names: Collection[str], take_over_from: Collection[str]) -> None:
-        """Refuse to touch what was made from another state, unless it may be taken over.
+        """Refuse to touch resources of another state, unless they may be taken over.
 
-        That of a state whose folder on this machine is gone may be. What is taken over is said.
+        Resources of a state whose folder on this machine is gone may be. Logs what is taken over.
 
         Args:
-            names: the names of what the stack has on an engine.
-            take_over_from: the owners from which everything may be taken over.
+            names: the names of the stack's resources on an engine.
+            take_over_from: the owners whose resources may be taken over.
 
         Raises:
-            OwnedByAnotherError: there is something; the message says whose, and what to do.
+            OwnedByAnotherError: there are others; the message names their owners and what to do.
         """
         found: defaultdict[str, list[str]] = defaultdict(list)
         for one in self.of_others(names):
@@ -109,15 +108,15 @@ class Belongings:
         )
         return (
             f"another state has a stack {self.facts.stack} on this engine, nothing was changed; "
-            f"made there, and needed here:{lines}\n"
-            f"this state is {self.owner}. Allowed: to destroy that stack, or remove what is listed "
-            "(docker container, network or volume rm); to give this stack names and ports of its "
-            "own (caches.namePrefix, caches.storage.volumePrefix); or to take all of it over "
+            f"these resources belong to it:{lines}\n"
+            f"this state is {self.owner}. Allowed: destroy that stack, or remove these resources "
+            "(docker container, network or volume rm); give this stack its own names and ports "
+            "(caches.namePrefix, caches.storage.volumePrefix); or take the resources over "
             f"(caches.takeOverFrom: [{', '.join(sorted(refused))}])"
         )
 
     def of_others(self, names: Collection[str]) -> Iterator[Belonging]:
-        """What has one of these names and was made from another state."""
+        """The resources of these names that belong to another state."""
         containers = {name: self._other(one.labels) for name, one in self.facts.containers.items()}
         found = self.facts.networks.get(self.network)
         networks = {self.network: self._other(found.labels)} if found else {}
@@ -138,13 +137,13 @@ class Belongings:
         return {label.STATE: self.owner, label.GENERATION: generation} if generation else {}
 
     def _marks(self, sound: Mapping[str, str] | None) -> Mapping[str, str]:
-        """The marks of what is sound and the stack's own, else new ones."""
+        """The labels of an intact resource of this stack, else new ones."""
         if sound is None or not self._is_own(sound):
             return self._new
         return {mark: sound[mark] for mark in MARKS if mark in sound}
 
     def _is_attached(self, container: EngineContainer) -> bool:
-        """Whether a container is on the stack's network, and has volumes that are there."""
+        """Whether a container is on the stack's network, and its volumes exist."""
         network = self.facts.networks.get(self.network)
         return (
             network is not None
@@ -154,7 +153,7 @@ class Belongings:
         )
 
     def _is_mounted(self, volume: str) -> bool:
-        """Whether a container of this stack's own uses a volume, whoever may have made that."""
+        """Whether a container of this stack mounts a volume, whoever owns that."""
         return any(
             volume in container.volumes and self._is_own(container.labels)
             for container in self.facts.containers.values()
@@ -164,7 +163,7 @@ class Belongings:
         return labels.get(label.STACK) == self.facts.stack and self._other(labels) is None
 
     def _other(self, labels: Mapping[str, str]) -> str | None:
-        """The other state that has made what has these labels, for a stack of this name."""
+        """The owner of a resource of a stack of this name, if it is another state."""
         found = labels.get(label.STATE)
         if found is None or labels.get(label.STACK) != self.facts.stack:
             return None

@@ -1,6 +1,6 @@
-"""What closes caches to strangers: a certificate of the stack's own authority, a password file.
+"""Dynamic resources for TLS and readers: a certificate authority, certificates, htpasswd files.
 
-Both are dynamic resources, since what they make is random: it is made once, and kept in the state.
+They contain random values, which are generated once and kept in the state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from pulumi import dynamic
 
 from . import dynamic_provider
 
-# So many days before its end a certificate is made anew, by whichever `up` comes.
+# `up` renews a certificate this long before it expires.
 RENEWED_BEFORE = timedelta(days=30)
 
 Properties = Mapping[str, Any]
 
 
 class OwnAuthority(dynamic.Resource, module="caches", name="OwnAuthority"):
-    """An authority that signs for this stack alone: what clients trust, until its end is near."""
+    """A certificate authority of this stack alone, which clients trust."""
 
     ca: pulumi.Output[str]
-    """Its certificate, PEM."""
+    """The CA certificate, PEM."""
 
     caKey: pulumi.Output[str]  # noqa: N815 - the name of the property
-    """Its private key, PEM; a secret."""
+    """The CA's private key, PEM; a secret."""
 
     def __init__(
         self, name: str, *, common_name: str, opts: pulumi.ResourceOptions | None = None
@@ -49,7 +49,7 @@ class OwnAuthority(dynamic.Resource, module="caches", name="OwnAuthority"):
 
 
 class OwnAuthorityProvider(dynamic.ResourceProvider):
-    """Makes authorities; nothing is asked for them, so that they are never simulated."""
+    """Generates authorities. It contacts nothing, so it is never simulated."""
 
     serialize_as_secret_always = False
 
@@ -58,7 +58,7 @@ class OwnAuthorityProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, _authority().CertificateError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed; one of another name is another one."""
+        """Replace an authority whose name changes, and renew one that expires soon."""
         is_renamed = olds["commonName"] != news["commonName"]
         return dynamic.DiffResult(
             changes=is_renamed or _is_due(olds["ca"]),
@@ -66,11 +66,11 @@ class OwnAuthorityProvider(dynamic.ResourceProvider):
         )
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Make an authority."""
+        """Generate an authority."""
         return dynamic.CreateResult("authority", self._made(props))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Make it anew."""
+        """Generate it again."""
         return dynamic.UpdateResult(self._made(news))
 
     def _made(self, props: Properties) -> dict[str, Any]:
@@ -81,8 +81,8 @@ class OwnAuthorityProvider(dynamic.ResourceProvider):
 class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
     """A server's certificate, signed by the stack's own authority.
 
-    When names change or the end is near, `up` makes a new one in place. The authority is a resource
-    of its own, so that a preview knows that clients go on trusting the same one.
+    `up` renews it in place when its names change or it expires soon. The authority is a separate
+    resource, so that a preview knows that clients keep trusting the same one.
     """
 
     certificate: pulumi.Output[str]
@@ -103,8 +103,8 @@ class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
 
         Args:
             name: name of the resource.
-            names: DNS names and IPv4 addresses by which clients reach the server.
-            authority: who signs it.
+            names: DNS names and IPv4 addresses at which clients reach the server.
+            authority: the authority that signs it.
             opts: options of the resource.
         """
         inputs = {"names": names, "ca": authority.ca, "caKey": authority.caKey}
@@ -119,7 +119,7 @@ class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
 
 
 class OwnCertificateProvider(dynamic.ResourceProvider):
-    """Makes certificates; nothing is asked for them, so that they are never simulated."""
+    """Generates certificates. It contacts nothing, so it is never simulated."""
 
     serialize_as_secret_always = False
 
@@ -128,7 +128,7 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, _authority().CertificateError)
 
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
-        """Refuse what is no name, before anything is touched."""
+        """Refuse invalid names before anything is touched."""
         authority, failures = _authority(), []
         if pulumi.runtime.rpc.UNKNOWN not in (news["names"], *news["names"]):
             try:
@@ -138,16 +138,16 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         return dynamic.CheckResult(dict(news), failures)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed."""
+        """Update in place when an input changes or the certificate expires soon."""
         is_changed = any(olds[key] != news[key] for key in ("names", "ca"))
         return dynamic.DiffResult(changes=is_changed or _is_due(olds["certificate"]), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Make a certificate."""
+        """Generate a certificate."""
         return dynamic.CreateResult("certificate", self._made(props))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Make it anew."""
+        """Generate it again."""
         return dynamic.UpdateResult(self._made(news))
 
     def _made(self, props: Properties) -> dict[str, Any]:
@@ -157,10 +157,10 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
 
 
 class PasswordFile(dynamic.Resource, module="caches", name="PasswordFile"):
-    """The password file of registries, which changes only when readers do."""
+    """The htpasswd file of the caches, which changes only when readers do."""
 
     content: pulumi.Output[str]
-    """The file, a line for each reader; a secret."""
+    """The file, with one line for each reader; a secret."""
 
     def __init__(
         self,
@@ -169,11 +169,11 @@ class PasswordFile(dynamic.Resource, module="caches", name="PasswordFile"):
         readers: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Declare a password file.
+        """Declare an htpasswd file.
 
         Args:
             name: name of the resource.
-            readers: the password of each, by user name; made a secret here.
+            readers: the password of each reader, by user name; encrypted by Pulumi.
             opts: options of the resource.
         """
         super().__init__(
@@ -187,7 +187,7 @@ class PasswordFile(dynamic.Resource, module="caches", name="PasswordFile"):
 
 
 class PasswordFileProvider(dynamic.ResourceProvider):
-    """Makes password files."""
+    """Generates htpasswd files."""
 
     serialize_as_secret_always = False
 
@@ -196,16 +196,16 @@ class PasswordFileProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, _authority().CertificateError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """What has changed."""
+        """Update in place when an input changes or the certificate expires soon."""
         return dynamic.DiffResult(changes=olds["readers"] != news["readers"], replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Make a file."""
+        """Generate a file."""
         content = _authority().htpasswd(props["readers"])
         return dynamic.CreateResult("passwords", {**props, "content": content})
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Make the lines of readers that are new or have another password."""
+        """Generate the lines of readers that are new or have another password."""
         content = _authority().htpasswd(news["readers"], olds["content"])
         return dynamic.UpdateResult({**news, "content": content})
 
@@ -216,7 +216,7 @@ def _is_due(certificate: str) -> bool:
 
 
 def _authority() -> ModuleType:
-    """What only the provider's own process needs: the program's start-up is not to wait for it."""
+    """The module with cryptography, imported only in the provider's process for a fast start-up."""
     from . import certificate_authority  # noqa: PLC0415 - see above
 
     return certificate_authority

@@ -1,7 +1,7 @@
-"""Certificates of a stack's own authority, and the password file of a registry: plain functions.
+"""Certificates and htpasswd files, by plain functions.
 
-What clients check of a certificate is in RFC 5280, and Go's crypto/x509 is the strictest of those
-that matter here: a server is known by its alternative names alone.
+Certificates follow RFC 5280. Go's crypto/x509 is the strictest client here: it checks a server's
+subject alternative names only.
 """
 
 import re
@@ -28,19 +28,19 @@ AUTHORITY_LASTS = timedelta(days=3650)
 SERVER_LASTS = timedelta(days=365)
 # Clocks of other machines may be slow.
 BACKDATED = timedelta(hours=1)
-# A name's field in a certificate takes no more (RFC 5280, ub-common-name).
+# The limit of a common name (RFC 5280, ub-common-name).
 LONGEST_COMMON_NAME = 64
 LONGEST_DNS_NAME = 253
-# That of Apache's htpasswd: 2 ms. A registry checks the password at each request, and remembers
-# nothing (distribution, registry/auth/htpasswd; its issue 3017): by bcrypt's usual 12, a core would
-# answer four requests a second, and a stranger with a wrong password could keep it busy.
+# The default of Apache's htpasswd: 2 ms. A registry checks the password at each request without
+# caching (distribution, registry/auth/htpasswd; its issue 3017): with bcrypt's usual 12, a core
+# would answer four requests a second, and wrong passwords could keep it busy.
 BCRYPT_COST = 5
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class CertificateError(Exception):
-    """No certificate or password file can be made of it; the message says what is allowed."""
+    """Invalid input for a certificate or htpasswd file; the message says what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class Issued:
 
 
 def issue_authority(common_name: str, now: datetime) -> Issued:
-    """Make an authority that signs servers, and no further authority.
+    """Generate a CA that signs server certificates only.
 
     Args:
-        common_name: its name, as people read it.
-        now: when it begins.
+        common_name: its common name.
+        now: start of its validity.
 
     Raises:
-        CertificateError: the name is none.
+        CertificateError: the name is invalid.
     """
     if not 0 < len(common_name) <= LONGEST_COMMON_NAME or not common_name.isprintable():
         raise CertificateError(
@@ -78,15 +78,15 @@ def issue_authority(common_name: str, now: datetime) -> Issued:
 
 
 def issue_server(authority: Issued, names: Sequence[str], now: datetime) -> Issued:
-    """Make the certificate of a server, valid for no longer than its authority.
+    """Generate a server certificate, valid no longer than its CA.
 
     Args:
-        authority: who signs it.
-        names: DNS names and IPv4 addresses by which clients reach the server.
-        now: when it begins.
+        authority: the CA that signs it.
+        names: DNS names and IPv4 addresses at which clients reach the server.
+        now: start of its validity.
 
     Raises:
-        CertificateError: there is no name, or one is neither.
+        CertificateError: there are no names, or one is invalid.
     """
     if not names:
         raise CertificateError("found no name of the server; allowed: one or more")
@@ -95,7 +95,7 @@ def issue_server(authority: Issued, names: Sequence[str], now: datetime) -> Issu
     assert isinstance(issuers_key, ec.EllipticCurvePrivateKey)  # noqa: S101 - made above
     key = ec.generate_private_key(ec.SECP256R1())
     (common_name,) = issuer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    # Not the authority's own name: it would look as if the server had signed itself.
+    # Not the CA's own name, which would make the certificate look self-signed.
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, common_name.value)])
     until = min(now + SERVER_LASTS, issuer.not_valid_after_utc)
     signed = (
@@ -117,12 +117,12 @@ def issue_server(authority: Issued, names: Sequence[str], now: datetime) -> Issu
 
 
 def expires(certificate: str) -> datetime:
-    """When a certificate in PEM ends."""
+    """When a certificate in PEM expires."""
     return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse what is no name of a server.
+    """Check the names of a server.
 
     Raises:
         CertificateError: one is neither a DNS name nor an IPv4 address.
@@ -132,17 +132,17 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def htpasswd(passwords: Mapping[str, str], before: str = "") -> str:
-    """The password file of a registry: `auth.htpasswd` of distribution, which takes bcrypt alone.
+    """An htpasswd file for distribution, which supports bcrypt only.
 
-    Salts are random. One that is derived from the password would give it away to whoever has the
-    file, by a faster way than bcrypt; one that is derived from names would be the same everywhere.
+    Salts are random. A salt derived from the password would let an attacker who has the file bypass
+    bcrypt; a salt derived from the name would be the same everywhere.
 
     Args:
         passwords: the password of each reader, by user name.
-        before: the file as it was: lines that still hold are kept.
+        before: the previous file, whose unchanged lines are kept.
 
     Raises:
-        CertificateError: a user name or a password cannot be used; the message shows no password.
+        CertificateError: a user name or password is invalid; the message shows no password.
     """
     lines = dict(line.split(":", 1) for line in before.splitlines())
     return "".join(
@@ -206,7 +206,7 @@ def _alternative(name: str) -> x509.GeneralName:
         return x509.IPAddress(IPv4Address(name))
     except AddressValueError:
         labels = name.lower().split(".")
-    # Clients take a name whose last label is a number for an address (RFC 1123, 2.1).
+    # Clients read a name whose last label is a number as an address (RFC 1123, 2.1).
     is_name = all(re.fullmatch(_LABEL, label, re.ASCII) for label in labels)
     if not is_name or labels[-1].isdigit() or len(name) > LONGEST_DNS_NAME:
         raise CertificateError(

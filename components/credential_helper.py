@@ -1,30 +1,32 @@
-"""The credential command of a cache: how the registry learns a user name and password.
+"""The credential command of a cache, from which the registry gets user name and password.
 
-A registry with such a command also starts while its upstream is away: without one it asks the
-upstream for its authentication scheme first, and ends when there is no answer (distribution 3.1.2,
-registry/proxy/proxyregistry.go). So every cache has one, be it for nobody.
+Every cache has one, even for an anonymous upstream. Without it, a registry asks its upstream for
+the authentication scheme when it starts, and exits if there is no answer (distribution 3.1.2,
+registry/proxy/proxyregistry.go).
 """
 
 import json
 import shlex
 
 import pulumi
-from pydantic import SecretStr
 
 from .private_files import FOLDER, PrivateFile
 
 FILE = "helper"
 COMMAND = f"{FOLDER}/{FILE}"
+MODE = 0o555
 
 
-def file(username: str | None = None, password: SecretStr | None = None) -> PrivateFile:
-    """A docker-credential-helper that answers with these credentials whatever it is asked.
+def anonymous() -> PrivateFile:
+    """A docker-credential-helper that answers without credentials."""
+    return PrivateFile(_script("", ""), MODE)
 
-    Args:
-        username: the user name, or None where the upstream is asked anonymously.
-        password: the password.
-    """
-    secret = password.get_secret_value() if password else ""
-    answer = json.dumps({"Username": username or "", "Secret": secret})
-    script = f"#!/bin/sh\ncat >/dev/null\nprintf %s {shlex.quote(answer)}\n"
-    return PrivateFile(pulumi.Output.secret(script) if secret else script, 0o555)
+
+def file(username: str, password: pulumi.Output[str]) -> PrivateFile:
+    """A docker-credential-helper that answers every request with these credentials."""
+    return PrivateFile(password.apply(lambda known: _script(username, known)), MODE)
+
+
+def _script(username: str, password: str) -> str:
+    answer = json.dumps({"Username": username, "Secret": password})
+    return f"#!/bin/sh\ncat >/dev/null\nprintf %s {shlex.quote(answer)}\n"

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
@@ -17,7 +18,7 @@ _FORMAT_EXC = traceback.format_exc
 _plain: set[type[Exception]] = set()
 
 
-class EngineError(Exception):
+class EngineError(pulumi.RunError):
     """The container engine does not answer, or does not do its part in time."""
 
 

@@ -1,25 +1,24 @@
-"""What the components ask of the container engine itself, beside the resources they declare."""
+"""The container engine beside the resources on it: what is there, and hooks that make way."""
 
 import asyncio
 import re
 import secrets
-import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pulumi
 from docker import DockerClient
 from docker.errors import APIError, DockerException
 
-from talos_registry_cache.engine import labels, registry_image
+from talos_registry_cache.engine import labels, ports, registry_image
 
 from . import dynamic_provider
+from .dynamic_provider import EngineError
 
 T = TypeVar("T")
 
@@ -28,44 +27,40 @@ NETWORK_WITHIN_S = 30
 NETWORK_POLL_S = 0.05
 OTHERS_WITHIN_S = 15
 OTHERS_BEGIN_WITHIN_S = 0.5
-
-# The containers between their first hook and their creation, by the names of their resources.
-_in_preparation: set[str] = set()
-EngineError = dynamic_provider.EngineError
-LISTENS = "0A"
 LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
+
+# Containers between their first hook and their creation, by resource name.
+_in_preparation: set[str] = set()
 
 
 class TakenError(Exception):
-    """A name or a port that a resource needs belongs to somebody else."""
+    """A name or port that a resource needs is in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineNetwork:
-    """A network that the engine has.
+    """A network on the engine.
 
     Attributes:
         id: its ID.
-        stack: the stack whose caches it is made for, or None.
         subnets: its IPv4 subnets.
         labels: its labels.
     """
 
     id: str
-    stack: str | None
     subnets: Sequence[str]
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineContainer:
-    """A container of the stack that the engine has.
+    """A container of the stack.
 
     Attributes:
-        state: its state, in the engine's words.
+        state: its state as the engine reports it, such as `running`.
         labels: its labels.
-        networks: the IDs of the networks that it is on.
-        volumes: the names of the volumes that it mounts.
+        networks: the IDs of its networks.
+        volumes: the names of the volumes it mounts.
     """
 
     state: str
@@ -76,27 +71,24 @@ class EngineContainer:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What the program has to know of the engine before it declares anything.
+    """The engine's state before the program declares anything.
 
     Attributes:
-        mirror_host: the address of this machine as containers see it. The default bridge's gateway
-            where the engine runs on this machine; where it runs in a virtual machine (macOS,
-            Windows) that address is not one of ours, and the engine has a name for us.
+        mirror_host: the address at which containers reach this machine: the default bridge's
+            gateway, or `host.docker.internal` where the engine runs in a virtual machine.
         published: the addresses on which each running container of the stack is published, in
-            the order in which the engine lists them, by container name.
-        networks: the engine's networks, by name.
-        images: the name of the image to run for each that the settings name.
-        stack: the stack.
-        containers: its containers, running or not, by name.
-        volumes: the labels of the engine's volumes, by name.
-        generation: what marks the resources that are made now, or nothing where none are marked.
-        is_local: whether the engine is reached without a network.
+            the engine's order, by container name.
+        networks: all networks, by name.
+        stack: the stack's name.
+        containers: the stack's containers, running or not, by name.
+        volumes: the labels of all volumes, by name.
+        generation: the label value of resources made by this run; empty for a simulated run.
+        is_local: whether the engine runs on this machine.
     """
 
     mirror_host: str
     published: Mapping[str, Sequence[str]]
     networks: Mapping[str, EngineNetwork] = field(default_factory=dict)
-    images: Mapping[str, str] = field(default_factory=dict)
     stack: str = ""
     containers: Mapping[str, EngineContainer] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -104,24 +96,20 @@ class EngineFacts:
     is_local: bool = True
 
 
-def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
-    """Ask the engine what the program has to know.
-
-    Args:
-        stack: the stack's name.
-        references: the images that its settings name.
+@cache
+def discover(stack: str) -> EngineFacts:
+    """Ask the engine for its state, once in each process.
 
     Raises:
-        EngineError: it does not answer.
+        EngineError: the engine does not answer.
     """
     try:
         api = client().api
         networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(all=True, filters={"label": f"{labels.STACK}={stack}"})
-        # One that is being removed may have no name.
+        # A container that is being removed may have no name.
         containers = [container for container in containers if container["Names"]]
         volumes = api.volumes()["Volumes"] or []
-        to_run = {one: registry_image.on_engine(client(), one) for one in references}
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     return EngineFacts(
@@ -133,20 +121,37 @@ def discover(stack: str, references: Iterable[str] = ()) -> EngineFacts:
         networks={
             name: EngineNetwork(
                 network["Id"],
-                (network["Labels"] or {}).get(labels.STACK),
                 [config["Subnet"] for config in _ipv4(network)],
                 network["Labels"] or {},
             )
             for name, network in networks.items()
         },
-        images=to_run,
         stack=stack,
         containers={_name(container): _container(container) for container in containers},
         volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
-        # What is made for a pull request's preview is compared and thrown away.
+        # A pull request's preview compares resources and discards them.
         generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
         is_local=api.base_url in LOCAL_URLS,
     )
+
+
+def image_to_run(reference: str) -> str:
+    """The image to run for one that settings name: itself, or the one built on this machine.
+
+    Raises:
+        EngineError: the engine does not answer.
+    """
+    try:
+        return registry_image.on_engine(client(), reference)
+    except DockerException as error:
+        raise EngineError(f"the container engine does not answer: {error}") from error
+
+
+@cache
+def client() -> DockerClient:
+    """The engine that pulumi-docker uses."""
+    host = pulumi.Config("docker").get("host")
+    return DockerClient(base_url=host) if host else DockerClient.from_env()
 
 
 def _name(container: Mapping[str, Any]) -> str:
@@ -162,20 +167,26 @@ def _container(found: Mapping[str, Any]) -> EngineContainer:
     )
 
 
-def is_own_address(address: str) -> bool:
-    """Whether an IPv4 address is one of this machine's, so that a port can be opened on it."""
-    return _can_bind(address, 0)
+def _ipv4(network: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    return [config for config in network["IPAM"]["Config"] or [] if ":" not in config["Subnet"]]
+
+
+def _host_behind(bridge: Sequence[Mapping[str, str]]) -> str:
+    for config in bridge:
+        # Engine 20.10 does not report the gateway: it is the first address of the subnet.
+        gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
+        return gateway if ports.is_own_address(gateway) else ENGINE_IN_VM
+    return ENGINE_IN_VM
 
 
 async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
-    """Make way for a container.
+    """Remove this stack's leftover container of the same name, and check that its ports are free.
 
-    Pulumi makes only what its state does not hold: a container that is there all the same, with
-    this stack's labels, comes from a run that was killed before it could note it down, and is
-    removed.
+    Pulumi creates only what its state lacks. A container of this stack that exists anyway was left
+    by a run that was killed before it could save its state.
 
     Raises:
-        TakenError: the name or a port is somebody else's.
+        TakenError: the name or a port is in use by something else.
     """
     inputs = arguments.new_inputs or {}
     try:
@@ -188,15 +199,15 @@ async def before_container(arguments: pulumi.ResourceHookArgs) -> None:
 
 
 def is_prepared(container: str) -> None:
-    """Note that the last hook before the creation of a container is done."""
+    """Record that a container's last hook has run."""
     _in_preparation.discard(container)
 
 
 async def _others_are_prepared() -> None:
-    """Wait until the containers that are being prepared can be created.
+    """Wait until the hooks of the other containers have run.
 
-    Pulumi ends the program as soon as a resource fails, and with the program the hooks of all other
-    resources. What is wrong with one cache is no reason to leave the others out.
+    Pulumi ends the program, and with it all hooks, as soon as one resource fails. One cache that
+    fails must not keep the others from being created.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(OTHERS_WITHIN_S):
@@ -206,17 +217,17 @@ async def _others_are_prepared() -> None:
 
 
 class NetworkHooks:
-    """What is done around the making of a network, and of the containers that are on it.
+    """Hooks of the caches' network and of the containers on it.
 
-    Containers are made beside their network, not after it: the provider takes 2 seconds to report
-    a network that the engine has made in a fraction of one.
+    Containers are created in parallel with their network: the provider takes 2 seconds to report a
+    network that the engine creates in a fraction of one.
 
-    A network that is there although the state does not hold it makes way for the one that is made.
-    Containers that the state does hold may be on it; they get onto the new one.
+    A network that exists but is not in the state is removed first. Containers on it are connected
+    to the new one.
     """
 
     def __init__(self, name: str) -> None:
-        """Prepare for the network of a name."""
+        """Prepare the hooks of the network with this name."""
         self._name = name
         self._is_noted = False
         self._is_refused = False
@@ -224,14 +235,14 @@ class NetworkHooks:
         self._detached: list[str] = []
 
     def watch(self, network: pulumi.CustomResource) -> None:
-        """Have containers wait no longer once the state holds this network."""
+        """Stop waiting for the network as soon as the state holds it."""
         network.id.apply(self._note)
 
     async def before_network(self, arguments: pulumi.ResourceHookArgs) -> None:
-        """Make way for the network.
+        """Remove a leftover network of the same name.
 
         Raises:
-            TakenError: its name is somebody else's, or it is in use.
+            TakenError: the name belongs to another stack, or the network is in use.
         """
         try:
             await in_thread(self._make_way, arguments.new_inputs or {})
@@ -242,14 +253,14 @@ class NetworkHooks:
             self._settled.set()
 
     async def after_network(self, arguments: pulumi.ResourceHookArgs) -> None:
-        """Bring the containers back that were on a network that has made way."""
+        """Connect the containers of the removed network to the new one."""
         await in_thread(self._attach, arguments.id)
 
     async def before_container(self, arguments: pulumi.ResourceHookArgs) -> None:
-        """Wait until the network is there that a container is to be on.
+        """Wait for the container's network.
 
         Raises:
-            EngineError: it did not appear.
+            EngineError: the network was not created.
         """
         _in_preparation.add(arguments.name)
         try:
@@ -268,10 +279,10 @@ class NetworkHooks:
                     await asyncio.sleep(NETWORK_POLL_S)
         except TimeoutError:
             raise EngineError(
-                f"the network {self._name} was not made within {NETWORK_WITHIN_S} s"
+                f"the network {self._name} was not created within {NETWORK_WITHIN_S} s"
             ) from None
         if self._is_refused:
-            raise EngineError(f"the network {self._name} was not made")
+            raise EngineError(f"the network {self._name} was not created")
 
     def _note(self, _: str) -> None:
         self._is_noted = True
@@ -281,10 +292,10 @@ class NetworkHooks:
         for network in _networks(self._name):
             check_owner("network", inputs, network.attrs["Labels"])
             network.reload()
-            # Of a network of a Swarm, the containers are other nodes' as well.
+            # An overlay network lists containers of other nodes, too.
             is_local = network.attrs["Driver"] == "bridge"
             for container in network.attrs["Containers"] or () if is_local else ():
-                # It may have made way itself by now. If not, removing the network fails.
+                # The container may be gone. If it is not, removing the network fails.
                 with suppress(APIError):
                     network.disconnect(container, force=True)
                     self._detached.append(container)
@@ -292,22 +303,22 @@ class NetworkHooks:
                 network.remove()
             except APIError as error:
                 raise TakenError(
-                    f"the network {self._name} is in use and cannot be made anew: "
+                    f"the network {self._name} is in use and cannot be replaced: "
                     f"{error.explanation}"
                 ) from error
 
     def _attach(self, ident: str) -> None:
         for container in self._detached:
-            # It may have made way by now. If not, the next `up` finds it off the network.
+            # The container may be gone. If it is not, the next `up` finds it off the network.
             with suppress(APIError):
                 client().networks.get(ident).connect(container)
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """Call the engine without holding up the program.
+    """Call the engine without blocking the event loop.
 
-    In threads of its own: those of the event loop are all taken while as many resources are being
-    made, and each of these may be waiting for this very call.
+    The threads are separate from the event loop's, which may all be busy with resources that wait
+    for this very call.
     """
     return await asyncio.get_running_loop().run_in_executor(_threads(), call, *arguments)
 
@@ -315,18 +326,6 @@ async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="engine")
-
-
-def _ipv4(network: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
-    return [config for config in network["IPAM"]["Config"] or [] if ":" not in config["Subnet"]]
-
-
-def _host_behind(bridge: Sequence[Mapping[str, str]]) -> str:
-    for config in bridge:
-        # Engine 20.10 names no gateway; it is the subnet's first address.
-        gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
-        return gateway if is_own_address(gateway) else ENGINE_IN_VM
-    return ENGINE_IN_VM
 
 
 def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
@@ -341,82 +340,27 @@ def _networks(name: str) -> Sequence[Any]:
 
 
 def check_owner(kind: str, inputs: Mapping[str, Any], found: Mapping[str, str] | None) -> None:
-    """Make sure that what has the name of a resource is its stack's.
+    """Check that an existing object with a resource's name belongs to the same stack.
 
     Args:
-        kind: what it is, in the engine's words.
+        kind: `container`, `network` or `service`.
         inputs: the resource's properties.
-        found: the labels of what has its name.
+        found: the labels of the existing object.
 
     Raises:
-        TakenError: it is not.
+        TakenError: it belongs to something else.
     """
     wanted = {label["label"]: label["value"] for label in inputs["labels"]}
     if (found or {}).get(labels.STACK) != wanted[labels.STACK]:
         raise TakenError(
-            f"the {kind} name {inputs['name']} is taken by one that is not this stack's; "
+            f"the {kind} name {inputs['name']} is taken by one that does not belong to this stack; "
             f"remove it (docker {kind} rm {inputs['name']}) or set caches.namePrefix"
         )
 
 
 def _check_port(address: str, port: int, resource: str) -> None:
-    if is_own_address(address) and not _can_bind(address, port):
+    if ports.is_own_address(address) and not ports.can_bind(address, port):
         raise TakenError(
-            f"{resource}: port {port} on {address} is taken by {_user_of(port)}; "
+            f"{resource}: port {port} on {address} is taken by {ports.user_of(port, client())}; "
             "free it, or set another one in caches.upstreams"
         )
-
-
-def _user_of(port: int) -> str:
-    containers = client().containers
-    # One that is being started has its port before it counts as running.
-    for container in containers.list(all=True, filters={"publish": str(port)}):
-        return f"the container {container.name}"
-    sockets = _listening(port)
-    for container in containers.list() if sockets else ():
-        # On the machine's own network nothing is published, and the process itself listens.
-        if container.attrs["HostConfig"]["NetworkMode"] == "host":
-            processes = container.top(ps_args="-eo pid")["Processes"]
-            if any(_open_sockets(process) & sockets for (process,) in processes):
-                return f"the container {container.name}"
-    return "a process of this machine"
-
-
-def _listening(port: int) -> set[str]:
-    """The sockets that listen on a port, as the kernel names them; none where it tells nothing."""
-    found = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        with suppress(OSError):
-            for line in table.read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == LISTENS and int(local.rpartition(":")[2], 16) == port:
-                    found.add(f"socket:[{inode}]")
-    return found
-
-
-def _open_sockets(process: str) -> set[str]:
-    """What a process has open, as far as we may see it."""
-    found = set()
-    with suppress(OSError):
-        for file in Path(f"/proc/{process}/fd").iterdir():
-            with suppress(OSError):
-                found.add(str(file.readlink()))
-    return found
-
-
-def _can_bind(address: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A connection that was closed a moment ago does not keep the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
-
-
-@cache
-def client() -> DockerClient:
-    """The engine that pulumi-docker talks to as well."""
-    host = pulumi.Config("docker").get("host")
-    return DockerClient(base_url=host) if host else DockerClient.from_env()

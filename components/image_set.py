@@ -10,7 +10,7 @@ import pulumi
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.s3_location import S3Location
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
@@ -23,7 +23,7 @@ from .settings.images import Images
 from .settings.mistakes import Mistake
 from .settings.secrets import S3Keys
 from .settings.storage import S3Storage, Storage
-from .storage import s3_credentials, s3_location
+from .storage import s3_location
 from .talos_cluster import find_talosctl
 
 LONGEST_SHOWN = 100
@@ -66,7 +66,7 @@ class ImageSet(pulumi.ComponentResource):
             images=args.images,
             caches=args.cache.caches,
             s3_locations=_s3_locations(args),
-            s3_credentials=s3_credentials(args.s3_keys) if args.s3_keys else None,
+            s3_credentials=_s3_credentials(args.s3_keys),
             trust=args.cache.trust,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
@@ -106,6 +106,12 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
     return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
+
+
+def _s3_credentials(keys: S3Keys | None) -> S3Credentials | None:
+    if keys is None:
+        return None
+    return S3Credentials(keys.access.get_secret_value(), keys.secret.get_secret_value())
 
 
 def _s3_locations(args: ImageSetArgs) -> Mapping[str, S3Location]:

@@ -1,4 +1,4 @@
-"""The mirrors that the clusters of a stack use: those of its own caches, or of another stack's."""
+"""The mirrors that a stack's clusters use: its own caches, or those of another stack."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +14,13 @@ Urls = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """Mirrors on offer.
+    """Mirrors for clusters.
 
     Attributes:
-        mirrors: the URL of each as nodes reach it, by registry host.
-        endpoints: the URL of each as this machine reaches it, by registry host.
-        after: what has to be there before they can be used.
-        trust: what lets clients in, the same for all.
+        mirrors: URL at which nodes reach each mirror, by registry host.
+        endpoints: URL at which this machine reaches each mirror, by registry host.
+        after: resources that must exist before the mirrors are used.
+        trust: CA and user that clients need.
     """
 
     mirrors: pulumi.Input[Urls] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Mirrors:
     trust: Trust = OPEN
 
     def once(self, resource: pulumi.Resource) -> "Mirrors":
-        """The same, to be used once something else is there as well."""
+        """The same mirrors, to be used only after another resource."""
         return replace(self, after=[*self.after, resource])
 
 
@@ -43,12 +43,12 @@ def of_cache(cache: RegistryCache) -> Mirrors:
 
 
 def of_stack(stack: str) -> Mirrors:
-    """The mirrors of another stack of this project, by its outputs.
+    """The mirrors of another stack of this project, from its outputs.
 
-    That it has none is a `pulumi.RunError`, once they are known.
+    A stack without caches is a `pulumi.RunError` as soon as its outputs are known.
     """
     other = pulumi.StackReference(f"{pulumi.get_organization()}/{pulumi.get_project()}/{stack}")
-    # One by one: all outputs together are a secret as soon as one of them is.
+    # One by one: all outputs together are a secret if one of them is.
     caches = other.get_output("caches").apply(lambda found: _there(stack, found))
     return Mirrors(
         mirrors=pulumi.Output.all(other.get_output("mirrors"), caches).apply(lambda both: both[0]),

@@ -1,4 +1,4 @@
-"""Where the process of a cache runs: in a container of an engine, or as a service of a Swarm."""
+"""Placement: caches run as containers of an engine, or as services of a Docker Swarm."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,10 @@ from .private_files import (
     FilesInVolumeArgs,
     PrivateFile,
 )
+from .settings import Caches
+from .settings.caches import Upstream
 from .settings.placement import SwarmPlacement
+from .settings.values import mebibytes
 from .storage import FOLDER_OF_VOLUME, Stored
 
 CONTAINER_PORT = 5000
@@ -31,61 +34,21 @@ PROBE_INTERVAL = "500ms"
 PROBE_TIMEOUT = "30s"
 PROBE_RETRIES = 3
 MIB = 1 << 20
-# What is being pulled when a node's cache is replaced has this long to end.
+# Time for running pulls to end when a node's cache is replaced.
 DRAINS_WITHIN = "55s"
 STOPS_WITHIN = "1m"
-# How long a new task is watched for failing before the next node's turn.
+# How long a new task must not fail before the next node is updated.
 MONITORED_FOR = "2s"
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """The process of a cache.
-
-    Attributes:
-        name: name of its container or service.
-        image: ID of its image.
-        image_reference: the image as the settings name it.
-        environment: its environment variables.
-        stored: where it keeps what it has cached.
-        port: the port at which it is reached.
-        probe: shell command that ends well while it answers.
-        log_max_size, log_max_files: bounds of its log.
-        memory_limit_mib: memory limit in MiB.
-        labels: its labels.
-    """
-
-    name: str
-    image: pulumi.Input[str]
-    image_reference: str
-    environment: Mapping[str, str]
-    stored: Stored
-    port: int
-    probe: str
-    log_max_size: str
-    log_max_files: int
-    memory_limit_mib: int
-    labels: Mapping[str, pulumi.Input[Any]]
-
-    @property
-    def variables(self) -> list[str]:
-        """Its environment variables, each as `NAME=value`."""
-        return [f"{name}={value}" for name, value in sorted(self.environment.items())]
-
-    @property
-    def log_options(self) -> dict[str, str]:
-        """The bounds of its log, as engines take them."""
-        return {"max-size": self.log_max_size, "max-file": str(self.log_max_files)}
-
-
-@dataclass(frozen=True, slots=True)
 class MountedFiles:
-    """Private files as a process mounts them.
+    """Private files as a container or service mounts them.
 
     Attributes:
-        volume: the volume that they are in, on an engine.
-        read_once: a digest there of those that a registry reads when it starts only.
-        secrets: the secrets that they are, on a Swarm.
+        volume: the volume that holds them, on an engine.
+        read_once: digest of the files that a registry reads only when it starts, on an engine.
+        secrets: the Swarm secrets that hold them.
     """
 
     volume: pulumi.Input[str] = ""
@@ -93,8 +56,48 @@ class MountedFiles:
     secrets: Sequence[docker.ServiceTaskSpecContainerSpecSecretArgs] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The registry process of one cache, wherever it runs.
+
+    Attributes:
+        name: name of the container or service.
+        image: ID of the image.
+        image_reference: reference of the image.
+        environment: environment variables.
+        probe: shell command of the health check.
+        stored: where cached images are kept.
+        files: private files.
+        upstream: settings of the upstream.
+        caches: settings that all caches of the stack share.
+        labels: labels.
+    """
+
+    name: str
+    image: pulumi.Input[str]
+    image_reference: str
+    environment: Mapping[str, str]
+    probe: str
+    stored: Stored
+    files: MountedFiles
+    upstream: Upstream
+    caches: Caches
+    labels: Mapping[str, pulumi.Input[Any]]
+
+    @property
+    def log_options(self) -> dict[str, str]:
+        """Options of the json-file log driver."""
+        logs = self.caches.logs
+        return {"max-size": logs.max_size, "max-file": str(logs.max_files)}
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory limit in MiB."""
+        return mebibytes(self.caches.memory_limit)
+
+
 class Placement(Protocol):
-    """A place where processes of caches run."""
+    """Where caches run."""
 
     def files(
         self,
@@ -106,26 +109,23 @@ class Placement(Protocol):
         """Declare private files.
 
         Args:
-            name: name of their resources.
-            labels: the labels of these.
+            name: name of the resources.
+            labels: labels of the resources.
             files: the files, by name.
-            parent: the resource that they belong to.
+            parent: parent of the resources.
         """
         ...
 
-    def run(
-        self, name: str, process: Process, files: MountedFiles, parent: pulumi.Resource
-    ) -> pulumi.Output[str]:
-        """Declare a process.
+    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """Declare a container or service.
 
         Args:
-            name: name of the cache's resources.
+            name: the upstream, with which the names of resources begin.
             process: the process.
-            files: its private files.
-            parent: the resource that they belong to.
+            parent: parent of the resource.
 
         Returns:
-            the name of the container or service, once it answers.
+            The name of the container or service, once it answers.
         """
         ...
 
@@ -135,12 +135,12 @@ class OnEngine:
     """Containers of the engine that Pulumi talks to.
 
     Attributes:
-        prefix: what the names of volumes with private files begin with.
-        network: name of the network of the stack's caches.
-        publish_on: addresses of this machine on which ports are open.
+        prefix: prefix of the names of volumes with private files.
+        network: name of the caches' network.
+        publish_on: addresses of this machine on which ports are published.
         writer_image: ID of the image of the containers that fill volumes.
-        belongings: what is there already.
-        network_hooks: what is done around the making of the network.
+        belongings: what the stack has on the engine.
+        network_hooks: hooks of the caches' network.
     """
 
     prefix: str
@@ -157,7 +157,7 @@ class OnEngine:
         files: Mapping[str, PrivateFile],
         parent: pulumi.Resource,
     ) -> MountedFiles:
-        """Declare a volume that holds them."""
+        """Declare a volume that holds the files."""
         volume = f"{self.prefix}-{in_names(name)}"
         args = FilesInVolumeArgs(
             volume=volume,
@@ -169,26 +169,27 @@ class OnEngine:
         made = FilesInVolume(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(volume=made.volume, read_once=made.read_once)
 
-    def run(
-        self, name: str, process: Process, files: MountedFiles, parent: pulumi.Resource
-    ) -> pulumi.Output[str]:
+    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
         """Declare a container."""
+        files = process.files
         labels = {**process.labels, **self.belongings.marks_of_cache(process.name)}
+        if files.read_once:
+            # A changed label replaces the container, which then reads the files again.
+            labels[label.FILES] = files.read_once
         return docker.Container(
             f"{name}-container",
             name=process.name,
             image=process.image,
-            # Whatever user the image names: all that use a volume have to be the same one.
+            # Not the image's own user: all who use a volume must be the same user.
             user=file_owner.user(),
-            # Another label makes another container, which reads its files anew.
-            labels=label.inputs(
-                {**labels, **({label.FILES: files.read_once} if files.read_once else {})}
-            ),
+            labels=label.inputs(labels),
             restart="always",
-            envs=process.variables,
+            envs=[f"{key}={value}" for key, value in sorted(process.environment.items())],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.network)],
             ports=[
-                docker.ContainerPortArgs(internal=CONTAINER_PORT, external=process.port, ip=address)
+                docker.ContainerPortArgs(
+                    internal=CONTAINER_PORT, external=process.upstream.port, ip=address
+                )
                 for address in self._addresses(process.name)
             ],
             volumes=[
@@ -203,9 +204,9 @@ class OnEngine:
             read_only=True,
             capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
             security_opts=["no-new-privileges"],
-            memory=process.memory_limit_mib,
-            # Left out, the engine's own value would show as a change after every refresh.
-            memory_swap=2 * process.memory_limit_mib,
+            memory=process.memory_mib,
+            # Without it, the engine's default would show as a change after every refresh.
+            memory_swap=2 * process.memory_mib,
             log_driver="json-file",
             log_opts=process.log_options,
             healthcheck=docker.ContainerHealthcheckArgs(
@@ -220,7 +221,7 @@ class OnEngine:
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 delete_before_replace=True,
-                # The provider may take a changed health check for an update, and not apply it.
+                # The provider may accept a changed health check and not apply it.
                 replace_on_changes=["healthcheck"],
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[
@@ -234,11 +235,11 @@ class OnEngine:
         ).name
 
     def _addresses(self, container: str) -> Sequence[str]:
-        """The wanted addresses, in the engine's order if it has just these.
+        """The addresses to publish on, in the engine's order if they are published already.
 
-        The provider compares them one by one with what the engine said, and engines differ: 20.10
-        turns the order in which it was asked around, later ones sort. Any other order than the
-        engine's would replace the container at every `up`.
+        The provider compares them in the engine's order, which differs by version: 20.10 reverses
+        the requested order, later engines sort. Any other order would replace the container at
+        every `up`.
         """
         published = self.belongings.facts.published.get(container, [])
         wanted = sorted(self.publish_on)
@@ -250,9 +251,9 @@ class OnSwarm:
     """Services of a Docker Swarm.
 
     Attributes:
-        prefix: what the names of secrets begin with.
-        settings: which nodes run them, and how they are published.
-        network: ID of the network of the stack's caches.
+        prefix: prefix of the names of secrets.
+        settings: which nodes run the services, and how they are published.
+        network: ID of the caches' network.
     """
 
     prefix: str
@@ -266,21 +267,19 @@ class OnSwarm:
         files: Mapping[str, PrivateFile],
         parent: pulumi.Resource,
     ) -> MountedFiles:
-        """Declare secrets that hold them."""
+        """Declare Swarm secrets that hold the files."""
         args = FilesInSwarmArgs(f"{self.prefix}-{in_names(name)}", labels, files)
         made = FilesInSwarm(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(secrets=made.secrets)
 
-    def run(
-        self, name: str, process: Process, files: MountedFiles, parent: pulumi.Resource
-    ) -> pulumi.Output[str]:
-        """Declare a service, and wait until all of its nodes run it as it is now."""
+    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """Declare a service, and wait until all its nodes run its current version."""
         service = docker.Service(
             f"{name}-service",
             name=service_name(process.name),
             labels=label.inputs(process.labels),
             task_spec=docker.ServiceTaskSpecArgs(
-                container_spec=self._container(process, files),
+                container_spec=self._container(process),
                 log_driver=docker.ServiceTaskSpecLogDriverArgs(
                     name="json-file", options=process.log_options
                 ),
@@ -294,20 +293,20 @@ class OnSwarm:
                 ),
                 resources=docker.ServiceTaskSpecResourcesArgs(
                     limits=docker.ServiceTaskSpecResourcesLimitsArgs(
-                        memory_bytes=process.memory_limit_mib * MIB
+                        memory_bytes=process.memory_mib * MIB
                     )
                 ),
                 restart_policy=docker.ServiceTaskSpecRestartPolicyArgs(
                     condition="any",
                     delay="1s",
-                    # Left out, the engine's own value would show as a change at every `up`.
+                    # Without it, the engine's default would show as a change at every `up`.
                     window="0s",
                 ),
             ),
             mode=self._mode(),
-            endpoint_spec=self._published(process.port),
-            # One node after the other, so that there is always one to ask: no node can start a
-            # second cache beside the first, which has the port.
+            endpoint_spec=self._published(process.upstream.port),
+            # One node at a time, so that others can answer: the running cache has the port, so that
+            # a node cannot start the new one first.
             update_config=docker.ServiceUpdateConfigArgs(
                 parallelism=1,
                 order="stop-first",
@@ -326,17 +325,15 @@ class OnSwarm:
         )
         return pulumi.Output.all(service.id, service.name).apply(swarm.converged)
 
-    def _container(
-        self, process: Process, files: MountedFiles
-    ) -> docker.ServiceTaskSpecContainerSpecArgs:
+    def _container(self, process: Process) -> docker.ServiceTaskSpecContainerSpecArgs:
         return docker.ServiceTaskSpecContainerSpecArgs(
-            # By name: an ID is one engine's own.
+            # By name: IDs differ between engines.
             image=process.image_reference,
-            # A node makes its volume by itself, for the user of the image.
+            # A node creates its volume by itself, for the user of the image.
             user=None if process.stored.volumes else file_owner.user(),
-            # No labels: the provider would replace the service when one changes.
+            # No labels: the provider would replace the service whenever one changes.
             env={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
-            secrets=files.secrets,
+            secrets=process.files.secrets,
             mounts=[
                 docker.ServiceTaskSpecContainerSpecMountArgs(
                     type="volume", source=volume, target=FOLDER_OF_VOLUME

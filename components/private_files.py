@@ -1,7 +1,7 @@
-"""The files of a cache that only it may read: credentials, keys, and whom it trusts.
+"""Private files of a cache: credentials, keys and CAs.
 
-No environment variable, label, command line, log or inspection shows what is in them, and the state
-has it encrypted. On an engine they are in a volume, on a Swarm they are its secrets.
+No environment variable, label, command line, log or `docker inspect` shows their content, and it is
+encrypted in the state. On an engine they are in a volume; on a Swarm they are secrets.
 """
 
 import base64
@@ -24,10 +24,10 @@ class PrivateFile:
     """A file.
 
     Attributes:
-        content: what is in it.
-        mode: its permissions. They belong to root, and caches are another user.
-        is_read_once: whether a registry reads it when it starts only, so that it has to be
-            started anew when the file changes.
+        content: its content.
+        mode: its permissions. Files belong to root, and caches run as another user.
+        is_read_once: whether a registry reads it only when it starts, and so has to restart when
+            the file changes.
     """
 
     content: pulumi.Input[str]
@@ -37,13 +37,13 @@ class PrivateFile:
 
 @dataclass(frozen=True, slots=True)
 class FilesInVolumeArgs:
-    """What private files on an engine are made from.
+    """Arguments of FilesInVolume.
 
     Attributes:
-        volume: name of the volume that holds them, and of the container that fills it.
+        volume: name of the volume, and of the container that fills it.
         image: ID of the image of that container, which never runs.
-        labels: the labels of that container.
-        volume_labels: those of the volume.
+        labels: labels of that container.
+        volume_labels: labels of the volume.
         files: the files, by name.
     """
 
@@ -61,13 +61,13 @@ class FilesInVolume(pulumi.ComponentResource):
     """Name of the volume."""
 
     read_once: pulumi.Output[str] | None
-    """A digest of those that a registry reads when it starts only; None where there is none."""
+    """Digest of the files that a registry reads only when it starts; None if there are none."""
 
     def __init__(
         self, name: str, args: FilesInVolumeArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        # The type's first name, which the states of stacks have: by another, their volumes would be
-        # made anew while caches use them.
+        # Existing states have this type: under another name, volumes would be replaced while caches
+        # use them.
         super().__init__("talos-registry-cache:caches:CredentialHelper", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         volume = docker.Volume(
@@ -76,8 +76,8 @@ class FilesInVolume(pulumi.ComponentResource):
             labels=label.inputs(args.volume_labels),
             opts=child,
         )
-        # A file can be uploaded into a volume only, since the cache's own root is read-only, and
-        # only through a container that mounts it: this one, which is never started.
+        # The cache's root file system is read-only, so files have to be uploaded into a volume, and
+        # through a container that mounts it: this one, which is never started.
         docker.Container(
             f"{name}-writer",
             name=args.volume,
@@ -109,11 +109,11 @@ class FilesInVolume(pulumi.ComponentResource):
 
 @dataclass(frozen=True, slots=True)
 class FilesInSwarmArgs:
-    """What private files on a Swarm are made from.
+    """Arguments of FilesInSwarm.
 
     Attributes:
-        prefix: what the names of the secrets begin with.
-        labels: their labels.
+        prefix: prefix of the names of the secrets.
+        labels: labels of the secrets.
         files: the files, by name.
     """
 
@@ -123,10 +123,10 @@ class FilesInSwarmArgs:
 
 
 class FilesInSwarm(pulumi.ComponentResource):
-    """Secrets of a Swarm with private files, for services to mount."""
+    """Swarm secrets with private files, for services to mount."""
 
     secrets: Sequence[docker.ServiceTaskSpecContainerSpecSecretArgs]
-    """How a service mounts them."""
+    """The secrets as a service mounts them."""
 
     def __init__(
         self, name: str, args: FilesInSwarmArgs, opts: pulumi.ResourceOptions | None = None
@@ -138,8 +138,8 @@ class FilesInSwarm(pulumi.ComponentResource):
     def _secret(
         self, args: FilesInSwarmArgs, file: str, one: PrivateFile
     ) -> docker.ServiceTaskSpecContainerSpecSecretArgs:
-        # A secret cannot be changed, so the end of its name is left to Pulumi: another one takes
-        # its place, and it is there for as long as a service uses it.
+        # A secret cannot change. Pulumi ends its name with random letters, so that the next one can
+        # exist beside it until no service uses the old one.
         secret = docker.Secret(
             f"{args.prefix}-{file}",
             data=pulumi.Output.secret(one.content).apply(_in_base64),
@@ -155,7 +155,7 @@ class FilesInSwarm(pulumi.ComponentResource):
 
 
 def _digest(contents: Sequence[pulumi.Input[str]]) -> pulumi.Output[str] | None:
-    """A digest that need not be secret: keys cannot be guessed, and all else is public."""
+    """A digest that is no secret: keys cannot be guessed, and everything else is public."""
     if not contents:
         return None
     digest = pulumi.Output.all(*contents).apply(

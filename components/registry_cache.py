@@ -1,24 +1,23 @@
 """RegistryCache: the caches of a stack."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
 import pulumi
 import pulumi_docker as docker
-from pydantic import SecretStr
 
 from talos_registry_cache.engine import labels as label
 
-from . import access, credential_helper, names, state_owner
+from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
-from .caching_proxy import CachingProxy, CachingProxyArgs
+from .caching_proxy import CachingProxy, CachingProxyArgs, url
 from .engine import EngineFacts, NetworkHooks
 from .names import in_names
 from .placement import MountedFiles, OnEngine, OnSwarm, Placement
 from .private_files import PrivateFile
-from .settings import Caches, Secrets
+from .registry_cache_args import ArgumentsError, RegistryCacheArgs
+from .settings import Caches
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
 from .settings.placement import SwarmPlacement
@@ -32,91 +31,90 @@ LOOPBACK = "127.0.0.1"
 ANONYMOUS = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryCacheArgs:
-    """What the caches of a stack are made from.
-
-    Attributes:
-        stack: the stack's name.
-        caches: their settings.
-        secrets: the stack's secrets.
-        facts: what the program has learnt of the engine.
-        owner: the state of the stack.
-    """
-
-    stack: str
-    caches: Caches
-    secrets: Secrets
-    facts: EngineFacts
-    owner: str = field(default_factory=state_owner.of_this_program)
-
-
 class RegistryCache(pulumi.ComponentResource):
-    """One caching proxy for each upstream of a stack, on a network of their own."""
+    """One caching proxy for each upstream, on a network of their own.
+
+    A stack can have one of them. Labels with the stack's name are on its containers, volumes and
+    network; `cachectl` finds them by these.
+    """
 
     proxies: Mapping[str, CachingProxy]
     """The caching proxies, by registry host."""
 
     mirrors: Mapping[str, str]
-    """The URL of each as nodes reach it, by registry host."""
+    """URL at which nodes reach the cache, by registry host."""
 
     caches: Mapping[str, Mapping[str, pulumi.Input[str]]]
-    """Endpoint, name, storage and image of each, by registry host."""
+    """Endpoint, name, storage and image of each cache, by registry host."""
 
     trust: Trust
-    """What lets clients in."""
+    """CA and user that clients need."""
 
     talosctl_flags: str
-    """The same as flags of `talosctl cluster create`."""
+    """The mirrors as flags of `talosctl cluster create`."""
 
     def __init__(
         self, name: str, args: RegistryCacheArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        caches = args.caches
-        self._prefix = names.of_caches(caches.name_prefix, args.stack)
-        self._belongings = Belongings(args.facts, args.owner, self._prefix)
-        self._belongings.refuse_others(names_on_engine(args.stack, caches), caches.take_over_from)
-        super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        """Declare the caches.
+
+        Raises:
+            ArgumentsError: the arguments do not fit this machine.
+            EngineError: the container engine does not answer.
+            OwnedByAnotherError: another stack has resources of the same names.
+        """
+        self._stack = pulumi.get_stack()
+        facts = engine.discover(self._stack)
+        if wrong := list(mistakes(args, facts)):
+            raise ArgumentsError(wrong)
         self._args = args
-        self._mirror_host = _mirror_host(caches, args.facts)
-        self._publish_on = _publish_on(caches, self._mirror_host)
+        self._prefix = names.of_caches(args.name_prefix, self._stack)
+        self._belongings = Belongings(facts, state_owner.of_this_program(), self._prefix)
+        self._belongings.refuse_others(names_on_engine(self._stack, args), args.take_over_from)
+        super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        self._mirror_host = _mirror_host(args, facts)
+        self._publish_on = _publish_on(args, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
         hooks = NetworkHooks(self._prefix)
         network = self._network(hooks)
         hooks.watch(network)
         self._placement = self._place(network, hooks)
-        self._to_caches = access.to_caches(
-            args.stack, caches, args.secrets, self._addresses(), self
-        )
-        self._of_caches = access.of_caches(caches, args.secrets)
-        self._shared_files: MountedFiles | None = None
+        self._for_clients = access.for_clients(args, self._addresses(), self)
+        self._for_caches = access.for_caches(args)
+        self._anonymous_files: MountedFiles | None = None
         self.proxies = {
             host: CachingProxy(
                 host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
             )
-            for host, upstream in caches.upstreams.items()
+            for host, upstream in args.upstreams.items()
         }
-        self.trust = self._to_caches.trust
+        self.trust = self._for_clients.trust
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(
-            f"--registry-mirror {host}={url}" for host, url in self.mirrors.items()
+            f"--registry-mirror {host}={mirror}" for host, mirror in self.mirrors.items()
         )
         self.register_outputs(
-            {
-                "mirrors": self.mirrors,
-                "caches": self.caches,
-                "talosctlFlags": self.talosctl_flags,
-            }
+            {"mirrors": self.mirrors, "caches": self.caches, "talosctlFlags": self.talosctl_flags}
         )
 
+    def outputs(self) -> dict[str, Any]:
+        """Its outputs under the names that stacks export: `ca` and `reader` only where set."""
+        trust = {key: value for key, value in self.trust.inputs().items() if value is not None}
+        return {
+            "mirrors": self.mirrors,
+            "caches": self.caches,
+            "talosctlFlags": self.talosctl_flags,
+            **trust,
+        }
+
     def _network(self, hooks: NetworkHooks) -> docker.Network:
-        labels = {**label.of_stack(self._args.stack), **self._belongings.marks_of_network()}
+        labels = {**label.of_stack(self._stack), **self._belongings.marks_of_network()}
         return docker.Network(
             "network",
             name=self._prefix,
             driver="overlay" if self._is_on_swarm else "bridge",
-            # For what collects metrics, which are open to this network only.
+            # For Prometheus: metrics are reachable on this network only.
             attachable=True if self._is_on_swarm else None,
             labels=label.inputs(labels),
             opts=pulumi.ResourceOptions(
@@ -129,64 +127,54 @@ class RegistryCache(pulumi.ComponentResource):
         )
 
     def _place(self, network: docker.Network, hooks: NetworkHooks) -> Placement:
-        caches = self._args.caches
-        if isinstance(caches.placement, SwarmPlacement):
-            return OnSwarm(self._prefix, caches.placement, network.id)
+        if isinstance(self._args.placement, SwarmPlacement):
+            return OnSwarm(self._prefix, self._args.placement, network.id)
         return OnEngine(
             prefix=self._prefix,
             network=self._prefix,
             publish_on=self._publish_on,
-            writer_image=self._image(self._to_run(caches.image)),
+            writer_image=self._image(engine.image_to_run(self._args.image)),
             belongings=self._belongings,
             network_hooks=hooks,
         )
 
     def _addresses(self) -> Sequence[str]:
         """The names and addresses at which clients reach the caches."""
-        addresses = {self._mirror_host, *self._publish_on} - {ANY_ADDRESS}
-        return sorted(addresses)
+        return sorted({self._mirror_host, *self._publish_on} - {ANY_ADDRESS})
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
-        caches = self._args.caches
-        image = self._to_run(upstream.image or caches.image)
+        image = engine.image_to_run(upstream.image or self._args.image)
+        labels = label.of_upstream(self._stack, host)
         return CachingProxyArgs(
-            name=self._named(host),
-            storage=self._storage(host),
-            placement=self._placement,
+            upstream=upstream,
+            caches=self._args,
+            name=f"{self._prefix}-{in_names(host)}",
             image=self._image(image),
             image_reference=image,
-            remote_url=None if caches.offline else self._remote_url(host, upstream),
-            mirror=self._url(self._mirror_host, upstream.port),
-            endpoint=self._url(self._endpoint_host(), upstream.port),
-            port=upstream.port,
+            storage=self._storage(host),
+            placement=self._placement,
+            mirror_host=self._mirror_host,
+            endpoint_host=self._endpoint_host,
             files=self._files(host, upstream),
-            access=self._to_caches.environment,
-            trust=self._of_caches.environment,
-            ttl=None if caches.ttl == "never" else caches.ttl,
-            logs=caches.logs,
-            memory_limit=caches.memory_limit,
-            labels=label.of_upstream(self._args.stack, host),
-            marks=self._marks(upstream.port),
+            environment={**self._for_clients.environment, **self._for_caches.environment},
+            labels=labels,
+            process_labels=self._process_labels(upstream),
         )
 
-    def _url(self, host: str, port: int) -> str:
-        return f"{'https' if self._args.caches.tls else 'http'}://{host}:{port}"
-
-    def _marks(self, port: int) -> Mapping[str, Any]:
-        """What a cache's labels tell beside whose it is."""
-        ca = self._to_caches.trust.ca
-        marks = {} if ca is None else {label.CA: ca}
-        # A container is asked for its ports; those of a service say nothing of their host.
-        mirror = self._url(self._mirror_host, port)
-        return marks | ({label.MIRROR: mirror} if self._is_on_swarm else {})
+    def _process_labels(self, upstream: Upstream) -> Mapping[str, Any]:
+        ca = self._for_clients.trust.ca
+        labels = {} if ca is None else {label.CA: ca}
+        if self._is_on_swarm:
+            # A container shows its addresses. A service does not.
+            labels[label.MIRROR] = url(self._args, self._mirror_host, upstream)
+        return labels
 
     @property
     def _is_on_swarm(self) -> bool:
-        return isinstance(self._args.caches.placement, SwarmPlacement)
+        return isinstance(self._args.placement, SwarmPlacement)
 
     def _storage(self, host: str) -> Storage:
-        caches = self._args.caches
-        match caches.storage:
+        match self._args.storage:
             case S3Storage() as settings:
                 return ObjectStore(s3_location(settings, host))
             case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
@@ -195,53 +183,40 @@ class RegistryCache(pulumi.ComponentResource):
                     return VolumeOfNode(volume)
                 return VolumeOfEngine(volume, on_destroy, self._belongings)
 
+    @property
     def _endpoint_host(self) -> str:
-        """The host by which this machine reaches the caches: where they are not its own, as all."""
+        """The host at which this machine reaches the caches."""
         if self._is_on_swarm:
             return self._mirror_host
         return min(self._publish_on, key=_nearness)
 
-    def _remote_url(self, host: str, upstream: Upstream) -> str:
-        via = self._args.caches.via
-        return via.mirrors.get(host, upstream.remote_url) if via else upstream.remote_url
-
     def _files(self, host: str, upstream: Upstream) -> MountedFiles:
-        """A cache's own private files, or those that all share who are nobody at their upstream."""
-        via, passwords = self._args.caches.via, self._args.secrets.passwords
+        """The private files of a cache with credentials, or the shared files of anonymous ones."""
+        via = self._args.via
         if via and via.username and host in via.mirrors:
-            return self._own_files(host, via.username, passwords[VIA])
+            return self._own_files(host, via.username, self._args.password(VIA))
         if upstream.username is not None:
-            return self._own_files(host, upstream.username, passwords[host])
-        if self._shared_files is None:
-            self._shared_files = self._placement.files(
-                ANONYMOUS,
-                label.of_stack(self._args.stack),
-                self._all_files(credential_helper.file()),
-                self,
-            )
-        return self._shared_files
+            return self._own_files(host, upstream.username, self._args.password(host))
+        if self._anonymous_files is None:
+            labels = label.of_stack(self._stack)
+            files = self._with_shared(credential_helper.anonymous())
+            self._anonymous_files = self._placement.files(ANONYMOUS, labels, files, self)
+        return self._anonymous_files
 
-    def _own_files(self, host: str, username: str, password: SecretStr) -> MountedFiles:
-        return self._placement.files(
-            _with_credentials(host),
-            label.of_upstream(self._args.stack, host),
-            self._all_files(credential_helper.file(username, password)),
-            self,
-        )
+    def _own_files(self, host: str, username: str, password: pulumi.Output[str]) -> MountedFiles:
+        labels = label.of_upstream(self._stack, host)
+        files = self._with_shared(credential_helper.file(username, password))
+        return self._placement.files(_with_credentials(host), labels, files, self)
 
-    def _all_files(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
+    def _with_shared(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
         return {
             credential_helper.FILE: helper,
-            **self._to_caches.files,
-            **self._of_caches.files,
+            **self._for_clients.files,
+            **self._for_caches.files,
         }
 
-    def _to_run(self, reference: str) -> str:
-        """The name of the image that is run for one that the settings name."""
-        return self._args.facts.images.get(reference, reference)
-
     def _image(self, reference: str) -> pulumi.Output[str]:
-        """The ID of an image, pulled once however many caches run it, and kept on destroy."""
+        """The ID of an image, declared once however many caches run it."""
         if reference not in self._images:
             self._images[reference] = docker.RemoteImage(
                 reference,
@@ -251,25 +226,22 @@ class RegistryCache(pulumi.ComponentResource):
             )
         return self._images[reference].image_id
 
-    def _named(self, host: str) -> str:
-        return f"{self._prefix}-{in_names(host)}"
 
-
-def mistakes(caches: Caches | None, facts: EngineFacts) -> Iterator[Mistake]:
-    """What is wrong with settings of caches on this machine, before anything is touched.
+def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
+    """Mistakes in settings that only this machine shows.
 
     Args:
-        caches: the settings, or None where the stack has no caches.
-        facts: what the program has learnt of the engine.
+        caches: the settings.
+        facts: the engine's state.
+
+    Yields:
+        Mistakes, with their paths below `caches`.
     """
-    if caches is None:
-        return
     mirror_host = _mirror_host(caches, facts)
     hosts = {mirror_host, *_publish_on(caches, mirror_host)}
     if ANY_ADDRESS in hosts:
         hosts.add(facts.mirror_host)
-    for mistake in asking_themselves(caches, hosts):
-        yield Mistake(("caches", *mistake.path), mistake.text)
+    yield from asking_themselves(caches, hosts)
 
 
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:

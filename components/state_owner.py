@@ -1,7 +1,7 @@
-"""The owner of what a stack has on the engine: where Pulumi keeps the state that made it.
+"""The owner of a stack's resources on the engine: where Pulumi keeps the stack's state.
 
-It is a URL: that of the backend, with the organization and project of the stack as its fragment. Of
-a backend in files, it has the machine as well: `file://laptop/home/me/caches/.state#…`.
+It is the URL of the backend, with organization and project as its fragment. For a backend in files,
+the URL names the machine as well: `file://laptop/home/me/caches/.state#…`.
 """
 
 import json
@@ -17,23 +17,23 @@ FILE = "file"
 
 
 def of_this_program() -> str:
-    """The owner of what this program makes."""
+    """The owner of the running program's resources."""
     within = f"{pulumi.get_organization()}/{pulumi.get_project()}"
     url = urlsplit(_backend())
     if url.scheme == FILE:
         return f"{FILE}://{socket.gethostname()}{quote(str(_folder(url)))}#{within}"
-    # Without a user, a password and parameters, which are nobody else's business.
+    # Without user, password and parameters, which may be secret.
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}#{within}"
 
 
 def is_same(one: str, other: str, *, is_on_this_machine: bool) -> bool:
-    """Whether two owners are one.
+    """Whether two owners are the same.
 
     Args:
         one: an owner.
         other: an owner.
-        is_on_this_machine: whether the engine is this machine's own. Then so are the files of all
-            who use it, and a machine that has got another name is no other one.
+        is_on_this_machine: whether the engine runs on this machine. Then so do all its users, and
+            another host name only means that the machine was renamed.
     """
     first, second = urlsplit(one), urlsplit(other)
     if is_on_this_machine and first.scheme == second.scheme == FILE:
@@ -42,7 +42,7 @@ def is_same(one: str, other: str, *, is_on_this_machine: bool) -> bool:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether the state was in files of this machine, and its folder is there no more."""
+    """Whether the state was in files of this machine, and its folder no longer exists."""
     url = urlsplit(owner)
     is_here = url.scheme == FILE and url.netloc == socket.gethostname()
     return is_here and not Path(unquote(url.path)).exists()
@@ -53,7 +53,7 @@ def _backend() -> str:
 
 
 def _logged_in_to() -> str | None:
-    """The backend that `pulumi login` has chosen."""
+    """The backend of the last `pulumi login`."""
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
     try:
         current = json.loads((home / "credentials.json").read_bytes())["current"]
@@ -63,5 +63,5 @@ def _logged_in_to() -> str | None:
 
 
 def _folder(url: SplitResult) -> Path:
-    # `file://~` and `file://./state` are what Pulumi takes as well.
+    # Pulumi accepts `file://~` and `file://./state` as well.
     return Path(unquote(f"{url.netloc}{url.path}")).expanduser().resolve()

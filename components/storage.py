@@ -14,7 +14,6 @@ from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from .belongings import Belongings
 from .names import in_names
 from .private_files import FOLDER, PrivateFile
-from .settings.secrets import S3Keys
 from .settings.storage import S3Storage
 
 FOLDER_OF_VOLUME = STORAGE_FOLDER
@@ -148,11 +147,8 @@ def s3_location(settings: S3Storage, host: str) -> S3Location:
     )
 
 
-def s3_credentials(keys: S3Keys) -> S3Credentials:
-    """The credentials for an object store that a stack's secrets have."""
-    return S3Credentials(keys.access.get_secret_value(), keys.secret.get_secret_value())
-
-
-def keys_file(keys: S3Keys) -> PrivateFile:
-    """The credentials for an object store, as the registry reads them."""
-    return PrivateFile(pulumi.Output.secret(s3_credentials(keys).file))
+def keys_file(keys: pulumi.Output[Mapping[str, str]]) -> PrivateFile:
+    """An object store's `accessKey` and `secretKey` as AWS's shared credentials file."""
+    return PrivateFile(
+        keys.apply(lambda known: S3Credentials(known["accessKey"], known["secretKey"]).file)
+    )

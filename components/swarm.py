@@ -1,4 +1,4 @@
-"""What the components ask of a Docker Swarm, beside the services that they declare."""
+"""Docker Swarm services: hooks, and waiting until all nodes run the current version."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from talos_registry_cache.engine import processes
 from . import engine
 
 POLL_S = 0.5
-# A node that is stopping drains for up to a minute before its next cache starts.
+# A node's cache drains for up to a minute before the next one starts.
 STUCK_AFTER_S = 90
 TOLD_AFTER_S = 2
 PULLING = "a node gets the image"
@@ -25,31 +25,31 @@ FAILED = {
 
 
 class SwarmError(pulumi.RunError):
-    """A service does not run as it is declared."""
+    """A service does not run as declared."""
 
 
 async def before_service(arguments: pulumi.ResourceHookArgs) -> None:
-    """Make way for a service: one that a run that was killed has left is removed.
+    """Remove this stack's leftover service of the same name.
 
     Raises:
-        TakenError: the name is somebody else's.
-        SwarmError: the engine is no manager of a Swarm.
+        TakenError: the name belongs to another stack.
+        SwarmError: the engine is not a Swarm manager.
     """
     inputs = arguments.new_inputs or {}
     await engine.in_thread(_remove_leftover, inputs)
 
 
 async def converged(service: Sequence[str]) -> str:
-    """Wait until each node that a service is for runs it as it is declared now.
+    """Wait until every node that is to run a service runs its current version.
 
     Args:
-        service: its ID and its name.
+        service: ID and name of the service.
 
     Returns:
-        its name.
+        The name of the service.
 
     Raises:
-        SwarmError: it does not come to that; the message has what the tasks said.
+        SwarmError: the service does not converge; the message has the errors of its tasks.
     """
     ident, name = service
     if pulumi.runtime.is_dry_run():
@@ -62,7 +62,7 @@ async def converged(service: Sequence[str]) -> str:
             last, changed = missing, now
             if now - started > TOLD_AFTER_S:
                 pulumi.log.info(f"{name}: {missing}")
-        # How long a node takes to pull the image depends on its link.
+        # Pulling the image may take long on a slow link.
         if now - changed > STUCK_AFTER_S and PULLING not in missing:
             raise SwarmError(
                 f"the service {name} is not up, and nothing has changed for {STUCK_AFTER_S} s: "
@@ -85,10 +85,10 @@ def _remove_leftover(inputs: Mapping[str, Any]) -> None:
 
 
 def _missing(ident: str) -> str | None:
-    """What a service lacks before it runs as it is declared, or None.
+    """Why a service does not run as declared yet; None if it does.
 
     Raises:
-        SwarmError: it will not come to that.
+        SwarmError: the service will not converge.
     """
     api = _api()
     found = api.services(filters={"id": ident}, status=True)
@@ -122,10 +122,10 @@ def _missing(ident: str) -> str | None:
 
 
 def _said(tasks: Sequence[Mapping[str, Any]]) -> set[str]:
-    """What tasks said that could not run."""
+    """The errors of tasks that could not run."""
     return {error for task in tasks if (error := task["Status"].get("Err"))}
 
 
 def _api() -> Any:
-    """The engine's API, whose methods for a Swarm have no types."""
+    """The engine's API, untyped: its Swarm methods have no types."""
     return engine.client().api

@@ -1,4 +1,4 @@
-"""What clients need to be let in by caches that are closed to strangers."""
+"""What clients need to use caches that have TLS or readers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,25 +7,27 @@ from typing import Any
 import pulumi
 
 Reader = Mapping[str, str]
-"""`username` and `password` of somebody who may read."""
+"""`username` and `password` of a user who may read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What lets clients in, the same for all caches of a stack.
+    """The CA to trust and the user to log in as, the same for all caches of a stack.
 
     Attributes:
-        ca: the certificate of the authority to trust, PEM; None where the machine's own will do.
-        reader: who asks, made a secret here; None where everybody may.
+        ca: certificate of the CA, PEM; None where clients know it already.
+        reader: user that nodes log in as, encrypted by Pulumi; None where everyone may read.
     """
 
     ca: pulumi.Input[str] | pulumi.Output[str | None] | None = None
-    reader: pulumi.Input[Reader | None] = field(default=None, repr=False)
+    reader: pulumi.Output[Any] | Reader | None = field(default=None, repr=False)
 
     def inputs(self) -> dict[str, Any]:
         """The same as properties of a dynamic resource."""
-        reader: Any = self.reader
-        return {"ca": self.ca, "reader": None if reader is None else pulumi.Output.secret(reader)}
+        return {
+            "ca": self.ca,
+            "reader": None if self.reader is None else pulumi.Output.secret(self.reader),
+        }
 
 
 OPEN = Trust()

@@ -13,8 +13,16 @@ from toolchain import engine
 from toolchain.paths import ROOT, STATE, virtualenv_bin
 from toolchain.report import SetupError, run, run_in_foreground, say
 
-PROJECT = "talos-registry-cache"
-STACK_LABEL = f"{PROJECT}.stack"
+STACK_LABEL = "talos-registry-cache.stack"
+
+
+def _project() -> str:
+    """The project's name, which `pulumi new` gives to a copy."""
+    (name,) = re.findall(r"^name: (\S+)$", (ROOT / "Pulumi.yaml").read_text(), re.MULTILINE)
+    return str(name)
+
+
+PROJECT = _project()
 
 
 def file(stack: str) -> Path:

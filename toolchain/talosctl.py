@@ -17,7 +17,7 @@ NAME = "talosctl"
 
 def ensure(stack_file: str) -> None:
     """Build talosctl if a stack file has clusters and the machine has none."""
-    has_clusters = re.search(r"^  talos-registry-cache:clusters:", stack_file, re.MULTILINE)
+    has_clusters = re.search(r"^  ([\w.-]+:)?clusters:", stack_file, re.MULTILINE)
     link = BIN / NAME
     found = shutil.which(NAME)
     if found and Path(found) != link:

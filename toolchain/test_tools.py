@@ -14,7 +14,18 @@ PROMETHEUS = golang.Program(
     package="github.com/prometheus/prometheus/cmd/prometheus",
     tags="remove_all_sd,enable_moby_sd",
 )
-PACKAGES = {"ctr": "containerd", "ip": "iproute2", "skopeo": "skopeo"}
+# Pulumi language hosts for the examples, from the last modules that have them, and a replacement
+# for `pulumi package add` with TypeScript, for which that host is too old.
+YAML_HOST = golang.Program(
+    name="pulumi-language-yaml",
+    package="github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml",
+)
+NODEJS_HOST = golang.Program(
+    name="pulumi-language-nodejs",
+    package="github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/pulumi-language-nodejs",
+)
+NODEJS_SDK = golang.Program(name="pulumi-sdk-nodejs", package=".")
+PACKAGES = {"ctr": "containerd", "ip": "iproute2", "npm": "npm", "skopeo": "skopeo"}
 
 
 def ensure() -> None:
@@ -32,6 +43,7 @@ def ensure() -> None:
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
         registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, MINIO, PROMETHEUS,
+        YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)

@@ -16,6 +16,7 @@ from docker.models.containers import Container
 
 from benchmarks.support.session import CannotRunError
 from components import engine as engine_facts
+from components.dynamic_provider import EngineError
 from components.settings.caches import DEFAULT_IMAGE
 from talos_registry_cache.engine import labels, registry_image, throwaway
 
@@ -138,7 +139,7 @@ def open_site(name: str) -> Iterator[Site]:
         image = registry_image.on_engine(client, DEFAULT_IMAGE)
         client.images.get(image)
         address = engine_facts.discover("").mirror_host
-    except (DockerException, engine_facts.EngineError) as error:
+    except (DockerException, EngineError) as error:
         raise CannotRunError(f"no engine with the image {DEFAULT_IMAGE}: {error}") from error
     try:
         yield Site(client, image, address, name)

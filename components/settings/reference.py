@@ -24,9 +24,10 @@ Schema = Mapping[str, Any]
 HEAD = f"""\
 # Settings
 
-The keys of a stack file, `Pulumi.<stack>.yaml`. They are set below `config:` with the name of the
-project before them, such as `{PROJECT}:caches`. Mistakes are reported all at once and before
-anything is changed, each with its path, what was found and what is allowed.
+The keys of a stack file, `Pulumi.<stack>.yaml`. They are set below `config:`, with or without the
+name of the project before them, such as `{PROJECT}:caches`. Mistakes are reported all at once and
+before anything is changed, each with its path, what was found and what is allowed. Programs of your
+own use the same settings: see [components.md](components.md).
 
 Editors with a YAML language server check and complete a stack file that starts with this line:
 
@@ -80,7 +81,8 @@ def schema() -> dict[str, Any]:
         definitions[name] = {"anyOf": [definitions[name], {"type": "null"}]}
     definitions["Encrypted"] = ENCRYPTED
     properties = {**settings["properties"], **_secrets()}
-    keys = {f"{PROJECT}:{key}": value for key, value in properties.items()}
+    # Pulumi puts the project's name before keys that have none, and writes it when it sets one.
+    keys = properties | {f"{PROJECT}:{key}": value for key, value in properties.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Stack file of {PROJECT}",

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import yaml
+
+from talos_registry_cache.engine.ports import can_bind
 
 PROJECT = "talos-registry-cache"
 PORTS = range(10_000, 20_000)
@@ -48,13 +49,7 @@ class StackFile:
             default_ports: the default port of each registry in the program's catalogue.
         """
         self.text = text
-        self.config: dict[str, Any] | None = None
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError:
-            content = None
-        if isinstance(content, dict) and isinstance(content.get("config"), dict):
-            self.config = content["config"]
+        self.config = _config(text)
         upstreams = _mapping(self._section("caches").get("upstreams")).items()
         found = {
             host: (settings or {}).get("port", (default_ports or {}).get(host))
@@ -164,7 +159,7 @@ def choose_ports(
         is_free: whether a port is free; asks this machine if left out.
     """
     numbers = {int(number) for text in texts for number in re.findall(r"\d{4,5}", text)}
-    is_free = is_free or _can_bind
+    is_free = is_free or (lambda port: can_bind("", port))
     # A random start, so that two previews at once do not try the same ports.
     start = secrets.randbelow(len(PORTS))
     candidates = itertools.chain(PORTS[start:], PORTS[:start])
@@ -174,6 +169,21 @@ def choose_ports(
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _config(text: str) -> dict[str, Any] | None:
+    """The configuration of a stack file, with the project's name before each key.
+
+    A stack file may leave it out, as Pulumi allows.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    config = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(config, dict):
+        return None
+    return {key if ":" in str(key) else f"{PROJECT}:{key}": value for key, value in config.items()}
 
 
 def _is_valid(port: Any) -> TypeGuard[int]:
@@ -205,12 +215,3 @@ def _take_secrets(value: Any, path: Path = ()) -> Iterator[tuple[str, str]]:
 def _pulumi_path(path: Path) -> str:
     key, *inner = path
     return str(key) + "".join(f"[{json.dumps(part)}]" for part in inner)
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True

@@ -144,9 +144,9 @@ def _adapt(file: Path, upstream_url: str) -> None:
     """Replace all upstreams by that of the tests, and Talos nodes by stand-ins."""
     settings = yaml.safe_load(file.read_text())
     config = settings["config"]
-    for upstream in config.get(f"{PROJECT}:caches", {}).get("upstreams", {}).values():
+    for upstream in config.get("caches", {}).get("upstreams", {}).values():
         upstream["remoteUrl"] = upstream_url
-    for cluster in config.get(f"{PROJECT}:clusters", {}).values():
+    for cluster in config.get("clusters", {}).values():
         cluster["talosctl"] = TALOSCTL
         cluster["extraArguments"] = ["--wait=false", "--with-init-node", "--skip-kubeconfig"]
     file.write_text(yaml.safe_dump(settings))

@@ -8,11 +8,9 @@ import pytest
 import yaml
 from docker import DockerClient
 
-from tests.integration.support.stack import PROJECT, ROOT, CacheStack
+from tests.integration.support.stack import ROOT, CacheStack
 
-FILES = sorted(
-    file for file in ROOT.glob("Pulumi.*.yaml") if f"{PROJECT}:caches:" in file.read_text()
-)
+FILES = sorted(file for file in ROOT.glob("Pulumi.*.yaml") if "\n  caches:" in file.read_text())
 
 # The secrets that a user sets beside a stack file.
 NOT_IN_THE_FILE = {"Pulumi.team.yaml": ("s3Keys.accessKey", "s3Keys.secretKey")}
@@ -45,7 +43,7 @@ def _planned(file: Path, folder: Path, engine: DockerClient) -> dict[str, set[in
 def test_stack_file_previews_a_cache_for_each_upstream(
     file: Path, tmp_path: Path, engine: DockerClient
 ) -> None:
-    settings = yaml.safe_load(file.read_text())["config"][f"{PROJECT}:caches"]
+    settings = yaml.safe_load(file.read_text())["config"]["caches"]
     ports = set().union(*_planned(file, tmp_path, engine).values())
     assert ports == {upstream["port"] for upstream in settings["upstreams"].values()}
 

@@ -21,7 +21,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).resolve().parents[2]
 SHELL, CONSOLE = "sh", "console"
 # Other languages of code blocks.
-OTHER = ("mermaid", "yaml")
+OTHER = ("mermaid", "python", "yaml")
 PROMPT = "$ "
 
 MARK = re.compile(

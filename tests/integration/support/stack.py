@@ -73,7 +73,8 @@ class CacheStack:
     def settings(self) -> dict[str, Any]:
         """A copy of its settings, to change and pass to `configure`."""
         content = yaml.safe_load(self._file.read_text())
-        settings: dict[str, Any] = content["config"][f"{PROJECT}:caches"]
+        config = content["config"]
+        settings: dict[str, Any] = config.get("caches") or config[f"{PROJECT}:caches"]
         return settings
 
     def configure(self, settings: Settings, key: str = "caches") -> None:

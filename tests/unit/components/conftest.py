@@ -2,7 +2,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from components import talos_cluster
+from components import engine, talos_cluster
+
+
+@pytest.fixture(autouse=True)
+def _each_test_asks_its_own_engine() -> None:
+    engine.discover.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,18 @@
 """The caches that settings ask for, as the program declares them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import pulumi
 import pytest
 
-from components import settings
+from components import engine, settings
 from components.engine import EngineFacts
-from components.registry_cache import RegistryCache, RegistryCacheArgs
+from components.registry_cache import RegistryCache
+from components.registry_cache_args import RegistryCacheArgs
+from components.settings import StackSettings
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 from tests.unit.components.parsed_settings import caches_of
@@ -26,6 +30,22 @@ ON_SWARM: Mapping[str, Any] = {
 }
 
 
+def cache_of(parsed: StackSettings) -> RegistryCache:
+    """The caches of a stack file, within a program."""
+    return RegistryCache(
+        "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **asdict(parsed.secrets))
+    )
+
+
+@contextmanager
+def engine_with(facts: EngineFacts) -> Iterator[FakeEngine]:
+    """An engine of which the program finds out these facts."""
+    with pytest.MonkeyPatch.context() as patched:
+        fake = FakeEngine().serve(patched)
+        patched.setattr(engine, "discover", lambda _: facts)
+        yield fake
+
+
 def declare(
     caches: Mapping[str, Any],
     *,
@@ -36,20 +56,17 @@ def declare(
 ) -> Graph:
     """Declare caches; the services of a Swarm run as soon as they are made."""
     parsed = settings.parse(stack, {"caches": caches, **(secrets or {})})
-    found = facts or EngineFacts(GATEWAY, {})
-    args = RegistryCacheArgs(stack, caches_of(parsed), parsed.secrets, found)
 
     def program() -> None:
-        cache = RegistryCache("caches", args)
+        cache = cache_of(parsed)
         pulumi.export("caches", cache.caches)
         for name, value in cache.trust.inputs().items():
             pulumi.export(name, value)
 
-    with pytest.MonkeyPatch.context() as patched:
-        engine = FakeEngine().serve(patched)
+    with engine_with(facts or EngineFacts(GATEWAY, {})) as fake:
         for host in caches_of(parsed).upstreams:
             made = stack_graph.service_id(f"{host}-service")
-            engine.add_service(host, stack, ident=made).add_task()
+            fake.add_service(host, stack, ident=made).add_task()
         return stack_graph.run(program, stack=stack, preview=preview)
 
 

@@ -13,7 +13,7 @@ HERE, THERE = "https://caches.test#ann/caches", "https://caches.test#bob/caches"
 OWN = {STACK: "dev", STATE: HERE, GENERATION: "old"}
 THEIRS = {**OWN, STATE: THERE}
 OLD, NEW = {STATE: HERE, GENERATION: "old"}, {STATE: HERE, GENERATION: "new"}
-NETWORK = EngineNetwork("network-id", "dev", [], OWN)
+NETWORK = EngineNetwork("network-id", [], OWN)
 CACHE = EngineContainer("running", OWN, ["network-id"], ["cached"])
 NAMES = {"cache", "caches", "cached"}
 
@@ -55,7 +55,7 @@ def test_a_sound_cache_keeps_its_marks(state: str) -> None:
 
 def test_what_was_made_before_there_were_marks_is_not_replaced_for_their_sake() -> None:
     before = {STACK: "dev"}
-    network = EngineNetwork("network-id", "dev", [], before)
+    network = EngineNetwork("network-id", [], before)
     there = belongings(cache=changed(labels=before), network=network, volumes={"cached": before})
 
     assert there.marks_of_cache("cache") == {}
@@ -75,8 +75,8 @@ def test_a_cache_that_does_not_run_is_marked_anew(state: str) -> None:
         belongings(network=None),
         belongings(cache=changed(networks=[])),
         belongings(cache=changed(networks=["another-id"])),
-        belongings(network=EngineNetwork("network-id", "dev", [], THEIRS)),
-        belongings(network=EngineNetwork("network-id", None, [])),
+        belongings(network=EngineNetwork("network-id", [], THEIRS)),
+        belongings(network=EngineNetwork("network-id", [])),
         belongings(volumes={}),
         belongings(cache=changed(labels=THEIRS)),
     ],
@@ -98,7 +98,7 @@ def test_a_cache_that_lacks_something_is_marked_anew(there: Belongings) -> None:
 def test_a_network_is_sound_while_it_is_there_and_the_stack_s() -> None:
     assert belongings().marks_of_network() == OLD
     assert belongings(network=None).marks_of_network() == NEW
-    theirs = EngineNetwork("network-id", "dev", [], THEIRS)
+    theirs = EngineNetwork("network-id", [], THEIRS)
     assert belongings(network=theirs).marks_of_network() == NEW
 
 
@@ -134,7 +134,7 @@ def test_a_volume_that_is_not_there_is_marked_anew() -> None:
 def test_what_another_state_has_made_is_found() -> None:
     theirs = belongings(
         cache=changed(labels=THEIRS),
-        network=EngineNetwork("network-id", "dev", [], THEIRS),
+        network=EngineNetwork("network-id", [], THEIRS),
         volumes={"cached": THEIRS, "not-needed": THEIRS},
     )
 

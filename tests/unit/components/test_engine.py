@@ -12,14 +12,14 @@ import pytest
 from docker.errors import DockerException
 
 from components import dynamic_provider, engine
+from components.dynamic_provider import EngineError
 from components.engine import (
     EngineContainer,
-    EngineError,
     EngineNetwork,
     NetworkHooks,
     TakenError,
 )
-from talos_registry_cache.engine import labels
+from talos_registry_cache.engine import labels, ports
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 
@@ -128,9 +128,9 @@ def test_networks_are_told_with_whose_they_are_and_their_ipv4_subnets(fake: Fake
     fake.add_network("host")
 
     assert engine.discover(OWN).networks == {
-        "bridge": EngineNetwork("id-of-bridge", None, ["127.0.0.0/8"]),
-        "caches": EngineNetwork("id-of-caches", OWN, ["10.5.0.0/24"], {labels.STACK: OWN}),
-        "host": EngineNetwork("id-of-host", None, []),
+        "bridge": EngineNetwork("id-of-bridge", ["127.0.0.0/8"]),
+        "caches": EngineNetwork("id-of-caches", ["10.5.0.0/24"], {labels.STACK: OWN}),
+        "host": EngineNetwork("id-of-host", []),
     }
 
 
@@ -150,17 +150,19 @@ def test_containers_of_the_stack_are_told_running_or_not(fake: FakeEngine) -> No
 
 
 def test_volumes_are_told_with_their_labels(fake: FakeEngine) -> None:
-    assert engine.discover(OWN).volumes == {}
+    assert engine.discover(STRANGER).volumes == {}
     fake.volumes_here = {"cached": {labels.STACK: OWN}, "other": None}
 
     assert engine.discover(OWN).volumes == {"cached": {labels.STACK: OWN}, "other": {}}
 
 
-def test_every_run_has_a_generation_of_its_own(fake: FakeEngine) -> None:
-    first, second = (engine.discover(OWN).generation for _ in range(2))
+def test_a_run_asks_the_engine_once_and_has_a_generation_of_its_own(fake: FakeEngine) -> None:
+    first, again = engine.discover(OWN), engine.discover(OWN)
+    engine.discover.cache_clear()
 
-    assert first
-    assert first != second
+    assert again is first
+    assert first.generation
+    assert engine.discover(OWN).generation != first.generation
     assert fake.containers_here == []
 
 
@@ -205,8 +207,8 @@ def test_the_engine_is_the_one_that_the_docker_provider_uses(
 
 
 def test_an_own_address_is_one_that_a_port_can_be_opened_on() -> None:
-    assert engine.is_own_address("127.0.0.1")
-    assert not engine.is_own_address(NOT_OURS)
+    assert ports.is_own_address("127.0.0.1")
+    assert not ports.is_own_address(NOT_OURS)
 
 
 # Before a container is made
@@ -322,8 +324,8 @@ def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.add_container("cache", OWN, published=[("127.0.0.1", 5000)])
-    monkeypatch.setattr(engine, "_can_bind", lambda *_: not fake.containers_here)
-    monkeypatch.setattr(engine, "is_own_address", lambda _: True)
+    monkeypatch.setattr(ports, "can_bind", lambda *_: not fake.containers_here)
+    monkeypatch.setattr(ports, "is_own_address", lambda _: True)
 
     before(engine.before_container, "cache", ports=published(5000))
 
@@ -433,7 +435,7 @@ def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEng
 def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
 
-    with pytest.raises(EngineError, match=r"the network caches was not made within 0\.05 s"):
+    with pytest.raises(EngineError, match=r"the network caches was not created within 0\.05 s"):
         before(NetworkHooks("caches").before_container, "cache")
     assert fake.networks_here == []
 
@@ -444,7 +446,7 @@ def test_containers_of_a_network_that_is_refused_are_not_made(fake: FakeEngine) 
     with pytest.raises(TakenError):
         before(hooks.before_network, "caches")
 
-    with pytest.raises(EngineError, match=r"the network caches was not made$"):
+    with pytest.raises(EngineError, match=r"the network caches was not created$"):
         before(hooks.before_container, "cache")
 
 

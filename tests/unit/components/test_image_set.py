@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from components import image_set, settings
 from components.engine import EngineFacts
 from components.image_set import ImageSet, ImageSetArgs, Resolved
-from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings.images import Images
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from tests.unit.components import stack_graph
+from tests.unit.components.declared_caches import cache_of, engine_with
 from tests.unit.components.parsed_settings import caches_of
 from tests.unit.components.stack_graph import (
     CACHED_IMAGES,
@@ -292,15 +292,13 @@ def declare(
     parsed = settings.parse("dev", {"caches": caches, **secrets})
 
     def program() -> None:
-        facts = EngineFacts("172.17.0.1", {})
-        cache = RegistryCache(
-            "caches", RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, facts)
-        )
+        cache = cache_of(parsed)
         storage, keys = caches_of(parsed).storage, parsed.secrets.s3_keys
         cached = ImageSet("images", ImageSetArgs(IMAGES, cache, storage, keys))
         pulumi.export("images", cached.digests)
 
-    return stack_graph.run(program, preview=preview)
+    with engine_with(EngineFacts("172.17.0.1", {})):
+        return stack_graph.run(program, preview=preview)
 
 
 def images_of(graph: Graph) -> Declared:

@@ -7,9 +7,8 @@ import pytest
 from components import mirrors, settings
 from components.engine import EngineFacts
 from components.mirrors import Mirrors
-from components.registry_cache import RegistryCache, RegistryCacheArgs
 from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.declared_caches import cache_of, engine_with
 
 GATEWAY = "172.17.0.1"
 OTHER = "organization/talos-registry-cache/dev"
@@ -46,21 +45,22 @@ def test_without_caches_there_are_no_mirrors() -> None:
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_stacks_own_caches_are_on_offer_once_they_are_there(*, preview: bool) -> None:
     parsed = settings.parse("dev", {"caches": {"upstreams": {"docker.io": None, "quay.io": None}}})
-    caches: list[RegistryCache] = []
+    made: list[pulumi.Resource] = []
 
     def offer() -> Mirrors:
-        args = RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {}))
-        caches.append(RegistryCache("caches", args))
-        return mirrors.of_cache(caches[0])
+        cache = cache_of(parsed)
+        made.append(cache)
+        return mirrors.of_cache(cache)
 
-    outputs, (offered,) = told(offer, preview=preview)
+    with engine_with(EngineFacts(GATEWAY, {})):
+        outputs, (offered,) = told(offer, preview=preview)
 
     assert outputs["mirrors"] == OUTPUTS["mirrors"]
     assert outputs["endpoints"] == {
         "docker.io": "http://127.0.0.1:5000",
         "quay.io": "http://127.0.0.1:5002",
     }
-    assert offered.after == caches
+    assert offered.after == made
 
 
 @pytest.mark.parametrize("preview", [False, True])

@@ -7,7 +7,6 @@ from typing import Any
 import pulumi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from components import credential_helper, engine
 from components.private_files import FilesInVolume, FilesInVolumeArgs, PrivateFile
@@ -18,11 +17,11 @@ Files = Mapping[str, PrivateFile]
 
 
 def anonymous() -> Files:
-    return {"helper": credential_helper.file()}
+    return {"helper": credential_helper.anonymous()}
 
 
 def with_password() -> Files:
-    return {"helper": credential_helper.file("me", SecretStr("hunter2"))}
+    return {"helper": credential_helper.file("me", pulumi.Output.secret("hunter2"))}
 
 
 def declare(files: Callable[[], Files] = anonymous) -> Graph:
@@ -151,7 +150,7 @@ TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_siz
 @example(username="me", password="\x00")  # noqa: S106
 def test_the_registry_gets_just_the_user_name_and_password(username: str, password: str) -> None:
     async def script() -> str:
-        content = credential_helper.file(username, SecretStr(password)).content
+        content = credential_helper.file(username, pulumi.Output.secret(password)).content
         return await pulumi.Output.from_input(content).future() or ""
 
     assert answer(asyncio.run(script())) == {"Username": username, "Secret": password}

@@ -86,7 +86,7 @@ def run(
 
 def of_stack(stack: str, key: str = "caches") -> Any:
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
-    return yaml.safe_load(text)["config"][f"talos-registry-cache:{key}"]
+    return yaml.safe_load(text)["config"][key]
 
 
 def paths_in(error: pulumi.RunError) -> set[str]:

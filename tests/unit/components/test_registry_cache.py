@@ -55,7 +55,7 @@ def declare(
 
 def stack_file(stack: str) -> Any:
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
-    return yaml.safe_load(text)["config"]["talos-registry-cache:caches"]
+    return yaml.safe_load(text)["config"]["caches"]
 
 
 def cache_of(graph: Graph, host: str) -> Declared:
@@ -208,9 +208,12 @@ def test_an_image_is_pulled_once_and_kept() -> None:
     assert cache_of(graph, "quay.io").inputs["image"] == image_id("registry:3.0.0")
 
 
-def test_the_image_that_is_run_is_the_one_that_the_engine_has_for_it() -> None:
+def test_the_image_that_is_run_is_the_one_that_the_engine_has_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built = f"talos-registry-cache/{IMAGE_NAME}"
-    graph = declare(TWO, facts=EngineFacts(GATEWAY, {}, images={IMAGE_NAME: built}))
+    monkeypatch.setattr(engine, "image_to_run", {IMAGE_NAME: built}.get)
+    graph = declare(TWO)
 
     assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built]
     assert cache_of(graph, "quay.io").inputs["image"] == image_id(built)
@@ -222,7 +225,7 @@ def test_a_preview_does_not_know_the_image_yet() -> None:
 
 
 def test_the_network_makes_way_for_itself_and_is_never_imported() -> None:
-    there = {"registry-dev": EngineNetwork("leftover", "dev", [], {labels.STACK: "dev"})}
+    there = {"registry-dev": EngineNetwork("leftover", [], {labels.STACK: "dev"})}
 
     (network,) = declare(TWO, facts=facts_of(networks=there)).all(NETWORK)
 
@@ -299,35 +302,7 @@ def test_a_host_with_a_port_has_names_that_the_engine_takes() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("limit", "mib"), [("512m", 512), ("2g", 2048), ("65536k", 64), ("16896k", 16), ("17408k", 17)]
-)
-def test_the_memory_limit_is_in_mib(limit: str, mib: int) -> None:
-    graph = declare({**TWO, "memoryLimit": limit})
-
-    assert cache_of(graph, "quay.io").inputs["memory"] == mib
-
-
-def test_settings_of_the_stack_reach_every_cache() -> None:
-    logs = {"level": "debug", "maxSize": "1m", "maxFiles": 9}
-    graph = declare({**TWO, "ttl": "720h", "logs": logs})
-
-    for host in ("docker.io", "quay.io"):
-        inputs = cache_of(graph, host).inputs
-        assert {"REGISTRY_LOG_LEVEL=debug", "REGISTRY_PROXY_TTL=720h"} <= set(inputs["envs"])
-        assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
-
-
 # Offline
-
-
-def test_caches_that_are_offline_know_no_upstream_and_are_read_only() -> None:
-    graph = declare({**TWO, "offline": True, "ttl": "720h"})
-
-    for host in ("docker.io", "quay.io"):
-        envs = cache_of(graph, host).inputs["envs"]
-        assert not [variable for variable in envs if variable.startswith("REGISTRY_PROXY_")]
-        assert "REGISTRY_STORAGE_MAINTENANCE={readonly: {enabled: true}}" in envs
 
 
 def test_going_offline_touches_the_containers_only() -> None:
@@ -537,7 +512,7 @@ def test_caches_that_ask_themselves_at_the_address_of_this_machine(
 
     text = f"found http://{GATEWAY}:5002, which is this stack's own cache of quay.io"
     allowed = "the registry's own URL, or another cache's"
-    assert lines == is_refused * [f'caches.via.mirrors["docker.io"]: {text}; allowed: {allowed}']
+    assert lines == is_refused * [f'via.mirrors["docker.io"]: {text}; allowed: {allowed}']
 
 
 def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
@@ -545,4 +520,3 @@ def test_the_caches_of_another_stack_on_this_machine_may_be_asked() -> None:
     caches = caches_of(settings.parse("dev", {"caches": {**TWO, "via": via}}))
 
     assert not list(registry_cache.mistakes(caches, EngineFacts(GATEWAY, {})))
-    assert not list(registry_cache.mistakes(None, EngineFacts(GATEWAY, {})))

@@ -16,7 +16,7 @@ from tests.unit.components import stack_graph
 
 NO_TALOSCTL = "/no/such/talosctl"
 SETTINGS = Cluster(talosctl=NO_TALOSCTL)
-TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", None, ["10.5.0.0/24"])})
+TAKEN = EngineFacts("172.17.0.1", {}, {"demo": EngineNetwork("1", ["10.5.0.0/24"])})
 
 
 @pytest.fixture

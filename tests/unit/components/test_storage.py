@@ -6,9 +6,7 @@ import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
-from components.settings.secrets import S3Keys
 from components.storage import keys_file
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import S3_KEYS, declare
@@ -137,7 +135,7 @@ KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1
 @given(access=KEYS, secret=KEYS)
 def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
     async def content() -> str:
-        made = keys_file(S3Keys(access=SecretStr(access), secret=SecretStr(secret)))
+        made = keys_file(pulumi.Output.secret({"accessKey": access, "secretKey": secret}))
         return await pulumi.Output.from_input(made.content).future() or ""
 
     parser = configparser.RawConfigParser()

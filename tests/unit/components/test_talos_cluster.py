@@ -15,13 +15,12 @@ from components import mirrors, settings, talos_cluster
 from components.engine import EngineFacts, EngineNetwork
 from components.local_cluster import PLAN, spec_properties
 from components.mirrors import Mirrors
-from components.registry_cache import RegistryCache, RegistryCacheArgs
 from components.settings import Cluster
 from components.talos_cluster import TalosCluster, TalosClusterArgs
 from components.trust import Trust
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from tests.unit.components import stack_graph
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.declared_caches import cache_of, engine_with
 from tests.unit.components.stack_graph import (
     CONTAINER,
     IMAGE,
@@ -153,13 +152,11 @@ def test_a_cluster_waits_for_its_image_and_for_all_caches(*, preview: bool) -> N
     parsed = settings.parse("dev", {"caches": {"upstreams": {"docker.io": None, "ghcr.io": None}}})
 
     def program() -> None:
-        cache = RegistryCache(
-            "caches",
-            RegistryCacheArgs("dev", caches_of(parsed), parsed.secrets, EngineFacts(GATEWAY, {})),
-        )
-        TalosCluster("demo", TalosClusterArgs(cluster(), mirrors.of_cache(cache), FOLDER))
+        offered = mirrors.of_cache(cache_of(parsed))
+        TalosCluster("demo", TalosClusterArgs(cluster(), offered, FOLDER))
 
-    graph = stack_graph.run(program, preview=preview)
+    with engine_with(EngineFacts(GATEWAY, {})):
+        graph = stack_graph.run(program, preview=preview)
 
     containers = set(graph.names(CONTAINER))
     assert containers >= {"docker.io-container", "ghcr.io-container"}
@@ -389,8 +386,7 @@ def mistakes(
 ) -> list[str]:
     clusters = settings.parse("dev", {"clusters": written}).clusters
     found = {
-        name: EngineNetwork(f"id-of-{name}", None, subnets)
-        for name, subnets in (networks or {}).items()
+        name: EngineNetwork(f"id-of-{name}", subnets) for name, subnets in (networks or {}).items()
     }
     facts = EngineFacts(GATEWAY, {}, found)
     return [str(mistake) for mistake in talos_cluster.mistakes(clusters, facts, folder)]

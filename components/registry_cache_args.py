@@ -1,0 +1,139 @@
+"""RegistryCacheArgs: the arguments of `RegistryCache`, checked like a stack file."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pulumi
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+
+from .settings import Caches
+from .settings.mistakes import Mistake, saying
+from .settings.model import Context, Model, Rules
+from .settings.secret_rules import secret_rules
+
+
+class ArgumentsError(pulumi.RunError):
+    """Arguments have mistakes; the message lists them all.
+
+    Attributes:
+        mistakes: each mistake, with its path.
+    """
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = mistakes
+        lines = "".join(f"\n  {mistake}" for mistake in mistakes)
+        super().__init__(f"RegistryCache has wrong arguments, nothing was changed:{lines}")
+
+
+def _secret(value: Any) -> Any:
+    """A secret as it is kept: never as a plain string, which a traceback could show."""
+    if isinstance(value, str):
+        return SecretStr(value)
+    if isinstance(value, SecretStr | pulumi.Output | Awaitable):
+        return value
+    raise saying("found neither a text nor an output; allowed: one of them")
+
+
+def _or_output(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, pulumi.Output) else check(value)
+
+
+SecretInput = Annotated[
+    SecretStr | str | Awaitable[str] | pulumi.Output[str],
+    PlainValidator(_secret),
+    WithJsonSchema({"type": "string", "writeOnly": True}),
+]
+
+
+class S3KeysArgs(Model):
+    """Keys of an object store."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    access: SecretInput = Field(alias="accessKey", description="The access key")
+    secret: SecretInput = Field(alias="secretKey", description="The secret key")
+
+
+if TYPE_CHECKING:
+    Secrets = Mapping[str, SecretInput] | pulumi.Output[Mapping[str, str]]
+    S3Keys = S3KeysArgs | pulumi.Output[Mapping[str, str]]
+else:
+    # A union would report a mistake once for each of its types.
+    Secrets = Annotated[Mapping[str, SecretInput], WrapValidator(_or_output)]
+    S3Keys = Annotated[S3KeysArgs, WrapValidator(_or_output)]
+
+
+class RegistryCacheArgs(Caches):
+    """The settings of the caches, as below `caches` in a stack file, and the secrets they need.
+
+    Settings are plain values, since they decide which resources exist. Secrets may be outputs.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    passwords: Secrets = Field(
+        default={},
+        description=(
+            "Password of each upstream that has a `username`, by registry host; `via` has that of "
+            "`via.username`"
+        ),
+    )
+    readers: Secrets = Field(
+        default={},
+        description="Password of each user who may read, by user name; everyone may by default",
+    )
+    s3_keys: S3Keys | None = Field(
+        default=None, description="Keys of the object store, for `storage`"
+    )
+    tls_key: SecretInput | None = Field(
+        default=None, description="Private key of `tls.certificate`, in PEM"
+    )
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            """Check the arguments.
+
+            Raises:
+                ArgumentsError: they have mistakes.
+            """
+            validator, context = self.__pydantic_validator__, Context(pulumi.get_stack())
+            try:
+                validator.validate_python(values, self_instance=self, context=context)
+            except ValidationError as error:
+                found = [Mistake(line["loc"], line["msg"]) for line in error.errors()]
+                raise ArgumentsError(found) from None
+
+    def rules(self, context: Context) -> Rules:
+        """The rules of caches, and those between caches and their secrets."""
+        return (*super().rules(context), *secret_rules(self, self, ()))
+
+    def password(self, key: str) -> pulumi.Output[str]:
+        """The password of an upstream, or of the parent caches."""
+        return output(self.passwords).apply(lambda passwords: str(passwords[key]))
+
+
+def output(secret: Any) -> pulumi.Output[Any]:
+    """A secret argument, or several, as an output that Pulumi encrypts."""
+    return pulumi.Output.secret(_unwrapped(secret))
+
+
+def _unwrapped(secret: Any) -> Any:
+    match secret:
+        case SecretStr():
+            return secret.get_secret_value()
+        case S3KeysArgs():
+            return {"accessKey": _unwrapped(secret.access), "secretKey": _unwrapped(secret.secret)}
+        case Mapping():
+            return {key: _unwrapped(value) for key, value in secret.items()}
+        case _:
+            return secret

@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+import components
+from components import package
+from components.engine import EngineFacts
+from components.package import COMPONENT
+from tests.unit.components import stack_graph
+from tests.unit.components.declared_caches import GATEWAY, engine_with
+from tests.unit.components.stack_graph import CONTAINER, Graph
+
+FOLDER = Path(components.__file__).parent
+SCHEMA = package.schema("0.1.0")
+INPUTS = SCHEMA["resources"][COMPONENT]["inputProperties"]
+
+
+def construct(**inputs: Any) -> Graph:
+    """What Pulumi gets when a program in another language declares caches."""
+
+    def program() -> None:
+        made = package._Package("0.1.0", "{}").construct("caches", COMPONENT, inputs)
+        for name, value in made.state.items():
+            pulumi.export(name, value)
+
+    with engine_with(EngineFacts(GATEWAY, {})):
+        return stack_graph.run(program)
+
+
+def test_settings_are_plain_and_secrets_are_secret() -> None:
+    for name, found in INPUTS.items():
+        assert bool(found.get("plain")) is not bool(found.get("secret")), name
+        assert found["description"], name
+    assert {name for name in INPUTS if INPUTS[name].get("secret")} == (
+        {"passwords", "readers", "tlsKey"}
+    )
+
+
+def test_all_types_that_the_schema_refers_to_are_in_it() -> None:
+    text = json.dumps(SCHEMA)
+    named = {f'"#/types/{name}"' for name in SCHEMA["types"]}
+
+    assert {part for part in text.split() if part.strip(",}").startswith('"#/types')} != set()
+    for part in text.split():
+        if part.startswith('"#/types'):
+            assert part.strip(",}") in named
+    assert set(SCHEMA["types"][f"{package.NAME}:caches:Upstream"]["properties"]) == (
+        {"port", "remoteUrl", "image", "username"}
+    )
+
+
+def test_settings_of_several_kinds_are_one_of_these() -> None:
+    assert [one["$ref"].rpartition(":")[2] for one in INPUTS["storage"]["oneOf"]] == [
+        "VolumeStorage",
+        "S3Storage",
+    ]
+
+
+def test_caches_are_declared_with_numbers_as_pulumi_sends_them() -> None:
+    graph = construct(upstreams={"quay.io": {"port": 5002.0}}, logs={"maxFiles": 2.0})
+
+    (port, _) = graph.one(CONTAINER, "quay.io-container").inputs["ports"]
+    assert port["external"] == 5002
+    assert graph.outputs["talosctlFlags"] == (f"--registry-mirror quay.io=http://{GATEWAY}:5002")
+    assert graph.outputs.keys() <= SCHEMA["resources"][COMPONENT]["properties"].keys()
+
+
+def test_wrong_arguments_are_told_by_their_paths() -> None:
+    with pytest.raises(pulumi.InputPropertiesError) as refused:
+        construct(upstreams={"quay.io": {"port": 99999.0}})
+
+    assert refused.value.errors is not None
+    (error,) = refused.value.errors
+    assert error["property_path"] == 'upstreams["quay.io"].port'
+    assert error["reason"].startswith("found 99999; allowed: ")
+
+
+def test_public_names_are_all_there() -> None:
+    for name in components.__all__:
+        assert getattr(components, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        components.Nothing  # noqa: B018
+
+
+def test_the_folder_is_a_package_that_pulumi_starts_as_a_script() -> None:
+    plugin = yaml.safe_load((FOLDER / "PulumiPlugin.yaml").read_text())
+    assert plugin["runtime"]["name"] == "python"
+
+    # Without an engine's address it ends, once all is imported.
+    done = subprocess.run(
+        [sys.executable, str(FOLDER)], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert "arguments are required: engine" in done.stderr

@@ -115,7 +115,7 @@ class RegistryCacheArgs(Caches):
 
     def rules(self, context: Context) -> Rules:
         """The rules of caches, and those between caches and their secrets."""
-        return (*super().rules(context), *secret_rules(self, self, ()))
+        return (*super().rules(context), *secret_rules(lambda: self, self, ()))
 
     def password(self, key: str) -> pulumi.Output[str]:
         """The password of an upstream, or of the parent caches."""

@@ -1,6 +1,6 @@
 """The rules between caches and the secrets that they need."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,9 +36,13 @@ class HasSecrets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    caches: Caches | None
+    find_caches: Callable[[], Caches | None]
     secrets: HasSecrets
     at: Path
+
+    @property
+    def caches(self) -> Caches | None:
+        return self.find_caches()
 
     def usernames_have_passwords(self) -> Iterator[Mistake]:
         passwords = self.secrets.passwords
@@ -119,15 +123,18 @@ class _Check:
             yield Mistake(secret, f"found without {name}; allowed: only with it")
 
 
-def secret_rules(caches: Caches | None, secrets: HasSecrets, at: Path) -> Rules:
+def secret_rules(
+    find_caches: Callable[[], Caches | None], secrets: HasSecrets, at: Path
+) -> Rules:
     """The rules between caches and their secrets.
 
     Args:
-        caches: the settings of the caches.
+        find_caches: returns the settings of the caches; it ends with an AttributeError if they are
+            wrong, and so does each rule that needs them.
         secrets: their secrets. An output is taken to hold what is needed.
         at: the path of the caches, from the place where the secrets are.
     """
-    check = _Check(caches, secrets, at)
+    check = _Check(find_caches, secrets, at)
     return (
         check.usernames_have_passwords(),
         check.username_at_parent_caches_has_password(),

@@ -55,7 +55,7 @@ class StackSettings(Secrets):
             self._has_one_source_of_mirrors(),
             self._networks_do_not_overlap(),
             self._mirrors_are_cached(),
-            *secret_rules(self.caches, self, ("caches",)),
+            *secret_rules(lambda: self.caches, self, ("caches",)),
         )
 
     def _has_caches_or_clusters(self) -> Iterator[Mistake]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import pulumi
@@ -33,13 +32,13 @@ ON_SWARM: Mapping[str, Any] = {
 def cache_of(parsed: StackSettings) -> RegistryCache:
     """The caches of a stack file, within a program."""
     return RegistryCache(
-        "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **asdict(parsed.secrets))
+        "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **parsed.secrets.model_dump())
     )
 
 
 @contextmanager
 def engine_with(facts: EngineFacts) -> Iterator[FakeEngine]:
-    """An engine of which the program finds out these facts."""
+    """An engine whose discovery returns these facts."""
     with pytest.MonkeyPatch.context() as patched:
         fake = FakeEngine().serve(patched)
         patched.setattr(engine, "discover", lambda _: facts)

@@ -149,7 +149,12 @@ def parse(
     parsed: StackFile | None = None
     written = _written(caches, clusters, images, mirrors_from)
     try:
-        parsed = StackFile.model_validate(written, context={"is_root": is_root, "stack": stack})
+        parsed = StackFile.model_validate(
+            written,
+            context={"is_root": is_root, "stack": stack},
+            by_alias=True,
+            by_name=False,
+        )
     except ValidationError as error:
         mistakes += [from_pydantic(line, StackFile) for line in error.errors()]
     upstreams = upstreams_as_written(caches)

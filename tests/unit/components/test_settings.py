@@ -1215,7 +1215,7 @@ NOT_IN_THE_FILE = {"Pulumi.team": {"s3Keys": {"accessKey": "a", "secretKey": "s"
 @pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.stem)
 def test_every_stack_file_is_right_for_a_user_who_is_not_root(path: Path) -> None:
     keys = yaml.safe_load(path.read_text())["config"]
-    written = {key.partition(":")[2]: value for key, value in keys.items()}
+    written = {key.rpartition(":")[2]: value for key, value in keys.items()}
 
     parsed = settings.parse(
         path.stem.removeprefix("Pulumi."),

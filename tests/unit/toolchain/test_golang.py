@@ -20,6 +20,9 @@ PROGRAMS = [
     test_tools.ACTIONLINT,
     test_tools.MINIO,
     test_tools.PROMETHEUS,
+    test_tools.YAML_HOST,
+    test_tools.NODEJS_HOST,
+    test_tools.NODEJS_SDK,
 ]
 WITH_VERSION = [program for program in PROGRAMS if program.module]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")

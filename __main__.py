@@ -40,7 +40,7 @@ offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirror
 if stack.caches:
     cache = RegistryCache(
         "caches",
-        RegistryCacheArgs(**dict(stack.caches), **stack.secrets.model_dump()),
+        RegistryCacheArgs(**dict(stack.caches), **dict(stack.secrets)),
     )
     offered = mirrors.of_cache(cache)
     for name, value in cache.outputs().items():

@@ -15,10 +15,11 @@ from pydantic import (
     WrapValidator,
 )
 
-from .settings import Caches
+from .settings import Caches, StackSettings
 from .settings.mistakes import Mistake, saying
-from .settings.model import Context, Model, Rules
-from .settings.secret_rules import secret_rules
+from .settings.model import Context, Model
+
+KNOWN_LATER = "known-later"
 
 
 class ArgumentsError(pulumi.RunError):
@@ -57,7 +58,7 @@ SecretInput = Annotated[
 class S3KeysArgs(Model):
     """Keys of an object store."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, from_attributes=True)
 
     access: SecretInput = Field(alias="accessKey", description="The access key")
     secret: SecretInput = Field(alias="secretKey", description="The secret key")
@@ -106,25 +107,53 @@ class RegistryCacheArgs(Caches):
             Raises:
                 ArgumentsError: they have mistakes.
             """
-            validator, context = self.__pydantic_validator__, Context(pulumi.get_stack())
+            context = Context(pulumi.get_stack())
+            validator = self.__pydantic_validator__
             try:
                 validator.validate_python(values, self_instance=self, context=context)
             except ValidationError as error:
-                found = [Mistake(line["loc"], line["msg"]) for line in error.errors()]
-                raise ArgumentsError(found) from None
-
-    def rules(self, context: Context) -> Rules:
-        """The rules of caches, and those between caches and their secrets."""
-        return (*super().rules(context), *secret_rules(lambda: self, self, ()))
+                raise ArgumentsError(_mistakes(error)) from None
+            self._check_secrets(context)
 
     def password(self, key: str) -> pulumi.Output[str]:
         """The password of an upstream, or of the parent caches."""
         return output(self.passwords).apply(lambda passwords: str(passwords[key]))
 
+    def _check_secrets(self, context: Context) -> None:
+        """Apply the rules of a stack file, except to secrets that are not known yet."""
+        secrets = {
+            "passwords": self.passwords,
+            "readers": self.readers,
+            "s3Keys": self.s3_keys,
+            "tlsKey": self.tls_key,
+        }
+        later = {key for key, value in secrets.items() if isinstance(value, pulumi.Output)}
+        written = {key: _written(value) for key, value in secrets.items() if key not in later}
+        written = {key: value for key, value in written.items() if value}
+        try:
+            StackSettings.model_validate({"caches": self, **written}, context=context)
+        except ValidationError as error:
+            found = [one for one in _mistakes(error) if one.path[0] not in later]
+            if found:
+                raise ArgumentsError(found) from None
+
+
+def _mistakes(error: ValidationError) -> list[Mistake]:
+    found = [Mistake(line["loc"], line["msg"]) for line in error.errors()]
+    return [Mistake(one.path[1:], one.text) if one.path[0] == "caches" else one for one in found]
+
 
 def output(secret: Any) -> pulumi.Output[Any]:
     """A secret argument, or several, as an output that Pulumi encrypts."""
     return pulumi.Output.secret(_unwrapped(secret))
+
+
+def _written(secret: Any) -> Any:
+    """A secret as a stack file would have it; any text for one that is not known yet."""
+    plain = _unwrapped(secret)
+    if isinstance(plain, dict):
+        return {key: _written(value) for key, value in plain.items()}
+    return plain if isinstance(plain, str | None) else KNOWN_LATER
 
 
 def _unwrapped(secret: Any) -> Any:

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr
 
-from .caches import AN_UPSTREAM, Caches
+from .access import GivenTls
+from .caches import AN_UPSTREAM, Caches, Upstream
 from .clusters import Cluster
 from .images import Images
-from .mistakes import Mistake
-from .model import EACH, Context, Rules, right
-from .secret_rules import secret_rules
-from .secrets import Secrets
+from .mistakes import Mistake, Path, in_yaml
+from .model import EACH, Context, Rules, needed, right
+from .secrets import VIA, S3Keys, Secrets, command
+from .storage import S3Storage
 from .values import ClusterName, Name, NullIsEmpty
 
 
@@ -55,7 +56,11 @@ class StackSettings(Secrets):
             self._has_one_source_of_mirrors(),
             self._networks_do_not_overlap(),
             self._mirrors_are_cached(),
-            *secret_rules(lambda: self.caches, self, ("caches",)),
+            self._usernames_have_passwords(),
+            self._username_at_parent_caches_has_password(),
+            self._object_store_has_keys(),
+            self._certificate_has_its_key(),
+            self._readers_come_over_tls(),
         )
 
     def _has_caches_or_clusters(self) -> Iterator[Mistake]:
@@ -87,3 +92,69 @@ class StackSettings(Secrets):
             for host in mirrors.keys() - upstreams.keys():
                 text = f"found, but this stack does not cache it; allowed: {', '.join(upstreams)}"
                 yield Mistake(("clusters", name, "mirrors", host), text)
+
+    def _usernames_have_passwords(self) -> Iterator[Mistake]:
+        upstreams = self.caches.upstreams if self.caches else {}
+        # A username that is wrong is one all the same.
+        named = {
+            host
+            for host, upstream in upstreams.items()
+            if isinstance(upstream, Upstream) and getattr(upstream, "username", "") is not None
+        }
+        for host in {*named, *self.passwords} - {VIA}:
+            yield from _both(
+                ("caches", "upstreams", host, "username"),
+                ("passwords", host),
+                has_setting=host in named,
+                has_secret=host in self.passwords,
+            )
+
+    def _username_at_parent_caches_has_password(self) -> Iterator[Mistake]:
+        via = self.caches.via if self.caches else None
+        yield from _both(
+            ("caches", "via", "username"),
+            ("passwords", VIA),
+            has_setting=via is not None and via.username is not None,
+            has_secret=VIA in self.passwords,
+        )
+
+    def _object_store_has_keys(self) -> Iterator[Mistake]:
+        is_store = self.caches is not None and isinstance(self.caches.storage, S3Storage)
+        if not is_store and self.s3_keys is not None:
+            text = "found, but caches.storage.kind is not s3; allowed: only for s3"
+            yield Mistake(("s3Keys",), text)
+        if is_store and self.s3_keys is None:
+            for field in S3Keys.model_fields.values():
+                yield Mistake(("s3Keys", str(field.alias)), f"found none; allowed: {needed(field)}")
+
+    def _certificate_has_its_key(self) -> Iterator[Mistake]:
+        tls = self.caches.tls if self.caches else None
+        key = self.tls_key
+        yield from _both(
+            ("caches", "tls", "certificate"),
+            ("tlsKey",),
+            has_setting=isinstance(tls, GivenTls),
+            has_secret=key is not None,
+        )
+        if isinstance(tls, GivenTls) and key is not None:
+            # Few stacks have a certificate, and cryptography takes long to load.
+            from . import certificates  # noqa: PLC0415 - see above
+
+            if not certificates.is_key_of(key.get_secret_value(), tls.certificate):
+                text = "found the key of another certificate; allowed: that of "
+                yield Mistake(("tlsKey",), f"{text}caches.tls.certificate")
+
+    def _readers_come_over_tls(self) -> Iterator[Mistake]:
+        if self.readers and (self.caches is None or self.caches.tls is None):
+            text = "found without caches.tls, so that passwords would be sent in the clear"
+            yield Mistake(("readers",), f"{text}; allowed: only with caches.tls")
+
+
+def _both(setting: Path, secret: Path, *, has_setting: bool, has_secret: bool) -> Iterator[Mistake]:
+    """A setting that needs a secret has one, and no secret comes without its setting."""
+    name = in_yaml(setting)
+    if has_setting and not has_secret:
+        text = f"found none; allowed: the one for {name}, set with {command(secret)}"
+        yield Mistake(secret, text)
+    if has_secret and not has_setting:
+        yield Mistake(secret, f"found without {name}; allowed: only with it")

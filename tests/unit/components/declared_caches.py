@@ -32,7 +32,7 @@ ON_SWARM: Mapping[str, Any] = {
 def cache_of(parsed: StackSettings) -> RegistryCache:
     """The caches of a stack file, within a program."""
     return RegistryCache(
-        "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **parsed.secrets.model_dump())
+        "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **dict(parsed.secrets))
     )
 
 

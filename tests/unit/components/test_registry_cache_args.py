@@ -117,7 +117,7 @@ WRONG: list[tuple[Mapping[str, Any], list[str]]] = [
     ({"upstreams": {"quay.io": None}, "passwords": {"quay.io": "x"}}, ['passwords["quay.io"]']),
     ({"upstreams": QUAY, "passwords": {"quay.io": 5}}, ['passwords["quay.io"]']),
     ({"upstreams": {"quay.io": None}, "readers": {"adam": "x"}}, ["readers"]),
-    ({"upstreams": {"quay.io": None}, "storage": {"kind": "s3"}}, ["storage.bucket", "s3Keys.accessKey", "s3Keys.secretKey"]),
+    ({"upstreams": {"quay.io": None}, "storage": {"kind": "s3"}}, ["storage.bucket"]),
     ({"upstreams": {"quay.io": None}, "ttl": "5 days", "pasword": "x"}, ["ttl", "pasword"]),
     (
         {"upstreams": {"quay.io": {"port": 5, "remoteUrl": f"http://{GATEWAY}:5"}}},

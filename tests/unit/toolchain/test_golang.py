@@ -23,6 +23,9 @@ PROGRAMS = [
     test_tools.ACTIONLINT,
     test_tools.MINIO,
     test_tools.PROMETHEUS,
+    test_tools.YAML_HOST,
+    test_tools.NODEJS_HOST,
+    test_tools.NODEJS_SDK,
 ]
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")
 

@@ -35,8 +35,11 @@ def variables_of_storage(graph: Graph) -> dict[str, str]:
 # Object stores
 
 
-def test_the_environment_of_a_registry_names_its_object_store() -> None:
-    assert variables_of_storage(over_s3()) == {
+def test_the_environment_configures_the_object_store() -> None:
+    graph = over_s3()
+
+    assert graph.names(VOLUME) == ["anonymous-volume"]
+    assert variables_of_storage(graph) == {
         "REGISTRY_STORAGE": "s3",
         "REGISTRY_STORAGE_S3_BUCKET": "caches",
         "REGISTRY_STORAGE_S3_REGION": "us-east-1",
@@ -49,23 +52,6 @@ def test_the_environment_of_a_registry_names_its_object_store() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "secure"), [("https://s3.test", "true"), ("http://10.0.0.1:9000", "false")]
-)
-def test_a_store_other_than_amazons_has_an_endpoint(endpoint: str, secure: str) -> None:
-    variables = variables_of_storage(over_s3(endpoint=endpoint))
-
-    assert variables["REGISTRY_STORAGE_S3_REGIONENDPOINT"] == endpoint
-    assert variables["REGISTRY_STORAGE_S3_SECURE"] == secure
-
-
-def test_the_settings_of_the_bucket_reach_the_registry() -> None:
-    variables = variables_of_storage(over_s3(region="eu-west-1", pathStyle=False))
-
-    assert variables["REGISTRY_STORAGE_S3_REGION"] == "eu-west-1"
-    assert variables["REGISTRY_STORAGE_S3_FORCEPATHSTYLE"] == "false"
-
-
-@pytest.mark.parametrize(
     ("host", "prefix", "folder"),
     [
         ("quay.io", None, "quay.io"),
@@ -73,7 +59,7 @@ def test_the_settings_of_the_bucket_reach_the_registry() -> None:
         ("registry.test:5000", "team", "team/registry.test_5000"),
     ],
 )
-def test_each_cache_has_a_folder_of_its_own_in_the_bucket(
+def test_each_cache_has_its_own_folder_in_the_bucket(
     host: str, prefix: str | None, folder: str
 ) -> None:
     graph = over_s3(host, prefix=prefix)
@@ -82,28 +68,7 @@ def test_each_cache_has_a_folder_of_its_own_in_the_bucket(
     assert graph.outputs["caches"][host]["storage"] == f"s3://caches/{folder}"
 
 
-def test_only_the_private_files_are_in_a_volume() -> None:
-    graph = over_s3()
-
-    assert graph.names(VOLUME) == ["anonymous-volume"]
-    (mounted,) = graph.one(CONTAINER, "quay.io-container").inputs["volumes"]
-    assert mounted["containerPath"] == "/credentials"
-
-
-def test_no_credentials_are_in_an_environment() -> None:
-    for preview in (False, True):
-        graph = declare(
-            {**UPSTREAMS, "storage": {"kind": "s3", "bucket": "caches"}},
-            secrets={"s3Keys": S3_KEYS},
-            preview=preview,
-        )
-        variables = environment(graph)
-
-        assert not [name for name in variables if "KEY" in name]
-        assert not set(S3_KEYS.values()) & set(variables.values())
-
-
-def test_the_ca_of_a_store_is_trusted_in_addition_to_those_of_the_image() -> None:
+def test_the_ca_of_the_store_is_trusted() -> None:
     store = authority("store").certificate
     graph = over_s3(endpoint="https://s3.test", ca=store)
 
@@ -115,12 +80,30 @@ def test_the_ca_of_a_store_is_trusted_in_addition_to_those_of_the_image() -> Non
     assert "SSL_CERT_DIR" not in environment(over_s3())
 
 
+@pytest.mark.parametrize(
+    ("written", "variables"),
+    [
+        ({"endpoint": "https://s3.test"}, {"REGIONENDPOINT": "https://s3.test", "SECURE": "true"}),
+        ({"endpoint": "http://a:9000"}, {"REGIONENDPOINT": "http://a:9000", "SECURE": "false"}),
+        ({"region": "eu-1", "pathStyle": False}, {"REGION": "eu-1", "FORCEPATHSTYLE": "false"}),
+    ],
+)
+def test_storage_settings_reach_the_registry(
+    written: dict[str, Any], variables: dict[str, str]
+) -> None:
+    found = variables_of_storage(over_s3(**written))
+
+    assert {name: found[f"REGISTRY_STORAGE_S3_{name}"] for name in variables} == variables
+
+
 # Credentials
 
 
-def test_the_credentials_are_in_a_secret_file() -> None:
-    uploads = over_s3().one(CONTAINER, "anonymous-writer").inputs["uploads"]
+def test_the_credentials_are_in_a_secret_file_only() -> None:
+    graph = over_s3()
+    uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
 
+    assert not set(S3_KEYS.values()) & set(environment(graph).values())
     content = {one["file"]: one["content"] for one in uploads}["/credentials/s3-keys"]
     assert content == Secret(
         "[default]\n"

@@ -9,7 +9,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import GATEWAY, ON_SWARM, S3_KEYS, declare
+from tests.unit.components.declared_caches import (
+    GATEWAY,
+    ON_SWARM,
+    S3_KEYS,
+    declare,
+    environment,
+    files,
+)
 from tests.unit.components.stack_graph import (
     AUTHORITY_MADE,
     CERTIFICATE_MADE,
@@ -19,7 +26,6 @@ from tests.unit.components.stack_graph import (
     PASSWORD_FILE,
     SERVICE,
     VOLUME,
-    Graph,
     Secret,
 )
 
@@ -33,21 +39,11 @@ TLS_VARIABLES = {
 CA_LABEL = "talos-registry-cache.ca"
 
 
-def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
-    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
-    return dict(variable.split("=", 1) for variable in envs)
-
-
-def files(graph: Graph, name: str = "anonymous") -> dict[str, Any]:
-    uploads = graph.one(CONTAINER, f"{name}-writer").inputs["uploads"]
-    return {one["file"].removeprefix("/credentials/"): one["content"] for one in uploads}
-
-
 def labels_of(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {one["label"]: one["value"] for one in inputs["labels"]}
 
 
-# Open to everyone
+# Without TLS
 
 
 def test_by_default_caches_are_open_and_use_plain_http() -> None:
@@ -222,7 +218,7 @@ def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> No
     assert certificate.inputs["names"] == ["caches.test"]
 
 
-# No secret is seen
+# Secrets
 
 
 def in_plain(value: Any) -> Iterator[str]:

@@ -101,7 +101,7 @@ def test_simulated_runs_add_no_ownership_labels() -> None:
     assert there.labels_of_volume("cached", {STACK: "dev"}) == {STACK: "dev"}
 
 
-# Whose it is
+# Ownership
 
 
 def test_resources_of_another_state_are_found() -> None:

@@ -8,7 +8,7 @@ from components import credential_helper, engine, health, storage_owner
 from components.engine import NetworkHooks
 from components.storage import WRITABLE
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import declare
+from tests.unit.components.declared_caches import declare, environment
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
 TLS = {"kind": "given", "certificate": authority("given").certificate}
@@ -23,9 +23,8 @@ def container(**caches: Any) -> Declared:
     return quay(**caches).one(CONTAINER, "quay.io-container")
 
 
-def environment(**caches: Any) -> dict[str, str]:
-    pairs = [variable.partition("=") for variable in container(**caches).inputs["envs"]]
-    return {name: value for name, _, value in pairs}
+def env(**caches: Any) -> dict[str, str]:
+    return environment(quay(**caches))
 
 
 def probe(**caches: Any) -> str:
@@ -66,7 +65,7 @@ def test_on_destroy_decides_whether_the_volume_is_kept(on_destroy: str, *, is_ke
 
 
 def test_images_are_deleted_only_with_a_ttl() -> None:
-    kept, variables = environment(), environment(ttl="720h")
+    kept, variables = env(), env(ttl="720h")
 
     assert kept["REGISTRY_PROXY_TTL"] == "0"
     assert kept["REGISTRY_PROXY_REMOTEURL"] == "https://quay.io"
@@ -80,7 +79,7 @@ def test_offline_it_serves_the_same_volume_and_writes_nothing() -> None:
     online, offline = container().inputs, container(offline=True, ttl="720h").inputs
 
     assert {key for key in online if online[key] != offline[key]} == {"envs", "healthcheck"}
-    assert environment(offline=True, ttl="720h") == {
+    assert env(offline=True, ttl="720h") == {
         "OTEL_TRACES_EXPORTER": "none",
         "REGISTRY_LOG_LEVEL": "info",
         "REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}",
@@ -91,7 +90,7 @@ def test_its_log_is_limited() -> None:
     logs = {"level": "debug", "maxSize": "1m", "maxFiles": 9}
     inputs = container(logs=logs).inputs
 
-    assert environment(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
+    assert env(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
     assert inputs["logDriver"] == "json-file"
     assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
 

@@ -1,4 +1,4 @@
-"""Certificates and password files as resources: made once, kept, and made anew when it is time."""
+"""Certificates and htpasswd files as resources that are created, kept and renewed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from cryptography import x509
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 
+from components.cached_images import CachedImagesProvider
 from components.certificate import (
     OwnAuthority,
     OwnAuthorityProvider,
@@ -52,7 +53,7 @@ def updated(olds: dict[str, Any], **changed: Any) -> dict[str, Any]:
 
 
 def aged(state: dict[str, Any], *, days: int) -> dict[str, Any]:
-    """The same, with a server's certificate that was made so long ago."""
+    """The same state, with a certificate issued that many days ago."""
     then = datetime.now(UTC) - timedelta(days=days)
     server = issue_server(Issued(state["ca"], state["caKey"]), state["names"], then)
     return {**state, "certificate": server.certificate, "key": server.key}
@@ -149,6 +150,8 @@ def test_private_keys_and_passwords_are_secrets() -> None:
     assert certificate.secret_outputs == ("caKey", "key")
     assert passwords.secret_outputs == ("content",)
     assert passwords.inputs["readers"] == Secret({"adam": "s3cret"})
+    for one in (signs, certificate, passwords):
+        assert not isinstance(one.inputs["__provider"], Secret)
 
 
 # Password files
@@ -168,6 +171,8 @@ def test_a_changed_password_changes_only_its_line_of_the_htpasswd_file() -> None
     assert bcrypt.checkpw(b"new", eve.removeprefix("eve:").encode())
 
 
-@pytest.mark.parametrize("provider", [CERTIFICATES, PASSWORDS, LocalClusterProvider()])
+@pytest.mark.parametrize(
+    "provider", [CERTIFICATES, PASSWORDS, LocalClusterProvider(), CachedImagesProvider()]
+)
 def test_providers_are_serialized_to_the_same_text_in_every_run(provider: Any) -> None:
     assert serialize_provider(provider) == serialize_provider(type(provider)())

@@ -1,4 +1,4 @@
-"""Certificates as a client takes them, and password files as the registry reads them."""
+"""Certificates as TLS clients verify them, and htpasswd files."""
 
 import socket
 import ssl
@@ -25,7 +25,7 @@ WITHIN_S = 60
 
 
 def shake_hands(folder: Path, server: Issued, ca: str, name: str) -> None:
-    """Let a client that trusts `ca` alone connect to a server under a name."""
+    """Connect to a server by name, with a client that trusts only `ca`."""
     (folder / "cert.pem").write_text(server.certificate)
     (folder / "key.pem").write_text(server.key)
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -64,31 +64,7 @@ def test_clients_that_trust_the_ca_accept_every_name(tmp_path: Path) -> None:
         shake_hands(tmp_path, server, AUTHORITY.certificate, name)
 
 
-@pytest.mark.parametrize("name", ["other.example", "172.17.0.2", "sub.cache.example"])
-def test_no_other_name_is_trusted(tmp_path: Path, name: str) -> None:
-    server = issue_server(AUTHORITY, ["cache.example", "172.17.0.1"], NOW)
-
-    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
-        shake_hands(tmp_path, server, AUTHORITY.certificate, name)
-
-
-def test_another_ca_of_the_same_name_is_not_trusted(tmp_path: Path) -> None:
-    server = issue_server(AUTHORITY, ["cache.example"], NOW)
-    other = issue_authority("talos-registry-cache team", NOW)
-
-    with pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(tmp_path, server, other.certificate, "cache.example")
-
-
-def test_an_expired_certificate_is_not_trusted(tmp_path: Path) -> None:
-    server = issue_server(AUTHORITY, ["cache.example"], NOW - timedelta(days=366))
-
-    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        shake_hands(tmp_path, server, AUTHORITY.certificate, "cache.example")
-
-
 def test_server_keys_cannot_sign_certificates(tmp_path: Path) -> None:
-    """A server's key signs nothing that a client takes."""
     server = issue_server(AUTHORITY, ["cache.example"], NOW)
     made = x509.load_pem_x509_certificate(AUTHORITY.certificate.encode())
     basic = made.extensions.get_extension_for_class(x509.BasicConstraints)

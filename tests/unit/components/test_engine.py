@@ -35,7 +35,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @contextmanager
 def listening(address: str = "127.0.0.1") -> Iterator[int]:
-    """A port of this machine that somebody listens on."""
+    """A port of this machine with a listener."""
     with socket.socket() as server:
         server.bind((address, 0))
         server.listen()
@@ -62,11 +62,11 @@ def before(hook: Hook, name: str, **inputs: Any) -> None:
 
 
 def published(port: int, address: str = "127.0.0.1") -> list[dict[str, Any]]:
-    # Numbers come as Pulumi sends them, as floats.
+    # Pulumi sends numbers as floats.
     return [{"ip": address, "external": float(port), "internal": 5000.0}]
 
 
-# What the program knows of the engine
+# Discovery
 
 
 IN_A_VIRTUAL_MACHINE = "host.docker.internal"
@@ -181,13 +181,13 @@ def test_the_engine_is_the_one_that_the_docker_provider_uses(
 
     monkeypatch.setattr(engine, "DockerClient", Client)
     for config in ({"docker:host": "tcp://192.0.2.1:2375"}, {}):
-        # Beneath the cache, which would keep a client of this test for the others.
+        # Uncached, so that other tests get their own client.
         stack_graph.run(engine.client.__wrapped__, config=config)
 
     assert asked == ["tcp://192.0.2.1:2375", "from the environment"]
 
 
-# Before a container is made
+# Before a container is created
 
 
 def test_a_container_left_by_a_killed_run_is_removed(fake: FakeEngine) -> None:
@@ -340,11 +340,11 @@ def test_hooks_run_while_the_default_thread_pool_is_busy(fake: FakeEngine) -> No
     assert fake.containers_here == []
 
 
-# Around the making of a network
+# Networks
 
 
 async def _waits(waiting: "asyncio.Future[Any]") -> bool:
-    """Whether something still waits after it could have noticed."""
+    """Whether a future is still pending after several polls."""
     await asyncio.sleep(3 * engine.NETWORK_POLL_S)
     return not waiting.done()
 

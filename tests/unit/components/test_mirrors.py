@@ -23,7 +23,7 @@ OUTPUTS = {
 
 
 def told(offer: Callable[[], Mirrors], **run: Any) -> tuple[Mapping[str, Any], list[Mirrors]]:
-    """The mirrors and endpoints that are on offer, as the outputs of a program."""
+    """The mirrors and endpoints as outputs of a program, and the offered mirrors."""
     offered: list[Mirrors] = []
 
     def program() -> None:

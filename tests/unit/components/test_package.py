@@ -23,7 +23,7 @@ INPUTS = SCHEMA["resources"][COMPONENT]["inputProperties"]
 
 
 def construct(**inputs: Any) -> Graph:
-    """What Pulumi gets when a program in another language declares caches."""
+    """Declare caches as a program in another language does."""
 
     def program() -> None:
         made = package._Package("0.1.0", "{}").construct("caches", COMPONENT, inputs)
@@ -82,7 +82,7 @@ def test_pulumi_can_start_the_folder_as_a_package() -> None:
     plugin = yaml.safe_load((FOLDER / "PulumiPlugin.yaml").read_text())
     assert plugin["runtime"]["name"] == "python"
 
-    # Without an engine's address it ends, once all is imported.
+    # It fails without the address of Pulumi's engine, after all imports.
     done = subprocess.run(
         [sys.executable, str(FOLDER)], capture_output=True, text=True, check=False, timeout=120
     )

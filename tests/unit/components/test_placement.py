@@ -36,7 +36,7 @@ def container(graph: Graph) -> Any:
     return task(graph)["containerSpec"]
 
 
-# What there is
+# Resources
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -72,7 +72,7 @@ def test_the_network_is_an_attachable_overlay() -> None:
     assert task(on_swarm())["networksAdvanceds"] == [{"id": "network-id"}]
 
 
-# On which nodes
+# Nodes
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_caches_run_on_every_node_or_on_selected_ones(
     assert task(graph)["placement"].items() >= limits.items()
 
 
-# How it is reached
+# Ports
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_publish_selects_node_ports_or_the_routing_mesh(
     }
 
 
-# Its process
+# Process
 
 
 def test_a_service_is_read_only_without_capabilities_and_not_root() -> None:
@@ -182,7 +182,7 @@ def test_a_service_has_the_environment_of_a_container() -> None:
 
     envs = on_engine.one(CONTAINER, "quay.io-container").inputs["envs"]
     assert dict(variable.split("=", 1) for variable in envs).items() <= of_service.items()
-    # And ends what is being pulled before the Swarm would.
+    # Pulls in progress end before the Swarm stops the task.
     assert of_service.keys() - {variable.split("=", 1)[0] for variable in envs} == {
         "REGISTRY_HTTP_DRAINTIMEOUT"
     }
@@ -200,7 +200,7 @@ def test_updates_go_node_by_node_and_roll_back_on_failure() -> None:
     # A pull in progress may end before its cache is stopped.
     assert in_container["env"]["REGISTRY_HTTP_DRAINTIMEOUT"] == "55s"
     assert in_container["stopGracePeriod"] == "1m"
-    # Node IDs of images differ: the name is what all nodes know.
+    # Image IDs differ between nodes; names do not.
     assert in_container["image"] == "registry:3.1.2"
     assert inputs["name"] == "registry-dev-quay-io"
     assert inputs["updateConfig"]["parallelism"] == 1
@@ -236,7 +236,7 @@ def test_a_swarm_secret_has_the_content_of_the_file_on_an_engine() -> None:
     (upload,) = on_engine.inputs["uploads"]
     assert base64.b64decode(data.value).decode() == upload["content"]
     for secret in graph.all(SECRET):
-        # Pulumi names it, so that a replacement can exist beside it.
+        # Pulumi chooses the name, so that a replacement can exist beside it.
         assert "name" not in secret.inputs
         assert not secret.delete_before_replace
         assert secret.inputs["labels"] == [{"label": "talos-registry-cache.stack", "value": "dev"}]

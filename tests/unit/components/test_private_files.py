@@ -46,7 +46,7 @@ def upload(graph: Graph) -> Any:
 
 
 def answer(script: str) -> Any:
-    """What the registry reads from the command, which it asks about one host."""
+    """The answer of the credential helper for a host."""
     asked = subprocess.run(
         ["sh", "-c", script, "helper", "get"],
         input=b"registry.test",
@@ -90,7 +90,7 @@ def test_every_file_has_its_name_content_and_permissions() -> None:
     ]
 
 
-# The credential command
+# Credential helper
 
 
 def test_the_anonymous_helper_is_executable_and_answers_with_no_credentials() -> None:
@@ -109,14 +109,7 @@ def test_a_script_with_a_password_is_a_secret() -> None:
     assert "hunter2" not in repr(graph)
 
 
-def test_the_password_does_not_show_in_the_arguments() -> None:
-    async def shown() -> str:
-        return repr(FilesInVolumeArgs("volume", "image", {}, {}, with_password()))
-
-    assert "hunter2" not in asyncio.run(shown())
-
-
-# A process cannot be given NUL; everything else can stand in a password.
+# Passwords may contain any character.
 TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_size=1, max_size=20)
 
 
@@ -142,7 +135,7 @@ def test_the_helper_reads_all_of_its_input() -> None:
         ["sh", "-c", script, "helper", "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as asked:
         assert asked.stdin is not None
-        # More than a pipe holds: this breaks if nobody reads it.
+        # More than a pipe holds: writing fails if nobody reads.
         asked.stdin.write(b"x" * 1_000_000)
         asked.stdin.close()
         assert asked.wait() == 0

@@ -45,7 +45,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture(autouse=True)
 def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The stacks after whose killed commands the program has cleaned up."""
+    """The stacks whose leftovers the program has removed."""
     stacks: list[str] = []
     monkeypatch.setattr(leftovers, "remove", lambda _, stack: stacks.append(stack))
     return stacks
@@ -89,7 +89,7 @@ def of_stack(stack: str, key: str = "caches") -> Any:
 
 
 def paths_in(error: pulumi.RunError) -> set[str]:
-    """The paths of the mistakes that ended the program."""
+    """The paths of the reported mistakes."""
     head, *lines = str(error).splitlines()
     assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
     return {line.partition(": ")[0].strip() for line in lines}
@@ -286,7 +286,7 @@ def test_the_hooks_find_their_inputs_in_the_declared_resources(
 
     asyncio.run(create_all())
 
-    # The network's namesake is a container, which its hook leaves alone.
+    # A container with the name of the network is kept.
     assert [container.name for container in fake.containers_here] == ["registry-dev"]
     assert labels.STACK in fake.containers_here[0].labels
     assert handed_over == [("registry-dev-docker.io", image_id("registry:3.1.2"))]

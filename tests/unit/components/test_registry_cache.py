@@ -23,7 +23,6 @@ from tests.unit.components.stack_graph import (
     VOLUME,
     Declared,
     Graph,
-    Secret,
     image_id,
 )
 
@@ -39,7 +38,7 @@ PASSWORD = {"docker.io": "hunter2'\"$"}
 
 
 def with_quay(**written: Any) -> Mapping[str, Any]:
-    """The settings above, with others for quay.io."""
+    """WITH_USER with other settings for quay.io."""
     return {"upstreams": {**WITH_USER["upstreams"], "quay.io": written}}
 
 
@@ -57,7 +56,7 @@ def ports_of(graph: Graph, host: str) -> list[tuple[str, float]]:
 
 
 def facts_of(**found: Any) -> EngineFacts:
-    """Facts of an engine that has only what is found."""
+    """Facts of an engine in a run with a generation."""
     return EngineFacts(GATEWAY, {}, **found, stack="dev", generation="new")
 
 
@@ -94,7 +93,7 @@ def test_a_stack_is_one_cache_for_each_upstream(stack: str, prefix: str, *, prev
         assert graph.one(VOLUME, f"{host}-storage").retain_on_delete is (stack != "ci")
 
 
-# The graph
+# Resources
 
 
 def test_resources_are_children_of_the_component_that_makes_them() -> None:
@@ -245,17 +244,6 @@ def test_without_anonymous_upstreams_there_is_no_anonymous_helper() -> None:
     assert graph.names(CREDENTIAL_HELPER) == ["docker.io-credentials"]
 
 
-@pytest.mark.parametrize("preview", [False, True])
-def test_the_password_is_in_one_secret_and_nowhere_else(*, preview: bool) -> None:
-    graph = declare(WITH_USER, secrets={"passwords": {"docker.io": "hunter2"}}, preview=preview)
-
-    (upload,) = graph.one(CONTAINER, "docker.io-credentials-writer").inputs["uploads"]
-    secret = upload.pop("content")
-    assert isinstance(secret, Secret)
-    assert "hunter2" in secret.value
-    assert "hunter2" not in repr(graph)
-
-
 # Changes
 
 
@@ -322,7 +310,7 @@ def test_addresses_come_in_the_order_that_the_engine_has_them_in() -> None:
 
 
 def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
-    """The addresses on which a container is published that is so now."""
+    """The addresses declared for a container, given its current ones."""
     facts = EngineFacts(GATEWAY, {"one": published})
     placement = OnEngine(
         prefix="registry-dev",
@@ -352,7 +340,7 @@ def test_addresses_keep_the_engine_s_order_if_they_are_the_same(
     assert published_on(wanted, published) == order
 
 
-# What only this machine shows to be wrong
+# Mistakes found on this machine
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ import pulumi
 import pydantic
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from components import settings
 from components.settings import SettingsError, StackSettings
@@ -53,7 +50,7 @@ def _is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def upstream(**written: Any) -> dict[str, Any]:
-    """An upstream that is not in the catalogue, right but for what is written."""
+    """A valid upstream outside of the catalogue, with these settings."""
     known = {"port": 5000, "remoteUrl": "https://registry.test"}
     return {"upstreams": {"registry.test": known | written}}
 
@@ -494,6 +491,9 @@ def test_secrets_in_plain_text_are_refused_and_never_shown(
     assert text.startswith("found in plain text; allowed: encrypted, set with pulumi config set")
     for secret in ("hunter2", AUTHORITY.key):
         assert secret not in shown + text
+    nothings: list[Any] = [None, {}, ""]
+    for nothing in nothings:
+        assert not mistakes({**of({}), key: nothing}, plain=[key])
 
 
 # Texts that may contain a password
@@ -594,37 +594,19 @@ def test_all_mistakes_are_reported_together() -> None:
 # Paths
 
 
-def from_path(text: str) -> tuple[str | int, ...]:
-    """A path as `pulumi config set --path` reads it (ParsePropertyPath of the Pulumi SDK)."""
-    parts: list[str | int] = []
-    while text:
-        if name := re.match(r"\.?([^.\[]+)", text):
-            parts.append(name[1])
-        elif quoted := re.match(r'\["((?:\\"|[^"])*)"\]', text):
-            name = quoted
-            parts.append(quoted[1].replace('\\"', '"'))
-        elif index := re.match(r"\[(\d+)\]", text):
-            name = index
-            parts.append(int(index[1]))
-        assert name is not None, text
-        text = text[name.end() :]
-    return tuple(parts)
-
-
-# Pulumi's syntax has no backslash before the closing quote, and a line no line end.
-NAMES = st.text() | st.text("abc.[]\"' -_1")
-
-
-@given(
-    st.lists(
-        NAMES.filter(lambda name: "\\" not in name and name.isprintable()) | st.integers(0, 9),
-        max_size=4,
-    )
+@pytest.mark.parametrize(
+    ("parts", "path"),
+    [
+        (("caches", "ttl"), "caches.ttl"),
+        (("caches", "upstreams", "docker.io", "port"), 'caches.upstreams["docker.io"].port'),
+        (("images", "references", 1), "images.references[1]"),
+        (("caches", "", 'a"b', "a b", "[x]"), 'caches[""]["a\\"b"]["a b"]["[x]"]'),
+    ],
 )
-def test_paths_have_the_syntax_of_pulumi_config_set(parts: list[str | int]) -> None:
-    path = ("caches", *parts)
-
-    assert from_path(in_yaml(path)) == path
+def test_paths_have_the_syntax_of_pulumi_config_set(
+    parts: tuple[str | int, ...], path: str
+) -> None:
+    assert in_yaml(parts) == path
 
 
 # Configuration from Pulumi
@@ -690,10 +672,10 @@ def test_invalid_configuration_is_a_mistake_and_no_secret_is_shown(
     assert "hunter2" not in str(refused.value)
 
 
-# The stacks of the project
+# Stack files of the project
 
 
-# The secrets that each person who brings the stack up sets.
+# Secrets that each user of the stack sets.
 NOT_IN_THE_FILE = {"team": {"s3Keys": S3_KEYS}}
 
 

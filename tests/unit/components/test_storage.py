@@ -1,16 +1,10 @@
-import asyncio
-import configparser
 from typing import Any
 
-import pulumi
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from components.storage import keys_file
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import S3_KEYS, declare
-from tests.unit.components.stack_graph import CONTAINER, VOLUME, Graph, Secret
+from tests.unit.components.declared_caches import S3_KEYS, declare, environment, files
+from tests.unit.components.stack_graph import VOLUME, Graph, Secret
 
 UPSTREAMS = {"upstreams": {"quay.io": None}}
 
@@ -19,11 +13,6 @@ def over_s3(host: str = "quay.io", **settings: Any) -> Graph:
     upstream = {} if host == "quay.io" else {"port": 5000, "remoteUrl": "http://registry.test"}
     storage = {"kind": "s3", "bucket": "caches", **settings}
     return declare({"upstreams": {host: upstream}, "storage": storage}, secrets={"s3Keys": S3_KEYS})
-
-
-def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
-    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
-    return dict(variable.split("=", 1) for variable in envs)
 
 
 def variables_of_storage(graph: Graph) -> dict[str, str]:
@@ -72,11 +61,8 @@ def test_the_ca_of_the_store_is_trusted() -> None:
     store = authority("store").certificate
     graph = over_s3(endpoint="https://s3.test", ca=store)
 
-    uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
     assert environment(graph)["SSL_CERT_DIR"] == "/credentials"
-    assert {one["file"]: one["content"] for one in uploads}["/credentials/authorities.crt"] == (
-        store
-    )
+    assert files(graph)["authorities.crt"] == store
     assert "SSL_CERT_DIR" not in environment(over_s3())
 
 
@@ -101,30 +87,10 @@ def test_storage_settings_reach_the_registry(
 
 def test_the_credentials_are_in_a_secret_file_only() -> None:
     graph = over_s3()
-    uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
 
     assert not set(S3_KEYS.values()) & set(environment(graph).values())
-    content = {one["file"]: one["content"] for one in uploads}["/credentials/s3-keys"]
-    assert content == Secret(
+    assert files(graph)["s3-keys"] == Secret(
         "[default]\n"
         f"aws_access_key_id = {S3_KEYS['accessKey']}\n"
         f"aws_secret_access_key = {S3_KEYS['secretKey']}\n"
     )
-
-
-KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
-
-
-@given(access=KEYS, secret=KEYS)
-def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
-    async def content() -> str:
-        made = keys_file(pulumi.Output.secret({"accessKey": access, "secretKey": secret}))
-        return await pulumi.Output.from_input(made.content).future() or ""
-
-    parser = configparser.RawConfigParser()
-    parser.read_string(asyncio.run(content()))
-
-    assert dict(parser["default"]) == {
-        "aws_access_key_id": access,
-        "aws_secret_access_key": secret,
-    }

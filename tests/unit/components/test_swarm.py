@@ -4,8 +4,6 @@ from typing import Any
 
 import pulumi
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from components import swarm
 from components.engine import TakenError
@@ -113,32 +111,6 @@ def test_a_failed_update_is_reported_with_the_errors_of_its_tasks(
     service.tasks.clear()
     with pytest.raises(SwarmError, match=f"{now}: rollback completed; see: docker"):
         missing(service)
-
-
-TASKS = st.lists(
-    st.tuples(
-        st.sampled_from(["new", "pending", "running", "failed", "shutdown"]),
-        st.sampled_from(["running", "shutdown"]),
-        st.sampled_from([TEMPLATE, BEFORE, LESS_MEMORY]),
-    ),
-    max_size=6,
-)
-
-
-@given(tasks=TASKS, desired=st.integers(0, 3))
-def test_a_service_is_up_when_exactly_its_nodes_run_its_current_task(
-    tasks: list[tuple[str, str, Mapping[str, Any]]], desired: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        fake = FakeEngine().serve(patched)
-        service = fake.add_service(NAME, OWN, template=TEMPLATE, desired=desired)
-        for state, wanted, template in tasks:
-            service.add_task(state, wanted=wanted, template=template)
-
-        is_up = missing(service) is None
-
-    running = [task for task in tasks if task[0] == "running"]
-    assert is_up == (running == [("running", "running", TEMPLATE)] * desired and desired > 0)
 
 
 # Waiting

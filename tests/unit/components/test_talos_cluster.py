@@ -6,9 +6,6 @@ from typing import Any
 
 import pulumi
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pulumi.output import UNKNOWN, Unknown
 
 from components import mirrors, settings, talos_cluster
@@ -321,22 +318,6 @@ def test_every_setting_reaches_the_specification_and_the_state() -> None:
     assert expected.keys() == {one.name for one in fields(spec)} - {"name", "mirrors", "timeout_s"}
     assert spec.provisioner is Provisioner.QEMU
     assert spec.timeout_s == 120
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
-def test_a_patch_has_the_same_meaning_as_text(patch: dict[str, Any]) -> None:
-    (text,) = cluster(configPatches=[patch]).spec("demo").patches
-
-    assert yaml.safe_load(text) == patch
 
 
 # Mistakes

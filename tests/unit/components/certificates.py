@@ -1,4 +1,4 @@
-"""Certificates that can be read, with their keys; each is made once in a run."""
+"""Certificate authorities for tests, created once per run."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -8,7 +8,7 @@ from components.certificate_authority import Issued, issue_authority
 
 @cache
 def authority(name: str) -> Issued:
-    """An authority of this name."""
+    """The CA with this name."""
     return issue_authority(name, datetime.now(UTC))
 
 

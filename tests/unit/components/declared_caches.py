@@ -1,4 +1,4 @@
-"""The caches that settings ask for, as the program declares them."""
+"""Declares the caches of a stack file, and finds their parts."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from components.settings import StackSettings
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
 from tests.unit.components.parsed_settings import caches_of
-from tests.unit.components.stack_graph import Graph
+from tests.unit.components.stack_graph import CONTAINER, Graph
 
 GATEWAY = "172.17.0.1"
 
@@ -30,7 +30,7 @@ ON_SWARM: Mapping[str, Any] = {
 
 
 def cache_of(parsed: StackSettings) -> RegistryCache:
-    """The caches of a stack file, within a program."""
+    """The component for a stack file; call it within a program."""
     return RegistryCache(
         "caches", RegistryCacheArgs(**dict(caches_of(parsed)), **dict(parsed.secrets))
     )
@@ -74,3 +74,15 @@ def on_swarm(*, preview: bool = False, **changed: Any) -> Graph:
     caches = {**ON_SWARM, **changed}
     secrets = {"s3Keys": S3_KEYS} if caches["storage"].get("kind") == "s3" else {}
     return declare(caches, secrets=secrets, preview=preview)
+
+
+def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
+    """The environment of a cache's container."""
+    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
+    return dict(variable.split("=", 1) for variable in envs)
+
+
+def files(graph: Graph, name: str = "anonymous") -> dict[str, Any]:
+    """The contents of private files, by name."""
+    uploads = graph.one(CONTAINER, f"{name}-writer").inputs["uploads"]
+    return {one["file"].removeprefix("/credentials/"): one["content"] for one in uploads}

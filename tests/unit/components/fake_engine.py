@@ -1,8 +1,9 @@
-"""A container engine that lives in this process, as the docker package would show it."""
+"""A container engine in this process, with the interface of the docker package."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from talos_registry_cache.engine import labels
 
 @dataclass(slots=True)
 class FakeContainer:
-    """A container; `published` are the addresses and ports on which it is reached."""
+    """A container; `published` has its addresses and ports on this machine."""
 
     fake: "FakeEngine"
     name: str
@@ -31,7 +32,7 @@ class FakeContainer:
         return {"HostConfig": {"NetworkMode": self.network_mode}}
 
     def top(self, *, ps_args: str) -> Mapping[str, Any]:
-        assert ps_args == "-eo pid", "else there are more columns than one"
+        assert ps_args == "-eo pid", "the output would have more columns"
         return {"Titles": ["PID"], "Processes": [[str(process)] for process in self.processes]}
 
     @property
@@ -39,8 +40,8 @@ class FakeContainer:
         return f"id-of-{self.name}"
 
     def remove(self, *, force: bool, v: bool) -> None:
-        assert force or not self.running, "the engine removes no running container unasked"
-        assert v, "its anonymous volumes would stay"
+        assert force or not self.running, "the engine refuses to remove a running container"
+        assert v, "its anonymous volumes would be left"
         self.fake.containers_here.remove(self)
 
 
@@ -56,10 +57,10 @@ class FakeNetwork:
     driver: str = "bridge"
 
     def reload(self) -> None:
-        """Ask for what a list of networks does not have, which is here all the same."""
+        """Load the containers, which are always here."""
 
     def disconnect(self, container: str, *, force: bool) -> None:
-        assert force, "the engine would ask a container that may not answer"
+        assert force, "the engine would ask a container that may hang"
         if container not in self.containers:
             raise NotFound(f"no such container: {container}")
         self.containers.remove(container)
@@ -82,14 +83,13 @@ class FakeNetwork:
             "Labels": self.labels,
             "IPAM": {"Config": [{"Subnet": subnet} for subnet in self.subnets]},
             "Driver": self.driver,
-            # What is on it, or nothing at all where nothing is.
             "Containers": dict.fromkeys(self.containers) or None,
         }
 
 
 @dataclass(slots=True)
 class FakeService:
-    """A service of a Swarm; `desired` is the number of its tasks that are to run."""
+    """A service of a Swarm; `desired` is its number of tasks."""
 
     fake: "FakeEngine"
     name: str
@@ -102,7 +102,7 @@ class FakeService:
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """What the API says, which has no `UpdateStatus` before the first update."""
+        """The API's answer, without `UpdateStatus` before the first update."""
         running = [task for task in self.tasks if task["Status"]["State"] == "running"]
         spec = {"Name": self.name, "Labels": self.labels, "TaskTemplate": self.template}
         return {
@@ -120,9 +120,9 @@ class FakeService:
         template: Mapping[str, Any] | None = None,
         error: str = "",
     ) -> None:
-        """Have a task, by default one of the service as it is now; only one that failed says so."""
+        """Add a task, by default of the current template."""
         made_from = {**(template or self.template)}
-        # A task has all of its service's template but this.
+        # Only services have it.
         made_from.pop("Runtime", None)
         status = {"State": state, "Message": "started", **({"Err": error} if error else {})}
         self.tasks.append(
@@ -130,9 +130,9 @@ class FakeService:
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class FakeEngine:
-    """What `docker.DockerClient` offers, as far as the components use it."""
+    """The part of `docker.DockerClient` that the components use."""
 
     bridge: Sequence[Mapping[str, str]] | None = ({"Subnet": "127.0.0.0/8"},)
     containers_here: list[FakeContainer] = field(default_factory=list)
@@ -143,28 +143,13 @@ class FakeEngine:
     images_here: dict[str, dict[str, str]] = field(default_factory=dict)
     """The labels of each image, by its name."""
 
-    @property
-    def images(self) -> "_Images":
-        return _Images(self)
-
-    @property
-    def api(self) -> "_Api":
-        return _Api(self)
-
-    @property
-    def containers(self) -> "_Containers":
-        return _Containers(self)
-
-    @property
-    def networks(self) -> "_Networks":
-        return _Networks(self)
-
-    @property
-    def services(self) -> "_Services":
-        return _Services(self)
+    def __post_init__(self) -> None:
+        self.api, self.images = _Api(self), _Images(self)
+        self.containers, self.networks = _Containers(self), _Networks(self)
+        self.services = _Services(self)
 
     def info(self) -> Mapping[str, Any]:
-        # One that is in no Swarm leaves the key out.
+        # Without a Swarm, the key is missing.
         return {"Swarm": {"ControlAvailable": True} if self.manages_a_swarm else {}}
 
     def add_container(self, name: str, stack: str | None = None, **more: Any) -> FakeContainer:
@@ -190,7 +175,7 @@ class FakeEngine:
         return service
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> "FakeEngine":
-        """Be the engine that the components talk to."""
+        """Replace the engine of the components."""
         monkeypatch.setattr(engine, "client", lambda: self)
         return self
 
@@ -245,7 +230,7 @@ class _Api:
         ]
 
     def services(self, *, filters: Mapping[str, str], status: bool) -> Sequence[Mapping[str, Any]]:
-        assert status, "else the engine does not count tasks"
+        assert status, "the engine would not count tasks"
         return [one.attrs for one in self.fake.services_here if one.id == filters["id"]]
 
     def tasks(self, *, filters: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
@@ -261,20 +246,13 @@ class _Api:
 
 
 @dataclass(slots=True)
-class FakeImage:
-    """An image."""
-
-    labels: dict[str, str]
-
-
-@dataclass(slots=True)
 class _Images:
     fake: FakeEngine
 
-    def get(self, name: str) -> FakeImage:
+    def get(self, name: str) -> SimpleNamespace:
         if name not in self.fake.images_here:
             raise ImageNotFound(name)
-        return FakeImage(self.fake.images_here[name])
+        return SimpleNamespace(labels=self.fake.images_here[name])
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Settings as tests write them, the mistakes in them, and parts of what is parsed."""
+"""Stack files for tests, their mistakes, and parts of parsed settings."""
 
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ ONE_UPSTREAM = {"upstreams": {"docker.io": None}}
 
 
 def of(below: str | Mapping[str, Any], key: str = "caches") -> dict[str, Any]:
-    """A stack file with one cache, and a key whose value is given as YAML."""
+    """A stack file with one cache and another key, given as YAML."""
     value = yaml.safe_load(below) if isinstance(below, str) else below
     if key == "caches":
         return {"caches": {**ONE_UPSTREAM, **value}}
@@ -26,7 +26,7 @@ def of(below: str | Mapping[str, Any], key: str = "caches") -> dict[str, Any]:
 def mistakes(
     written: Mapping[str, Any], plain: Collection[str] = (), stack: str = "dev"
 ) -> list[tuple[str, str]]:
-    """The mistakes in a stack file: the path and the text of each, or none if it is right."""
+    """The mistakes in a stack file, each with its path and text."""
     try:
         settings.parse(stack, written, plain)
     except SettingsError as error:
@@ -39,7 +39,7 @@ def mistakes(
 
 
 def assert_refused(written: Mapping[str, Any], path: str, kind: str, **more: Any) -> None:
-    """Assert that there is one mistake, at a path and with words of its kind, but no password."""
+    """Assert that the only mistake has this path and kind, and shows no password."""
     ((found, text),) = mistakes(written, **more)
     assert found == path
     assert kind in text
@@ -47,20 +47,16 @@ def assert_refused(written: Mapping[str, Any], path: str, kind: str, **more: Any
 
 
 def assert_wrong(base: Mapping[str, Any], path: str, value: Any, kind: str) -> None:
-    """Assert that a stack file has one mistake, at a value that replaces another one.
+    """Assert that a valid stack file has one mistake after replacing the value at a path.
 
-    Args:
-        base: the stack file, which is right.
-        path: the place of the value, with spaces between the keys.
-        value: the value.
-        kind: words of the mistake.
+    The path has spaces between its keys.
     """
     keys = [int(key) if key.isdigit() else key for key in path.split()]
     assert_refused(replaced(base, keys, value), in_yaml(tuple(keys)), kind)
 
 
 def replaced(written: Any, path: Sequence[str | int], value: Any) -> Any:
-    """A copy of what is written with another value at a path."""
+    """A copy with another value at a path."""
     if not path:
         return value
     changed = copy.copy(written) if written is not None else {}
@@ -71,9 +67,9 @@ def replaced(written: Any, path: Sequence[str | int], value: Any) -> Any:
 
 
 def each(base: Mapping[str, Any], rows: Iterable[tuple[str, Sequence[Any], str]]) -> list[Any]:
-    """The rows of a table with several wrong values in each, as parameters of a test."""
+    """Parameters of a test, from a table with several invalid values per row."""
     return [
-        # Not named by the value: certificates differ in each of pytest's processes.
+        # IDs without the value: certificates differ in each pytest process.
         pytest.param(base, path, value, kind, id=f"{path} {kind[:20]} {number}")
         for path, values, kind in rows
         for number, value in enumerate(values)
@@ -81,18 +77,18 @@ def each(base: Mapping[str, Any], rows: Iterable[tuple[str, Sequence[Any], str]]
 
 
 def caches_of(parsed: StackSettings) -> Caches:
-    """The caches of a stack that has some."""
+    """The caches of a stack that declares them."""
     assert parsed.caches is not None
     return parsed.caches
 
 
 def parsed_caches(below: str | Mapping[str, Any], **secrets: Any) -> Caches:
-    """The caches of a stack file that is right."""
+    """The caches of a valid stack file."""
     return caches_of(settings.parse("dev", {**of(below), **secrets}))
 
 
 def volume_storage_of(parsed: StackSettings) -> VolumeStorage:
-    """The storage of a stack that keeps what it has cached in volumes."""
+    """The storage of a stack whose caches use volumes."""
     storage = caches_of(parsed).storage
     assert isinstance(storage, VolumeStorage)
     return storage

@@ -1,4 +1,4 @@
-"""Runs a Pulumi program without an engine, and keeps what it declared for tests to look at."""
+"""Runs a Pulumi program without Pulumi's engine and returns the resources it declares."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,7 @@ UNKNOWN = rpc.UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A value that Pulumi was told to encrypt."""
+    """A secret value."""
 
     value: Any
 
@@ -97,11 +97,9 @@ def run(
 ) -> Graph:
     """Run a program to its end, as an update or as a preview.
 
-    What is not known yet is `pulumi.output.Unknown` in the outputs of the graph. `other_stacks` are
-    the outputs of the stacks that it can refer to, by their full names.
-
-    Pulumi's settings are context variables, and `asyncio.run` gives the program a context of its
-    own, so they are as before when this returns.
+    Unknown outputs are `pulumi.output.Unknown`. `other_stacks` has the outputs of stacks that the
+    program can refer to, by full name. Pulumi's settings are context variables, so that
+    `asyncio.run` leaves those of the caller unchanged.
     """
 
     async def main() -> Graph:
@@ -120,14 +118,14 @@ def run(
         await run_pulumi_func(lambda: _returning_none(program))
         root = get_root_resource()
         assert isinstance(root, Stack)
-        outputs = {name: await _told(value) for name, value in root.outputs.items()}
+        outputs = {name: await _shown(value) for name, value in root.outputs.items()}
         return Graph(tuple(monitor.declared(hooks.by_name)), outputs)
 
     return asyncio.run(main())
 
 
-async def _told(value: Any) -> Any:
-    """An output of a stack, marked where it is a secret."""
+async def _shown(value: Any) -> Any:
+    """An output of a stack, marked if it is a secret."""
     output = pulumi.Output.from_input(value)
     known = await output.future(with_unknowns=True)
     return Secret(known) if await output.is_secret() else known
@@ -138,17 +136,12 @@ def _returning_none(program: Callable[[], object]) -> None:
 
 
 def image_id(reference: str) -> str:
-    """The ID that an image has once it is pulled."""
-    return f"sha256:of-{reference}"
-
-
-def digest(reference: str) -> str:
-    """The digest that an image has once it is cached."""
+    """The ID of a pulled image, and the digest of a cached one."""
     return f"sha256:of-{reference}"
 
 
 def cluster_made(name: str) -> dict[str, Any]:
-    """What is known of a cluster once it is made."""
+    """The outputs of a created cluster."""
     return {
         "nodes": [{"name": f"{name}-worker-1", "role": "worker", "address": "10.5.0.3"}],
         "kubernetesEndpoint": f"https://{name}.test:6443",
@@ -157,24 +150,21 @@ def cluster_made(name: str) -> dict[str, Any]:
 
 
 def service_id(name: str) -> str:
-    """The ID that a service has once it is made."""
+    """The ID of a created service."""
     return f"{name}-id"
 
 
 AUTHORITY_MADE = {"ca": "the authority's certificate", "caKey": "the authority's key"}
-"""What is known of an authority once it is made."""
-
 CERTIFICATE_MADE = {"certificate": "the server's certificate", "key": "the server's key"}
-"""What is known of a certificate once it is made."""
 
-# What is known of a resource once it is made, beside its inputs, by its type.
+# The outputs of created resources beside their inputs, by type.
 _MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
     IMAGE: lambda _, inputs: {"imageId": image_id(inputs["name"])},
     CACHED_IMAGES: lambda _, inputs: {
-        "digests": {reference: digest(reference) for reference in inputs["images"]}
+        "digests": {reference: image_id(reference) for reference in inputs["images"]}
     },
     LOCAL_CLUSTER: lambda name, _: cluster_made(name),
-    # Pulumi ends a name that a program leaves to it by random letters.
+    # Pulumi adds random characters to names that it chooses.
     SECRET: lambda name, _: {"name": f"{name}-1234567"},
     OWN_AUTHORITY: lambda *_: AUTHORITY_MADE,
     OWN_CERTIFICATE: lambda *_: CERTIFICATE_MADE,
@@ -183,7 +173,7 @@ _MADE: Mapping[str, Callable[[str, Any], Mapping[str, Any]]] = {
 
 
 class _NoProvider(mocks.Mocks):
-    """Nothing comes here: the monitor answers by itself, and the program asks no provider."""
+    """Never called: the monitor answers, and the program calls no provider."""
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
         raise AssertionError(f"the program asked a provider for {args.token}")
@@ -193,10 +183,9 @@ class _NoProvider(mocks.Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """Makes everything as it is told, and remembers what it was told.
+    """Creates every resource and records the requests.
 
-    Pulumi's own mock monitor loses the options and the secrets of a resource, and opens an event
-    loop in each thread that it is called on and never closes it.
+    Pulumi's mock monitor loses options and secrets, and leaks an event loop in each thread.
     """
 
     def __init__(self, other_stacks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -251,7 +240,7 @@ class _Monitor(mocks.MockMonitor):
 
 
 class _Hooks:
-    """Stands for the server through which the engine calls hooks: here, nobody calls."""
+    """Replaces the server through which the engine calls hooks."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, ResourceHookFunction] = {}
@@ -267,7 +256,7 @@ def _encrypted(sent: Any) -> set[str]:
 
 
 def _values(sent: Any) -> Any:
-    """What was sent to the engine, with the secrets in it marked as such."""
+    """A sent value with its secrets marked."""
     match sent:
         case {rpc._special_sig_key: rpc._special_secret_sig}:
             return Secret(_values(sent["value"]))

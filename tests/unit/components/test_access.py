@@ -1,7 +1,7 @@
 import base64
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +9,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import GATEWAY, ON_SWARM, S3_KEYS, declare
+from tests.unit.components.declared_caches import (
+    GATEWAY,
+    ON_SWARM,
+    S3_KEYS,
+    declare,
+    environment,
+    files,
+)
 from tests.unit.components.stack_graph import (
     AUTHORITY_MADE,
     CERTIFICATE_MADE,
@@ -17,10 +24,8 @@ from tests.unit.components.stack_graph import (
     OWN_AUTHORITY,
     OWN_CERTIFICATE,
     PASSWORD_FILE,
-    SECRET,
     SERVICE,
     VOLUME,
-    Graph,
     Secret,
 )
 
@@ -34,24 +39,14 @@ TLS_VARIABLES = {
 CA_LABEL = "talos-registry-cache.ca"
 
 
-def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
-    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
-    return dict(variable.split("=", 1) for variable in envs)
-
-
-def files(graph: Graph, name: str = "anonymous") -> dict[str, Any]:
-    uploads = graph.one(CONTAINER, f"{name}-writer").inputs["uploads"]
-    return {one["file"].removeprefix("/credentials/"): one["content"] for one in uploads}
-
-
 def labels_of(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {one["label"]: one["value"] for one in inputs["labels"]}
 
 
-# Open to everyone
+# Without TLS
 
 
-def test_caches_are_open_and_speak_plain_http_unless_settings_say_otherwise() -> None:
+def test_by_default_caches_are_open_and_use_plain_http() -> None:
     graph = declare(UPSTREAMS)
 
     assert not [name for name in environment(graph) if re.search("TLS|AUTH|SSL", name)]
@@ -65,31 +60,23 @@ def test_caches_are_open_and_speak_plain_http_unless_settings_say_otherwise() ->
 # TLS
 
 
-@pytest.mark.parametrize("caches", [{"tls": {}}, {"tls": {"kind": "own"}}])
-def test_the_certificate_of_the_stack_s_own_authority_is_that_of_every_cache(
-    caches: dict[str, Any],
-) -> None:
-    graph = declare({**UPSTREAMS, **caches})
+def test_own_tls_gives_every_cache_a_certificate_of_the_stack_s_ca() -> None:
+    graph = declare({**UPSTREAMS, "tls": {}}, stack="t" * 100)
 
     (authority,) = graph.all(OWN_AUTHORITY)
     (certificate,) = graph.all(OWN_CERTIFICATE)
     assert (authority.parent, certificate.parent) == ("caches", "caches")
     assert certificate.inputs["caKey"] == Secret(AUTHORITY_MADE["caKey"])
-    for host in ("docker.io", "quay.io"):
-        assert environment(graph, host).items() >= TLS_VARIABLES.items()
-    assert files(graph)["server.crt"] == CERTIFICATE_MADE["certificate"]
-    assert files(graph)["server.key"] == Secret(CERTIFICATE_MADE["key"])
-    assert graph.outputs["caches"]["quay.io"]["endpoint"] == "https://127.0.0.1:5002"
-
-
-def test_what_clients_have_to_trust_is_an_output_and_a_label_of_each_cache() -> None:
-    graph = declare({**UPSTREAMS, "tls": {}})
-
+    assert authority.inputs["commonName"] == f"Registry caches of {'t' * 100}"[:64]
     assert graph.outputs["ca"] == AUTHORITY_MADE["ca"]
     for host in ("docker.io", "quay.io"):
+        assert environment(graph, host).items() >= TLS_VARIABLES.items()
         cache = graph.one(CONTAINER, f"{host}-container").inputs
         assert labels_of(cache)[CA_LABEL] == AUTHORITY_MADE["ca"]
         assert CA_LABEL not in labels_of(graph.one(VOLUME, f"{host}-storage").inputs)
+    assert files(graph)["server.crt"] == CERTIFICATE_MADE["certificate"]
+    assert files(graph)["server.key"] == Secret(CERTIFICATE_MADE["key"])
+    assert graph.outputs["caches"]["quay.io"]["endpoint"] == "https://127.0.0.1:5002"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +92,7 @@ def test_what_clients_have_to_trust_is_an_output_and_a_label_of_each_cache() -> 
         ({"mirrorHost": "caches.test", "publishOn": ["0.0.0.0"]}, ["caches.test"]),
     ],
 )
-def test_the_certificate_has_each_name_by_which_clients_come(
+def test_the_certificate_covers_every_name_clients_connect_to(
     caches: dict[str, Any], names: list[str]
 ) -> None:
     (certificate,) = declare({**UPSTREAMS, "tls": {}, **caches}).all(OWN_CERTIFICATE)
@@ -113,17 +100,8 @@ def test_the_certificate_has_each_name_by_which_clients_come(
     assert certificate.inputs["names"] == sorted(names)
 
 
-def test_the_authority_has_a_name_that_people_know_and_certificates_take() -> None:
-    def named(stack: str) -> Any:
-        (authority,) = declare({**UPSTREAMS, "tls": {}}, stack=stack).all(OWN_AUTHORITY)
-        return authority.inputs["commonName"]
-
-    assert named("team") == "Registry caches of team"
-    assert len(named("t" * 100)) == 64
-
-
 @pytest.mark.parametrize("ca", [None, authority("ca").certificate], ids=["known", "told"])
-def test_a_given_certificate_is_that_of_every_cache_and_its_authority_is_told(
+def test_a_given_certificate_is_used_and_its_ca_is_an_output(
     ca: str | None,
 ) -> None:
     graph = declare(
@@ -142,7 +120,7 @@ def test_a_given_certificate_is_that_of_every_cache_and_its_authority_is_told(
 # Readers
 
 
-def test_readers_are_asked_for_their_password() -> None:
+def test_readers_must_authenticate_with_htpasswd() -> None:
     graph = declare({**UPSTREAMS, "tls": {}}, secrets={"readers": {"adam": "s3cret"}})
 
     (made,) = graph.all(PASSWORD_FILE)
@@ -161,7 +139,7 @@ def test_readers_are_asked_for_their_password() -> None:
 @pytest.mark.parametrize(
     ("names", "reader"), [(["eve", "adam"], "adam"), (["adam", "nodes", "eve"], "nodes")]
 )
-def test_nodes_come_as_the_reader_of_that_name_or_the_first_and_that_is_a_secret(
+def test_nodes_authenticate_as_the_reader_nodes_or_the_first_one(
     names: list[str], reader: str
 ) -> None:
     readers = {name: f"password of {name}" for name in names}
@@ -171,7 +149,7 @@ def test_nodes_come_as_the_reader_of_that_name_or_the_first_and_that_is_a_secret
     assert declare({**UPSTREAMS, "tls": {}}).outputs["reader"] is None
 
 
-def test_every_cache_has_the_files_that_close_it_be_its_credentials_its_own_or_not() -> None:
+def test_caches_with_own_credentials_have_the_same_tls_and_reader_files() -> None:
     caches = {"upstreams": {"docker.io": {"username": "me"}, "quay.io": None}, "tls": {}}
     graph = declare(
         caches, secrets={"passwords": {"docker.io": "hunter2"}, "readers": {"adam": "s3cret"}}
@@ -182,13 +160,13 @@ def test_every_cache_has_the_files_that_close_it_be_its_credentials_its_own_or_n
     assert files(graph).keys() == {"helper", *closing}
 
 
-# By way of a team's caches
+# Parent caches
 
 
 VIA = {"mirrors": {"quay.io": "https://team.test:5002"}}
 
 
-def test_a_team_s_cache_is_asked_instead_of_the_upstream() -> None:
+def test_a_parent_cache_replaces_the_upstream() -> None:
     graph = declare({**UPSTREAMS, "via": VIA})
 
     assert environment(graph)["REGISTRY_PROXY_REMOTEURL"] == "https://team.test:5002"
@@ -197,42 +175,31 @@ def test_a_team_s_cache_is_asked_instead_of_the_upstream() -> None:
     )
     assert files(graph).keys() == {"helper"}
     assert "SSL_CERT_DIR" not in environment(graph)
+    offline = declare({**UPSTREAMS, "via": VIA, "offline": True})
+    assert "REGISTRY_PROXY_REMOTEURL" not in environment(offline)
 
 
-def test_its_authority_is_trusted_and_its_password_given_to_it_alone() -> None:
+def test_only_the_caches_of_a_parent_get_its_password_and_all_trust_its_ca() -> None:
     via = {**VIA, "ca": authority("team").certificate, "username": "me"}
-    graph = declare({**UPSTREAMS, "via": via}, secrets={"passwords": {"via": "hunter2"}})
+    storage = {"kind": "s3", "bucket": "caches", "ca": authority("store").certificate}
+    graph = declare(
+        {**UPSTREAMS, "via": via, "storage": storage},
+        secrets={"passwords": {"via": "hunter2"}, "s3Keys": S3_KEYS},
+    )
 
     own, shared = files(graph, "quay.io-credentials"), files(graph)
     assert isinstance(own["helper"], Secret)
     assert "hunter2" in own["helper"].value
     assert not isinstance(shared["helper"], Secret)
-    assert own["authorities.crt"] == authority("team").certificate
+    for name in ("store", "team"):
+        assert authority(name).certificate in own["authorities.crt"]
     assert environment(graph)["SSL_CERT_DIR"] == "/credentials"
-
-
-def test_offline_nobody_is_asked_not_even_a_team_s_cache() -> None:
-    graph = declare({**UPSTREAMS, "via": VIA, "offline": True})
-
-    assert "REGISTRY_PROXY_REMOTEURL" not in environment(graph)
-
-
-def test_authorities_of_a_store_and_of_a_team_are_both_trusted() -> None:
-    storage = {"kind": "s3", "bucket": "caches", "ca": authority("store").certificate}
-    graph = declare(
-        {**UPSTREAMS, "storage": storage, "via": {**VIA, "ca": authority("team").certificate}},
-        secrets={"s3Keys": S3_KEYS},
-    )
-
-    authorities = files(graph)["authorities.crt"]
-    assert authority("store").certificate in authorities
-    assert authority("team").certificate in authorities
 
 
 # On a Swarm
 
 
-def test_a_closed_swarm_is_told_the_same_and_has_the_same_files() -> None:
+def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> None:
     closed = {"tls": {}, "via": {**VIA, "ca": authority("team").certificate}}
     secrets = {"readers": {"adam": "s3cret"}, "s3Keys": S3_KEYS}
     graph = declare({**ON_SWARM, **closed}, secrets=secrets)
@@ -251,18 +218,11 @@ def test_a_closed_swarm_is_told_the_same_and_has_the_same_files() -> None:
     assert certificate.inputs["names"] == ["caches.test"]
 
 
-def test_the_key_of_a_certificate_is_a_secret_of_the_swarm() -> None:
-    graph = declare({**ON_SWARM, "tls": GIVEN}, secrets={"tlsKey": KEY, "s3Keys": S3_KEYS})
-
-    data = graph.one(SECRET, "registry-dev-anonymous-server.key").inputs["data"]
-    assert data == Secret(base64.b64encode(KEY.encode()).decode())
-
-
-# No secret is seen
+# Secrets
 
 
 def in_plain(value: Any) -> Iterator[str]:
-    """All texts that are in a value and in no secret, and what they are if they are base64."""
+    """The texts in a value outside of secrets, decoded as well if they are base64."""
     match value:
         case Secret():
             return
@@ -279,35 +239,24 @@ def in_plain(value: Any) -> Iterator[str]:
                 yield from in_plain(inner)
 
 
-def test_a_text_in_plain_is_found_wherever_it_is() -> None:
-    shown = {"a": [{"b": "plain"}, Secret("hidden")], "c": base64.b64encode(b"a long key").decode()}
-
-    assert {"plain", "a long key"} <= set(in_plain(shown))
-    assert "hidden" not in set(in_plain(shown))
-
-
 A_SECRET = st.text(string.ascii_letters + string.digits, min_size=8, max_size=40).map(
     "zQ7{}".format
 )
-PLACES: list[Callable[[], Mapping[str, Any]]] = [
-    lambda: {"placement": {"kind": "engine"}},
-    lambda: ON_SWARM,
-]
 
 
-# Not made small when one fails, which takes minutes and makes nothing clearer.
+# Shrinking would take minutes.
 @settings(max_examples=25, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(
     texts=st.lists(A_SECRET, min_size=5, max_size=5, unique=True),
-    place=st.sampled_from(PLACES),
+    place=st.sampled_from([{}, ON_SWARM]),
     preview=st.booleans(),
 )
-def test_whatever_the_secrets_are_none_is_seen_in_what_is_declared(
-    texts: list[str], place: Callable[[], Mapping[str, Any]], *, preview: bool
+def test_no_secret_is_declared_in_plain_text(
+    texts: list[str], place: Mapping[str, Any], *, preview: bool
 ) -> None:
     of_upstream, of_team, of_reader, access_key, secret_key = texts
     caches = {
-        **place(),
+        **place,
         "upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None},
         "via": {**VIA, "username": "us"},
         "storage": {"kind": "s3", "bucket": "caches"},
@@ -324,6 +273,7 @@ def test_whatever_the_secrets_are_none_is_seen_in_what_is_declared(
         preview=preview,
     )
 
+    assert {"plain", "a long key"} <= set(in_plain([{"b": "plain"}, "YSBsb25nIGtleQ=="]))
     seen = [*in_plain([one.inputs for one in graph.resources]), *in_plain(graph.outputs)]
     assert len(seen) > 100
     assert not [

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -36,104 +37,76 @@ def belongings(
     return Belongings(facts, HERE, "caches")
 
 
-def changed(**changes: Any) -> EngineContainer:
-    return EngineContainer(
-        **{
-            "state": CACHE.state,
-            "labels": CACHE.labels,
-            "networks": CACHE.networks,
-            "volumes": CACHE.volumes,
-            **changes,
-        }
-    )
-
-
-@pytest.mark.parametrize("state", ["running", "restarting"])
-def test_a_sound_cache_keeps_its_marks(state: str) -> None:
-    assert belongings(cache=changed(state=state)).marks_of_cache("cache") == OLD
-
-
-def test_what_was_made_before_there_were_marks_is_not_replaced_for_their_sake() -> None:
+def test_resources_without_ownership_labels_are_not_replaced() -> None:
     before = {STACK: "dev"}
     network = EngineNetwork("network-id", [], before)
-    there = belongings(cache=changed(labels=before), network=network, volumes={"cached": before})
+    there = belongings(
+        cache=replace(CACHE, labels=before), network=network, volumes={"cached": before}
+    )
 
     assert there.marks_of_cache("cache") == {}
     assert there.marks_of_network() == {}
     assert there.labels_of_volume("cached", {STACK: "dev"}) == before
 
 
-@pytest.mark.parametrize("state", ["exited", "paused", "created", "dead", "removing"])
-def test_a_cache_that_does_not_run_is_marked_anew(state: str) -> None:
-    assert belongings(cache=changed(state=state)).marks_of_cache("cache") == NEW
-
-
 @pytest.mark.parametrize(
-    "there",
+    ("there", "marks"),
     [
-        belongings(cache=None),
-        belongings(network=None),
-        belongings(cache=changed(networks=[])),
-        belongings(cache=changed(networks=["another-id"])),
-        belongings(network=EngineNetwork("network-id", [], THEIRS)),
-        belongings(network=EngineNetwork("network-id", [])),
-        belongings(volumes={}),
-        belongings(cache=changed(labels=THEIRS)),
-    ],
-    ids=[
-        "removed",
-        "network removed",
-        "on no network",
-        "on another network",
-        "on a network of another state",
-        "on a network of a stranger",
-        "volume gone",
-        "of another state",
+        *(({"cache": replace(CACHE, state=state)}, OLD) for state in ("running", "restarting")),
+        *(
+            ({"cache": replace(CACHE, state=state)}, NEW)
+            for state in ("exited", "paused", "created", "dead", "removing")
+        ),
+        ({"cache": None}, NEW),
+        ({"network": None}, NEW),
+        ({"cache": replace(CACHE, networks=[])}, NEW),
+        ({"cache": replace(CACHE, networks=["another-id"])}, NEW),
+        ({"network": EngineNetwork("network-id", [], THEIRS)}, NEW),
+        ({"network": EngineNetwork("network-id", [])}, NEW),
+        ({"volumes": {}}, NEW),
+        ({"cache": replace(CACHE, labels=THEIRS)}, NEW),
     ],
 )
-def test_a_cache_that_lacks_something_is_marked_anew(there: Belongings) -> None:
-    assert there.marks_of_cache("cache") == NEW
+def test_a_cache_gets_a_new_generation_only_if_it_must_be_replaced(
+    there: dict[str, Any], marks: dict[str, str]
+) -> None:
+    assert belongings(**there).marks_of_cache("cache") == marks
 
 
-def test_a_network_is_sound_while_it_is_there_and_the_stack_s() -> None:
+def test_a_network_keeps_its_generation_while_the_stack_owns_it() -> None:
     assert belongings().marks_of_network() == OLD
     assert belongings(network=None).marks_of_network() == NEW
     theirs = EngineNetwork("network-id", [], THEIRS)
     assert belongings(network=theirs).marks_of_network() == NEW
 
 
-def test_a_container_that_never_runs_is_sound_while_it_is_there() -> None:
-    assert belongings(cache=changed(state="created")).marks_of_writer("cache") == OLD
+def test_a_writer_container_keeps_its_generation_while_it_exists() -> None:
+    assert belongings(cache=replace(CACHE, state="created")).marks_of_writer("cache") == OLD
     assert belongings(cache=None).marks_of_writer("cache") == NEW
 
 
 @pytest.mark.parametrize("labels", [OWN, THEIRS, {}, {"somebody's": "label"}])
-def test_a_volume_that_is_there_keeps_its_labels_and_so_its_data(labels: dict[str, str]) -> None:
+def test_an_existing_volume_keeps_its_labels_and_thereby_its_data(labels: dict[str, str]) -> None:
     found = belongings(volumes={"cached": labels}).labels_of_volume("cached", {STACK: "dev"})
 
     assert found == labels
+    new = belongings(volumes={}).labels_of_volume("cached", {STACK: "dev"})
+    assert new == {STACK: "dev", **NEW}
 
 
-def test_nothing_is_marked_where_there_is_no_generation() -> None:
+def test_simulated_runs_add_no_ownership_labels() -> None:
     there = Belongings(EngineFacts("172.17.0.1", {}, stack="dev"), HERE, "caches")
 
     assert there.marks_of_cache("cache") == there.marks_of_network() == {}
     assert there.labels_of_volume("cached", {STACK: "dev"}) == {STACK: "dev"}
 
 
-def test_a_volume_that_is_not_there_is_marked_anew() -> None:
-    assert belongings(volumes={}).labels_of_volume("cached", {STACK: "dev"}) == {
-        STACK: "dev",
-        **NEW,
-    }
+# Ownership
 
 
-# Whose it is
-
-
-def test_what_another_state_has_made_is_found() -> None:
+def test_resources_of_another_state_are_found() -> None:
     theirs = belongings(
-        cache=changed(labels=THEIRS),
+        cache=replace(CACHE, labels=THEIRS),
         network=EngineNetwork("network-id", [], THEIRS),
         volumes={"cached": THEIRS, "not-needed": THEIRS},
     )
@@ -145,27 +118,28 @@ def test_what_another_state_has_made_is_found() -> None:
     ]
 
 
-def test_nothing_is_another_s_that_is_the_stack_s_own_or_nobody_s() -> None:
-    unmarked = changed(labels={STACK: "dev"})
+def test_own_and_unlabelled_resources_are_not_of_another_state() -> None:
+    unmarked = replace(CACHE, labels={STACK: "dev"})
     adopted = {"cached": {**THEIRS, STACK: "another"}}
 
     assert list(belongings().of_others(NAMES)) == []
     assert list(belongings(cache=unmarked, volumes=adopted).of_others(NAMES)) == []
 
 
-def test_a_volume_that_was_taken_over_is_the_stack_s_while_its_cache_is() -> None:
+def test_a_volume_taken_over_belongs_to_the_stack_while_its_cache_does() -> None:
     assert list(belongings(volumes={"cached": THEIRS}).of_others(NAMES)) == []
     assert list(belongings(cache=None, volumes={"cached": THEIRS}).of_others(NAMES)) == [
         Belonging("volume", "cached", THERE)
     ]
 
 
-def test_what_is_another_s_is_refused_with_whose_it_is_and_what_to_do() -> None:
+def test_resources_of_another_state_are_refused_with_owner_and_choices() -> None:
     with pytest.raises(OwnedByAnotherError) as refused:
-        belongings(cache=changed(labels=THEIRS)).refuse_others(NAMES, ["https://elsewhere.test"])
+        belongings(cache=replace(CACHE, labels=THEIRS)).refuse_others(
+            NAMES, ["https://elsewhere.test"]
+        )
 
     message = str(refused.value)
-    assert f"{THERE}: container cache, volume cached" not in message  # the volume is unmarked
     assert f"{THERE}: container cache" in message
     assert f"this state is {HERE}" in message
     for choice in ("destroy", "caches.namePrefix", f"caches.takeOverFrom: [{THERE}]"):
@@ -179,23 +153,17 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_what_may_be_taken_over_is_and_that_is_said(said: list[str]) -> None:
-    belongings(cache=changed(labels=THEIRS)).refuse_others(NAMES, [THERE])
+def test_resources_of_a_listed_state_are_taken_over_with_a_message(said: list[str]) -> None:
+    belongings(cache=replace(CACHE, labels=THEIRS)).refuse_others(NAMES, [THERE])
 
     assert said == [f"taken over from {THERE}: container cache"]
 
 
-def test_what_a_state_has_made_that_is_gone_is_taken_over(
+def test_resources_of_a_deleted_state_are_taken_over(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_owner, "is_gone", lambda other: other == THERE)
 
-    belongings(cache=changed(labels=THEIRS)).refuse_others(NAMES, [])
+    belongings(cache=replace(CACHE, labels=THEIRS)).refuse_others(NAMES, [])
 
     assert said == [f"taken over from {THERE}, which is gone: container cache"]
-
-
-def test_nothing_is_said_where_nothing_is_another_s(said: list[str]) -> None:
-    belongings().refuse_others(NAMES, [THERE])
-
-    assert said == []

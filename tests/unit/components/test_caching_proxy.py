@@ -8,7 +8,7 @@ from components import credential_helper, engine, health, storage_owner
 from components.engine import NetworkHooks
 from components.storage import WRITABLE
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import declare
+from tests.unit.components.declared_caches import declare, environment
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
 TLS = {"kind": "given", "certificate": authority("given").certificate}
@@ -23,9 +23,8 @@ def container(**caches: Any) -> Declared:
     return quay(**caches).one(CONTAINER, "quay.io-container")
 
 
-def environment(**caches: Any) -> dict[str, str]:
-    pairs = [variable.partition("=") for variable in container(**caches).inputs["envs"]]
-    return {name: value for name, _, value in pairs}
+def env(**caches: Any) -> dict[str, str]:
+    return environment(quay(**caches))
 
 
 def probe(**caches: Any) -> str:
@@ -33,7 +32,7 @@ def probe(**caches: Any) -> str:
     return command
 
 
-def test_a_proxy_is_a_container_and_a_volume() -> None:
+def test_a_cache_is_a_container_and_a_volume() -> None:
     graph = quay()
 
     assert [(one.type, one.name) for one in graph.resources if one.parent == "quay.io"] == [
@@ -42,7 +41,7 @@ def test_a_proxy_is_a_container_and_a_volume() -> None:
     ]
 
 
-def test_it_keeps_images_in_its_volume_and_reads_its_private_files() -> None:
+def test_it_mounts_its_storage_and_its_private_files_read_only() -> None:
     assert container().inputs["volumes"] == [
         {"volumeName": "registry-dev-quay.io", "containerPath": "/var/lib/registry"},
         {
@@ -55,32 +54,23 @@ def test_it_keeps_images_in_its_volume_and_reads_its_private_files() -> None:
 
 
 @pytest.mark.parametrize(("on_destroy", "is_kept"), [("keep", True), ("delete", False)])
-def test_on_destroy_says_whether_the_volume_is_kept(on_destroy: str, *, is_kept: bool) -> None:
+def test_on_destroy_decides_whether_the_volume_is_kept(on_destroy: str, *, is_kept: bool) -> None:
     graph = quay(storage={"onDestroy": on_destroy})
 
-    assert graph.one(VOLUME, "quay.io-storage").retain_on_delete is is_kept
+    volume = graph.one(VOLUME, "quay.io-storage")
+    assert volume.retain_on_delete is is_kept
+    # A change would replace the volume, and with it the images.
+    assert volume.ignore_changes == ("driverOpts",)
     assert not graph.one(CONTAINER, "quay.io-container").retain_on_delete
 
 
-def test_an_existing_volume_keeps_its_driver_options() -> None:
-    assert quay().one(VOLUME, "quay.io-storage").ignore_changes == ("driverOpts",)
+def test_images_are_deleted_only_with_a_ttl() -> None:
+    kept, variables = env(), env(ttl="720h")
 
-
-def test_by_default_it_keeps_images_for_ever() -> None:
-    assert environment() == {
-        "OTEL_TRACES_EXPORTER": "none",
-        "REGISTRY_LOG_LEVEL": "info",
-        "REGISTRY_PROXY_CACHEWRITETIMEOUT": "1h",
-        "REGISTRY_PROXY_EXEC_COMMAND": credential_helper.COMMAND,
-        "REGISTRY_PROXY_EXEC_LIFETIME": "0s",
-        "REGISTRY_PROXY_REMOTEURL": "https://quay.io",
-        "REGISTRY_PROXY_TTL": "0",
-    }
-
-
-def test_with_a_ttl_it_may_delete() -> None:
-    variables = environment(ttl="720h")
-
+    assert kept["REGISTRY_PROXY_TTL"] == "0"
+    assert kept["REGISTRY_PROXY_REMOTEURL"] == "https://quay.io"
+    assert kept["REGISTRY_PROXY_EXEC_COMMAND"] == credential_helper.COMMAND
+    assert "REGISTRY_STORAGE_DELETE_ENABLED" not in kept
     assert variables["REGISTRY_PROXY_TTL"] == "720h"
     assert variables["REGISTRY_STORAGE_DELETE_ENABLED"] == "true"
 
@@ -89,23 +79,23 @@ def test_offline_it_serves_the_same_volume_and_writes_nothing() -> None:
     online, offline = container().inputs, container(offline=True, ttl="720h").inputs
 
     assert {key for key in online if online[key] != offline[key]} == {"envs", "healthcheck"}
-    assert environment(offline=True, ttl="720h") == {
+    assert env(offline=True, ttl="720h") == {
         "OTEL_TRACES_EXPORTER": "none",
         "REGISTRY_LOG_LEVEL": "info",
         "REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}",
     }
 
 
-def test_its_log_is_bounded() -> None:
+def test_its_log_is_limited() -> None:
     logs = {"level": "debug", "maxSize": "1m", "maxFiles": 9}
     inputs = container(logs=logs).inputs
 
-    assert environment(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
+    assert env(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
     assert inputs["logDriver"] == "json-file"
     assert inputs["logOpts"] == {"max-size": "1m", "max-file": "9"}
 
 
-def test_it_has_no_more_rights_than_it_needs() -> None:
+def test_it_is_read_only_without_capabilities_and_not_root() -> None:
     inputs = container().inputs
 
     assert inputs["readOnly"] is True
@@ -115,31 +105,19 @@ def test_it_has_no_more_rights_than_it_needs() -> None:
     assert not {"privileged", "groupAdds", "devices", "networkMode"} & inputs.keys()
 
 
-def test_it_restarts_whenever_it_exits() -> None:
-    assert container().inputs["restart"] == "always"
-
-
-def test_up_waits_for_its_first_answer() -> None:
+def test_up_waits_until_it_is_healthy() -> None:
     inputs = container().inputs
 
     assert inputs["wait"] is True
+    assert inputs["restart"] == "always"
     assert inputs["healthcheck"]["interval"] == "500ms"
-    assert "http://127.0.0.1:5000/v2/" in probe()
-
-
-def test_it_is_healthy_only_while_it_can_write_unless_it_is_offline() -> None:
-    assert probe() == WRITABLE + probe(offline=True)
-    assert probe(offline=True).startswith("wget")
-
-
-def test_the_slow_probe_of_a_healthy_cache_ends_before_its_timeout() -> None:
+    # The slow probe of a healthy cache ends before its timeout.
+    assert inputs["healthcheck"]["timeout"] == "30s"
     assert "sleep 25" in probe()
-    assert container().inputs["healthcheck"]["timeout"] == "30s"
-
-
-def test_with_tls_the_probe_needs_neither_certificate_nor_password() -> None:
+    assert "http://127.0.0.1:5000/v2/" in probe()
+    assert probe() == WRITABLE + probe(offline=True)
+    # With TLS, the probe has neither the certificate nor a password.
     tls = {"tls": TLS, "secrets": {"tlsKey": authority("given").key}}
-
     assert "http://127.0.0.1:5001/debug/health" in probe(**tls)
 
 
@@ -152,7 +130,7 @@ def test_memory_and_swap_are_limited(limit: str, mib: int) -> None:
     assert (inputs["memory"], inputs["memorySwap"]) == (mib, 2 * mib)
 
 
-def test_a_container_is_deleted_before_its_port_and_name_are_used_again() -> None:
+def test_a_container_is_deleted_before_its_replacement_is_created() -> None:
     one = container()
 
     assert one.delete_before_replace

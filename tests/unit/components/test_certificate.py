@@ -1,4 +1,4 @@
-"""Certificates and password files as resources: made once, kept, and made anew when it is time."""
+"""Certificates and htpasswd files as resources that are created, kept and renewed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from cryptography import x509
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 
+from components.cached_images import CachedImagesProvider
 from components.certificate import (
     OwnAuthority,
     OwnAuthorityProvider,
@@ -18,6 +19,7 @@ from components.certificate import (
     PasswordFileProvider,
 )
 from components.certificate_authority import Issued, issue_authority, issue_server
+from components.local_cluster import LocalClusterProvider
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import Secret
 
@@ -51,7 +53,7 @@ def updated(olds: dict[str, Any], **changed: Any) -> dict[str, Any]:
 
 
 def aged(state: dict[str, Any], *, days: int) -> dict[str, Any]:
-    """The same, with a server's certificate that was made so long ago."""
+    """The same state, with a certificate issued that many days ago."""
     then = datetime.now(UTC) - timedelta(days=days)
     server = issue_server(Issued(state["ca"], state["caKey"]), state["names"], then)
     return {**state, "certificate": server.certificate, "key": server.key}
@@ -69,7 +71,7 @@ def is_signed(state: dict[str, Any]) -> bool:
     return True
 
 
-def test_a_certificate_is_signed_by_its_authority() -> None:
+def test_a_certificate_is_signed_by_its_ca() -> None:
     state = made()
 
     assert names_in(state) == NAMES
@@ -78,11 +80,14 @@ def test_a_certificate_is_signed_by_its_authority() -> None:
     assert state["caKey"] not in (state["key"], state["ca"])
 
 
-def test_an_authority_lasts_and_is_made_anew_near_its_end() -> None:
+def test_a_ca_is_renewed_only_near_its_expiry() -> None:
     old = issue_authority("old", datetime.now(UTC) - timedelta(days=3650 - 29))
     state = {**NAMED, "ca": old.certificate, "caKey": old.key}
 
     assert AUTHORITIES.diff("authority", AUTHORITY, NAMED).changes is False
+    assert AUTHORITIES.diff("authority", AUTHORITY, {"commonName": "other"}).replaces == [
+        "commonName"
+    ]
     diff = AUTHORITIES.diff("authority", state, NAMED)
     assert (diff.changes, diff.replaces) == (True, [])
     after = AUTHORITIES.update("authority", state, NAMED).outs
@@ -91,24 +96,10 @@ def test_an_authority_lasts_and_is_made_anew_near_its_end() -> None:
     assert AUTHORITIES.diff("authority", after, NAMED).changes is False
 
 
-def test_nothing_changes_while_it_lasts() -> None:
-    state = aged(made(), days=365 - 31)
+def test_a_certificate_is_renewed_only_near_its_expiry_by_the_same_ca() -> None:
+    young = aged(made(), days=365 - 31)
+    assert CERTIFICATES.diff("certificate", young, PROPS).changes is False
 
-    assert CERTIFICATES.diff("certificate", state, PROPS).changes is False
-
-
-def test_another_name_makes_another_certificate_by_the_same_authority() -> None:
-    state, news = made(), {**PROPS, "names": ["other.example"]}
-    diff = CERTIFICATES.diff("certificate", state, news)
-    after = updated(state, names=["other.example"])
-
-    assert (diff.changes, diff.replaces) == (True, [])
-    assert (after["ca"], after["caKey"]) == (state["ca"], state["caKey"])
-    assert names_in(after) == ["other.example"]
-    assert is_signed(after)
-
-
-def test_a_certificate_near_its_end_is_made_anew_by_the_same_authority() -> None:
     state = aged(made(), days=365 - 29)
     diff = CERTIFICATES.diff("certificate", state, PROPS)
     after = updated(state)
@@ -118,24 +109,24 @@ def test_a_certificate_near_its_end_is_made_anew_by_the_same_authority() -> None
     assert CERTIFICATES.diff("certificate", after, PROPS).changes is False
 
 
-def test_another_authority_signs_another_certificate() -> None:
-    other = authority()
-    news = {**PROPS, "ca": other["ca"], "caKey": other["caKey"]}
-    state = made()
-    assert CERTIFICATES.diff("certificate", state, news).changes is True
+OTHER = authority()
 
-    after = updated(state, ca=other["ca"], caKey=other["caKey"])
+
+@pytest.mark.parametrize(
+    "changed", [{"names": ["other.example"]}, {"ca": OTHER["ca"], "caKey": OTHER["caKey"]}]
+)
+def test_another_name_or_ca_changes_the_certificate(changed: dict[str, Any]) -> None:
+    state, news = made(), {**PROPS, **changed}
+    diff = CERTIFICATES.diff("certificate", state, news)
+    after = updated(state, **changed)
+
+    assert (diff.changes, diff.replaces) == (True, [])
+    assert {key: after[key] for key in PROPS} == news
+    assert names_in(after) == news["names"]
     assert is_signed(after)
-    assert after["certificate"] != state["certificate"]
 
 
-def test_another_name_of_the_authority_replaces_it() -> None:
-    diff = AUTHORITIES.diff("authority", AUTHORITY, {"commonName": "other"})
-
-    assert diff.replaces == ["commonName"]
-
-
-def test_what_is_no_name_is_refused_before_anything_is_made() -> None:
+def test_invalid_names_are_refused_by_check() -> None:
     (failure,) = CERTIFICATES.check({}, {**PROPS, "names": ["a b"]}).failures
 
     assert failure.property == "names"
@@ -159,12 +150,14 @@ def test_private_keys_and_passwords_are_secrets() -> None:
     assert certificate.secret_outputs == ("caKey", "key")
     assert passwords.secret_outputs == ("content",)
     assert passwords.inputs["readers"] == Secret({"adam": "s3cret"})
+    for one in (signs, certificate, passwords):
+        assert not isinstance(one.inputs["__provider"], Secret)
 
 
 # Password files
 
 
-def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> None:
+def test_a_changed_password_changes_only_its_line_of_the_htpasswd_file() -> None:
     olds = PASSWORDS.create({"readers": {"adam": "one", "eve": "two"}}).outs
     assert olds is not None
     same, news = {"readers": olds["readers"]}, {"readers": {"adam": "one", "eve": "new"}}
@@ -178,6 +171,8 @@ def test_a_password_file_changes_when_readers_do_and_then_only_their_lines() -> 
     assert bcrypt.checkpw(b"new", eve.removeprefix("eve:").encode())
 
 
-@pytest.mark.parametrize("provider", [CERTIFICATES, PASSWORDS])
-def test_a_provider_is_the_same_at_every_run(provider: Any) -> None:
+@pytest.mark.parametrize(
+    "provider", [CERTIFICATES, PASSWORDS, LocalClusterProvider(), CachedImagesProvider()]
+)
+def test_providers_are_serialized_to_the_same_text_in_every_run(provider: Any) -> None:
     assert serialize_provider(provider) == serialize_provider(type(provider)())

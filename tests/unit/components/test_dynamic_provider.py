@@ -47,37 +47,26 @@ def test_errors_that_the_user_can_fix_are_shown_without_a_traceback(error: type[
     assert shown(error("there is no such image")) == "there is no such image"
 
 
-def test_other_errors_are_shown_with_their_traceback() -> None:
-    dynamic_provider.prepare(request(), MistakeError)
-
-    error = ZeroDivisionError("nothing to divide by")
-    error.__cause__ = KeyError("first")
-    text = shown(error)
-
-    assert text.startswith("KeyError: 'first'\n")
-    assert text.endswith("ZeroDivisionError: nothing to divide by\n")
-    assert "KeyError" not in shown(error, chain=False)
-    assert "File" not in shown(error, limit=0)
-
-
-def test_providers_in_one_process_share_their_plain_errors() -> None:
+def test_other_errors_keep_their_traceback_and_providers_share_theirs() -> None:
     dynamic_provider.prepare(request(), MistakeError)
     dynamic_provider.prepare(request(), KeyError)
 
     assert shown(MistakeError("mine")) == "mine"
     assert shown(KeyError("its")) == "'its'"
+    error = ZeroDivisionError("nothing to divide by")
+    error.__cause__ = ValueError("first")
+    assert shown(error).startswith("ValueError: first\n")
+    assert shown(error).endswith("ZeroDivisionError: nothing to divide by\n")
+    assert "ValueError" not in shown(error, chain=False)
+    assert "File" not in shown(error, limit=0)
 
 
-def test_the_docker_provider_s_engine_is_used() -> None:
-    dynamic_provider.prepare(request(docker__host="tcp://192.0.2.1:2375"))
-
-    assert os.environ["DOCKER_HOST"] == "tcp://192.0.2.1:2375"
-
-
-def test_without_one_the_environment_s_engine_is_used() -> None:
+def test_the_engine_of_the_docker_provider_wins_over_the_environment() -> None:
     dynamic_provider.prepare(request())
-
     assert os.environ["DOCKER_HOST"] == NO_ENGINE
+
+    dynamic_provider.prepare(request(docker__host="tcp://192.0.2.1:2375"))
+    assert os.environ["DOCKER_HOST"] == "tcp://192.0.2.1:2375"
 
 
 def test_an_engine_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

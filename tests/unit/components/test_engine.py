@@ -35,7 +35,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @contextmanager
 def listening(address: str = "127.0.0.1") -> Iterator[int]:
-    """A port of this machine that somebody listens on."""
+    """A port of this machine with a listener."""
     with socket.socket() as server:
         server.bind((address, 0))
         server.listen()
@@ -62,67 +62,70 @@ def before(hook: Hook, name: str, **inputs: Any) -> None:
 
 
 def published(port: int, address: str = "127.0.0.1") -> list[dict[str, Any]]:
-    # Numbers come as Pulumi sends them, as floats.
+    # Pulumi sends numbers as floats.
     return [{"ip": address, "external": float(port), "internal": 5000.0}]
 
 
-# What the program knows of the engine
+# Discovery
 
 
-def test_nodes_reach_this_machine_at_the_gateway_of_the_bridge(fake: FakeEngine) -> None:
-    fake.bridge = [{"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.7"}]
-
-    assert engine.discover(OWN).mirror_host == "127.0.0.7"
-
-
-def test_an_engine_that_names_no_gateway_has_it_at_the_first_address(fake: FakeEngine) -> None:
-    fake.bridge = [{"Subnet": "127.0.0.0/16"}]
-
-    assert engine.discover(OWN).mirror_host == "127.0.0.1"
-
-
-def test_the_gateway_is_the_one_for_ipv4(fake: FakeEngine) -> None:
-    fake.bridge = [
-        {"Subnet": "fd00::/64", "Gateway": "fd00::1"},
-        {"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.1"},
-    ]
-
-    assert engine.discover(OWN).mirror_host == "127.0.0.1"
+IN_A_VIRTUAL_MACHINE = "host.docker.internal"
 
 
 @pytest.mark.parametrize(
-    "bridge",
+    ("bridge", "host"),
     [
-        [{"Subnet": "192.0.2.0/24", "Gateway": NOT_OURS}],
-        [{"Subnet": "192.0.2.0/24"}],
-        [{"Subnet": "fd00::/64"}],
-        [],
-        None,
+        ([{"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.7"}], "127.0.0.7"),
+        ([{"Subnet": "127.0.0.0/16"}], "127.0.0.1"),
+        ([{"Subnet": "fd00::/64", "Gateway": "fd00::1"}, {"Subnet": "127.0.0.0/8"}], "127.0.0.1"),
+        ([{"Subnet": "192.0.2.0/24", "Gateway": NOT_OURS}], IN_A_VIRTUAL_MACHINE),
+        ([{"Subnet": "192.0.2.0/24"}], IN_A_VIRTUAL_MACHINE),
+        ([{"Subnet": "fd00::/64"}], IN_A_VIRTUAL_MACHINE),
+        ([], IN_A_VIRTUAL_MACHINE),
+        (None, IN_A_VIRTUAL_MACHINE),
     ],
 )
-def test_an_engine_in_a_virtual_machine_has_a_name_for_this_machine(
-    fake: FakeEngine, bridge: list[dict[str, str]] | None
+def test_nodes_reach_this_machine_at_the_bridge_s_ipv4_gateway(
+    fake: FakeEngine, bridge: list[dict[str, str]] | None, host: str
 ) -> None:
     fake.bridge = bridge
 
-    assert engine.discover(OWN).mirror_host == "host.docker.internal"
+    assert engine.discover(OWN).mirror_host == host
 
 
-def test_published_addresses_are_told_in_the_order_of_the_engine(fake: FakeEngine) -> None:
-    fake.add_container("one", OWN, published=[("172.17.0.1", 5000), ("127.0.0.1", 5000)])
+def test_discovery_finds_the_published_addresses_in_the_engine_s_order(fake: FakeEngine) -> None:
+    fake.add_container(
+        "one",
+        OWN,
+        published=[("172.17.0.1", 5000), ("127.0.0.1", 5000)],
+        networks=["caches"],
+        volumes=["cached"],
+    )
     fake.add_container("two", OWN, published=[("127.0.0.1", 5001)])
-    fake.add_container("idle", OWN)
+    fake.add_container("idle", OWN, running=False)
     fake.add_container("", OWN)  # as one that is being removed
+    fake.volumes_here = {"cached": {labels.STACK: OWN}, "other": None}
     fake.add_container("not-ours", STRANGER, published=[("127.0.0.1", 5002)])
 
-    assert engine.discover(OWN).published == {
+    facts = engine.discover(OWN)
+
+    own = {labels.STACK: OWN}
+    assert facts.stack == OWN
+    assert facts.published == {
         "one": ["172.17.0.1", "127.0.0.1"],
         "two": ["127.0.0.1"],
         "idle": [],
     }
+    assert facts.containers == {
+        "one": EngineContainer("running", own, ["id-of-caches"], ["cached"]),
+        "two": EngineContainer("running", own, [], []),
+        "idle": EngineContainer("exited", own, [], []),
+    }
+    assert facts.volumes == {"cached": own, "other": {}}
+    assert engine.discover(STRANGER).containers.keys() == {"not-ours"}
 
 
-def test_networks_are_told_with_whose_they_are_and_their_ipv4_subnets(fake: FakeEngine) -> None:
+def test_discovery_finds_networks_with_their_labels_and_ipv4_subnets(fake: FakeEngine) -> None:
     fake.bridge = [{"Subnet": "fd00::/64"}, {"Subnet": "127.0.0.0/8"}]
     fake.add_network("caches", OWN, subnets=["10.5.0.0/24"])
     fake.add_network("host")
@@ -134,29 +137,7 @@ def test_networks_are_told_with_whose_they_are_and_their_ipv4_subnets(fake: Fake
     }
 
 
-def test_containers_of_the_stack_are_told_running_or_not(fake: FakeEngine) -> None:
-    fake.add_container("one", OWN, networks=["caches"], volumes=["cached"])
-    fake.add_container("idle", OWN, running=False)
-    fake.add_container("not-ours", STRANGER)
-
-    facts = engine.discover(OWN)
-
-    own = {labels.STACK: OWN}
-    assert facts.stack == OWN
-    assert facts.containers == {
-        "one": EngineContainer("running", own, ["id-of-caches"], ["cached"]),
-        "idle": EngineContainer("exited", own, [], []),
-    }
-
-
-def test_volumes_are_told_with_their_labels(fake: FakeEngine) -> None:
-    assert engine.discover(STRANGER).volumes == {}
-    fake.volumes_here = {"cached": {labels.STACK: OWN}, "other": None}
-
-    assert engine.discover(OWN).volumes == {"cached": {labels.STACK: OWN}, "other": {}}
-
-
-def test_a_run_asks_the_engine_once_and_has_a_generation_of_its_own(fake: FakeEngine) -> None:
+def test_each_run_queries_the_engine_once_and_has_its_own_generation(fake: FakeEngine) -> None:
     first, again = engine.discover(OWN), engine.discover(OWN)
     engine.discover.cache_clear()
 
@@ -175,7 +156,7 @@ def test_a_simulated_run_has_no_generation(
     assert fake.containers_here == []
 
 
-def test_an_engine_that_does_not_answer_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise DockerException("connection refused")
 
@@ -200,21 +181,16 @@ def test_the_engine_is_the_one_that_the_docker_provider_uses(
 
     monkeypatch.setattr(engine, "DockerClient", Client)
     for config in ({"docker:host": "tcp://192.0.2.1:2375"}, {}):
-        # Beneath the cache, which would keep a client of this test for the others.
+        # Uncached, so that other tests get their own client.
         stack_graph.run(engine.client.__wrapped__, config=config)
 
     assert asked == ["tcp://192.0.2.1:2375", "from the environment"]
 
 
-def test_an_own_address_is_one_that_a_port_can_be_opened_on() -> None:
-    assert ports.is_own_address("127.0.0.1")
-    assert not ports.is_own_address(NOT_OURS)
+# Before a container is created
 
 
-# Before a container is made
-
-
-def test_a_container_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) -> None:
+def test_a_container_left_by_a_killed_run_is_removed(fake: FakeEngine) -> None:
     fake.add_container("cache", OWN)
     fake.add_container("stopped", OWN, running=False)
 
@@ -225,7 +201,9 @@ def test_a_container_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) 
 
 
 @pytest.mark.parametrize("owner", [STRANGER, None])
-def test_a_stranger_s_container_stays_and_is_named(fake: FakeEngine, owner: str | None) -> None:
+def test_the_container_of_someone_else_is_kept_and_reported(
+    fake: FakeEngine, owner: str | None
+) -> None:
     stranger = fake.add_container("cache", owner)
 
     with pytest.raises(TakenError, match="the container name cache is taken") as taken:
@@ -238,9 +216,7 @@ def test_a_stranger_s_container_stays_and_is_named(fake: FakeEngine, owner: str 
 
 @pytest.mark.parametrize("other", ["registry-a-io", "registry-a.io-2", "my-registry-a.io"])
 @pytest.mark.parametrize("owner", [OWN, STRANGER])
-def test_containers_of_similar_names_are_left_alone(
-    fake: FakeEngine, other: str, owner: str
-) -> None:
+def test_containers_with_similar_names_are_kept(fake: FakeEngine, other: str, owner: str) -> None:
     similar = fake.add_container(other, owner)
 
     before(engine.before_container, "registry-a.io")
@@ -248,13 +224,7 @@ def test_containers_of_similar_names_are_left_alone(
     assert fake.containers_here == [similar]
 
 
-def test_a_free_port_is_fine(fake: FakeEngine) -> None:
-    before(engine.before_container, "cache", ports=published(free_port()))
-
-    assert fake.containers_here == []
-
-
-def test_a_port_of_another_container_is_taken_and_the_container_named(fake: FakeEngine) -> None:
+def test_a_port_conflict_names_the_other_container(fake: FakeEngine) -> None:
     with listening() as port:
         fake.add_container("their-registry", published=[("127.0.0.1", port)])
         fake.add_container("their-database", published=[("127.0.0.1", port + 1)])
@@ -268,15 +238,35 @@ def test_a_port_of_another_container_is_taken_and_the_container_named(fake: Fake
     )
 
 
-def test_a_port_of_a_container_that_is_being_started_is_taken_by_it(fake: FakeEngine) -> None:
-    with listening() as port:
-        fake.add_container("starting", published=[("127.0.0.1", port)], running=False)
+@pytest.mark.parametrize(
+    ("is_starting", "address", "owner"),
+    [
+        (True, "127.0.0.1", "the container other"),
+        (False, "127.0.0.1", "a process"),
+        (False, "0.0.0.0", "a process"),
+    ],
+    ids=["starting container", "process", "process on all addresses"],
+)
+def test_a_taken_port_is_reported_with_its_owner(
+    fake: FakeEngine, address: str, owner: str, *, is_starting: bool
+) -> None:
+    with listening(address) as port:
+        on = [("127.0.0.1", port)] * is_starting
+        fake.add_container("other", published=on, running=not is_starting)
 
-        with pytest.raises(TakenError, match="is taken by the container starting;"):
+        with pytest.raises(TakenError, match=rf"port {port} on 127\.0\.0\.1 is taken by {owner}"):
             before(engine.before_container, "cache", ports=published(port))
 
 
-def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
+def test_free_ports_and_ports_of_another_machine_are_accepted(fake: FakeEngine) -> None:
+    with listening() as port:
+        ports = published(port, NOT_OURS)
+        before(engine.before_container, "cache", ports=[*ports, *published(free_port())])
+
+    assert fake.containers_here == []
+
+
+def test_a_port_conflict_with_a_container_on_the_host_network_names_it(
     fake: FakeEngine,
 ) -> None:
     fake.add_container("other", network_mode="host", processes=[1 << 30])
@@ -289,22 +279,7 @@ def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
         before(engine.before_container, "cache", ports=published(port))
 
 
-def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
-    fake.add_container("idle")
-    with (
-        listening() as port,
-        pytest.raises(TakenError, match=f"port {port} on 127.0.0.1 is taken by a process"),
-    ):
-        before(engine.before_container, "cache", ports=published(port))
-
-
-def test_a_port_that_is_open_on_all_addresses_is_taken_on_each(fake: FakeEngine) -> None:
-    fake.add_container("idle")
-    with listening("0.0.0.0") as port, pytest.raises(TakenError):
-        before(engine.before_container, "cache", ports=published(port))
-
-
-def test_each_address_is_looked_at(fake: FakeEngine) -> None:
+def test_every_published_address_is_checked(fake: FakeEngine) -> None:
     fake.add_container("idle")
     with listening("127.0.0.2") as port:
         ports = published(port) + published(port, "127.0.0.2")
@@ -313,14 +288,7 @@ def test_each_address_is_looked_at(fake: FakeEngine) -> None:
             before(engine.before_container, "cache", ports=ports)
 
 
-def test_a_port_of_the_engine_s_own_machine_is_left_to_the_engine(fake: FakeEngine) -> None:
-    with listening() as port:
-        before(engine.before_container, "cache", ports=published(port, NOT_OURS))
-
-    assert fake.containers_here == []
-
-
-def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
+def test_a_leftover_container_is_removed_before_its_port_is_checked(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.add_container("cache", OWN, published=[("127.0.0.1", 5000)])
@@ -330,7 +298,7 @@ def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
     before(engine.before_container, "cache", ports=published(5000))
 
 
-def test_a_taken_name_is_told_once_the_other_caches_can_be_made(
+def test_a_name_conflict_is_reported_after_the_other_caches_could_start(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "OTHERS_BEGIN_WITHIN_S", 0)
@@ -352,7 +320,7 @@ def test_a_taken_name_is_told_once_the_other_caches_can_be_made(
     assert asyncio.run(refuse_beside_another()) is False
 
 
-def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
+def test_hooks_run_while_the_default_thread_pool_is_busy(fake: FakeEngine) -> None:
     fake.add_container("cache", OWN)
     release = threading.Event()
 
@@ -372,16 +340,16 @@ def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
     assert fake.containers_here == []
 
 
-# Around the making of a network
+# Networks
 
 
 async def _waits(waiting: "asyncio.Future[Any]") -> bool:
-    """Whether something still waits after it could have noticed."""
+    """Whether a future is still pending after several polls."""
     await asyncio.sleep(3 * engine.NETWORK_POLL_S)
     return not waiting.done()
 
 
-def test_containers_wait_until_their_network_is_made_and_not_until_it_is_noted(
+def test_containers_wait_only_until_the_engine_has_their_network(
     fake: FakeEngine,
 ) -> None:
     async def make_network_meanwhile() -> list[bool]:
@@ -401,7 +369,7 @@ def test_containers_wait_until_their_network_is_made_and_not_until_it_is_noted(
     assert asyncio.run(make_network_meanwhile()) == [True, True]
 
 
-def test_containers_do_not_get_onto_a_network_that_is_to_make_way(fake: FakeEngine) -> None:
+def test_containers_do_not_join_a_network_that_may_be_replaced(fake: FakeEngine) -> None:
     fake.add_network("caches", OWN)
 
     async def nothing_of_it_is_known_yet() -> bool:
@@ -415,7 +383,7 @@ def test_containers_do_not_get_onto_a_network_that_is_to_make_way(fake: FakeEngi
     assert asyncio.run(nothing_of_it_is_known_yet())
 
 
-def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEngine) -> None:
+def test_containers_do_not_wait_for_a_network_in_the_state(fake: FakeEngine) -> None:
     hooks = NetworkHooks("caches")
 
     class Network(pulumi.CustomResource):
@@ -432,7 +400,7 @@ def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEng
     assert fake.networks_here == []
 
 
-def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_network_times_out(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
 
     with pytest.raises(EngineError, match=r"the network caches was not created within 0\.05 s"):
@@ -440,7 +408,7 @@ def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.M
     assert fake.networks_here == []
 
 
-def test_containers_of_a_network_that_is_refused_are_not_made(fake: FakeEngine) -> None:
+def test_containers_fail_if_their_network_was_refused(fake: FakeEngine) -> None:
     fake.add_network("caches", STRANGER)
     hooks = NetworkHooks("caches")
     with pytest.raises(TakenError):
@@ -450,7 +418,7 @@ def test_containers_of_a_network_that_is_refused_are_not_made(fake: FakeEngine) 
         before(hooks.before_container, "cache")
 
 
-def test_a_network_that_a_killed_run_left_makes_way_and_its_containers_are_brought_over(
+def test_a_leftover_network_is_replaced_and_its_containers_reconnected(
     fake: FakeEngine,
 ) -> None:
     stays, goes = fake.add_container("stays", OWN), fake.add_container("goes", OWN)
@@ -468,7 +436,7 @@ def test_a_network_that_a_killed_run_left_makes_way_and_its_containers_are_broug
     assert new.containers == [stays.id]
 
 
-def test_a_network_of_a_swarm_that_is_in_use_is_named(fake: FakeEngine) -> None:
+def test_a_swarm_network_in_use_is_kept_and_reported(fake: FakeEngine) -> None:
     there = fake.add_network("caches", OWN, driver="overlay", containers=["of-another-node"])
 
     with pytest.raises(TakenError, match=r"the network caches is in use.* has active endpoints"):
@@ -478,7 +446,9 @@ def test_a_network_of_a_swarm_that_is_in_use_is_named(fake: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("owner", [STRANGER, None])
-def test_a_stranger_s_network_stays_and_is_named(fake: FakeEngine, owner: str | None) -> None:
+def test_the_network_of_someone_else_is_kept_and_reported(
+    fake: FakeEngine, owner: str | None
+) -> None:
     stranger = fake.add_network("caches", owner)
 
     with pytest.raises(TakenError, match=r"the network name caches is taken.*docker network rm"):
@@ -488,7 +458,7 @@ def test_a_stranger_s_network_stays_and_is_named(fake: FakeEngine, owner: str | 
 
 
 @pytest.mark.parametrize("other", ["my-a.b", "a-b", "a.b-2"])
-def test_networks_of_similar_names_are_left_alone(fake: FakeEngine, other: str) -> None:
+def test_networks_with_similar_names_are_kept(fake: FakeEngine, other: str) -> None:
     similar = fake.add_network(other, OWN)
 
     before(NetworkHooks("a.b").before_network, "a.b")

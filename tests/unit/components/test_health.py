@@ -14,7 +14,7 @@ UNHEALTHY: Mapping[str, Any] = {"Status": "unhealthy", "Log": [{"Output": "it is
 
 
 class Container:
-    """A container with these healths, one per poll; None before it exists."""
+    """A container with one health per poll; None before it exists."""
 
     def __init__(self, *healths: Mapping[str, Any] | DockerException | None) -> None:
         self.left = list(healths)
@@ -37,7 +37,7 @@ class Container:
 
 
 def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str]:
-    """The warnings about a container until it is no longer watched."""
+    """The warnings about a container while it is watched."""
     warned: list[str] = []
     monkeypatch.setattr(engine, "client", lambda: container)
     monkeypatch.setattr(health, "POLL_S", 0)

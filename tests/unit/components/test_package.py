@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ INPUTS = SCHEMA["resources"][COMPONENT]["inputProperties"]
 
 
 def construct(**inputs: Any) -> Graph:
-    """What Pulumi gets when a program in another language declares caches."""
+    """Declare caches as a program in another language does."""
 
     def program() -> None:
         made = package._Package("0.1.0", "{}").construct("caches", COMPONENT, inputs)
@@ -33,7 +34,7 @@ def construct(**inputs: Any) -> Graph:
         return stack_graph.run(program)
 
 
-def test_settings_are_plain_and_secrets_are_secret() -> None:
+def test_secrets_are_secret_inputs_and_settings_are_plain() -> None:
     for name, found in INPUTS.items():
         assert bool(found.get("plain")) is not bool(found.get("secret")), name
         assert found["description"], name
@@ -42,27 +43,16 @@ def test_settings_are_plain_and_secrets_are_secret() -> None:
     )
 
 
-def test_all_types_that_the_schema_refers_to_are_in_it() -> None:
-    text = json.dumps(SCHEMA)
-    named = {f'"#/types/{name}"' for name in SCHEMA["types"]}
+def test_the_schema_defines_every_type_it_refers_to() -> None:
+    referred = set(re.findall(r'"#/types/([^"]+)"', json.dumps(SCHEMA)))
 
-    assert {part for part in text.split() if part.strip(",}").startswith('"#/types')} != set()
-    for part in text.split():
-        if part.startswith('"#/types'):
-            assert part.strip(",}") in named
-    assert set(SCHEMA["types"][f"{package.NAME}:caches:Upstream"]["properties"]) == (
-        {"port", "remoteUrl", "image", "username"}
-    )
+    assert referred == SCHEMA["types"].keys()
+    assert "remoteUrl" in SCHEMA["types"][f"{package.NAME}:caches:Upstream"]["properties"]
+    kinds = [one["$ref"].rpartition(":")[2] for one in INPUTS["storage"]["oneOf"]]
+    assert kinds == ["VolumeStorage", "S3Storage"]
 
 
-def test_settings_of_several_kinds_are_one_of_these() -> None:
-    assert [one["$ref"].rpartition(":")[2] for one in INPUTS["storage"]["oneOf"]] == [
-        "VolumeStorage",
-        "S3Storage",
-    ]
-
-
-def test_caches_are_declared_with_numbers_as_pulumi_sends_them() -> None:
+def test_float_inputs_from_other_languages_are_accepted() -> None:
     graph = construct(upstreams={"quay.io": {"port": 5002.0}}, logs={"maxFiles": 2.0})
 
     (port, _) = graph.one(CONTAINER, "quay.io-container").inputs["ports"]
@@ -71,7 +61,7 @@ def test_caches_are_declared_with_numbers_as_pulumi_sends_them() -> None:
     assert graph.outputs.keys() <= SCHEMA["resources"][COMPONENT]["properties"].keys()
 
 
-def test_wrong_arguments_are_told_by_their_paths() -> None:
+def test_invalid_arguments_are_reported_with_their_paths() -> None:
     with pytest.raises(pulumi.InputPropertiesError) as refused:
         construct(upstreams={"quay.io": {"port": 99999.0}})
 
@@ -81,18 +71,18 @@ def test_wrong_arguments_are_told_by_their_paths() -> None:
     assert error["reason"].startswith("found 99999; allowed: ")
 
 
-def test_public_names_are_all_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     for name in components.__all__:
         assert getattr(components, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         components.Nothing  # noqa: B018
 
 
-def test_the_folder_is_a_package_that_pulumi_starts_as_a_script() -> None:
+def test_pulumi_can_start_the_folder_as_a_package() -> None:
     plugin = yaml.safe_load((FOLDER / "PulumiPlugin.yaml").read_text())
     assert plugin["runtime"]["name"] == "python"
 
-    # Without an engine's address it ends, once all is imported.
+    # It fails without the address of Pulumi's engine, after all imports.
     done = subprocess.run(
         [sys.executable, str(FOLDER)], capture_output=True, text=True, check=False, timeout=120
     )

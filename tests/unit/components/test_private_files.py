@@ -46,7 +46,7 @@ def upload(graph: Graph) -> Any:
 
 
 def answer(script: str) -> Any:
-    """What the registry reads from the command, which it asks about one host."""
+    """The answer of the credential helper for a host."""
     asked = subprocess.run(
         ["sh", "-c", script, "helper", "get"],
         input=b"registry.test",
@@ -60,7 +60,7 @@ def answer(script: str) -> Any:
 # In a volume
 
 
-def test_files_are_a_volume_and_a_container_that_fills_it_and_never_runs() -> None:
+def test_a_container_that_never_runs_fills_the_volume() -> None:
     graph = declare()
     container = writer(graph)
 
@@ -74,9 +74,14 @@ def test_files_are_a_volume_and_a_container_that_fills_it_and_never_runs() -> No
     assert container.inputs["mustRun"] is False
     assert container.inputs["networkMode"] == "none"
     assert container.inputs["logDriver"] == "none"
+    assert container.delete_before_replace
+    assert container.before_create == (engine.before_container,)
+    labels = [{"label": "stack", "value": "dev"}]
+    assert container.inputs["labels"] == labels
+    assert volume.inputs["labels"] == [*labels, {"label": "made", "value": "before"}]
 
 
-def test_every_file_is_there_under_its_name_and_with_its_permissions() -> None:
+def test_every_file_has_its_name_content_and_permissions() -> None:
     graph = declare(lambda: {"one": PrivateFile("first"), "other": PrivateFile("second", 0o500)})
 
     assert writer(graph).inputs["uploads"] == [
@@ -85,61 +90,26 @@ def test_every_file_is_there_under_its_name_and_with_its_permissions() -> None:
     ]
 
 
-def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> None:
-    container = writer(declare())
-
-    assert container.delete_before_replace
-    assert container.before_create == (engine.before_container,)
+# Credential helper
 
 
-def test_volume_and_container_have_their_labels() -> None:
-    graph = declare()
+def test_the_anonymous_helper_is_executable_and_answers_with_no_credentials() -> None:
+    helper = upload(declare())
 
-    labels = [{"label": "stack", "value": "dev"}]
-    assert writer(graph).inputs["labels"] == labels
-    assert graph.one(VOLUME, "anonymous-volume").inputs["labels"] == [
-        *labels,
-        {"label": "made", "value": "before"},
-    ]
+    assert (helper["file"], helper["permissions"]) == (credential_helper.COMMAND, "0555")
+    assert answer(helper["content"]) == {"Username": "", "Secret": ""}
 
 
-# The credential command
-
-
-def test_every_user_can_read_and_run_the_command() -> None:
-    assert upload(declare())["file"] == credential_helper.COMMAND
-    assert upload(declare())["permissions"] == "0555"
-
-
-def test_nobody_is_asked_for_anonymously_and_that_is_no_secret() -> None:
-    script = upload(declare())["content"]
-
-    assert answer(script) == {"Username": "", "Secret": ""}
-
-
-def test_the_script_with_a_password_is_a_secret_as_a_whole() -> None:
-    graph = declare(with_password)
-
-    assert isinstance(upload(graph)["content"], Secret)
-    assert answer(upload(graph)["content"].value) == {"Username": "me", "Secret": "hunter2"}
-
-
-def test_the_password_is_in_nothing_but_the_script() -> None:
+def test_a_script_with_a_password_is_a_secret() -> None:
     graph = declare(with_password)
 
     script = upload(graph).pop("content")
-    assert "hunter2" in script.value
+    assert isinstance(script, Secret)
+    assert answer(script.value) == {"Username": "me", "Secret": "hunter2"}
     assert "hunter2" not in repr(graph)
 
 
-def test_the_password_does_not_show_in_the_arguments() -> None:
-    async def shown() -> str:
-        return repr(FilesInVolumeArgs("volume", "image", {}, {}, with_password()))
-
-    assert "hunter2" not in asyncio.run(shown())
-
-
-# A process cannot be given NUL; everything else can stand in a password.
+# Passwords may contain any character.
 TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_size=1, max_size=20)
 
 
@@ -148,7 +118,9 @@ TEXTS = st.text(min_size=1, max_size=40) | st.text("'\"\\$`%\n\r\t !{}", min_siz
 @example(username="o'brien", password="'; rm -rf / #")  # noqa: S106
 @example(username="%s%d", password="\\n\\0 $HOME `id` $(id)")  # noqa: S106
 @example(username="me", password="\x00")  # noqa: S106
-def test_the_registry_gets_just_the_user_name_and_password(username: str, password: str) -> None:
+def test_the_helper_answers_with_the_exact_user_name_and_password(
+    username: str, password: str
+) -> None:
     async def script() -> str:
         content = credential_helper.file(username, pulumi.Output.secret(password)).content
         return await pulumi.Output.from_input(content).future() or ""
@@ -156,14 +128,14 @@ def test_the_registry_gets_just_the_user_name_and_password(username: str, passwo
     assert answer(asyncio.run(script())) == {"Username": username, "Secret": password}
 
 
-def test_the_command_reads_all_that_it_is_asked() -> None:
+def test_the_helper_reads_all_of_its_input() -> None:
     script = upload(declare())["content"]
 
     with subprocess.Popen(
         ["sh", "-c", script, "helper", "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as asked:
         assert asked.stdin is not None
-        # More than a pipe holds: this breaks if nobody reads it.
+        # More than a pipe holds: writing fails if nobody reads.
         asked.stdin.write(b"x" * 1_000_000)
         asked.stdin.close()
         assert asked.wait() == 0

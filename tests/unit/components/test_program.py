@@ -26,7 +26,6 @@ from tests.unit.components.stack_graph import (
     NETWORK,
     REGISTRY_CACHE,
     SERVICE,
-    TALOS_CLUSTER,
     Graph,
     Secret,
     image_id,
@@ -46,7 +45,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture(autouse=True)
 def cleaned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The stacks after whose killed commands the program has cleaned up."""
+    """The stacks whose leftovers the program has removed."""
     stacks: list[str] = []
     monkeypatch.setattr(leftovers, "remove", lambda _, stack: stacks.append(stack))
     return stacks
@@ -90,7 +89,7 @@ def of_stack(stack: str, key: str = "caches") -> Any:
 
 
 def paths_in(error: pulumi.RunError) -> set[str]:
-    """The paths of the mistakes that ended the program."""
+    """The paths of the reported mistakes."""
     head, *lines = str(error).splitlines()
     assert head == "Pulumi.dev.yaml has mistakes, nothing was changed:"
     return {line.partition(": ")[0].strip() for line in lines}
@@ -107,9 +106,10 @@ def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("preview", [False, True])
 @pytest.mark.usefixtures("fake")
-def test_the_outputs_tell_how_to_use_the_caches(*, preview: bool) -> None:
+def test_the_outputs_have_the_mirrors_and_flags_of_the_caches(*, preview: bool) -> None:
     outputs = run(of_stack("guide"), stack="guide", preview=preview).outputs
 
+    assert outputs.keys() == {"mirrors", "caches", "talosctlFlags"}
     assert outputs["mirrors"] == {
         "docker.io": f"http://{GATEWAY}:5000",
         "k8s.gcr.io": f"http://{GATEWAY}:5001",
@@ -129,16 +129,11 @@ def test_the_outputs_tell_how_to_use_the_caches(*, preview: bool) -> None:
     }
 
 
-@pytest.mark.usefixtures("fake")
-def test_there_are_no_other_outputs() -> None:
-    assert run(of_stack("dev")).outputs.keys() == {"mirrors", "caches", "talosctlFlags"}
-
-
 # A team
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_the_team_s_stack_is_services_of_a_swarm(fake: FakeEngine, *, preview: bool) -> None:
+def test_the_team_stack_is_a_swarm_with_tls_and_readers(fake: FakeEngine, *, preview: bool) -> None:
     caches = of_stack("team")
     for host in caches["upstreams"]:
         made = stack_graph.service_id(f"{host}-service")
@@ -169,9 +164,7 @@ def test_the_team_s_stack_is_services_of_a_swarm(fake: FakeEngine, *, preview: b
 
 @pytest.mark.parametrize("preview", [False, True])
 @pytest.mark.usefixtures("fake", "talosctl")
-def test_a_stack_with_caches_and_a_cluster_has_the_cluster_pull_through_them(
-    *, preview: bool
-) -> None:
+def test_a_cluster_pulls_through_the_caches_of_its_stack(*, preview: bool) -> None:
     graph = run(
         of_stack("talos"), clusters=of_stack("talos", "clusters"), stack="talos", preview=preview
     )
@@ -192,7 +185,7 @@ def test_a_stack_with_caches_and_a_cluster_has_the_cluster_pull_through_them(
 
 
 @pytest.mark.usefixtures("fake", "talosctl")
-def test_the_outputs_tell_of_each_cluster() -> None:
+def test_the_outputs_describe_each_cluster() -> None:
     clusters = {"one": {"mirrorHost": "10.5.0.1"}, "two": {"cidr": "10.6.0.0/24"}}
 
     outputs = run({"upstreams": {"docker.io": None}}, clusters=clusters).outputs
@@ -213,7 +206,7 @@ def test_the_outputs_tell_of_each_cluster() -> None:
 
 
 @pytest.mark.usefixtures("fake", "talosctl")
-def test_clusters_may_use_the_caches_of_another_stack_and_none_are_made_here() -> None:
+def test_clusters_may_use_the_caches_of_another_stack() -> None:
     others = {
         "mirrors": {"docker.io": f"http://{GATEWAY}:5000"},
         "caches": {"docker.io": {"endpoint": "http://127.0.0.1:5000"}},
@@ -229,18 +222,17 @@ def test_clusters_may_use_the_caches_of_another_stack_and_none_are_made_here() -
     assert graph.one(LOCAL_CLUSTER, "machines").inputs["mirrors"] == others["mirrors"]
     assert graph.names(REGISTRY_CACHE) == []
     assert graph.outputs.keys() == {"clusters"}
-
-
-@pytest.mark.usefixtures("fake", "talosctl")
-def test_a_cluster_without_any_caches_has_no_mirrors() -> None:
-    graph = run(clusters={"demo": None})
-
-    assert graph.one(LOCAL_CLUSTER, "demo").inputs["mirrors"] == {}
-    assert graph.names(TALOS_CLUSTER) == ["demo"]
+    with pytest.raises(pulumi.RunError, match="mirrorsFrom: found other, a stack that has no"):
+        run(
+            clusters={"demo": None},
+            mirrors_from="other",
+            other_stacks={"organization/talos-registry-cache/other": {}},
+        )
+    assert run(clusters={"demo": None}).one(LOCAL_CLUSTER, "demo").inputs["mirrors"] == {}
 
 
 @pytest.mark.usefixtures("talosctl")
-def test_what_this_machine_cannot_do_ends_the_program_with_all_of_it(fake: FakeEngine) -> None:
+def test_mistakes_found_on_this_machine_are_reported_together(fake: FakeEngine) -> None:
     fake.add_network("kind", subnets=["10.6.0.0/16"])
     clusters = {
         "a": {"talosctl": "/not/there"},
@@ -252,16 +244,6 @@ def test_what_this_machine_cannot_do_ends_the_program_with_all_of_it(fake: FakeE
 
     assert paths_in(ended.value) == {"clusters.a.talosctl", "clusters.b", "clusters.b.cidr"}
     assert ended.value.__suppress_context__
-
-
-@pytest.mark.usefixtures("fake", "talosctl")
-def test_another_stack_without_caches_ends_the_program_without_a_traceback() -> None:
-    with pytest.raises(pulumi.RunError, match="mirrorsFrom: found other, a stack that has no"):
-        run(
-            clusters={"demo": None},
-            mirrors_from="other",
-            other_stacks={"organization/talos-registry-cache/other": {}},
-        )
 
 
 # The engine
@@ -277,17 +259,7 @@ def test_up_cleans_up_after_killed_commands_and_a_preview_touches_nothing(
     assert cleaned == stacks
 
 
-def test_ports_stay_in_the_order_in_which_the_engine_has_them(fake: FakeEngine) -> None:
-    published = [(GATEWAY, 5000), ("127.0.0.1", 5000)]
-    fake.add_container("registry-dev-docker.io", "dev", published=published)
-
-    graph = run({"upstreams": {"docker.io": None}})
-
-    ports = graph.one(CONTAINER, "docker.io-container").inputs["ports"]
-    assert [(port["ip"], port["external"]) for port in ports] == published
-
-
-def test_the_hooks_find_what_they_need_in_what_the_program_declares(
+def test_the_hooks_find_their_inputs_in_the_declared_resources(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed_over = []
@@ -314,23 +286,25 @@ def test_the_hooks_find_what_they_need_in_what_the_program_declares(
 
     asyncio.run(create_all())
 
-    # The network's namesake is a container, which its hook leaves alone.
+    # A container with the name of the network is kept.
     assert [container.name for container in fake.containers_here] == ["registry-dev"]
     assert labels.STACK in fake.containers_here[0].labels
     assert handed_over == [("registry-dev-docker.io", image_id("registry:3.1.2"))]
 
 
-def test_the_program_runs_the_image_that_the_engine_has(fake: FakeEngine) -> None:
+def test_a_registry_image_built_on_the_engine_is_preferred(fake: FakeEngine) -> None:
     built = "talos-registry-cache/registry:3.1.2"
     fake.images_here = {built: {}}
 
     graph = run({"upstreams": {"docker.io": None, "quay.io": {"image": "registry:3.0.0"}}})
 
     assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built, "registry:3.0.0"]
+    assert graph.outputs["caches"]["docker.io"]["image"] == built
+    assert graph.one(CONTAINER, "docker.io-container").inputs["image"] == image_id(built)
 
 
 @pytest.mark.usefixtures("fake")
-def test_mistakes_end_the_program_with_all_of_them_and_without_a_traceback() -> None:
+def test_mistakes_in_the_stack_file_are_reported_together_without_a_traceback() -> None:
     caches = {"upstreams": {"docker.io": {"port": 0}}, "ttl": "5 days"}
     clusters = {"Demo": None, "a": {"mirrors": {"quay.io": False}}, "b": {"workers": -1}}
 
@@ -363,7 +337,7 @@ def test_an_engine_that_does_not_answer_ends_the_program_without_a_traceback(
     assert ended.value.__suppress_context__
 
 
-def test_start_up_waits_for_no_package_that_only_providers_and_cachectl_need() -> None:
+def test_start_up_imports_no_package_that_only_providers_need() -> None:
     program = (
         "import sys, components.image_set, components.registry_cache, components.talos_cluster; "
         "print({'bcrypt', 'botocore', 'cryptography', 'httpx2', 'rich', 'typer'} "

@@ -15,7 +15,7 @@ from components import (
 )
 from components.engine import EngineFacts
 from tests.unit.components import stack_graph
-from tests.unit.components.declared_caches import GATEWAY, engine_with
+from tests.unit.components.declared_caches import GATEWAY, engine_with, files
 from tests.unit.components.stack_graph import CONTAINER, PASSWORD_FILE, Graph, Secret
 
 QUAY = {"quay.io": Upstream(port=5002, remote_url="https://quay.io", username="me")}
@@ -23,7 +23,7 @@ PASSWORD = "hunter2"  # noqa: S105
 
 
 def declare(*, preview: bool = False, **values: Any) -> Graph:
-    """A program that declares caches, and exports their outputs."""
+    """Run a program that declares caches and exports their outputs."""
 
     def program() -> None:
         made = {name: value() if callable(value) else value for name, value in values.items()}
@@ -36,18 +36,13 @@ def declare(*, preview: bool = False, **values: Any) -> Graph:
 
 
 def mistakes(**values: Any) -> list[str]:
-    """The paths of what is wrong with arguments."""
+    """The paths of the mistakes in arguments."""
     with pytest.raises(ArgumentsError) as refused:
         declare(**values)
     return [str(mistake).partition(": ")[0] for mistake in refused.value.mistakes]
 
 
-def credentials(graph: Graph) -> Any:
-    (upload,) = graph.one(CONTAINER, "quay.io-credentials-writer").inputs["uploads"]
-    return upload["content"]
-
-
-def test_arguments_are_plain_values_and_models_by_their_python_names() -> None:
+def test_arguments_are_plain_values_and_models_with_python_names() -> None:
     graph = declare(
         upstreams=QUAY,
         passwords={"quay.io": PASSWORD},
@@ -69,7 +64,7 @@ def test_arguments_are_plain_values_and_models_by_their_python_names() -> None:
         {"quay.io": PASSWORD},
         lambda: {"quay.io": pulumi.Output.secret(PASSWORD)},
         lambda: {"quay.io": pulumi.Output.from_input(PASSWORD)},
-        # As it comes from programs in other languages.
+        # As programs in other languages send it.
         lambda: pulumi.Output.secret({"quay.io": PASSWORD}),
     ],
     ids=["text", "secret output", "output", "output of all"],
@@ -77,7 +72,7 @@ def test_arguments_are_plain_values_and_models_by_their_python_names() -> None:
 def test_a_password_may_be_an_output_and_is_always_a_secret(passwords: Any) -> None:
     graph = declare(upstreams=QUAY, passwords=passwords)
 
-    content = credentials(graph)
+    content = files(graph, "quay.io-credentials")["helper"]
     assert isinstance(content, Secret)
     assert PASSWORD in content.value
     assert PASSWORD not in repr(graph).replace(repr(content), "")
@@ -86,24 +81,20 @@ def test_a_password_may_be_an_output_and_is_always_a_secret(passwords: Any) -> N
 @pytest.mark.parametrize(
     "readers", [{"adam": PASSWORD}, lambda: pulumi.Output.secret({"adam": PASSWORD})]
 )
-def test_readers_may_be_an_output(readers: Any) -> None:
-    graph = declare(upstreams={"quay.io": {"port": 5002}}, tls=OwnTls(), readers=readers)
-
-    assert graph.outputs["reader"] == Secret({"username": "adam", "password": PASSWORD})
-    assert graph.all(PASSWORD_FILE)[0].inputs["readers"] == Secret({"adam": PASSWORD})
-
-
-def test_keys_of_a_store_may_be_an_output() -> None:
+def test_readers_and_s3_keys_may_be_outputs(readers: Any) -> None:
     graph = declare(
         upstreams={"quay.io": {"port": 5002}},
+        tls=OwnTls(),
+        readers=readers,
         storage=S3Storage(kind="s3", bucket="caches"),
         s3_keys=lambda: pulumi.Output.secret({"accessKey": "a", "secretKey": PASSWORD}),
     )
 
-    uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
-    (keys,) = [one["content"] for one in uploads if one["file"].endswith("s3-keys")]
+    keys = files(graph)["s3-keys"]
     assert isinstance(keys, Secret)
     assert PASSWORD in keys.value
+    assert graph.outputs["reader"] == Secret({"username": "adam", "password": PASSWORD})
+    assert graph.all(PASSWORD_FILE)[0].inputs["readers"] == Secret({"adam": PASSWORD})
 
 
 WRONG: list[tuple[Mapping[str, Any], list[str]]] = [
@@ -127,7 +118,7 @@ WRONG: list[tuple[Mapping[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("values", "paths"), WRONG)
-def test_wrong_arguments_are_refused_with_their_paths(
+def test_invalid_arguments_are_reported_with_their_paths(
     values: Mapping[str, Any], paths: list[str]
 ) -> None:
     assert mistakes(**values) == paths

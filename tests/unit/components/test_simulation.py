@@ -41,7 +41,7 @@ def test_a_cluster_is_created_without_talosctl_engine_or_files(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("_simulated")
-def test_images_are_there_without_a_cache() -> None:
+def test_images_count_as_cached_without_a_cache() -> None:
     props = {"images": {"docker.io/library/x:1": "linux/amd64"}, "caches": {}}
     created = CachedImagesProvider().create(props).outs
     assert created is not None

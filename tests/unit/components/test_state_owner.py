@@ -34,7 +34,7 @@ def of_this_program() -> str:
         ("postgres://ann:hunter2@db.test:5432/states", "postgres://db.test:5432/states#…"),
     ],
 )
-def test_the_owner_is_where_the_state_is_and_tells_no_secret(
+def test_the_owner_is_the_backend_url_without_secrets(
     backend: str, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", backend)
@@ -42,7 +42,7 @@ def test_the_owner_is_where_the_state_is_and_tells_no_secret(
     assert of_this_program() == found
 
 
-def test_a_folder_that_is_relative_is_below_the_current_one(
+def test_a_relative_backend_folder_is_resolved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_a_folder_that_is_relative_is_below_the_current_one(
     assert of_this_program() == f"file://Laptop.lan{tmp_path}/state#…"
 
 
-def test_the_backend_is_the_one_that_was_logged_in_to(tmp_path: Path) -> None:
+def test_the_backend_is_the_one_of_pulumi_login(tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     file.write_text(json.dumps({"current": "s3://states", "accessTokens": {}}))
 
@@ -66,36 +66,30 @@ def test_the_backend_is_the_cloud_by_default(text: str | None, tmp_path: Path) -
     assert of_this_program() == "https://api.pulumi.com#…"
 
 
+CLOUD = "https://api.pulumi.com#ann/caches"
 FILES = "file://Laptop.lan/home/ann/.state#o/p"
 
 
 @pytest.mark.parametrize(
-    ("other", "is_local", "is_same"),
+    ("one", "other", "is_local", "is_same"),
     [
-        (FILES, False, True),
-        ("file://renamed.lan/home/ann/.state#o/p", True, True),
-        ("file://renamed.lan/home/ann/.state#o/p", False, False),
-        ("file://Laptop.lan/home/bob/.state#o/p", True, False),
-        ("file://Laptop.lan/home/ann/.state#o/q", True, False),
-        ("https://Laptop.lan/home/ann/.state#o/p", True, False),
+        (FILES, FILES, False, True),
+        (CLOUD, CLOUD, True, True),
+        (CLOUD, f"{CLOUD}s", True, False),
+        (FILES, "file://renamed.lan/home/ann/.state#o/p", True, True),
+        (FILES, "file://renamed.lan/home/ann/.state#o/p", False, False),
+        (FILES, "file://Laptop.lan/home/bob/.state#o/p", True, False),
+        (FILES, "file://Laptop.lan/home/ann/.state#o/q", True, False),
+        (FILES, "https://Laptop.lan/home/ann/.state#o/p", True, False),
     ],
 )
-def test_owners_are_the_same_by_their_folder_and_where_it_matters_their_machine(
-    other: str, *, is_local: bool, is_same: bool
+def test_owners_are_compared_by_folder_and_off_this_machine_by_host_too(
+    one: str, other: str, *, is_local: bool, is_same: bool
 ) -> None:
-    assert state_owner.is_same(FILES, other, is_on_this_machine=is_local) is is_same
+    assert state_owner.is_same(one, other, is_on_this_machine=is_local) is is_same
 
 
-def test_clouds_are_the_same_by_their_url() -> None:
-    cloud = "https://api.pulumi.com#ann/caches"
-
-    assert state_owner.is_same(cloud, cloud, is_on_this_machine=True)
-    assert not state_owner.is_same(
-        cloud, "https://api.pulumi.com#bob/caches", is_on_this_machine=True
-    )
-
-
-def test_a_state_is_gone_if_its_folder_was_on_this_machine_and_is_not_there(
+def test_a_state_is_gone_only_if_its_local_folder_does_not_exist(
     tmp_path: Path,
 ) -> None:
     there = tmp_path / "my states"

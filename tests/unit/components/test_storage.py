@@ -1,16 +1,10 @@
-import asyncio
-import configparser
 from typing import Any
 
-import pulumi
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from components.storage import keys_file
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import S3_KEYS, declare
-from tests.unit.components.stack_graph import CONTAINER, VOLUME, Graph, Secret
+from tests.unit.components.declared_caches import S3_KEYS, declare, environment, files
+from tests.unit.components.stack_graph import VOLUME, Graph, Secret
 
 UPSTREAMS = {"upstreams": {"quay.io": None}}
 
@@ -19,11 +13,6 @@ def over_s3(host: str = "quay.io", **settings: Any) -> Graph:
     upstream = {} if host == "quay.io" else {"port": 5000, "remoteUrl": "http://registry.test"}
     storage = {"kind": "s3", "bucket": "caches", **settings}
     return declare({"upstreams": {host: upstream}, "storage": storage}, secrets={"s3Keys": S3_KEYS})
-
-
-def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
-    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
-    return dict(variable.split("=", 1) for variable in envs)
 
 
 def variables_of_storage(graph: Graph) -> dict[str, str]:
@@ -35,8 +24,11 @@ def variables_of_storage(graph: Graph) -> dict[str, str]:
 # Object stores
 
 
-def test_the_environment_of_a_registry_names_its_object_store() -> None:
-    assert variables_of_storage(over_s3()) == {
+def test_the_environment_configures_the_object_store() -> None:
+    graph = over_s3()
+
+    assert graph.names(VOLUME) == ["anonymous-volume"]
+    assert variables_of_storage(graph) == {
         "REGISTRY_STORAGE": "s3",
         "REGISTRY_STORAGE_S3_BUCKET": "caches",
         "REGISTRY_STORAGE_S3_REGION": "us-east-1",
@@ -49,23 +41,6 @@ def test_the_environment_of_a_registry_names_its_object_store() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "secure"), [("https://s3.test", "true"), ("http://10.0.0.1:9000", "false")]
-)
-def test_a_store_other_than_amazons_has_an_endpoint(endpoint: str, secure: str) -> None:
-    variables = variables_of_storage(over_s3(endpoint=endpoint))
-
-    assert variables["REGISTRY_STORAGE_S3_REGIONENDPOINT"] == endpoint
-    assert variables["REGISTRY_STORAGE_S3_SECURE"] == secure
-
-
-def test_the_settings_of_the_bucket_reach_the_registry() -> None:
-    variables = variables_of_storage(over_s3(region="eu-west-1", pathStyle=False))
-
-    assert variables["REGISTRY_STORAGE_S3_REGION"] == "eu-west-1"
-    assert variables["REGISTRY_STORAGE_S3_FORCEPATHSTYLE"] == "false"
-
-
-@pytest.mark.parametrize(
     ("host", "prefix", "folder"),
     [
         ("quay.io", None, "quay.io"),
@@ -73,7 +48,7 @@ def test_the_settings_of_the_bucket_reach_the_registry() -> None:
         ("registry.test:5000", "team", "team/registry.test_5000"),
     ],
 )
-def test_each_cache_has_a_folder_of_its_own_in_the_bucket(
+def test_each_cache_has_its_own_folder_in_the_bucket(
     host: str, prefix: str | None, folder: str
 ) -> None:
     graph = over_s3(host, prefix=prefix)
@@ -82,66 +57,40 @@ def test_each_cache_has_a_folder_of_its_own_in_the_bucket(
     assert graph.outputs["caches"][host]["storage"] == f"s3://caches/{folder}"
 
 
-def test_only_the_private_files_are_in_a_volume() -> None:
-    graph = over_s3()
-
-    assert graph.names(VOLUME) == ["anonymous-volume"]
-    (mounted,) = graph.one(CONTAINER, "quay.io-container").inputs["volumes"]
-    assert mounted["containerPath"] == "/credentials"
-
-
-def test_no_credentials_are_in_an_environment() -> None:
-    for preview in (False, True):
-        graph = declare(
-            {**UPSTREAMS, "storage": {"kind": "s3", "bucket": "caches"}},
-            secrets={"s3Keys": S3_KEYS},
-            preview=preview,
-        )
-        variables = environment(graph)
-
-        assert not [name for name in variables if "KEY" in name]
-        assert not set(S3_KEYS.values()) & set(variables.values())
-
-
-def test_the_ca_of_a_store_is_trusted_in_addition_to_those_of_the_image() -> None:
+def test_the_ca_of_the_store_is_trusted() -> None:
     store = authority("store").certificate
     graph = over_s3(endpoint="https://s3.test", ca=store)
 
-    uploads = graph.one(CONTAINER, "anonymous-writer").inputs["uploads"]
     assert environment(graph)["SSL_CERT_DIR"] == "/credentials"
-    assert {one["file"]: one["content"] for one in uploads}["/credentials/authorities.crt"] == (
-        store
-    )
+    assert files(graph)["authorities.crt"] == store
     assert "SSL_CERT_DIR" not in environment(over_s3())
+
+
+@pytest.mark.parametrize(
+    ("written", "variables"),
+    [
+        ({"endpoint": "https://s3.test"}, {"REGIONENDPOINT": "https://s3.test", "SECURE": "true"}),
+        ({"endpoint": "http://a:9000"}, {"REGIONENDPOINT": "http://a:9000", "SECURE": "false"}),
+        ({"region": "eu-1", "pathStyle": False}, {"REGION": "eu-1", "FORCEPATHSTYLE": "false"}),
+    ],
+)
+def test_storage_settings_reach_the_registry(
+    written: dict[str, Any], variables: dict[str, str]
+) -> None:
+    found = variables_of_storage(over_s3(**written))
+
+    assert {name: found[f"REGISTRY_STORAGE_S3_{name}"] for name in variables} == variables
 
 
 # Credentials
 
 
-def test_the_credentials_are_in_a_secret_file() -> None:
-    uploads = over_s3().one(CONTAINER, "anonymous-writer").inputs["uploads"]
+def test_the_credentials_are_in_a_secret_file_only() -> None:
+    graph = over_s3()
 
-    content = {one["file"]: one["content"] for one in uploads}["/credentials/s3-keys"]
-    assert content == Secret(
+    assert not set(S3_KEYS.values()) & set(environment(graph).values())
+    assert files(graph)["s3-keys"] == Secret(
         "[default]\n"
         f"aws_access_key_id = {S3_KEYS['accessKey']}\n"
         f"aws_secret_access_key = {S3_KEYS['secretKey']}\n"
     )
-
-
-KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
-
-
-@given(access=KEYS, secret=KEYS)
-def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
-    async def content() -> str:
-        made = keys_file(pulumi.Output.secret({"accessKey": access, "secretKey": secret}))
-        return await pulumi.Output.from_input(made.content).future() or ""
-
-    parser = configparser.RawConfigParser()
-    parser.read_string(asyncio.run(content()))
-
-    assert dict(parser["default"]) == {
-        "aws_access_key_id": access,
-        "aws_secret_access_key": secret,
-    }

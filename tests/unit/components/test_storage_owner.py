@@ -30,14 +30,14 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return made
 
 
-def test_the_storage_alone_is_handed_over(handed_over: list[tuple[str, str]]) -> None:
+def test_only_the_storage_volume_changes_owner(handed_over: list[tuple[str, str]]) -> None:
     before(image="sha256:1", volumes=[STORAGE, FILES])
 
     assert handed_over == [("data", "sha256:1")]
 
 
 @pytest.mark.parametrize("volumes", [None, [], [FILES], [{**STORAGE, "readOnly": True}]])
-def test_what_is_not_written_is_left_alone(
+def test_read_only_volumes_keep_their_owner(
     handed_over: list[tuple[str, str]], volumes: list[dict[str, Any]] | None
 ) -> None:
     before(image="sha256:1", volumes=volumes)
@@ -45,7 +45,7 @@ def test_what_is_not_written_is_left_alone(
     assert handed_over == []
 
 
-def test_a_volume_that_cannot_be_handed_over_is_used_as_it_is(
+def test_a_volume_whose_owner_cannot_change_causes_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: Any) -> None:

@@ -4,8 +4,6 @@ from typing import Any
 
 import pulumi
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from components import swarm
 from components.engine import TakenError
@@ -42,90 +40,50 @@ def missing(service: FakeService) -> str | None:
     return swarm._missing(service.id)
 
 
-# What a service lacks
+# What is missing
 
 
-def test_a_service_that_all_of_its_nodes_run_as_it_is_now_lacks_nothing(
+RUNS: Mapping[str, Any] = {}
+FAILED = {"state": "failed", "wanted": "shutdown", "error": "task: non-zero exit (1)"}
+NO_NODE = {"state": "pending", "error": "no suitable node"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "update", "expected"),
+    [
+        ([RUNS, RUNS], None, None),
+        ([RUNS, RUNS], "completed", None),
+        ([RUNS, RUNS], "updating", "its last node is watched"),
+        ([RUNS, FAILED, RUNS, {"state": "shutdown", "template": BEFORE}], None, None),
+        ([], None, "0 of 2 nodes run it"),
+        ([RUNS, {"wanted": "shutdown"}], None, "1 of 2 nodes run it"),
+        ([RUNS, {"template": BEFORE}], None, "1 of 2 nodes run it"),
+        ([RUNS, {"template": LESS_MEMORY}], None, "1 of 2 nodes run it"),
+        ([RUNS, {"state": "rejected"}], None, "1 of 2 nodes run it"),
+        ([RUNS, {"state": "preparing"}], None, "1 of 2 nodes run it (a node gets the image)"),
+        ([NO_NODE, NO_NODE], None, "0 of 2 nodes run it (no suitable node)"),
+        ([RUNS, RUNS, RUNS], None, "3 of 2 nodes run it"),
+    ],
+)
+def test_a_service_is_up_once_all_of_its_nodes_run_its_current_task(
     service: FakeService,
+    tasks: list[dict[str, Any]],
+    update: str | None,
+    expected: str | None,
 ) -> None:
-    service.add_task()
-    service.add_task()
+    for task in tasks:
+        service.add_task(**task)
+    service.update = {"State": update, "Message": update} if update else None
 
-    assert missing(service) is None
-
-    service.update = {"State": "completed", "Message": "update completed"}
-
-    assert missing(service) is None
+    assert missing(service) == expected
 
 
-def test_what_a_node_has_run_before_does_not_count(service: FakeService) -> None:
-    for _ in range(2):
-        service.add_task()
-        service.add_task("shutdown", wanted="shutdown", template=BEFORE)
-        service.add_task("failed", wanted="shutdown", error="task: non-zero exit (1)")
-
-    assert missing(service) is None
-
-
-def test_a_service_that_was_just_made_has_no_tasks_and_is_not_up(service: FakeService) -> None:
-    assert missing(service) == "0 of 2 nodes run it"
-
+def test_a_service_without_nodes_and_a_removed_one_are_reported(service: FakeService) -> None:
     service.desired = 0
 
     assert missing(service) == "no node may run it; see caches.placement.nodeLabels"
-
-
-def test_a_service_that_is_gone_is_told(service: FakeService) -> None:
     with pytest.raises(SwarmError, match="a service is gone"):
         swarm._missing(f"not-{service.id}")
-
-
-@pytest.mark.parametrize("state", ["new", "pending", "preparing", "starting", "rejected"])
-def test_a_node_that_does_not_run_it_yet_is_missing(service: FakeService, state: str) -> None:
-    service.add_task()
-    service.add_task(state)
-
-    pulls = " (a node gets the image)" if state == "preparing" else ""
-    assert missing(service) == f"1 of 2 nodes run it{pulls}"
-
-
-def test_what_tasks_say_that_cannot_run_is_told_once(service: FakeService) -> None:
-    for _ in range(2):
-        service.add_task("pending", error="no suitable node (1 node has no such label)")
-
-    assert missing(service) == ("0 of 2 nodes run it (no suitable node (1 node has no such label))")
-
-
-@pytest.mark.parametrize("older", [BEFORE, LESS_MEMORY])
-def test_a_node_whose_turn_has_not_come_is_missing_whatever_has_changed(
-    service: FakeService, older: Mapping[str, Any]
-) -> None:
-    service.add_task()
-    service.add_task(template=older)
-
-    assert missing(service) == "1 of 2 nodes run it"
-
-
-def test_one_that_is_being_stopped_runs_no_longer(service: FakeService) -> None:
-    service.add_task()
-    service.add_task(wanted="shutdown")
-
-    assert missing(service) == "1 of 2 nodes run it"
-
-
-def test_a_task_too_many_is_waited_for(service: FakeService) -> None:
-    for _ in range(3):
-        service.add_task()
-
-    assert missing(service) == "3 of 2 nodes run it"
-
-
-def test_a_service_is_not_there_before_its_last_node_has_been_watched(service: FakeService) -> None:
-    service.add_task()
-    service.add_task()
-    service.update = {"State": "updating", "Message": "update in progress"}
-
-    assert missing(service) == "its last node is watched"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +94,7 @@ def test_a_service_is_not_there_before_its_last_node_has_been_watched(service: F
         ("rollback_paused", "not yet as before on all nodes"),
     ],
 )
-def test_an_update_that_failed_is_told_with_what_the_tasks_said(
+def test_a_failed_update_is_reported_with_the_errors_of_its_tasks(
     service: FakeService, state: str, now: str
 ) -> None:
     service.template = BEFORE
@@ -150,49 +108,15 @@ def test_an_update_that_failed_is_told_with_what_the_tasks_said(
 
     assert str(failed.value).startswith(f"the service {NAME} was not updated and is {now}: ")
     assert "task: unhealthy" in str(failed.value)
-
-
-def test_an_update_that_failed_without_a_word_is_told_with_the_engines(
-    service: FakeService,
-) -> None:
-    service.update = {"State": "paused", "Message": "update paused due to failure"}
-
-    with pytest.raises(
-        SwarmError, match="on some nodes: update paused due to failure; see: docker"
-    ):
+    service.tasks.clear()
+    with pytest.raises(SwarmError, match=f"{now}: rollback completed; see: docker"):
         missing(service)
-
-
-TASKS = st.lists(
-    st.tuples(
-        st.sampled_from(["new", "pending", "running", "failed", "shutdown"]),
-        st.sampled_from(["running", "shutdown"]),
-        st.sampled_from([TEMPLATE, BEFORE, LESS_MEMORY]),
-    ),
-    max_size=6,
-)
-
-
-@given(tasks=TASKS, desired=st.integers(0, 3))
-def test_a_service_is_up_only_when_just_its_nodes_run_just_what_it_is_now(
-    tasks: list[tuple[str, str, Mapping[str, Any]]], desired: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        fake = FakeEngine().serve(patched)
-        service = fake.add_service(NAME, OWN, template=TEMPLATE, desired=desired)
-        for state, wanted, template in tasks:
-            service.add_task(state, wanted=wanted, template=template)
-
-        is_up = missing(service) is None
-
-    running = [task for task in tasks if task[0] == "running"]
-    assert is_up == (running == [("running", "running", TEMPLATE)] * desired and desired > 0)
 
 
 # Waiting
 
 
-def test_up_waits_until_a_service_is_there(
+def test_up_waits_until_a_service_is_up(
     monkeypatch: pytest.MonkeyPatch, service: FakeService
 ) -> None:
     naps: list[float] = []
@@ -215,7 +139,7 @@ def test_a_preview_waits_for_nothing(service: FakeService) -> None:
     assert stack_graph.run(program, preview=True).outputs == {"name": NAME}
 
 
-def test_a_service_that_is_stuck_is_told_with_what_it_lacks(
+def test_a_stuck_service_is_reported_with_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, service: FakeService
 ) -> None:
     monkeypatch.setattr(swarm, "STUCK_AFTER_S", 0)
@@ -242,16 +166,17 @@ def make_way(name: str = NAME, stack: str = OWN) -> None:
     asyncio.run(swarm.before_service(arguments))
 
 
-def test_a_service_that_a_killed_run_has_left_is_removed(fake: FakeEngine) -> None:
+def test_only_a_leftover_service_of_the_same_name_is_removed(fake: FakeEngine) -> None:
     fake.add_service(NAME, OWN)
+    other = fake.add_service(f"{NAME}-old", OWN)
 
     make_way()
 
-    assert fake.services_here == []
+    assert fake.services_here == [other]
 
 
 @pytest.mark.parametrize("owner", [STRANGER, None])
-def test_a_service_that_is_somebody_else_s_stays_and_is_told(
+def test_the_service_of_someone_else_is_kept_and_reported(
     fake: FakeEngine, owner: str | None
 ) -> None:
     theirs = fake.add_service(NAME, owner)
@@ -262,15 +187,7 @@ def test_a_service_that_is_somebody_else_s_stays_and_is_told(
     assert fake.services_here == [theirs]
 
 
-def test_one_whose_name_only_begins_alike_stays(fake: FakeEngine) -> None:
-    other = fake.add_service(f"{NAME}-old", OWN)
-
-    make_way()
-
-    assert fake.services_here == [other]
-
-
-def test_an_engine_that_manages_no_swarm_is_told_so(fake: FakeEngine) -> None:
+def test_an_engine_that_is_no_swarm_manager_is_an_error(fake: FakeEngine) -> None:
     fake.manages_a_swarm = False
 
     with pytest.raises(SwarmError, match=r"this engine manages none; make one \(docker swarm init"):

@@ -6,9 +6,6 @@ from typing import Any
 
 import pulumi
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pulumi.output import UNKNOWN, Unknown
 
 from components import mirrors, settings, talos_cluster
@@ -113,7 +110,7 @@ def test_a_cluster_is_declared_with_its_settings_mirrors_and_plan(*, preview: bo
     assert declared.delete_before_replace
 
 
-def test_all_resources_are_children_of_the_component() -> None:
+def test_outputs_of_a_created_cluster() -> None:
     graph = declare()
 
     parents = {(one.type, one.name): one.parent for one in graph.resources}
@@ -123,13 +120,11 @@ def test_all_resources_are_children_of_the_component() -> None:
         (IMAGE, "demo-node-image"): "demo",
         (TAG, "demo-node-image-tag"): "demo",
     }
-    assert local(graph).depends_on == {"demo-node-image-tag"}
     assert graph.one(TAG, "demo-node-image-tag").depends_on == {"demo-node-image"}
-    assert graph.one(IMAGE, "demo-node-image").depends_on == set()
-
-
-def test_outputs_of_a_created_cluster() -> None:
-    assert declare().outputs == {
+    outputs = declare(preview=True).outputs
+    unknown = {key for key, value in outputs.items() if isinstance(value, Unknown)}
+    assert unknown == {"nodes", "kubernetesEndpoint", "command"}
+    assert graph.outputs == {
         **stack_graph.cluster_made("demo"),
         "talosconfig": "/stacks/dev/demo/talosconfig",
         "kubeconfig": "/stacks/dev/demo/kubeconfig",
@@ -140,15 +135,8 @@ def test_outputs_of_a_created_cluster() -> None:
     }
 
 
-def test_outputs_of_a_preview() -> None:
-    outputs = declare(preview=True).outputs
-
-    unknown = {key for key, value in outputs.items() if isinstance(value, Unknown)}
-    assert unknown == {"nodes", "kubernetesEndpoint", "command"}
-
-
 @pytest.mark.parametrize("preview", [False, True])
-def test_a_cluster_waits_for_its_image_and_for_all_caches(*, preview: bool) -> None:
+def test_a_cluster_depends_on_its_image_and_all_caches(*, preview: bool) -> None:
     parsed = settings.parse("dev", {"caches": {"upstreams": {"docker.io": None, "ghcr.io": None}}})
 
     def program() -> None:
@@ -193,35 +181,27 @@ def test_the_image_of_the_nodes_is_pulled_through_the_cache_and_tagged(
     }
 
 
-def test_an_old_talosctl_has_its_image_at_another_registry(talosctl: Path) -> None:
-    set_version(talosctl, "v0.6.3")
+def test_only_docker_nodes_have_an_image_and_only_tags_are_tagged(talosctl: Path) -> None:
+    virtual = declare({"provisioner": "qemu"})
+    assert [one.type for one in virtual.resources] == [TALOS_CLUSTER, LOCAL_CLUSTER]
 
+    for image in (f"ghcr.io/a/talos@{DIGEST}", f"ghcr.io/a/talos:v1.13.0@{DIGEST}"):
+        graph = declare({"image": image})
+        assert pulled(graph) == image
+        assert graph.names(TAG) == []
+        assert local(graph).depends_on == {"demo-node-image"}
+
+    set_version(talosctl, "v0.6.3")
+    talos_cluster.find_talosctl.cache_clear()
     assert pulled(declare()) == "127.0.0.1:5000/autonomy/talos:v0.6.3"
 
 
 @pytest.mark.parametrize("image", ["registry.test/talos:v1.13.0", "talos:v1.13.0"])
-def test_an_image_of_a_registry_without_a_cache_is_pulled_from_the_registry(image: str) -> None:
+def test_images_of_uncached_registries_are_pulled_directly(image: str) -> None:
     graph = declare({"image": image})
 
     assert pulled(graph) == image
     assert graph.one(TAG, "demo-node-image-tag").inputs["targetImage"] == image
-
-
-@pytest.mark.parametrize("tag", ["", ":v1.13.0"])
-def test_an_image_with_a_digest_is_not_tagged(tag: str) -> None:
-    image = f"ghcr.io/siderolabs/talos{tag}@{DIGEST}"
-
-    graph = declare({"image": image})
-
-    assert pulled(graph) == image
-    assert graph.names(TAG) == []
-    assert local(graph).depends_on == {"demo-node-image"}
-
-
-def test_virtual_machines_have_no_image() -> None:
-    graph = declare({"provisioner": "qemu"})
-
-    assert [one.type for one in graph.resources] == [TALOS_CLUSTER, LOCAL_CLUSTER]
 
 
 # Mirrors
@@ -239,7 +219,7 @@ def test_virtual_machines_have_no_image() -> None:
         ),
     ],
 )
-def test_settings_select_the_mirrors_and_their_address(
+def test_settings_select_the_mirrors_and_their_host(
     written: dict[str, Any], expected: Mapping[str, str]
 ) -> None:
     graph = declare(written)
@@ -248,20 +228,16 @@ def test_settings_select_the_mirrors_and_their_address(
     assert pulled(graph).startswith("127.0.0.1:5004/"), "whichever mirrors the nodes use"
 
 
-def test_another_address_of_a_mirror_keeps_its_tls() -> None:
+def test_a_mirror_host_keeps_tls_and_without_caches_there_are_no_mirrors() -> None:
     used = talos_cluster.used_mirrors(cluster(mirrorHost="10.5.0.1"), CLOSED.mirrors)  # type: ignore[arg-type]
-
     assert used == {"docker.io": "https://10.5.0.1:5000"}
 
-
-def test_without_caches_there_are_no_mirrors() -> None:
     graph = declare(mirrors=Mirrors())
-
     assert local(graph).inputs["mirrors"] == {}
     assert pulled(graph) == "ghcr.io/siderolabs/talos:v1.13.0"
 
 
-def test_the_password_of_the_mirrors_is_a_secret_and_the_guide_s_line_is_not() -> None:
+def test_the_password_of_the_mirrors_is_secret_everywhere() -> None:
     graph = declare(mirrors=CLOSED)
 
     puller = graph.one("pulumi:providers:docker", "demo-node-image-puller")
@@ -276,7 +252,7 @@ def test_the_password_of_the_mirrors_is_a_secret_and_the_guide_s_line_is_not() -
     assert graph.outputs["guideLine"].endswith("--config-patch @/stacks/dev/demo/mirrors.yaml")
 
 
-def test_the_plan_is_unknown_as_long_as_the_mirrors_are() -> None:
+def test_the_plan_is_unknown_while_the_ca_is() -> None:
     def program() -> None:
         unknown: Any = UNKNOWN
         trust = Trust(pulumi.Output.from_input(unknown))
@@ -288,7 +264,7 @@ def test_the_plan_is_unknown_as_long_as_the_mirrors_are() -> None:
     assert inputs["mirrors"] == CLOSED.mirrors
 
 
-def test_mirrors_that_talosctl_does_not_support_are_an_error_for_the_user(talosctl: Path) -> None:
+def test_a_talosctl_without_support_for_ca_and_password_is_refused(talosctl: Path) -> None:
     set_version(talosctl, "v1.1.0")
 
     with pytest.raises(pulumi.RunError, match=r"clusters\.demo: .* mirrors with a CA or password"):
@@ -298,15 +274,7 @@ def test_mirrors_that_talosctl_does_not_support_are_an_error_for_the_user(talosc
 # The specification
 
 
-def test_written_defaults_are_the_same_as_unset_ones() -> None:
-    written = cluster(cidr="10.5.0.0/24", controlplanes=1, workers=1, provisioner="docker")
-
-    for settings_ in (cluster(), written):
-        assert settings_.spec("demo") == ClusterSpec(name="demo")
-        assert spec_properties(settings_.spec("demo")) == DEFAULT_SPEC
-
-
-def test_every_setting_gets_into_the_specification_and_the_state() -> None:
+def test_every_setting_reaches_the_specification_and_the_state() -> None:
     spec = cluster(
         provisioner="qemu",
         controlplanes=3,
@@ -319,13 +287,16 @@ def test_every_setting_gets_into_the_specification_and_the_state() -> None:
         image="ghcr.io/mine/talos:v1",
         disks=["virtio:10GiB"],
         skipFallback=True,
-        configPatches=["machine: {}"],
+        configPatches=["# mine\nmachine: {}\n", {"b": "1", "a": "2"}],
         configPatchesControlplanes=[{"cluster": {}}],
         configPatchesWorkers=["a: 1"],
         extraArguments=["--debug"],
         timeout="2m",
     ).spec("demo")
 
+    default = cluster(cidr="10.5.0.0/24", controlplanes=1, workers=1, provisioner="docker")
+    assert default.spec("demo") == cluster().spec("demo") == ClusterSpec(name="demo")
+    assert spec_properties(ClusterSpec(name="demo")) == DEFAULT_SPEC
     expected = {
         "provisioner": "qemu",
         "controlplanes": 3,
@@ -338,7 +309,7 @@ def test_every_setting_gets_into_the_specification_and_the_state() -> None:
         "image": "ghcr.io/mine/talos:v1",
         "disks": ["virtio:10GiB"],
         "skip_fallback": True,
-        "patches": ["machine: {}"],
+        "patches": ["# mine\nmachine: {}\n", "b: '1'\na: '2'\n"],
         "patches_controlplanes": ["cluster: {}\n"],
         "patches_workers": ["a: 1"],
         "extra_arguments": ["--debug"],
@@ -347,33 +318,6 @@ def test_every_setting_gets_into_the_specification_and_the_state() -> None:
     assert expected.keys() == {one.name for one in fields(spec)} - {"name", "mirrors", "timeout_s"}
     assert spec.provisioner is Provisioner.QEMU
     assert spec.timeout_s == 120
-
-
-def test_a_patch_keeps_its_order_and_a_text_is_unchanged() -> None:
-    mapping = {"machine": {"sysctls": {"b": "1", "a": "2"}}}
-
-    patches = cluster(configPatches=[mapping, "# mine\nmachine: {}\n"]).spec("demo").patches
-
-    assert patches == (
-        "machine:\n  sysctls:\n    b: '1'\n    a: '2'\n",
-        "# mine\nmachine: {}\n",
-    )
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
-def test_a_patch_means_the_same_as_a_text(patch: dict[str, Any]) -> None:
-    (text,) = cluster(configPatches=[patch]).spec("demo").patches
-
-    assert yaml.safe_load(text) == patch
 
 
 # Mistakes
@@ -390,10 +334,6 @@ def mistakes(
     }
     facts = EngineFacts(GATEWAY, {}, found)
     return [str(mistake) for mistake in talos_cluster.mistakes(clusters, facts, folder)]
-
-
-def test_a_cluster_that_this_machine_can_create_has_no_mistakes() -> None:
-    assert mistakes({"demo": None}, {"bridge": ["172.17.0.0/16"]}) == []
 
 
 @pytest.mark.parametrize(
@@ -413,7 +353,7 @@ def test_a_cluster_that_this_machine_can_create_has_no_mistakes() -> None:
         ("v1.13.0", {"workers": 300}, "clusters.demo: found 301 nodes; allowed: up to 253"),
     ],
 )
-def test_what_talosctl_cannot_create_is_a_mistake(
+def test_clusters_that_talosctl_cannot_create_are_mistakes(
     talosctl: Path, version: str, written: dict[str, Any], mistake: str
 ) -> None:
     set_version(talosctl, version)
@@ -424,7 +364,7 @@ def test_what_talosctl_cannot_create_is_a_mistake(
 
 
 @pytest.mark.parametrize("cidr", ["172.18.0.0/16", "172.18.7.0/24", "172.0.0.0/8"])
-def test_a_network_that_overlaps_one_of_the_engine_is_a_mistake(cidr: str) -> None:
+def test_a_network_that_overlaps_an_engine_network_is_a_mistake(cidr: str) -> None:
     networks = {"bridge": ["10.9.0.0/16"], "kind": ["192.168.7.0/24", "172.18.0.0/16"], "none": []}
 
     (line,) = mistakes({"demo": {"cidr": cidr}}, networks)
@@ -436,16 +376,14 @@ def test_a_network_that_overlaps_one_of_the_engine_is_a_mistake(cidr: str) -> No
 
 
 def test_the_cluster_s_own_network_is_no_mistake(tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
+    # Without the cluster's folder, someone else has created the network.
+    (line,) = mistakes({"demo": None}, {"demo": ["10.9.0.0/24"]}, tmp_path)
+    assert line.startswith("clusters.demo: found a network of this name that was not created here")
 
+    (tmp_path / "demo").mkdir()
+    assert mistakes({"demo": None}, {"bridge": ["172.17.0.0/16"]}) == []
     assert mistakes({"demo": None}, {"demo": ["10.5.0.0/24"]}, tmp_path) == []
     assert len(mistakes({"demo": None}, {"other": ["10.5.0.0/24"]}, tmp_path)) == 1
-
-
-def test_another_s_network_of_the_cluster_s_name_is_a_mistake(tmp_path: Path) -> None:
-    (line,) = mistakes({"demo": None}, {"demo": ["10.9.0.0/24"]}, tmp_path)
-
-    assert line.startswith("clusters.demo: found a network of this name that was not created here")
 
 
 def test_mistakes_of_all_clusters_are_reported_together() -> None:

@@ -117,18 +117,16 @@ def test_salt_is_added_to_a_copy_of_the_tracked_file(checkout: Checkout) -> None
     assert checkout.prepared().read_text() == f"config: {{}}\n{SALT}\n"
 
 
-def test_stack_file_that_has_a_salt_is_used_unchanged(checkout: Checkout) -> None:
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_stack_file_that_has_a_salt_is_used_unchanged(
+    checkout: Checkout, *, is_prepared: bool
+) -> None:
+    if is_prepared:
+        checkout.prepared()
     checkout.file.write_text(f"{OWN_SALT}\n{SETTINGS}")
 
     assert checkout.prepared() == checkout.file
     assert checkout.file.read_text() == f"{OWN_SALT}\n{SETTINGS}"
-
-
-def test_stack_file_that_gains_a_salt_replaces_the_copy(checkout: Checkout) -> None:
-    checkout.prepared()
-    checkout.file.write_text(f"{SETTINGS}{OWN_SALT}\n")
-
-    assert checkout.prepared() == checkout.file
 
 
 def test_stack_created_by_other_means_uses_its_own_file(checkout: Checkout) -> None:

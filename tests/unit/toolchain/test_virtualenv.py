@@ -48,33 +48,27 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("locks", "installed"),
+    ("steps", "installed"),
     [
         ([RUNTIME, RUNTIME], [RUNTIME, "."]),
         # The development lock has all packages of the runtime lock.
         ([DEVELOPMENT, RUNTIME], [DEVELOPMENT, "."]),
         ([RUNTIME, DEVELOPMENT], [RUNTIME, ".", DEVELOPMENT]),
+        ([RUNTIME, f"change {RUNTIME}", RUNTIME], [RUNTIME, ".", RUNTIME]),
+        ([RUNTIME, f"change {PROJECT}", RUNTIME], [RUNTIME, ".", "."]),
     ],
 )
-def test_lock_is_installed_once(machine: Machine, locks: list[str], installed: list[str]) -> None:
-    for lock in locks:
-        virtualenv.ensure(lock)
+def test_lock_and_project_are_installed_once_and_after_changes(
+    machine: Machine, steps: list[str], installed: list[str]
+) -> None:
+    for step in steps:
+        if step.startswith("change "):
+            (machine.root / step.removeprefix("change ")).write_text("# other\n")
+        else:
+            virtualenv.ensure(step)
 
     assert machine.created == 1
     assert machine.installed == installed
-
-
-@pytest.mark.parametrize(("changed", "installed"), [(RUNTIME, RUNTIME), (PROJECT, ".")])
-def test_changed_lock_or_project_is_installed_again(
-    machine: Machine, changed: str, installed: str
-) -> None:
-    virtualenv.ensure(RUNTIME)
-    (machine.root / changed).write_text("# other\n")
-
-    virtualenv.ensure(RUNTIME)
-
-    assert machine.created == 1
-    assert machine.installed == [RUNTIME, ".", installed]
 
 
 def test_failed_installation_is_repeated(machine: Machine) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,19 +124,3 @@ def test_containerd_pulls_with_the_files_that_we_write(
         with pytest.raises(CommandFailedError):
             runtime.fetch("registry.test/team/app:1", tmp_path / "stranger")
         runtime.fetch("registry.test/team/app:1", tmp_path / "reader")
-
-
-def test_curl_connects(tmp_path: Path, closed: Distribution) -> None:
-    ca = tmp_path / "ca.pem"
-    ca.write_text(AUTHORITY.certificate)
-    config = f'user = "{READER[0]}:{READER[1]}"\n'
-    done = subprocess.run(
-        ["curl", "--silent", "--cacert", ca, "--config", "-", f"{closed.url}/v2/"],
-        input=config,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-
-    assert done.stdout == "{}"

@@ -94,6 +94,7 @@ def test_hosts_toml_has_the_password_as_a_header(*, skip: bool) -> None:
         "Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}",
     }
     assert "header" not in files["ghcr.io/hosts.toml"]
+    assert "s3cret" not in repr(CLOSED)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,14 +6,6 @@ from typer.testing import CliRunner
 from talos_registry_cache.cli.__main__ import COMMANDS, app
 
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
-
-
-def test_the_version_is_that_of_the_project() -> None:
-    version = tomllib.loads(PYPROJECT.read_text())["project"]["version"]
-
-    ended = CliRunner().invoke(app, ["--version"])
-
-    assert (ended.exit_code, ended.stdout) == (0, f"cachectl {version}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -96,15 +96,12 @@ def test_long_tables_and_long_rows_are_folded() -> None:
     assert report.count("<details><summary>3 more</summary>") == 13
 
 
-def test_failure_is_shown_as_pulumi_printed_it() -> None:
+def test_failure_and_diff_are_shown_unchanged_and_cannot_leave_their_blocks() -> None:
     printed = 'Pulumi.ci.yaml has mistakes:\n  caches.upstreams["docker.io"].port: found `x`'
-    report = markdown.report(_preview(StackPreview("ci", failure=printed)))
-    assert f"```text\n{printed}\n```" in report
-
-
-def test_diff_cannot_leave_its_block() -> None:
     diff = "before\n````\n</details>\n# heading"
-    report = markdown.report(_preview(StackPreview("ci", [_change()], diff=diff)))
+    stacks = StackPreview("ci", failure=printed), StackPreview("ci", [_change()], diff=diff)
+    report = markdown.report(_preview(*stacks))
+    assert f"```text\n{printed}\n```" in report
     assert f"`````diff\n{diff}\n`````" in report
 
 

@@ -111,13 +111,9 @@ def test_other_users_and_systems_get_advice(
     assert machine.done == []
 
 
-@pytest.mark.parametrize(
-    ("has", "code", "host"), [(("docker",), 0, CONTEXT), (("docker",), 1, ""), ((), 0, "")]
-)
-def test_docker_context_is_read_where_docker_is_installed(
-    monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...], code: int, host: str
-) -> None:
-    monkeypatch.setattr("shutil.which", programs(*has))
+@pytest.mark.parametrize(("code", "host"), [(0, CONTEXT), (1, "")])
+def test_docker_context_is_read(monkeypatch: pytest.MonkeyPatch, code: int, host: str) -> None:
+    monkeypatch.setattr("shutil.which", programs("docker"))
     monkeypatch.setattr("subprocess.run", Processes(code=code, printed=f"{CONTEXT}\n"))
 
     assert engine._context_host() == host
@@ -243,10 +239,7 @@ def test_error_has_the_engines_reason(api: Server, status: int, body: bytes, pro
         engine.import_image(api.host, b"", "registry", "3.1.2", [])
 
 
-def test_unknown_scheme_is_refused() -> None:
+def test_unit_tests_reach_no_engine_and_an_unknown_scheme_is_refused() -> None:
+    assert not engine.answers(os.environ["DOCKER_HOST"])
     with pytest.raises(SetupError, match=r"found ssh://me@engine\.test; allowed: unix://"):
         engine.request("ssh://me@engine.test", "GET", "/_ping")
-
-
-def test_unit_tests_reach_no_engine() -> None:
-    assert not engine.answers(os.environ["DOCKER_HOST"])

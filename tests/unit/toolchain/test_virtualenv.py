@@ -93,25 +93,3 @@ def test_another_interpreter_or_folder_needs_its_own_installation(
     wanted.add(virtualenv._wanted(RUNTIME))
 
     assert len(wanted) == 3
-
-
-def test_old_python_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 10, 12, "final", 0))
-
-    with pytest.raises(SetupError, match=r"found Python 3\.10\.12; allowed: 3\.11 or later"):
-        virtualenv.ensure(RUNTIME)
-
-    assert machine.created == 0
-
-
-@pytest.mark.usefixtures("machine")
-def test_machine_without_venv_is_told_which_package_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no ensurepip")
-
-    monkeypatch.setattr("venv.create", fail)
-
-    with pytest.raises(SetupError, match=r"no ensurepip\n.*apt-get install python3\.\d+-venv"):
-        virtualenv.ensure(RUNTIME)

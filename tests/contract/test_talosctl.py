@@ -22,7 +22,7 @@ from talos_registry_cache.talos.cluster_files import ClusterFiles, write_private
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.machine_config import MirrorForm
 from talos_registry_cache.talos.mirror import Mirror
-from talos_registry_cache.talos.versions import Talosctl, Version
+from talos_registry_cache.talos.versions import Talosctl
 
 WITHIN_S = 300
 MIRRORS = {
@@ -160,23 +160,18 @@ def test_disks_are_parsed_since_1_12(tmp_path: Path) -> None:
 
 # These checks can fail
 
-WRONG: Mapping[str, tuple[str, ...]] = {
-    "unknown flag: --wrokers": ("--wrokers", "2"),
-    'invalid argument "two" for "--workers"': ("--workers", "two"),
-    "flag needs an argument: --workers": ("--workers",),
-}
-
 
 @BOTH
 @pytest.mark.parametrize("provisioner", [Provisioner.DOCKER, Provisioner.QEMU])
-@pytest.mark.parametrize(("answer", "words"), WRONG.items(), ids=WRONG.keys())
 def test_a_wrong_command_line_is_refused(
-    tmp_path: Path, program: str, provisioner: Provisioner, answer: str, words: tuple[str, ...]
+    tmp_path: Path, program: str, provisioner: Provisioner
 ) -> None:
     later = REFUSED_LATER[program][0] if provisioner.is_virtual else ()
-    spec = ClusterSpec(name="demo", provisioner=provisioner, extra_arguments=(*later, *words))
-    said = output(tmp_path, program, spec)
-    assert answer in said
+    words = (*later, "--wrokers", "2")
+    said = output(
+        tmp_path, program, ClusterSpec(name="demo", provisioner=provisioner, extra_arguments=words)
+    )
+    assert "unknown flag: --wrokers" in said
     assert PARSED[program] not in said
 
 
@@ -187,32 +182,12 @@ def test_a_wrong_patch_is_refused(tmp_path: Path, program: str) -> None:
     assert PARSED[program] not in said
 
 
-@pytest.mark.parametrize(
-    ("program", "version"), [(CLASSIC, Version(1, 13)), (SUBCOMMANDS, Version(1, 11))]
-)
-def test_the_command_line_of_another_generation_is_refused(
-    tmp_path: Path, program: str, version: Version
-) -> None:
-    """Why there are generations."""
-    talosctl = replace(found(program), version=version)
-    spec = ClusterSpec(name="demo", memory_mib=2048)
-    invocation = command_line.create(spec, talosctl, ClusterFiles(tmp_path, "demo"))
-    done = run(tmp_path, *invocation.argv(is_root=True))
-
-    assert done.returncode == 1
-    assert PARSED[program] not in done.stdout + done.stderr
-
-
 @BOTH
 def test_destroy_is_parsed(tmp_path: Path, program: str) -> None:
-    invocation = command_line.destroy(
-        Provisioner.DOCKER, found(program), ClusterFiles(tmp_path, "demo")
-    )
+    files = ClusterFiles(tmp_path, "demo")
+    invocation = command_line.destroy(Provisioner.DOCKER, found(program), files)
     said = run(tmp_path, *invocation.argv(is_root=True)).stderr
     assert {CLASSIC: PARSED[CLASSIC], SUBCOMMANDS: 'cluster "demo" not found'}[program] in said
-
-    wrong = run(tmp_path, *invocation.argv(is_root=True), "--nonsense").stderr
-    assert "unknown flag: --nonsense" in wrong
 
 
 @BOTH
@@ -315,53 +290,3 @@ def test_documents_are_merged_into_the_machine_configuration(tmp_path: Path, ski
     assert found["RegistryTLSConfig"]["ca"] == CA
     assert found["RegistryAuthConfig"]["username"] == "adam"
     assert found["RegistryAuthConfig"]["password"] == "s3cret: #1"  # noqa: S105
-
-
-def test_talosctl_refuses_an_invalid_ca(tmp_path: Path) -> None:
-    """The checks above can fail."""
-    wrong = {"docker.io": Mirror("https://172.17.0.1:5000", "no certificate")}
-    patch = machine_config.mirror_patch(wrong, skip_fallback=False, form=MirrorForm.DOCUMENT)
-
-    with pytest.raises(AssertionError, match="ca must be a valid PEM-encoded certificate"):
-        configured(tmp_path, SUBCOMMANDS, patch)
-
-
-@pytest.mark.parametrize(
-    ("program", "form"),
-    [(CLASSIC, MirrorForm.LEGACY), (SUBCOMMANDS, MirrorForm.DOCUMENT)],
-)
-def test_the_patch_equals_the_flag(tmp_path: Path, program: str, form: MirrorForm) -> None:
-    """`--registry-mirror` and the patch have the same result."""
-    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=form)
-    flags = [
-        word
-        for host, mirror in MIRRORS.items()
-        for word in ("--registry-mirror", f"{host}={mirror.url}")
-    ]
-    for name in ("patched", "flagged"):
-        (tmp_path / name).mkdir()
-    patched = configured(tmp_path / "patched", program, patch)
-    flagged = configured(tmp_path / "flagged", program, "machine: {}", *flags)
-
-    assert _mirrors(patched) == _mirrors(flagged)
-    assert _mirrors(patched)
-
-
-def _mirrors(documents: list[dict[str, Any]]) -> list[Any]:
-    own = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
-    return own or [documents[0]["machine"]["registries"]["mirrors"]]
-
-
-def test_talosctl_before_1_12_refuses_documents(tmp_path: Path) -> None:
-    """Why the form depends on talosctl's version too."""
-    file = tmp_path / "patch.yaml"
-    file.write_text(
-        machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=MirrorForm.DOCUMENT)
-    )
-    done = run(
-        tmp_path,
-        *(found(CLASSIC).path, "gen", "config", "demo", "https://10.5.0.2:6443"),
-        *("--config-patch", f"@{file}"),
-    )
-    assert done.returncode == 1
-    assert "RegistryMirrorConfig" in done.stderr

@@ -197,15 +197,6 @@ def test_a_cache_reports_why_its_upstream_is_unreachable(tmp_path: Path) -> None
     assert "connect: connection refused" in str(outcome.errors[0])
 
 
-def test_a_cache_fetches_a_blob_even_for_head(cache: Distribution, built: dict[str, Built]) -> None:
-    own = built[NAMES[0]].blobs[-1]
-
-    httpx2.head(f"{cache.url}/v2/{NAMES[0]}/blobs/{own.digest}").raise_for_status()
-
-    assert cache.pulled_bytes() == len(own.content)
-    assert own.digest in read(cache.root).blobs
-
-
 def test_the_layout_on_disk_is_read_correctly(
     upstream: Distribution, built: dict[str, Built]
 ) -> None:

@@ -77,9 +77,7 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[S3Location, S3Credentials]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Location, S3Credentials]]:
     with minio.running(tmp_path_factory.mktemp("minio")) as running:
         yield running
 

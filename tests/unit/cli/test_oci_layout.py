@@ -215,10 +215,7 @@ def blob(content: bytes) -> str:
         ({**LAYOUT, "../../etc/passwd": b"x"}, "leads out of the archive"),
         ({**LAYOUT, "/etc/passwd": b"x"}, "leads out of the archive"),
         (layouts.files(BLOBS, (b"a layer", layouts.names(APP))), "is not a manifest"),
-        (
-            layouts.files(BLOBS, (INDEX, layouts.names(f"{APP}@{digest(AMD64)}"))),
-            "has the digest",
-        ),
+        (layouts.files(BLOBS, (INDEX, layouts.names(f"{APP}@{digest(AMD64)}"))), "has the digest"),
         (layouts.files(BLOBS, (INDEX, {REF_NAME: APP, IMAGE_NAME: f"{APP}2"})), "in two ways"),
     ],
 )

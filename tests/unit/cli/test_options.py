@@ -27,9 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
-def test_the_password_prompt_shows_no_password_and_refuses_an_empty_one(
-    asked: typer.Typer,
-) -> None:
+def test_the_password_prompt_shows_no_password_and_refuses_an_empty_one(asked: typer.Typer) -> None:
     done = CliRunner().invoke(asked, ["adam"], input="s3cret\n")
     empty = CliRunner().invoke(asked, ["adam"], input="\n")
 

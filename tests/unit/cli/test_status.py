@@ -27,8 +27,7 @@ class Engine:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "usage"),
-    [((CUT, WHOLE), status.Usage(0, 0, 4096, None)), ((CUT, CUT, CUT), None)],
+    ("outputs", "usage"), [((CUT, WHOLE), status.Usage(0, 0, 4096, None)), ((CUT, CUT, CUT), None)]
 )
 def test_a_truncated_probe_is_repeated_a_few_times(
     outputs: tuple[bytes, ...], usage: status.Usage | None

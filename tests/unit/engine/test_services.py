@@ -46,11 +46,7 @@ class Engine:
 
     def nodes(self) -> list[Any]:
         return [
-            {
-                "ID": "n0",
-                "Status": {"Addr": "0.0.0.0"},
-                "ManagerStatus": {"Addr": "10.0.0.1:2377"},
-            },
+            {"ID": "n0", "Status": {"Addr": "0.0.0.0"}, "ManagerStatus": {"Addr": "10.0.0.1:2377"}},
             {"ID": "n1", "Status": {"Addr": "10.0.0.2"}},
         ]
 

@@ -326,9 +326,7 @@ def test_any_error_is_one_short_line_without_the_query_of_urls(
     assert len(error) < 1000
 
 
-def test_a_broken_transfer_is_resumed_a_little_before_its_end(
-    registry: TinyRegistry,
-) -> None:
+def test_a_broken_transfer_is_resumed_a_little_before_its_end(registry: TinyRegistry) -> None:
     registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.cut(200_000))
     first = 100_000 - client_module.UNCERTAIN_TAIL
     second = first + 200_000 - client_module.UNCERTAIN_TAIL
@@ -351,9 +349,7 @@ def test_an_error_message_after_partial_content_is_reported_and_not_content(
     assert str(error).endswith(": UNKNOWN: no space left on device")
 
 
-def test_a_server_without_range_support_sends_the_blob_again(
-    registry: TinyRegistry,
-) -> None:
+def test_a_server_without_range_support_sends_the_blob_again(registry: TinyRegistry) -> None:
     registry.fail(LAYER.digest, tiny_registry.cut(100_000), tiny_registry.whole)
 
     assert read(registry) == LAYER.content
@@ -388,15 +384,10 @@ def test_an_unreachable_endpoint_is_reported_without_the_password() -> None:
 
 
 def pull(cache: TinyRegistry) -> bool:
-    return ask(
-        cache,
-        lambda client: client.pull_blob(REPOSITORY, LAYER.descriptor, lambda _: None),
-    )
+    return ask(cache, lambda client: client.pull_blob(REPOSITORY, LAYER.descriptor, lambda _: None))
 
 
-def test_a_cache_fetches_a_blob_once(
-    cache: TinyRegistry,
-) -> None:
+def test_a_cache_fetches_a_blob_once(cache: TinyRegistry) -> None:
     cache.hold(REPOSITORY, "1", IMAGE)
 
     assert [pull(cache), pull(cache), pull(cache)] == [False, True, True]

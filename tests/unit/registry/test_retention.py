@@ -118,6 +118,19 @@ def test_only_content_that_no_other_image_shares_is_removed() -> None:
     assert list(layout.damages(rest)) == []
 
 
+def test_an_image_with_two_tags_stays_complete_until_both_are_removed() -> None:
+    making = Making()
+    for tag in ("1", "2"):
+        making.image("team/app", tag, OWN)
+    stored = making.stored
+
+    rest = left(stored, named(stored, "team/app:1"))
+
+    assert list(rest.tags) == [("team/app", "2")]
+    assert rest.blobs == stored.blobs
+    assert left(stored, *retention.images(stored)).blobs == {}
+
+
 def test_unreferenced_content_is_removed() -> None:
     making = Making()
     making.image("team/app", "1", OWN)

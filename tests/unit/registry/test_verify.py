@@ -77,9 +77,7 @@ def test_damaged_and_truncated_blobs_are_reported(registry: TinyRegistry) -> Non
     )
 
 
-def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(
-    registry: TinyRegistry,
-) -> None:
+def test_a_shared_blob_is_read_once_and_must_be_in_each_repository(registry: TinyRegistry) -> None:
     names = ("team/one", "team/two", "team/three")
     for name in names:
         registry.hold(name, "1", images.index({"linux/amd64": images.image(BASE)}))

@@ -130,10 +130,7 @@ def test_table_that_is_too_long_is_cut_and_data_loss_stays() -> None:
             st.text("abc", min_size=1, max_size=40),
             st.lists(
                 st.builds(
-                    _change,
-                    st.text(max_size=30),
-                    st.sampled_from(Operation),
-                    st.sampled_from(Fate),
+                    _change, st.text(max_size=30), st.sampled_from(Operation), st.sampled_from(Fate)
                 ),
                 max_size=30,
             ),

@@ -92,9 +92,7 @@ def container(
         "State": {"Status": status},
         "NetworkSettings": {
             "Ports": {**bindings, "10250/tcp": None},
-            "Networks": {
-                cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}},
-            },
+            "Networks": {cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}}},
         },
     }
 

@@ -90,9 +90,7 @@ def test_hosts_toml_has_the_password_as_a_header(*, skip: bool) -> None:
     read = tomllib.loads(files["docker.io/hosts.toml"])
     mirror = read if skip else read["host"]["https://172.17.0.1:5000"]
     assert mirror["ca"] == "172.17.0.1:5000-ca.crt"
-    assert mirror["header"] == {
-        "Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}",
-    }
+    assert mirror["header"] == {"Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}"}
     assert "header" not in files["ghcr.io/hosts.toml"]
     assert "s3cret" not in repr(CLOSED)
 

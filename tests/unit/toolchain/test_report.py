@@ -15,9 +15,7 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_failed_command_is_an_error_with_its_last_lines(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_failed_command_is_an_error_with_its_last_lines(capsys: pytest.CaptureFixture[str]) -> None:
     program = "for line in range(100): print('line', line)\nimport sys; sys.exit('no such package')"
     with pytest.raises(SetupError) as failed, step("install"):
         run(python(program))

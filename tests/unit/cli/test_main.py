@@ -9,7 +9,7 @@ PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_help_says_what_it_is_for_and_lists_its_commands(arguments: list[str]) -> None:
+def test_help_names_the_purpose_and_the_commands(arguments: list[str]) -> None:
     shown = CliRunner().invoke(app, arguments).output
 
     assert "Work with the registry caches of a stack" in shown

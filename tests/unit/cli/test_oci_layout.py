@@ -1,4 +1,4 @@
-"""Image layouts: what export writes, what import reads, and what it refuses."""
+"""Image layouts are exported and imported; damaged and hostile ones are refused."""
 
 import gzip
 import io
@@ -60,7 +60,7 @@ def written(blobs: Blobs, images: Mapping[str, str]) -> bytes:
 
 
 def read(path: Path) -> Read:
-    """All that import reads of a layout."""
+    """The images, links and blobs that import reads from a layout."""
     with closing(Layout(path)) as layout:
         named = choose(layout.entries, ())
         additions = plan(layout, named)
@@ -96,7 +96,7 @@ NAMES = [APP, "quay.io/team/app:2", f"localhost:5000/a@{digest(AMD64)}"]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.binary(max_size=3000)), min_size=1))
-def test_what_export_writes_import_reads(
+def test_import_reads_an_exported_archive(
     read_bytes: ReadBytes, images: Mapping[str, list[bytes]]
 ) -> None:
     made = {
@@ -169,7 +169,7 @@ def test_an_archive_with_a_changed_byte_or_more_data_is_refused_or_reads_the_sam
     ],
     ids=["ustar", "gzip", "gnu", "two frames", "./", "index first", "docker and pax"],
 )
-def test_layouts_of_other_tools_are_read(read_bytes: ReadBytes, packed: bytes) -> None:
+def test_layouts_from_other_tools_are_read(read_bytes: ReadBytes, packed: bytes) -> None:
     named, _, blobs = read_bytes(packed)
 
     assert named == {APP: digest(INDEX)}
@@ -219,9 +219,7 @@ def blob(content: bytes) -> str:
         (layouts.files(BLOBS, (INDEX, {REF_NAME: APP, IMAGE_NAME: f"{APP}2"})), "in two ways"),
     ],
 )
-def test_a_layout_that_is_not_whole_is_refused(
-    read_bytes: ReadBytes, files: Files, words: str
-) -> None:
+def test_an_incomplete_layout_is_refused(read_bytes: ReadBytes, files: Files, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
         read_bytes(layouts.tar(files))
 
@@ -395,7 +393,7 @@ def test_a_name_chooses_an_image_of_a_layout(
 
 
 @pytest.mark.parametrize("wanted", [[], ["quay.io/team/app:v4"]])
-def test_what_a_layout_has_is_shown_where_a_name_is_needed(wanted: list[str]) -> None:
+def test_a_missing_or_unknown_name_is_an_error_that_lists_the_images(wanted: list[str]) -> None:
     listed = [Entry(SHORT, "v3", None), Entry(OTHER, "", None)]
 
     with pytest.raises(UsageError, match=f"v3 \\({SHORT}\\), \\(no name\\)"):

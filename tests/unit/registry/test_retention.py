@@ -1,4 +1,4 @@
-"""What pruning removes, and what it keeps."""
+"""Pruning removes dropped images, and keeps all content of the others."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Pulumi's events are read into changed resources, and what happens to their data."""
+"""Pulumi's events become changed resources, with the fate of their data."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def _changes(*steps: StepEventMetadata) -> list[Change]:
     return plan.changes(steps)
 
 
-def test_changed_port_is_shown_with_what_it_replaces() -> None:
+def test_changed_port_is_shown_as_a_replacement() -> None:
     old = _inputs(name="registry-dev", ports=[{"external": 5000, "ip": "127.0.0.1"}])
     new = _inputs(name="registry-dev", ports=[{"external": 5001, "ip": "127.0.0.1"}])
     step = _step("replace", CONTAINER, old, new, diff="ports[0].external", replaces="ports")

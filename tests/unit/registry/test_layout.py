@@ -105,11 +105,6 @@ def test_a_tag_is_recognized_by_its_current_link(root: Path) -> None:
     assert [tag for path in files if (tag := layout.tag_at(path))] == [("team/app", "1.0")]
 
 
-def test_an_empty_volume_is_an_empty_storage(tmp_path: Path) -> None:
-    assert read(tmp_path).blobs == {}
-    assert scrub(tmp_path) == []
-
-
 def test_a_truncated_stream_is_an_error(root: Path) -> None:
     content = tar(root).getvalue()
 
@@ -119,7 +114,7 @@ def test_a_truncated_stream_is_an_error(root: Path) -> None:
             layout.read(stream)
 
 
-def test_the_content_of_a_sound_storage_is_passed_on(root: Path) -> None:
+def test_the_content_of_a_sound_storage_is_passed_on(root: Path, tmp_path: Path) -> None:
     pieces: dict[str, bytes] = {}
 
     def collect(name: str, size: int, piece: bytes) -> None:
@@ -130,6 +125,8 @@ def test_the_content_of_a_sound_storage_is_passed_on(root: Path) -> None:
 
     assert list(layout.damages(stored)) == []
     assert pieces == {digest(content): content for content in (GOOD, BAD, MANIFEST)}
+    (tmp_path / "empty").mkdir()
+    assert read(tmp_path / "empty").blobs == {}
 
 
 @pytest.mark.parametrize("content", [b"", BAD[:-1], BAD.swapcase(), None])
@@ -158,9 +155,8 @@ def test_only_a_broken_link_is_removed(root: Path, text: str) -> None:
     [damage] = scrub(root)
     repair(root, damage)
 
-    assert damage.digest == digest(MANIFEST)
+    assert (damage.digest, damage.repositories) == (digest(MANIFEST), ("team/other",))
     assert damage.problem == f"its link contains {text if text == digest(GOOD) else 'no digest'}"
-    assert damage.repositories == ("team/other",)
     assert before - files(root) == {str(broken)}
 
 

@@ -94,6 +94,13 @@ def test_firecracker_line_of_the_guide_is_reproduced_exactly(version: str) -> No
     assert shlex.split(line) == pasted(GUIDE_FIRECRACKER_LINE)
 
 
+def test_the_line_that_runs_can_be_pasted() -> None:
+    assert plan("1.13", "/my stack").line(is_root=True) == (
+        "KUBECONFIG='/my stack/demo/kubeconfig' /bin/talosctl cluster create docker --name demo "
+        "--state '/my stack/demo/state' --talosconfig-destination '/my stack/demo/talosconfig'"
+    )
+
+
 def test_the_users_arguments_come_last_and_swallow_no_flag() -> None:
     invocation = plan("1.13", extra_arguments=("--mtu",))
 

@@ -62,7 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [APP, ALONE])
-def test_skopeo_reads_what_export_writes(exported: Path, tmp_path: Path, name: str) -> None:
+def test_skopeo_reads_an_exported_archive(exported: Path, tmp_path: Path, name: str) -> None:
     inspected: dict[str, Any] = json.loads(skopeo("inspect", f"oci-archive:{exported}:{name}"))
     skopeo("copy", f"oci-archive:{exported}:{name}", f"dir:{tmp_path}/copy")
 
@@ -73,9 +73,7 @@ def test_skopeo_reads_what_export_writes(exported: Path, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", [APP, ALONE])
-def test_containerd_reads_what_export_writes_and_import_what_it_writes(
-    exported: Path, tmp_path: Path, name: str
-) -> None:
+def test_archives_are_exchanged_with_containerd(exported: Path, tmp_path: Path, name: str) -> None:
     plain, written = tmp_path / "caches.tar", tmp_path / "written.tar"
     with plain.open("wb") as target, exported.open("rb") as source:
         zstandard.ZstdDecompressor().copy_stream(source, target)
@@ -96,7 +94,7 @@ def test_containerd_reads_what_export_writes_and_import_what_it_writes(
     ],
     ids=["short name", "full name", "folder", "no name"],
 )
-def test_import_reads_what_skopeo_writes(
+def test_import_reads_layouts_of_skopeo(
     exported: Path, tmp_path: Path, target: str, name: str | None
 ) -> None:
     skopeo("copy", f"oci-archive:{exported}:{APP}", target.format(tmp_path))

@@ -1,4 +1,4 @@
-"""The real registry, distribution 3.1.2, as processes of this machine."""
+"""Runs the real registry, distribution 3.1.2, as local processes."""
 
 import shutil
 import socket
@@ -36,10 +36,10 @@ class Distribution:
     """A running registry.
 
     Attributes:
-        url: where it answers.
-        metrics_url: where it says what it has done.
-        root: its storage, where it is in a folder.
-        process: what runs it, where that is known.
+        url: its URL.
+        metrics_url: the URL of its metrics.
+        root: the folder of its storage.
+        process: its process, if known.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""An S3 store, MinIO, as a process of this machine."""
+"""Runs MinIO, an S3 store, as a local process."""
 
 import os
 import secrets

@@ -1,4 +1,3 @@
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,8 @@ from talos_registry_cache.cli.__main__ import COMMANDS, app
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 
-def test_the_version_is_that_of_the_project() -> None:
-    version = tomllib.loads(PYPROJECT.read_text())["project"]["version"]
-
-    ended = CliRunner().invoke(app, ["--version"])
-
-    assert (ended.exit_code, ended.stdout) == (0, f"cachectl {version}\n")
-
-
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_help_says_what_it_is_for_and_lists_its_commands(arguments: list[str]) -> None:
+def test_help_names_the_purpose_and_the_commands(arguments: list[str]) -> None:
     shown = CliRunner().invoke(app, arguments).output
 
     assert "Work with the registry caches of a stack" in shown

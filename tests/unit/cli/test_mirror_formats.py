@@ -19,24 +19,14 @@ CLOSED = {
 }
 
 
-def test_k3d_gets_an_endpoint_for_each_registry() -> None:
-    files = mirror_formats.k3d(MIRRORS)
-
-    assert yaml.safe_load(files["registries.yaml"]) == {
-        "mirrors": {host: {"endpoint": [mirror.url]} for host, mirror in MIRRORS.items()}
-    }
-
-
-def test_docker_gets_the_docker_hub_cache_and_may_use_it_without_tls() -> None:
+def test_docker_gets_the_docker_hub_cache_with_its_certificate_or_without_tls() -> None:
     assert json.loads(mirror_formats.docker(MIRRORS)["daemon.json"]) == {
         "registry-mirrors": ["http://172.17.0.1:5000"],
         "insecure-registries": ["172.17.0.1:5000"],
     }
-
-
-def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"there are caches for: quay\.io"):
-        mirror_formats.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
+    files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
+    assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
+    assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
 
 
 def test_kind_mounts_the_files_of_containerd() -> None:
@@ -54,41 +44,44 @@ def test_kind_mounts_the_files_of_containerd() -> None:
 
 
 def test_talos_gets_documents_or_the_form_of_1_11_and_earlier() -> None:
-    [documents] = mirror_formats.talos(MIRRORS).values()
-    [legacy] = mirror_formats.talos(MIRRORS, legacy=True).values()
+    """The contract tests of talosctl show that it accepts both."""
+    [documents] = mirror_formats.talos(CLOSED).values()
+    [legacy] = mirror_formats.talos(CLOSED, legacy=True).values()
 
-    assert [one["name"] for one in yaml.safe_load_all(documents)] == list(MIRRORS)
-    assert list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"]) == list(MIRRORS)
-
-
-# Closed to strangers
+    named = [one["name"] for one in yaml.safe_load_all(documents)]
+    assert named[:2] == list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"])
 
 
-def test_k3d_gets_the_certificates_as_files_that_nodes_mount_and_the_password() -> None:
+def test_k3d_gets_endpoints_passwords_and_certificates_that_nodes_mount() -> None:
     files = mirror_formats.k3d(CLOSED)
 
-    configs = yaml.safe_load(files["registries.yaml"])["configs"]
-    assert configs == {
-        "172.17.0.1:5000": {
-            "auth": {"username": "adam", "password": "s3cret"},
-            "tls": {"ca_file": "/etc/rancher/k3s/caches/1.crt"},
+    assert yaml.safe_load(files["registries.yaml"]) == {
+        "mirrors": {host: {"endpoint": [mirror.url]} for host, mirror in CLOSED.items()},
+        "configs": {
+            "172.17.0.1:5000": {
+                "auth": {"username": "adam", "password": "s3cret"},
+                "tls": {"ca_file": "/etc/rancher/k3s/caches/1.crt"},
+            },
+            "172.17.0.1:5001": {"tls": {"ca_file": "/etc/rancher/k3s/caches/2.crt"}},
         },
-        "172.17.0.1:5001": {"tls": {"ca_file": "/etc/rancher/k3s/caches/2.crt"}},
     }
     assert (files["ca/1.crt"], files["ca/2.crt"]) == ("PEM", "PEM")
     assert "--volume $PWD/ca:/etc/rancher/k3s/caches@all" in files["registries.yaml"]
+    assert list(yaml.safe_load(mirror_formats.k3d(MIRRORS)["registries.yaml"])) == ["mirrors"]
 
 
-def test_docker_trusts_the_certificate_and_uses_tls_only() -> None:
-    files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
-
-    assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
-    assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
-
-
-def test_docker_with_a_password_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"docker login 172\.17\.0\.1:5000") as refused:
-        mirror_formats.docker(CLOSED)
+@pytest.mark.parametrize(
+    ("mirrors", "error"),
+    [
+        ({"quay.io": Mirror("http://172.17.0.1:5002")}, r"there are caches for: quay\.io"),
+        (CLOSED, r"docker login 172\.17\.0\.1:5000"),
+    ],
+)
+def test_docker_needs_a_docker_hub_cache_without_a_password(
+    mirrors: dict[str, Mirror], error: str
+) -> None:
+    with pytest.raises(UsageError, match=error) as refused:
+        mirror_formats.docker(mirrors)
 
     assert "s3cret" not in str(refused.value)
 
@@ -102,10 +95,3 @@ def test_containerd_and_kind_get_the_certificate_beside_hosts_toml() -> None:
         mirror = hosts["https://172.17.0.1:5000"]
         assert files[f"certs.d/docker.io/{mirror['ca']}"] == "PEM"
         assert mirror["header"]["Authorization"].startswith("Basic ")
-
-
-def test_talos_gets_the_certificate_and_the_password() -> None:
-    [documents] = mirror_formats.talos(CLOSED).values()
-
-    kinds = [one["kind"] for one in yaml.safe_load_all(documents)]
-    assert kinds[2:] == ["RegistryTLSConfig", "RegistryAuthConfig", "RegistryTLSConfig"]

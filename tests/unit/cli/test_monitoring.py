@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import yaml
 from typer.testing import CliRunner
 
 from components import placement
-from talos_registry_cache.cli import node_metrics
 from talos_registry_cache.cli.__main__ import app
 from talos_registry_cache.cli.commands.metrics import monitoring_folder
 from talos_registry_cache.engine import labels
@@ -32,10 +30,6 @@ def test_cachectl_metrics_writes_the_files(tmp_path: Path) -> None:
     written = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert written == {file.name: file.read_text() for file in monitoring_folder().iterdir()}
     assert {*PROMETHEUS, "rules.yml", "dashboard.json"} == written.keys()
-
-
-def test_cachectl_reads_metrics_from_the_port_that_caches_open() -> None:
-    assert node_metrics.PORT == placement.METRICS_PORT
 
 
 @pytest.mark.parametrize("name", PROMETHEUS)
@@ -59,17 +53,3 @@ def test_every_query_of_the_dashboard_is_limited_to_the_selection(
             assert selectors
             for selector in selectors:
                 assert 'stack="$stack", upstream=~"$upstream", node=~"$node"' in selector
-
-
-def test_panels_do_not_overlap(panels: list[dict[str, Any]]) -> None:
-    places = [panel["gridPos"] for panel in panels]
-
-    assert all(place["x"] + place["w"] <= COLUMNS for place in places)
-    assert not any(
-        one["x"] < other["x"] + other["w"]
-        and other["x"] < one["x"] + one["w"]
-        and one["y"] < other["y"] + other["h"]
-        and other["y"] < one["y"] + one["h"]
-        for one, other in combinations(places, 2)
-    )
-    assert len({panel["id"] for panel in panels}) == len(places)

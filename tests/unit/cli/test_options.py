@@ -6,16 +6,11 @@ from talos_registry_cache.cli import options
 from talos_registry_cache.cli.errors import UsageError
 
 
-def test_without_a_user_name_there_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(options.PASSWORD, "s3cret")
-
-    assert options.reader(None) is None
-
-
-def test_the_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_names_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(options.PASSWORD, "s3cret")
 
     assert options.reader("adam") == ("adam", "s3cret")
+    assert options.reader(None) is None
 
 
 @pytest.fixture
@@ -32,16 +27,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
-def test_the_password_prompt_does_not_show_it(asked: typer.Typer) -> None:
+def test_the_password_prompt_shows_no_password_and_refuses_an_empty_one(asked: typer.Typer) -> None:
     done = CliRunner().invoke(asked, ["adam"], input="s3cret\n")
+    empty = CliRunner().invoke(asked, ["adam"], input="\n")
 
     assert done.stdout.strip().endswith("6")
     assert "Password of adam" in done.output
     assert "s3cret" not in done.output
-
-
-def test_an_empty_password_is_refused(asked: typer.Typer) -> None:
-    done = CliRunner().invoke(asked, ["adam"], input="\n")
-
-    assert isinstance(done.exception, UsageError)
-    assert "set CACHECTL_PASSWORD" in str(done.exception)
+    assert isinstance(empty.exception, UsageError)
+    assert "set CACHECTL_PASSWORD" in str(empty.exception)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,26 +23,24 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
     )
 
 
-def test_an_invalid_line_is_named_with_its_number(tmp_path: Path) -> None:
-    path = tmp_path / "images.txt"
-    path.write_text("alpine\nteam/App:1\n")
-
-    with pytest.raises(UsageError, match=r"images\.txt, line 2: 'team/App:1' is not an image"):
-        selection.from_file(path)
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"alpine\nteam/App:1\n", "images.txt, line 2: 'team/App:1' is not an image"),
+        (None, "images.txt cannot be read"),
+        (b"\xff\xfe", "images.txt cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_list_of_images_is_refused(
+    tmp_path: Path, content: bytes | None, error: str
+) -> None:
     path = tmp_path / "images.txt"
     if content is not None:
         path.write_bytes(content)
 
-    with pytest.raises(UsageError, match=r"images\.txt cannot be read"):
+    with pytest.raises(UsageError, match=error):
         selection.from_file(path)
-
-
-def test_an_endless_list_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"/dev/zero cannot be read: .* larger than 4194304 bytes"):
+    with pytest.raises(UsageError, match=r"/dev/zero cannot be read: .* larger than 4194304"):
         selection.from_file(Path("/dev/zero"))
 
 
@@ -52,27 +51,26 @@ def test_a_platform_is_read_or_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("90s", 90), ("720h", 2_592_000), ("30d", 2_592_000)]
+    ("parse_number", "text", "expected"),
+    [
+        (seconds, "90s", 90),
+        (seconds, "720h", 2_592_000),
+        (seconds, "30d", 2_592_000),
+        (number_of_bytes, "0", 0),
+        (number_of_bytes, "20g", 20 * 10**9),
+        (number_of_bytes, "5MB", 5_000_000),
+        *((seconds, text, None) for text in ("", "-1h", "1.5h", "h", "1w", "1 h")),
+        *((number_of_bytes, text, None) for text in ("", "-1", "g", "1.5g", "1p")),
+    ],
 )
-def test_ages_are_read(text: str, expected: int) -> None:
-    assert seconds(text) == expected
-
-
-@pytest.mark.parametrize(("text", "expected"), [("0", 0), ("20g", 20 * 10**9), ("5MB", 5_000_000)])
-def test_sizes_are_read(text: str, expected: int) -> None:
-    assert number_of_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "-1h", "1.5h", "h", "1w", "1 h"])
-def test_invalid_ages_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not an age"):
-        seconds(text)
-
-
-@pytest.mark.parametrize("text", ["", "-1", "g", "1.5g", "1p"])
-def test_invalid_sizes_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a size"):
-        number_of_bytes(text)
+def test_ages_and_sizes_are_whole_numbers_with_a_unit(
+    parse_number: Callable[[str], float], text: str, expected: int | None
+) -> None:
+    if expected is None:
+        with pytest.raises(UsageError, match=r"is not (an age|a size)"):
+            parse_number(text)
+    else:
+        assert parse_number(text) == expected
 
 
 @pytest.mark.parametrize(

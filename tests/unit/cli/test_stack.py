@@ -7,7 +7,7 @@ import pytest
 from docker.models.containers import Container
 
 from talos_registry_cache.cli import stack
-from talos_registry_cache.cli.stack import Stack
+from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels
 from talos_registry_cache.registry.s3_location import S3Location
@@ -33,19 +33,24 @@ def container(environment: Mapping[str, str] | None = None, **more: str) -> Cont
     return Container(attrs=attributes)
 
 
-def test_a_cache_is_asked_without_tls_where_it_names_no_authority() -> None:
-    cache = stack._cache(container())
-
+def found(inspected: Container) -> Cache:
+    cache = stack._cache(inspected)
     assert cache is not None
+    return cache
+
+
+def test_an_open_cache_on_a_volume() -> None:
+    cache = found(container())
+
     assert (cache.endpoint, cache.mirror) == ("http://127.0.0.1:5000", "http://172.17.0.1:5000")
     assert cache.ca is None
+    assert (cache.name, cache.storage) == ("registry-team-docker.io", "data")
 
 
-def test_a_cache_that_names_its_authority_is_asked_with_tls_and_by_who_reads() -> None:
+def test_a_closed_cache_is_reached_with_its_ca_and_the_users_password() -> None:
     closed = {"REGISTRY_HTTP_TLS_CERTIFICATE": "/credentials/server.crt"}
-    cache = stack._cache(container(closed, **{labels.CA: "PEM"}))
+    cache = found(container(closed, **{labels.CA: "PEM"}))
 
-    assert cache is not None
     assert (cache.endpoint, cache.mirror) == ("https://127.0.0.1:5000", "https://172.17.0.1:5000")
     engine: Any = None
     team = Stack("team", {"docker.io": cache}, engine)
@@ -55,43 +60,27 @@ def test_a_cache_that_names_its_authority_is_asked_with_tls_and_by_who_reads() -
     }
 
 
-def test_a_cache_is_found_in_the_volume_that_it_mounts() -> None:
-    cache = stack._cache(container())
-
-    assert cache is not None
-    assert (cache.name, cache.storage) == ("registry-team-docker.io", "data")
+def test_the_object_store_of_a_cache_is_read_from_its_environment() -> None:
+    assert found(container(LOCATION.environment("/credentials/s3-keys"))).storage == LOCATION
 
 
-def test_a_cache_is_found_in_the_object_store_that_its_environment_names() -> None:
-    cache = stack._cache(container(LOCATION.environment("/credentials/s3-keys")))
-
-    assert cache is not None
-    assert cache.storage == LOCATION
+SLOW = [{"Output": text} for text in ("an older one", "cannot write to\n/var/lib/registry\n")]
 
 
-def test_a_cache_that_is_not_healthy_has_the_last_reason() -> None:
-    inspected = container()
-    said = [{"Output": text} for text in ("an older one", "cannot write to\n/var/lib/registry\n")]
-    inspected.attrs["State"]["Health"] = {"Status": "unhealthy", "Log": said}
-
-    cache = stack._cache(inspected)
-
-    assert cache is not None
-    assert cache.why_unhealthy == "cannot write to /var/lib/registry"
-
-
-@pytest.mark.parametrize("health", [{}, {"Status": "healthy", "Log": [{"Output": "slow"}]}])
-def test_a_cache_that_is_not_unhealthy_has_none(health: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        ({"Status": "unhealthy", "Log": SLOW}, "cannot write to /var/lib/registry"),
+        ({"Status": "healthy", "Log": SLOW}, ""),
+        ({}, ""),
+    ],
+)
+def test_only_an_unhealthy_cache_has_a_reason(health: dict[str, Any], reason: str) -> None:
     inspected = container()
     inspected.attrs["State"]["Health"] = health
 
-    cache = stack._cache(inspected)
-
-    assert cache is not None
-    assert cache.why_unhealthy == ""
+    assert found(inspected).why_unhealthy == reason
 
 
-def test_a_task_of_a_service_is_no_cache_of_its_own() -> None:
-    task = container({}, **{stack.OF_SERVICE: "registry-team-docker-io"})
-
-    assert stack._cache(task) is None
+def test_a_task_of_a_service_is_no_cache() -> None:
+    assert stack._cache(container({}, **{stack.OF_SERVICE: "registry-team-docker-io"})) is None

@@ -1,9 +1,9 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from talos_registry_cache.cli.commands import status
-from talos_registry_cache.cli.stack import Cache
 
 WHOLE = f"{status.HEAD}4\t.\n\n".encode()
 CUT = b"# HELP go_gc_duration_seconds\n"
@@ -26,26 +26,15 @@ class Engine:
         return 0, self.outputs.pop(0)
 
 
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
-    monkeypatch.setattr(Cache, "is_running", True)
-    return Cache.__new__(Cache)
+@pytest.mark.parametrize(
+    ("outputs", "usage"), [((CUT, WHOLE), status.Usage(0, 0, 4096, None)), ((CUT, CUT, CUT), None)]
+)
+def test_a_truncated_probe_is_repeated_a_few_times(
+    outputs: tuple[bytes, ...], usage: status.Usage | None
+) -> None:
+    engine: Any = Engine(*outputs)
+    cache: Any = SimpleNamespace(
+        name="registry-dev", storage="registry-dev", is_service=False, is_running=True
+    )
 
-
-@pytest.fixture(autouse=True)
-def _named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cache, "name", "registry-dev-docker.io")
-    monkeypatch.setattr(Cache, "is_service", False)
-    monkeypatch.setattr(Cache, "storage", "registry-dev-docker.io")
-
-
-def test_a_truncated_probe_is_repeated(cache: Cache) -> None:
-    engine: Any = Engine(CUT, WHOLE)
-
-    assert status._usage(engine, cache) == status.Usage(0, 0, 4096, None)
-
-
-def test_a_cache_whose_probes_are_all_truncated_is_shown_without_numbers(cache: Cache) -> None:
-    engine: Any = Engine(CUT, CUT, CUT)
-
-    assert status._usage(engine, cache) is None
+    assert status._usage(engine, cache) == usage

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import socket
+import socketserver
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -75,17 +75,17 @@ def hub(
 
 
 def test_an_upstream_is_reachable_unless_it_answers_with_a_server_error() -> None:
-    with hub(200) as well, hub(401) as asks, hub(503) as broken:
-        remotes = {"well": well, "asks": f"{asks}/", "broken": broken}
+    with hub(200) as well, hub(401) as asks, hub(503) as broken, hub(endless=True) as endless:
+        remotes = {"well": well, "asks": f"{asks}/", "endless": endless, "broken": broken}
         remotes |= {"gone": "http://127.0.0.1:1", "nonsense": "http://[no"}
 
-        assert asyncio.run(upstream.reachable(remotes)) == {
-            "well": True,
-            "asks": True,
-            "broken": False,
-            "gone": False,
-            "nonsense": False,
-        }
+        found = asyncio.run(upstream.reachable(remotes))
+
+    assert {name for name, is_reachable in found.items() if is_reachable} == {
+        "well",
+        "asks",
+        "endless",
+    }
 
 
 def test_the_limit_of_docker_hub_is_requested_with_a_token() -> None:
@@ -95,32 +95,17 @@ def test_the_limit_of_docker_hub_is_requested_with_a_token() -> None:
     assert found == {"docker.io": RateLimit(76, 100, 21600)}
 
 
-def test_docker_hub_without_limit_headers_has_no_limit() -> None:
-    with hub(headers={}) as url:
-        found = asyncio.run(upstream.limits({"docker.io": url}))
-
-    assert found == {"docker.io": "no limit for this address"}
-
-
-def test_the_limit_of_an_unreachable_docker_hub_is_unknown() -> None:
+def test_a_missing_limit_has_a_reason() -> None:
     found = asyncio.run(upstream.limits({"docker.io": "http://127.0.0.1:1"}))
 
     assert str(found["docker.io"]).startswith("its limit is unknown: ")
-
-
-def test_other_registries_are_not_asked_for_a_limit() -> None:
-    assert asyncio.run(upstream.limits({"quay.io": "http://127.0.0.1:1"})) == {}
+    assert limit_of(headers={}) == "no limit for this address"
 
 
 def limit_of(**misbehaviour: object) -> str:
     """The message about the limit of a Docker Hub that misbehaves."""
     with hub(**misbehaviour) as url:  # type: ignore[arg-type]
         return str(asyncio.run(upstream.limits({"docker.io": url}))["docker.io"])
-
-
-def test_an_upstream_with_an_endless_body_is_reachable() -> None:
-    with hub(endless=True) as url:
-        assert asyncio.run(upstream.reachable({"endless": url})) == {"endless": True}
 
 
 def test_an_upstream_with_endless_headers_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,57 +122,35 @@ def dripping() -> Iterator[str]:
     """A server that sends a byte of a header now and then."""
     ended = threading.Event()
 
-    def drip(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-            while not ended.wait(0.05):
-                connection.sendall(b"x")
+    class Drip(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+                while not ended.wait(0.05):
+                    self.wfile.write(b"x")
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                thread = threading.Thread(target=drip, args=(server.accept()[0],))
-                thread.start()
-                threads.append(thread)
-
-    threads: list[threading.Thread] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        accepting = threading.Thread(target=serve)
-        accepting.start()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
         try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             ended.set()
-            server.shutdown(socket.SHUT_RDWR)
-            accepting.join()
-            for thread in threads:
-                thread.join()
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        b"",
-        b"no JSON",
-        b"[]",
-        b'["token"]',
-        b"{}",
-        b'{"token": 1}',
-        b'{"token": ""}',
-        b'{"token": "a\\nX-Other: b"}',
-        '{"token": "\u00e9"}'.encode(),
-        b"[" * 60_000,
-        b"\xff",
+        *(b"", b"no JSON", b"[]", b'["token"]', b"{}", b'{"token": 1}', b'{"token": ""}'),
+        *(b'{"token": "a\\nX-Other: b"}', b'{"token": "\xc3\xa9"}', b"[" * 60_000, b"\xff"),
+        b'{"token": "%s"}' % (b"x" * (1 << 20)),
     ],
 )
-def test_an_invalid_token_is_refused(token: bytes) -> None:
-    assert limit_of(token=token) == "its limit is unknown: 127.0.0.1 sends no token"
-
-
-def test_a_token_that_is_too_large_is_not_read() -> None:
-    said = limit_of(token=json.dumps({"token": "x" * (1 << 20)}).encode())
-
-    assert said == "its limit is unknown: 127.0.0.1 sends a token of more than 65536 bytes"
+def test_an_invalid_or_large_token_is_refused(token: bytes) -> None:
+    sent = "a token of more than 65536 bytes" if len(token) > 65536 else "no token"
+    assert limit_of(token=token) == f"its limit is unknown: 127.0.0.1 sends {sent}"
 
 
 @pytest.mark.parametrize(
@@ -197,19 +160,7 @@ def test_an_invalid_realm_is_refused(realm: str) -> None:
     assert limit_of(realm=realm).startswith("its limit is unknown: ")
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "169.254.169.254",
-        "169.254.1.1:8080",
-        "2852039166",
-        "0xa9fea9fe",
-        "[fe80::1]",
-        "[::ffff:169.254.169.254]",
-        "[fd00:ec2::254]",
-        "100.100.100.200",
-    ],
-)
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[fe80::1]", "100.100.100.200"])
 def test_a_realm_at_a_link_local_or_metadata_address_is_not_followed(host: str) -> None:
     said = limit_of(realm=f"http://{host}/token")
 

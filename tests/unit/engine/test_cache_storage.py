@@ -66,14 +66,11 @@ def test_a_suspect_that_is_sound_in_the_second_reading_is_not_damaged(
 
 
 def test_content_that_is_damaged_in_both_readings_is_damaged() -> None:
-    assert confirmed(stored(None), stored(None)) == ["its content is missing"]
-    assert confirmed(stored(CHANGED), stored(CHANGED)) == [f"its content has the digest {OTHER}"]
-    assert confirmed(stored(SOUND, EMPTY_LINK), stored(SOUND, EMPTY_LINK)) == [
-        "its link contains no digest"
-    ]
-
-
-def test_nothing_is_read_again_without_suspects() -> None:
-    held: Any = None
-
-    assert cache_storage.confirmed(held, []) == []
+    for storage, problem in (
+        (stored(None), "its content is missing"),
+        (stored(CHANGED), f"its content has the digest {OTHER}"),
+        (stored(SOUND, EMPTY_LINK), "its link contains no digest"),
+    ):
+        assert confirmed(storage, storage) == [problem]
+    nothing: Any = None
+    assert cache_storage.confirmed(nothing, []) == [], "nothing is read again without suspects"

@@ -14,12 +14,7 @@ def test_the_toolchain_builds_images_under_the_expected_name() -> None:
 
 @pytest.mark.parametrize(
     ("images", "to_run"),
-    [
-        ((), OFFICIAL),
-        ((OFFICIAL,), OFFICIAL),
-        ((BUILT,), BUILT),
-        ((OFFICIAL, BUILT), OFFICIAL),
-    ],
+    [((), OFFICIAL), ((OFFICIAL,), OFFICIAL), ((BUILT,), BUILT), ((OFFICIAL, BUILT), OFFICIAL)],
 )
 def test_the_built_image_runs_only_where_the_one_in_the_settings_is_missing(
     images: tuple[str, ...], to_run: str

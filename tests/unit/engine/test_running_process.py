@@ -36,11 +36,6 @@ def living(user: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", s
             process.kill()
 
 
-def test_this_process_runs_and_keeps_its_identifier() -> None:
-    assert running_process.own() == running_process.own()
-    assert running_process.lives(running_process.own()) is True
-
-
 def test_a_killed_process_has_ended_even_as_a_zombie() -> None:
     with living() as (process, name):
         assert name.split()[:2] == [running_process.own().split()[0], str(process.pid)]
@@ -60,9 +55,10 @@ def test_the_process_of_another_user_runs() -> None:
 
 
 def test_a_later_process_with_the_same_id_is_another_one() -> None:
-    machine, number, started = running_process.own().split()
+    own = running_process.own()
 
-    assert running_process.lives(f"{machine} {number} {started}0") is False
+    assert running_process.lives(own) is True
+    assert running_process.lives(f"{own}0") is False
 
 
 @pytest.mark.parametrize("name", ["", "elsewhere 1 now", "elsewhere", "{} all now", "{} -1 now"])

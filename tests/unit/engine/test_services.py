@@ -46,11 +46,7 @@ class Engine:
 
     def nodes(self) -> list[Any]:
         return [
-            {
-                "ID": "n0",
-                "Status": {"Addr": "0.0.0.0"},
-                "ManagerStatus": {"Addr": "10.0.0.1:2377"},
-            },
+            {"ID": "n0", "Status": {"Addr": "0.0.0.0"}, "ManagerStatus": {"Addr": "10.0.0.1:2377"}},
             {"ID": "n1", "Status": {"Addr": "10.0.0.2"}},
         ]
 
@@ -90,28 +86,20 @@ def test_a_service_is_reached_at_the_name_that_its_nodes_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "endpoint"),
+    ("states", "endpoint", "health"),
     [
-        (("running", "running"), "http://10.0.0.1:5000"),
-        (("starting", "running"), "http://10.0.0.2:5000"),
+        (("running", "running"), "http://10.0.0.1:5000", "healthy"),
+        (("starting", "running"), "http://10.0.0.2:5000", "1 of 2 nodes"),
     ],
 )
 def test_a_service_without_a_name_is_reached_at_a_node_that_runs_it(
-    states: tuple[str, ...], endpoint: str
+    states: tuple[str, ...], endpoint: str, health: str
 ) -> None:
-    assert found(Engine(*states, environment={})).endpoint == endpoint
-
-
-def test_the_health_of_a_service_counts_its_running_nodes() -> None:
-    cache = found(Engine("starting", "running", environment={}))
-
-    assert (cache.is_running, cache.health) == (True, "1 of 2 nodes")
-
-
-def test_the_location_of_a_service_is_read_from_its_environment() -> None:
     environment = dict(LOCATION.environment("/credentials/s3-keys"))
+    cache = found(Engine(*states, environment=environment))
 
-    assert found(Engine("running", environment=environment)).storage == LOCATION
+    assert (cache.endpoint, cache.is_running, cache.health) == (endpoint, True, health)
+    assert cache.storage == LOCATION
 
 
 def test_metrics_are_read_from_each_node_on_the_stacks_network() -> None:

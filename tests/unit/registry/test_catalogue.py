@@ -6,30 +6,15 @@ from tests.unit.components.parsed_settings import caches_of
 
 
 @pytest.mark.parametrize(("host", "known"), CATALOGUE.items())
-def test_every_entry_is_a_valid_setting(host: str, known: KnownUpstream) -> None:
+def test_every_entry_is_a_valid_setting_with_https(host: str, known: KnownUpstream) -> None:
     port = {"port": 5999} if known.port is None else {}
+    parsed = settings.parse("dev", {"caches": {"upstreams": {host: port}}})
 
-    parsed = caches_of(settings.parse("dev", {"caches": {"upstreams": {host: port}}})).upstreams[
-        host
-    ]
+    upstream = caches_of(parsed).upstreams[host]
 
-    assert parsed.remote_url == known.remote_url
-    assert parsed.port == (known.port or 5999)
-
-
-@pytest.mark.parametrize("known", CATALOGUE.values(), ids=CATALOGUE)
-def test_every_registry_uses_https(known: KnownUpstream) -> None:
-    assert known.remote_url.startswith("https://")
-
-
-def test_only_docker_hubs_api_is_at_another_host() -> None:
-    elsewhere = {
-        host: known.remote_url
-        for host, known in CATALOGUE.items()
-        if known.remote_url != f"https://{host}"
-    }
-
-    assert elsewhere == {"docker.io": "https://registry-1.docker.io"}
+    assert upstream.remote_url == known.remote_url
+    assert upstream.remote_url.startswith("https://")
+    assert upstream.port == (known.port or 5999)
 
 
 def test_all_registries_with_a_usual_port_fit_into_one_stack() -> None:

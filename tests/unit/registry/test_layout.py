@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tags_and_blobs_are_read(root: Path) -> None:
+def test_tags_blobs_and_links_are_read(root: Path) -> None:
     stored = read(root)
 
     assert stored.tags == {("team/app", "1.0"): digest(MANIFEST)}
@@ -60,13 +60,8 @@ def test_tags_and_blobs_are_read(root: Path) -> None:
         digest(content): len(content) for content in (GOOD, BAD, MANIFEST)
     }
     assert stored.size == len(GOOD) + len(BAD) + len(MANIFEST)
-
-
-def test_links_are_read_with_their_kind(root: Path) -> None:
-    links = read(root).links
-
-    assert all(link.is_sound for link in links)
-    assert {(link.kind, link.repository, link.tag, link.digest) for link in links} == {
+    assert all(link.is_sound for link in stored.links)
+    assert {(link.kind, link.repository, link.tag, link.digest) for link in stored.links} == {
         (Kind.LAYER, "library/tool", "", digest(BAD)),
         (Kind.LAYER, "team/app", "", digest(BAD)),
         (Kind.LAYER, "team/app", "", digest(GOOD)),
@@ -74,6 +69,10 @@ def test_links_are_read_with_their_kind(root: Path) -> None:
         (Kind.TAG, "team/app", "1.0", digest(MANIFEST)),
         (Kind.HISTORY, "team/app", "1.0", digest(MANIFEST)),
     }
+    for link in stored.links:
+        path = layout.link_file(link.kind, link.repository, link.digest or "", link.tag)
+        assert path.startswith(f"{link.folder}/")
+        assert (root / path).read_text() == link.digest
 
 
 def test_the_references_of_manifests_are_read(tmp_path: Path) -> None:
@@ -100,22 +99,10 @@ def test_the_references_of_manifests_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_links_are_stored_where_they_are_read(root: Path) -> None:
-    for link in read(root).links:
-        path = layout.link_file(link.kind, link.repository, link.digest or "", link.tag)
-        assert path.startswith(f"{link.folder}/")
-        assert (root / path).read_text() == link.digest
-
-
 def test_a_tag_is_recognized_by_its_current_link(root: Path) -> None:
     files = [path.relative_to(root).as_posix() for path in root.rglob("link")]
 
     assert [tag for path in files if (tag := layout.tag_at(path))] == [("team/app", "1.0")]
-
-
-def test_an_empty_volume_is_an_empty_storage(tmp_path: Path) -> None:
-    assert read(tmp_path).blobs == {}
-    assert scrub(tmp_path) == []
 
 
 def test_a_truncated_stream_is_an_error(root: Path) -> None:
@@ -127,7 +114,7 @@ def test_a_truncated_stream_is_an_error(root: Path) -> None:
             layout.read(stream)
 
 
-def test_the_content_of_a_sound_storage_is_passed_on(root: Path) -> None:
+def test_the_content_of_a_sound_storage_is_passed_on(root: Path, tmp_path: Path) -> None:
     pieces: dict[str, bytes] = {}
 
     def collect(name: str, size: int, piece: bytes) -> None:
@@ -138,6 +125,8 @@ def test_the_content_of_a_sound_storage_is_passed_on(root: Path) -> None:
 
     assert list(layout.damages(stored)) == []
     assert pieces == {digest(content): content for content in (GOOD, BAD, MANIFEST)}
+    (tmp_path / "empty").mkdir()
+    assert read(tmp_path / "empty").blobs == {}
 
 
 @pytest.mark.parametrize("content", [b"", BAD[:-1], BAD.swapcase(), None])
@@ -166,20 +155,9 @@ def test_only_a_broken_link_is_removed(root: Path, text: str) -> None:
     [damage] = scrub(root)
     repair(root, damage)
 
-    assert damage.digest == digest(MANIFEST)
+    assert (damage.digest, damage.repositories) == (digest(MANIFEST), ("team/other",))
     assert damage.problem == f"its link contains {text if text == digest(GOOD) else 'no digest'}"
-    assert damage.repositories == ("team/other",)
     assert before - files(root) == {str(broken)}
-
-
-def test_a_tag_without_a_digest_is_found(root: Path) -> None:
-    tag = root / "docker/registry/v2/repositories/team/app/_manifests/tags/1.0"
-    (tag / "current/link").write_text("")
-
-    [damage] = scrub(root)
-
-    assert damage.digest is None
-    assert damage.folders == (tag.relative_to(root).as_posix(),)
 
 
 def test_repair_removes_only_the_damaged_blob_and_its_links(root: Path) -> None:
@@ -196,14 +174,21 @@ def test_repair_removes_only_the_damaged_blob_and_its_links(root: Path) -> None:
     assert scrub(root) == []
 
 
-def test_repair_of_a_manifest_removes_its_tags(root: Path) -> None:
-    data(root, MANIFEST).write_bytes(b"{}")
+@pytest.mark.parametrize("damages", ["manifest", "tag"])
+def test_repair_of_a_manifest_or_tag_removes_the_tag(root: Path, damages: str) -> None:
+    tag = root / "docker/registry/v2/repositories/team/app/_manifests/tags/1.0"
+    if damages == "tag":
+        (tag / "current/link").write_text("")
+    else:
+        data(root, MANIFEST).write_bytes(b"{}")
 
     [damage] = scrub(root)
     repair(root, damage)
 
+    assert tag.relative_to(root).as_posix() in damage.folders
+    assert damage.digest == (None if damages == "tag" else digest(MANIFEST))
     assert read(root).tags == {}
-    assert digest(MANIFEST) not in read(root).blobs
+    assert (digest(MANIFEST) in read(root).blobs) == (damages == "tag")
     assert scrub(root) == []
 
 

@@ -56,26 +56,25 @@ def test_a_repeated_layer_counts_once() -> None:
     assert [blob.size for blob in manifest.blobs[1:]] == [len(b"layer"), len(b"other")]
 
 
+def with_config(**changed: object) -> bytes:
+    return json.dumps({"config": LAYER.entry | changed, "layers": []}).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"<html>", "Invalid JSON"),
         (b"{}", "config: Field required"),
-        (
-            json.dumps({"config": LAYER.entry | {"digest": "../x"}, "layers": []}).encode(),
-            "config.digest: String should match pattern",
-        ),
-        (
-            json.dumps({"config": LAYER.entry | {"size": -1}, "layers": []}).encode(),
-            "config.size: Input should be greater than or equal to 0",
-        ),
+        (with_config(digest="../x"), "config.digest: "),
+        (with_config(size=-1), "config.size: "),
+        (b'{"layers": [' + b",".join([b"1"] * 100_000) + b"]}", "layers"),
     ],
 )
-def test_an_invalid_manifest_is_refused_with_the_reason(content: bytes, said: str) -> None:
-    with pytest.raises(ContentError) as refused:
+def test_an_invalid_manifest_is_refused_with_the_first_reasons(content: bytes, said: str) -> None:
+    with pytest.raises(ContentError, match=said) as refused:
         manifests.parse(content, images.OCI_MANIFEST)
 
-    assert said in str(refused.value)
+    assert len(str(refused.value)) < 1000
 
 
 def test_an_unknown_media_type_is_refused() -> None:
@@ -125,7 +124,7 @@ def layers(number: int) -> bytes:
     return json.dumps(named).encode()
 
 
-def test_the_number_of_layers_is_limited() -> None:
+def test_the_number_of_layers_is_limited_in_an_image_and_not_in_a_storage() -> None:
     most = manifests.PARTS_LIMIT
     allowed = manifests.parse(layers(most), images.OCI_MANIFEST)
 
@@ -133,19 +132,11 @@ def test_the_number_of_layers_is_limited() -> None:
     assert len(allowed.layers) == most
     with pytest.raises(ContentError, match="it has 20000 layers; allowed: at most 1000"):
         manifests.parse(layers(20_000), images.OCI_MANIFEST)
-
-
-def test_the_number_of_manifests_in_an_index_is_limited() -> None:
-    entries = [Blob(str(name).encode()).entry for name in range(manifests.PARTS_LIMIT + 1)]
-    content = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
-
-    with pytest.raises(ContentError, match="it has 1001 manifests; allowed: at most 1000"):
-        manifests.parse(content, images.OCI_INDEX)
-
-
-def test_stored_manifests_may_refer_to_any_number_of_layers() -> None:
-    """Pruning would remove a layer that is left out."""
+    # Pruning would remove a layer that is left out.
     assert len(manifests.digests_in(layers(20_000))) == 20_001
+    index = json.dumps({"schemaVersion": 2, "manifests": [LAYER.entry] * (most + 1)}).encode()
+    with pytest.raises(ContentError, match="it has 1001 manifests; allowed: at most 1000"):
+        manifests.parse(index, images.OCI_INDEX)
 
 
 @pytest.mark.parametrize("piece", ["{}", "[]", '{"a":[{}]}'])
@@ -156,12 +147,3 @@ def test_json_that_would_take_much_memory_is_not_parsed(piece: str) -> None:
     with pytest.raises(ContentError, match="objects and lists; allowed: at most 65536"):
         manifests.parse(content, images.OCI_MANIFEST)
     assert manifests.digests_in(content) == (LAYER.digest,)
-
-
-def test_a_message_lists_only_the_first_mistakes() -> None:
-    content = b'{"schemaVersion": 2, "layers": [' + b",".join([b"1"] * 100_000) + b"]}"
-
-    with pytest.raises(ContentError) as raised:
-        manifests.parse(content, images.OCI_MANIFEST)
-
-    assert len(str(raised.value)) < 1000

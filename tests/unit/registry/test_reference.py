@@ -43,13 +43,9 @@ def test_short_names_are_completed_as_in_docker(short: str, canonical: str) -> N
     assert str(parse(short)) == canonical
 
 
-def test_a_digest_needs_no_tag() -> None:
+def test_a_digest_needs_no_tag_and_is_requested_instead_of_it() -> None:
     assert parse(f"quay.io/a/b@{DIGEST}") == Reference("quay.io", "a/b", None, DIGEST)
-
-
-def test_a_digest_is_requested_instead_of_the_tag() -> None:
     reference = parse(f"quay.io/a/b:v1@{DIGEST}")
-
     assert (reference.target, reference.tag) == (DIGEST, "v1")
     assert str(reference) == f"quay.io/a/b:v1@{DIGEST}"
 

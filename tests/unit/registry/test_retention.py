@@ -1,4 +1,4 @@
-"""What pruning removes, and what it keeps."""
+"""Pruning removes dropped images, and keeps all content of the others."""
 
 import hashlib
 import json
@@ -116,6 +116,19 @@ def test_only_content_that_no_other_image_shares_is_removed() -> None:
     assert pruning.freed == stored.blobs[going].size + len(OWN)
     assert rest.tags == {("team/app", "2"): staying}
     assert list(layout.damages(rest)) == []
+
+
+def test_an_image_with_two_tags_stays_complete_until_both_are_removed() -> None:
+    making = Making()
+    for tag in ("1", "2"):
+        making.image("team/app", tag, OWN)
+    stored = making.stored
+
+    rest = left(stored, named(stored, "team/app:1"))
+
+    assert list(rest.tags) == [("team/app", "2")]
+    assert rest.blobs == stored.blobs
+    assert left(stored, *retention.images(stored)).blobs == {}
 
 
 def test_unreferenced_content_is_removed() -> None:

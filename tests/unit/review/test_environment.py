@@ -18,16 +18,6 @@ def test_variable_that_is_not_allowed_is_hidden(name: str) -> None:
     assert environment.allowed({name: "x", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
-def test_locale_time_zone_engine_and_certificate_authorities_are_visible() -> None:
-    inherited = {
-        "LC_ALL": "C.UTF-8",
-        "TZ": "UTC",
-        "DOCKER_HOST": "tcp://engine:2375",
-        "SSL_CERT_FILE": "/etc/ca.pem",
-    }
-    assert environment.allowed(inherited) == inherited
-
-
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY"])
 def test_proxy_is_visible_unless_it_has_a_password(name: str) -> None:
     plain, closed = "http://proxy:3128", "http://me:secret@proxy:3128"

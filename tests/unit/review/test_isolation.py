@@ -26,20 +26,18 @@ def _isolated(text: str) -> dict[str, Any]:
     return {key.removeprefix(f"{PROJECT}:"): value for key, value in config.items()}
 
 
-def test_ports_are_mapped_and_default_ports_written_out() -> None:
+def test_names_are_prefixed_ports_mapped_and_default_ports_written_out() -> None:
     upstreams = {"docker.io": None, "quay.io": {"port": 5001, "image": "registry:3.0.0"}}
-    assert _isolated(_text(caches={"upstreams": upstreams}))["caches"]["upstreams"] == {
-        "docker.io": {"port": 15000},
-        "quay.io": {"port": 15001, "image": "registry:3.0.0"},
-    }
-
-
-def test_names_in_a_stack_file_are_prefixed() -> None:
-    caches = {"namePrefix": "registry", "storage": {"volumePrefix": "blobs", "onDestroy": "keep"}}
+    storage = {"volumePrefix": "blobs", "onDestroy": "keep"}
+    caches = {"namePrefix": "registry", "storage": storage, "upstreams": upstreams}
     assert _isolated(_text(caches=caches, mirrorsFrom="dev")) == {
         "caches": {
             "namePrefix": "pr-0badcafe-registry",
             "storage": {"volumePrefix": "pr-0badcafe-blobs", "onDestroy": "keep"},
+            "upstreams": {
+                "docker.io": {"port": 15000},
+                "quay.io": {"port": 15001, "image": "registry:3.0.0"},
+            },
         },
         "mirrorsFrom": "pr-0badcafe-dev",
     }
@@ -126,11 +124,9 @@ def test_only_free_ports_are_chosen() -> None:
     assert set(chosen["a"].values()) == free
 
 
-def test_other_files_and_stacks_that_a_stack_reads_are_found() -> None:
-    file = StackFile(_text(images={"file": "./images.txt"}, mirrorsFrom="dev"))
-    assert (file.image_file, file.mirrors_from) == ("images.txt", "dev")
-
-
 @pytest.mark.parametrize("kind", ["engine", "swarm"])
-def test_stack_on_a_swarm_is_recognized(kind: str) -> None:
-    assert StackFile(_text(caches={"placement": {"kind": kind}})).runs_on_swarm is (kind == "swarm")
+def test_files_stacks_and_swarm_that_a_stack_uses_are_found(kind: str) -> None:
+    placement = {"placement": {"kind": kind}}
+    file = StackFile(_text(images={"file": "./images.txt"}, mirrorsFrom="dev", caches=placement))
+    assert (file.image_file, file.mirrors_from) == ("images.txt", "dev")
+    assert file.runs_on_swarm is (kind == "swarm")

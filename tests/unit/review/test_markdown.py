@@ -96,28 +96,22 @@ def test_long_tables_and_long_rows_are_folded() -> None:
     assert report.count("<details><summary>3 more</summary>") == 13
 
 
-def test_failure_is_shown_as_pulumi_printed_it() -> None:
+def test_failure_and_diff_are_shown_unchanged_and_cannot_leave_their_blocks() -> None:
     printed = 'Pulumi.ci.yaml has mistakes:\n  caches.upstreams["docker.io"].port: found `x`'
-    report = markdown.report(_preview(StackPreview("ci", failure=printed)))
-    assert f"```text\n{printed}\n```" in report
-
-
-def test_diff_cannot_leave_its_block() -> None:
     diff = "before\n````\n</details>\n# heading"
-    report = markdown.report(_preview(StackPreview("ci", [_change()], diff=diff)))
+    stacks = StackPreview("ci", failure=printed), StackPreview("ci", [_change()], diff=diff)
+    report = markdown.report(_preview(*stacks))
+    assert f"```text\n{printed}\n```" in report
     assert f"`````diff\n{diff}\n`````" in report
 
 
-def test_diff_that_is_too_long_is_cut_and_the_table_stays() -> None:
+def test_long_diff_and_table_are_cut_and_data_loss_stays() -> None:
     diff = "\n".join(f"line {number}" for number in range(20_000))
-    preview = _preview(StackPreview("ci", [_change("kept")], diff=diff))
-    report = markdown.report(preview)
+    report = markdown.report(_preview(StackPreview("ci", [_change("kept")], diff=diff)))
     assert markdown.LIMIT * 0.9 < len(report.encode()) <= markdown.LIMIT
     assert "of 20000 lines are cut; `make pr-preview` prints the full report" in report
     assert "| Volume `kept` | update |" in report
 
-
-def test_table_that_is_too_long_is_cut_and_data_loss_stays() -> None:
     many = [_change(f"{number:03}" + "x" * 200) for number in range(900)]
     lost = _change("lost", Operation.DELETE, Fate.LOST)
     report = markdown.report(_preview(StackPreview("ci", [*many, lost])))
@@ -133,10 +127,7 @@ def test_table_that_is_too_long_is_cut_and_data_loss_stays() -> None:
             st.text("abc", min_size=1, max_size=40),
             st.lists(
                 st.builds(
-                    _change,
-                    st.text(max_size=30),
-                    st.sampled_from(Operation),
-                    st.sampled_from(Fate),
+                    _change, st.text(max_size=30), st.sampled_from(Operation), st.sampled_from(Fate)
                 ),
                 max_size=30,
             ),

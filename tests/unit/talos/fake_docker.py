@@ -54,7 +54,7 @@ class FakeDocker:
         path.write_text(json.dumps(node))
 
     def refuse(self, name: str, how: str) -> None:
-        """Let starts of a node fail (`refuses`), or let it exit at once (`ends`)."""
+        """Make starting a node fail (`refuses`), or make the node exit at once (`ends`)."""
         (self.folder / f"{name}.{how}").touch()
 
     def remove_node(self, name: str) -> None:
@@ -92,9 +92,7 @@ def container(
         "State": {"Status": status},
         "NetworkSettings": {
             "Ports": {**bindings, "10250/tcp": None},
-            "Networks": {
-                cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}},
-            },
+            "Networks": {cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}}},
         },
     }
 

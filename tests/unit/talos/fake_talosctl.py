@@ -1,6 +1,6 @@
-"""A fake talosctl, which creates nodes in the engine of `fake_docker`.
+"""A fake talosctl that creates nodes in the engine of `fake_docker`.
 
-It works in steps, so that a test can let it fail or hang after any of them. The order is
+It works in steps, so that a test can make it fail or hang after any of them. The order is
 talosctl's own (pkg/provision/providers/docker, and the command's create.go): state folder, network,
 nodes, `state.yaml`, talosconfig, wait, kubeconfig.
 """
@@ -82,7 +82,7 @@ class FakeTalosctl:
         self.does(*STEPS)
 
     def does(self, *steps: str, destroying: tuple[str, ...] = ("destroy",)) -> None:
-        """Set the steps of its next runs."""
+        """Set the steps of the next runs."""
         cluster = self._cluster
         controlplane = fake_docker.container(
             cluster,
@@ -106,7 +106,7 @@ class FakeTalosctl:
         programs.python(self._folder / "talosctl", script)
 
     def talosctl(self, version: Version = Version(1, 13)) -> Talosctl:  # noqa: B008
-        """What `versions.find` would return."""
+        """The result of `versions.find` for it."""
         return Talosctl(self.path, version)
 
     @property

@@ -13,39 +13,39 @@ def talosctl(folder: Path, version: Version, script: str) -> Talosctl:
 
 
 @pytest.mark.parametrize(
-    ("version", "command"),
+    ("version", "kubernetes", "command"),
     [
-        (Version(0, 7), "images"),
-        (Version(1, 5), "images"),
-        (Version(1, 6), "image default"),
-        (Version(1, 11, 5), "image default"),
-        (Version(1, 12), "image k8s-bundle"),
-        (Version(1, 13), "image k8s-bundle"),
+        (Version(0, 7), None, "images"),
+        (Version(1, 5), None, "images"),
+        (Version(1, 6), None, "image default"),
+        (Version(1, 11, 5), None, "image default"),
+        (Version(1, 12), None, "image k8s-bundle"),
+        (Version(1, 13), "1.35.0", "image k8s-bundle --k8s-version v1.35.0"),
+        (Version(1, 13), "v1.35.0", "image k8s-bundle --k8s-version v1.35.0"),
     ],
 )
-def test_each_version_has_its_own_command(tmp_path: Path, version: Version, command: str) -> None:
+def test_each_version_has_its_own_command(
+    tmp_path: Path, version: Version, kubernetes: str | None, command: str
+) -> None:
     script = f'[ "$*" = "{command}" ] || exit 1; echo quay.io/a:1; echo; echo ghcr.io/b/c:v2'
 
-    found = images.of_kubernetes(talosctl(tmp_path, version, script))
+    found = images.of_kubernetes(talosctl(tmp_path, version, script), kubernetes)
 
     assert found == ("quay.io/a:1", "ghcr.io/b/c:v2")
 
 
-@pytest.mark.parametrize("kubernetes", ["1.35.0", "v1.35.0"])
-def test_images_of_another_version_of_kubernetes(tmp_path: Path, kubernetes: str) -> None:
-    script = '[ "$*" = "image k8s-bundle --k8s-version v1.35.0" ] && echo quay.io/a:1'
-
-    assert images.of_kubernetes(talosctl(tmp_path, Version(1, 13), script), kubernetes)
-
-
-def test_before_1_13_only_the_default_version_of_kubernetes_is_listed(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"allowed for other versions: talosctl 1.13"):
-        images.of_kubernetes(talosctl(tmp_path, Version(1, 12), ""), "1.35.0")
-
-
-def test_before_0_7_there_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"cannot list images; allowed: talosctl 0.7"):
-        images.of_kubernetes(talosctl(tmp_path, Version(0, 6), ""))
+@pytest.mark.parametrize(
+    ("version", "kubernetes", "allowed"),
+    [
+        (Version(1, 12), "1.35.0", "allowed for other versions: talosctl 1.13"),
+        (Version(0, 6), None, "cannot list images; allowed: talosctl 0.7"),
+    ],
+)
+def test_older_versions_cannot_list_images(
+    tmp_path: Path, version: Version, kubernetes: str | None, allowed: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=allowed):
+        images.of_kubernetes(talosctl(tmp_path, version, ""), kubernetes)
 
 
 @pytest.mark.parametrize("printed", ["", "quay.io/a:1\nError: no", "usage"])

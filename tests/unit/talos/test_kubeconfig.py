@@ -11,41 +11,32 @@ from talos_registry_cache.talos.errors import TakenError, TalosError
 
 
 def of_cluster(folder: Path, name: str = "demo", port: int = 6443) -> Path:
-    """A kubeconfig as talosctl writes it."""
+    """Write a kubeconfig like talosctl's."""
     path = folder / f"{name}-{port}"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": name, "cluster": {"server": f"https://127.0.0.1:{port}"}}],
-                "contexts": [
-                    {
-                        "name": f"admin@{name}",
-                        "context": {"cluster": name, "user": f"admin@{name}"},
-                    }
-                ],
-                "users": [{"name": f"admin@{name}", "user": {"client-key-data": "s3cret"}}],
-                "current-context": f"admin@{name}",
-            }
-        )
-    )
+    user = f"admin@{name}"
+    server, access = f"https://127.0.0.1:{port}", {"client-key-data": "s3cret"}
+    path.write_text(config(name, server, user, access, user))
     return path
 
 
+def config(name: str, server: str, user: str, access: object, context: str) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "preferences": {"colors": True},
+            "clusters": [{"name": name, "cluster": {"server": server}}],
+            "contexts": [{"name": context, "context": {"cluster": name, "user": user}}],
+            "users": [{"name": user, "user": access}],
+            "current-context": context,
+        }
+    )
+
+
 def write_own(path: Path) -> Mapping[str, Any]:
-    """Write a kubeconfig of the user's own."""
-    own = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "preferences": {"colors": True},
-        "clusters": [{"name": "prod", "cluster": {"server": "https://prod"}}],
-        "contexts": [{"name": "prod", "context": {"cluster": "prod", "user": "me"}}],
-        "users": [{"name": "me", "user": {"token": "t"}}],
-        "current-context": "prod",
-    }
-    path.write_text(yaml.safe_dump(own))
-    return own
+    """Write the user's own kubeconfig."""
+    path.write_text(config("prod", "https://prod", "me", {"token": "t"}, "prod"))
+    return content(path)
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -56,20 +47,27 @@ def content(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    return tmp_path / "home" / ".kube" / "config"
+    folder = tmp_path / "home" / ".kube"
+    folder.mkdir(parents=True)
+    return folder / "config"
 
 
-def test_a_cluster_is_merged_into_a_new_kubeconfig(tmp_path: Path, target: Path) -> None:
+def test_a_cluster_is_merged_into_a_new_kubeconfig_once(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "config"
+    kubeconfig.merge(of_cluster(tmp_path), target)
+    before = target.read_text(), target.stat().st_ino
     kubeconfig.merge(of_cluster(tmp_path), target)
 
+    assert (target.read_text(), target.stat().st_ino) == before
     merged = content(target)
     assert merged["current-context"] == "admin@demo"
     assert merged["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
     assert target.stat().st_mode & 0o777 == 0o600
 
 
-def test_other_entries_stay_and_come_first(tmp_path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True)
+def test_other_entries_stay_first_and_removing_restores_the_kubeconfig(
+    tmp_path: Path, target: Path
+) -> None:
     own = write_own(target)
     kubeconfig.merge(of_cluster(tmp_path), target)
 
@@ -77,23 +75,8 @@ def test_other_entries_stay_and_come_first(tmp_path: Path, target: Path) -> None
     assert merged["current-context"] == "prod"
     assert merged["preferences"] == own["preferences"]
     assert [user["name"] for user in merged["users"]] == ["me", "admin@demo"]
-
-
-def test_removing_it_restores_the_kubeconfig(tmp_path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True)
-    own = write_own(target)
-    kubeconfig.merge(of_cluster(tmp_path), target)
     kubeconfig.remove(target, "demo")
-
     assert content(target) == own
-
-
-def test_merging_again_changes_nothing(tmp_path: Path, target: Path) -> None:
-    kubeconfig.merge(of_cluster(tmp_path), target)
-    before = target.read_text(), target.stat().st_ino
-    kubeconfig.merge(of_cluster(tmp_path), target)
-
-    assert (target.read_text(), target.stat().st_ino) == before
 
 
 def test_a_recreated_cluster_replaces_its_entries(tmp_path: Path, target: Path) -> None:
@@ -104,26 +87,20 @@ def test_a_recreated_cluster_replaces_its_entries(tmp_path: Path, target: Path) 
     assert servers == ["https://127.0.0.1:2222"]
 
 
-def test_a_kubeconfig_that_is_too_large_is_refused(tmp_path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(b"#" * (kubeconfig.SIZE_LIMIT + 1))
-
-    with pytest.raises(TalosError, match="is larger than 4194304 bytes"):
-        kubeconfig.merge(of_cluster(tmp_path), target)
-
-
 def test_a_removed_cluster_is_no_longer_the_current_context(tmp_path: Path, target: Path) -> None:
-    kubeconfig.merge(of_cluster(tmp_path), target)
-    kubeconfig.merge(of_cluster(tmp_path, "other"), target)
     kubeconfig.remove(target, "demo")
+    assert not target.exists()
+    for name in ("demo", "other"):
+        kubeconfig.merge(of_cluster(tmp_path, name), target)
+    kubeconfig.remove(target, "demo")
+    kubeconfig.remove(target, "unknown")
 
     left = content(target)
     assert left["current-context"] == ""
     assert [context["name"] for context in left["contexts"]] == ["admin@other"]
 
 
-def test_the_user_s_own_entry_of_the_same_name_is_left_alone(tmp_path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True)
+def test_the_users_own_entry_of_the_same_name_is_left_alone(tmp_path: Path, target: Path) -> None:
     of_cluster(tmp_path).rename(target)
     before = target.read_text()
 
@@ -135,21 +112,9 @@ def test_the_user_s_own_entry_of_the_same_name_is_left_alone(tmp_path: Path, tar
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_removing_a_cluster_that_was_not_merged_changes_nothing(
-    tmp_path: Path, target: Path
-) -> None:
-    kubeconfig.remove(target, "demo")
-    assert not target.exists()
-
-    kubeconfig.merge(of_cluster(tmp_path), target)
-    kubeconfig.remove(target, "other")
-    assert len(content(target)["clusters"]) == 1
-
-
 def test_a_symbolic_link_stays_a_link(tmp_path: Path, target: Path) -> None:
     real = tmp_path / "elsewhere"
     write_own(real)
-    target.parent.mkdir(parents=True)
     target.symlink_to(real)
     kubeconfig.merge(of_cluster(tmp_path), target)
 
@@ -173,7 +138,6 @@ def test_a_locked_kubeconfig_is_an_error(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubeconfig, "LOCK_WITHIN_S", 0.1)
-    target.parent.mkdir(parents=True)
     lock = target.with_name("config.lock")
     lock.touch()
 
@@ -182,14 +146,22 @@ def test_a_locked_kubeconfig_is_an_error(
     assert lock.exists()
 
 
-@pytest.mark.parametrize("text", ["a: b: c", "- a list", "just a text"])
-def test_another_file_is_an_error_and_left_unchanged(
-    tmp_path: Path, target: Path, text: str
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a: b: c", "cannot read the kubeconfig"),
+        ("- a list", "is not a kubeconfig"),
+        ("just a text", "is not a kubeconfig"),
+        ("#" * (kubeconfig.SIZE_LIMIT + 1), "is larger than 4194304 bytes"),
+    ],
+    ids=["no YAML", "list", "text", "too large"],
+)
+def test_a_file_that_is_no_kubeconfig_is_an_error_and_left_unchanged(
+    tmp_path: Path, target: Path, text: str, error: str
 ) -> None:
-    target.parent.mkdir(parents=True)
     target.write_text(text)
 
-    with pytest.raises(TalosError, match="kubeconfig"):
+    with pytest.raises(TalosError, match=error):
         kubeconfig.merge(of_cluster(tmp_path), target)
     assert target.read_text() == text
 

@@ -2,7 +2,6 @@ import tomllib
 from base64 import b64encode
 
 import pytest
-import yaml
 
 from talos_registry_cache.talos import machine_config
 from talos_registry_cache.talos.machine_config import MirrorForm
@@ -33,70 +32,7 @@ def test_the_form_depends_on_the_version_of_talos(talos: Version, form: MirrorFo
     assert machine_config.form_for(talos) is form
 
 
-def test_the_legacy_form() -> None:
-    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=False, form=MirrorForm.LEGACY)
-
-    assert patch == (
-        "machine:\n"
-        "  registries:\n"
-        "    mirrors:\n"
-        "      docker.io:\n"
-        "        endpoints:\n"
-        "        - http://172.17.0.1:5000\n"
-        "      ghcr.io:\n"
-        "        endpoints:\n"
-        "        - http://172.17.0.1:5004\n"
-    )
-
-
-def test_the_form_of_documents() -> None:
-    patch = machine_config.mirror_patch(
-        {"docker.io": MIRRORS["docker.io"]}, skip_fallback=False, form=MirrorForm.DOCUMENT
-    )
-
-    assert patch == (
-        "apiVersion: v1alpha1\n"
-        "kind: RegistryMirrorConfig\n"
-        "name: docker.io\n"
-        "endpoints:\n"
-        "- url: http://172.17.0.1:5000\n"
-    )
-
-
-@pytest.mark.parametrize("form", MirrorForm)
-def test_skip_fallback_is_set_for_each_mirror(form: MirrorForm) -> None:
-    patch = machine_config.mirror_patch(MIRRORS, skip_fallback=True, form=form)
-
-    assert patch.count("skipFallback: true\n") == len(MIRRORS)
-    assert list(yaml.safe_load_all(patch))
-
-
 # Mirrors with a CA or password
-
-
-def test_documents_for_ca_and_password_are_named_after_the_mirror_s_address() -> None:
-    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.DOCUMENT)
-
-    _, _, *closed = yaml.safe_load_all(patch)
-    version = {"apiVersion": "v1alpha1"}
-    assert closed == [
-        version | {"kind": "RegistryTLSConfig", "name": "172.17.0.1:5000", "ca": CA},
-        version
-        | {"kind": "RegistryAuthConfig", "name": "172.17.0.1:5000"}
-        | {"username": "reader", "password": "s3cret"},
-        version | {"kind": "RegistryTLSConfig", "name": "172.17.0.1:5004", "ca": CA},
-    ]
-
-
-def test_the_legacy_form_has_the_ca_in_base64() -> None:
-    patch = machine_config.mirror_patch(CLOSED, skip_fallback=False, form=MirrorForm.LEGACY)
-
-    config = yaml.safe_load(patch)["machine"]["registries"]["config"]
-    tls = {"ca": b64encode(CA.encode()).decode()}
-    assert config == {
-        "172.17.0.1:5000": {"tls": tls, "auth": {"username": "reader", "password": "s3cret"}},
-        "172.17.0.1:5004": {"tls": tls},
-    }
 
 
 @pytest.mark.parametrize("form", MirrorForm)
@@ -105,10 +41,6 @@ def test_mirrors_at_the_same_address_share_their_ca(form: MirrorForm) -> None:
     patch = machine_config.mirror_patch(shared, skip_fallback=False, form=form)
 
     assert patch.count(" ca: ") + patch.count("\nca: ") == 1
-
-
-def test_a_mirror_does_not_show_its_password() -> None:
-    assert "s3cret" not in repr(CLOSED)
 
 
 # hosts.toml; the expected texts are those of Talos's own tests (hosts_test.go)
@@ -158,10 +90,9 @@ def test_hosts_toml_has_the_password_as_a_header(*, skip: bool) -> None:
     read = tomllib.loads(files["docker.io/hosts.toml"])
     mirror = read if skip else read["host"]["https://172.17.0.1:5000"]
     assert mirror["ca"] == "172.17.0.1:5000-ca.crt"
-    assert mirror["header"] == {
-        "Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}",
-    }
+    assert mirror["header"] == {"Authorization": f"Basic {b64encode(b'reader:s3cret').decode()}"}
     assert "header" not in files["ghcr.io/hosts.toml"]
+    assert "s3cret" not in repr(CLOSED)
 
 
 @pytest.mark.parametrize(

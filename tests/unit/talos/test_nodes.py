@@ -23,7 +23,7 @@ EXISTING = [Node("c", "controlplane", "10.5.0.2", "running"), Node("w", "worker"
 
 def test_missing_nodes_are_problems() -> None:
     assert list(nodes.problems(EXISTING, {"controlplane": 3, "worker": 1})) == [
-        "1 of 3 controlplane nodes exist: c",
+        "1 of 3 controlplane nodes exist: c"
     ]
 
 

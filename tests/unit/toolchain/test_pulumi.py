@@ -30,29 +30,22 @@ def own_pulumi(checkout: Path) -> None:
     (checkout / "bin" / "pulumi").touch()
 
 
-# The environment
-
-
-def test_state_and_passphrase_are_kept_in_the_checkout(checkout: Path) -> None:
-    first, second = pulumi.environment(HOST), pulumi.environment(HOST)
-
-    assert first == second
-    assert first["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()
-    assert Path(first["PULUMI_CONFIG_PASSPHRASE_FILE"]).is_relative_to(checkout / ".state")
-
-
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_passphrase_is_random_and_readable_only_by_its_owner(
+def test_state_and_a_private_passphrase_are_kept_in_the_checkout(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
     before = os.umask(umask)
     try:
-        here = pulumi._passphrase_file()
+        first, again = pulumi.environment(HOST), pulumi.environment(HOST)
         monkeypatch.setattr(pulumi, "STATE", checkout / "another")
-        there = pulumi._passphrase_file()
+        another = pulumi.environment(HOST)
     finally:
         os.umask(before)
 
+    assert first == again
+    assert first["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()
+    here, there = (Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"]) for env in (first, another))
+    assert here.parent == checkout / ".state"
     assert stat.S_IMODE(here.stat().st_mode) == 0o600
     assert len(bytes.fromhex(here.read_text())) == 32
     assert here.read_text() != there.read_text()
@@ -73,25 +66,17 @@ def test_users_own_backend_and_passphrase_are_kept(
     assert not (checkout / ".state").exists()
 
 
-def test_programs_of_the_checkout_come_first(
+def test_programs_of_the_checkout_come_first_and_a_built_pulumi_downloads_nothing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
-
-    env = pulumi.environment(HOST)
-
-    assert env["PATH"] == os.pathsep.join([f"{checkout}/venv", f"{checkout}/bin", "/usr/bin"])
-    assert env["DOCKER_HOST"] == HOST
-
-
-def test_only_a_built_pulumi_has_its_home_in_the_checkout_and_downloads_nothing(
-    checkout: Path,
-) -> None:
     assert "PULUMI_HOME" not in pulumi.environment(HOST)
 
     own_pulumi(checkout)
     env = pulumi.environment(HOST)
 
+    assert env["PATH"] == os.pathsep.join([f"{checkout}/venv", f"{checkout}/bin", "/usr/bin"])
+    assert env["DOCKER_HOST"] == HOST
     assert env["PULUMI_HOME"] == str(checkout / "pulumi-home")
     assert env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
 
@@ -118,59 +103,24 @@ def built(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> list[str]:
     return names
 
 
-def machine_has(
-    monkeypatch: pytest.MonkeyPatch, *names: str, version: str = "v3.200.0", plugin: bool = True
-) -> Processes:
-    processes = Processes(code=0 if plugin else 1)
-    monkeypatch.setattr("shutil.which", programs(*names))
-    monkeypatch.setattr(pulumi, "run", Commands(answers={"version": version}))
-    monkeypatch.setattr("subprocess.run", processes)
-    return processes
-
-
 BOTH = ("pulumi", "pulumi-language-python")
 ALL_THREE = ["pulumi", "pulumi-language-python", "pulumi-resource-docker"]
 
 
-@pytest.mark.parametrize("version", ["v3.182.0", "v3.200.1-alpha.2", "v4.0.0"])
-def test_machines_pulumi_is_used_if_it_is_recent_enough(
-    monkeypatch: pytest.MonkeyPatch, built: list[str], version: str
-) -> None:
-    processes = machine_has(monkeypatch, *BOTH, version=version)
-
-    pulumi.ensure()
-
-    assert built == []
-    assert processes.lines == [
-        f"/usr/bin/pulumi plugin install resource docker {pulumi._docker_plugin_version()}"
-    ]
-
-
-def test_installed_plugin_is_not_installed_again(
-    monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path
-) -> None:
-    processes = machine_has(monkeypatch, *BOTH)
-    monkeypatch.setenv("PULUMI_HOME", str(checkout / "home"))
-    plugin = f"resource-docker-v{pulumi._docker_plugin_version()}"
-    (checkout / "home" / "plugins" / plugin).mkdir(parents=True)
-
-    pulumi.ensure()
-
-    assert built == processes.lines == []
-
-
 @pytest.mark.parametrize(
-    ("names", "version", "plugin"),
+    ("names", "version", "plugin", "is_used"),
     [
-        ((), "v3.200.0", True),
-        (("pulumi",), "v3.200.0", True),
-        (BOTH, "v3.181.9", True),
-        (BOTH, "v2.999.0", True),
-        (BOTH, "dev", True),
-        (BOTH, "v3.200.0", False),
+        (BOTH, "v3.182.0", True, True),
+        (BOTH, "v4.0.0-alpha.2", True, True),
+        (BOTH, "v3.181.9", True, False),
+        (BOTH, "v2.999.0", True, False),
+        (BOTH, "dev", True, False),
+        (BOTH, "v3.200.0", False, False),
+        (("pulumi",), "v3.200.0", True, False),
+        ((), "v3.200.0", True, False),
     ],
 )
-def test_pulumi_is_otherwise_built_with_its_plugin_and_scripts(
+def test_pulumi_is_built_unless_the_machines_is_recent_and_gets_the_plugin(
     monkeypatch: pytest.MonkeyPatch,
     built: list[str],
     checkout: Path,
@@ -178,27 +128,41 @@ def test_pulumi_is_otherwise_built_with_its_plugin_and_scripts(
     version: str,
     *,
     plugin: bool,
+    is_used: bool,
 ) -> None:
-    machine_has(monkeypatch, *names, version=version, plugin=plugin)
+    processes = Processes(code=0 if plugin else 1)
+    monkeypatch.setattr("shutil.which", programs(*names))
+    monkeypatch.setattr(pulumi, "run", Commands(answers={"version": version}))
+    monkeypatch.setattr("subprocess.run", processes)
+    wanted = pulumi._docker_plugin_version()
 
     pulumi.ensure()
 
+    if is_used:
+        assert built == []
+        assert processes.lines == [f"/usr/bin/pulumi plugin install resource docker {wanted}"]
+        return
     assert built == ALL_THREE
-    name = f"resource-docker-v{pulumi._docker_plugin_version()}"
-    assert (checkout / "pulumi-home" / "plugins" / name).is_dir()
+    assert (checkout / "pulumi-home" / "plugins" / f"resource-docker-v{wanted}").is_dir()
     for script in ("pulumi-language-python-exec", "pulumi-resource-pulumi-python"):
         assert os.access(checkout / "bin" / script, os.X_OK)
 
 
-def test_built_pulumi_stays_in_use(
-    monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path
+@pytest.mark.parametrize("is_built", [True, False])
+def test_built_pulumi_and_an_installed_plugin_stay_in_use(
+    monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path, *, is_built: bool
 ) -> None:
-    own_pulumi(checkout)
-    machine_has(monkeypatch, *BOTH)
+    monkeypatch.setattr("shutil.which", programs(*BOTH))
+    monkeypatch.setattr(pulumi, "run", Commands(answers={"version": "v3.200.0"}))
+    monkeypatch.setenv("PULUMI_HOME", str(checkout / "home"))
+    plugin = f"resource-docker-v{pulumi._docker_plugin_version()}"
+    (checkout / "home" / "plugins" / plugin).mkdir(parents=True)
+    if is_built:
+        own_pulumi(checkout)
 
     pulumi.ensure()
 
-    assert built == ALL_THREE
+    assert built == (ALL_THREE if is_built else [])
 
 
 def test_plugin_has_the_version_of_the_pinned_package(

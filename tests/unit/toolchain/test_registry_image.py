@@ -57,18 +57,13 @@ def test_only_the_storage_belongs_to_the_unprivileged_user(layer: tarfile.TarFil
     storage = layer.getmember("var/lib/registry")
     assert (storage.uid, storage.gid, storage.mode) == (65532, 65532, 0o755)
     assert {"USER 65532", "VOLUME /var/lib/registry"} <= {*registry_image.CHANGES}
+    seen = {"."}
     for entry in layer.getmembers():
+        assert str(Path(entry.name).parent) in seen, "a folder comes before its files"
+        seen |= {entry.name} if entry.isdir() else set()
         if entry is not storage:
             assert (entry.uid, entry.gid) == (0, 0)
             assert entry.issym() or not entry.mode & 0o022
-
-
-def test_every_path_comes_after_its_folder(layer: tarfile.TarFile) -> None:
-    seen = {"."}
-    for entry in layer.getmembers():
-        assert str(Path(entry.name).parent) in seen
-        if entry.isdir():
-            seen.add(entry.name)
 
 
 def test_files_can_be_read_and_programs_run_by_any_user(layer: tarfile.TarFile) -> None:
@@ -143,17 +138,15 @@ def test_missing_image_is_pulled_or_else_built(
 
 
 @pytest.mark.parametrize(("stack", "images"), [("dev", [DEFAULT]), ("guide", [DEFAULT, OLDER])])
-def test_images_of_a_stack_are_prepared(fake: FakeEngine, stack: str, images: list[str]) -> None:
+def test_images_of_one_or_all_stacks_are_prepared(
+    fake: FakeEngine, stack: str, images: list[str]
+) -> None:
     registry_image.ensure(HOST, (ROOT / f"Pulumi.{stack}.yaml").read_text())
 
     assert fake.pulled == images
 
-
-def test_all_images_are_prepared(fake: FakeEngine) -> None:
     fake.images, fake.can_pull = {DEFAULT}, False
-
     registry_image.ensure_all(HOST)
-
     assert fake.imported == [BUILT_OLDER]
 
 

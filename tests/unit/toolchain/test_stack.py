@@ -91,15 +91,6 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_unknown_stack_is_an_error_that_lists_the_others(checkout: Checkout) -> None:
-    (checkout.root / "Pulumi.guide.yaml").touch()
-    (checkout.root / "Pulumi.yaml").touch()
-
-    assert stack.file("dev") == checkout.file
-    with pytest.raises(SetupError, match=r"no stack file Pulumi\.de\.yaml; stacks: dev, guide$"):
-        stack.file("de")
-
-
 # The copy with the salt
 
 
@@ -117,18 +108,16 @@ def test_salt_is_added_to_a_copy_of_the_tracked_file(checkout: Checkout) -> None
     assert checkout.prepared().read_text() == f"config: {{}}\n{SALT}\n"
 
 
-def test_stack_file_that_has_a_salt_is_used_unchanged(checkout: Checkout) -> None:
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_stack_file_that_has_a_salt_is_used_unchanged(
+    checkout: Checkout, *, is_prepared: bool
+) -> None:
+    if is_prepared:
+        checkout.prepared()
     checkout.file.write_text(f"{OWN_SALT}\n{SETTINGS}")
 
     assert checkout.prepared() == checkout.file
     assert checkout.file.read_text() == f"{OWN_SALT}\n{SETTINGS}"
-
-
-def test_stack_file_that_gains_a_salt_replaces_the_copy(checkout: Checkout) -> None:
-    checkout.prepared()
-    checkout.file.write_text(f"{SETTINGS}{OWN_SALT}\n")
-
-    assert checkout.prepared() == checkout.file
 
 
 def test_stack_created_by_other_means_uses_its_own_file(checkout: Checkout) -> None:
@@ -217,23 +206,19 @@ def test_any_other_lock_is_kept(
         (stack.down, "pulumi destroy --stack dev --yes --refresh"),
     ],
 )
-def test_command_runs_pulumi_with_the_copied_stack_file(
+def test_command_runs_pulumi_with_the_copied_stack_file_unless_the_backend_is_elsewhere(
     checkout: Checkout, command: Any, line: str
 ) -> None:
     checkout.processes.code = 3
 
     assert command("dev", checkout.env, ["--refresh"]) == 3
-    assert checkout.processes.lines == [
-        f"{line} --config-file {checkout.state / 'config' / 'Pulumi.dev.yaml'}"
-    ]
+    copy = checkout.state / "config" / "Pulumi.dev.yaml"
+    assert checkout.processes.lines == [f"{line} --config-file {copy}"]
 
-
-def test_another_backend_uses_the_stack_file_unchanged(checkout: Checkout) -> None:
     checkout.env["PULUMI_BACKEND_URL"] = "s3://my-bucket"
-
-    assert stack.up("dev", checkout.env, []) == 0
-    assert checkout.pulumi.lines == ["pulumi stack select --create dev"]
-    assert checkout.processes.lines == ["pulumi up --stack dev --yes"]
+    command("dev", checkout.env, ["--refresh"])
+    assert checkout.pulumi.lines[-1] == "pulumi stack select --create dev"
+    assert checkout.processes.lines[1:] == [line]
 
 
 @pytest.mark.parametrize(

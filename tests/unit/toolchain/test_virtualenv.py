@@ -48,33 +48,27 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("locks", "installed"),
+    ("steps", "installed"),
     [
         ([RUNTIME, RUNTIME], [RUNTIME, "."]),
         # The development lock has all packages of the runtime lock.
         ([DEVELOPMENT, RUNTIME], [DEVELOPMENT, "."]),
         ([RUNTIME, DEVELOPMENT], [RUNTIME, ".", DEVELOPMENT]),
+        ([RUNTIME, f"change {RUNTIME}", RUNTIME], [RUNTIME, ".", RUNTIME]),
+        ([RUNTIME, f"change {PROJECT}", RUNTIME], [RUNTIME, ".", "."]),
     ],
 )
-def test_lock_is_installed_once(machine: Machine, locks: list[str], installed: list[str]) -> None:
-    for lock in locks:
-        virtualenv.ensure(lock)
+def test_lock_and_project_are_installed_once_and_after_changes(
+    machine: Machine, steps: list[str], installed: list[str]
+) -> None:
+    for step in steps:
+        if step.startswith("change "):
+            (machine.root / step.removeprefix("change ")).write_text("# other\n")
+        else:
+            virtualenv.ensure(step)
 
     assert machine.created == 1
     assert machine.installed == installed
-
-
-@pytest.mark.parametrize(("changed", "installed"), [(RUNTIME, RUNTIME), (PROJECT, ".")])
-def test_changed_lock_or_project_is_installed_again(
-    machine: Machine, changed: str, installed: str
-) -> None:
-    virtualenv.ensure(RUNTIME)
-    (machine.root / changed).write_text("# other\n")
-
-    virtualenv.ensure(RUNTIME)
-
-    assert machine.created == 1
-    assert machine.installed == [RUNTIME, ".", installed]
 
 
 def test_failed_installation_is_repeated(machine: Machine) -> None:
@@ -99,25 +93,3 @@ def test_another_interpreter_or_folder_needs_its_own_installation(
     wanted.add(virtualenv._wanted(RUNTIME))
 
     assert len(wanted) == 3
-
-
-def test_old_python_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 10, 12, "final", 0))
-
-    with pytest.raises(SetupError, match=r"found Python 3\.10\.12; allowed: 3\.11 or later"):
-        virtualenv.ensure(RUNTIME)
-
-    assert machine.created == 0
-
-
-@pytest.mark.usefixtures("machine")
-def test_machine_without_venv_is_told_which_package_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("no ensurepip")
-
-    monkeypatch.setattr("venv.create", fail)
-
-    with pytest.raises(SetupError, match=r"no ensurepip\n.*apt-get install python3\.\d+-venv"):
-        virtualenv.ensure(RUNTIME)

@@ -1,4 +1,4 @@
-"""An object store in memory, behind the part of botocore's S3 client that is used here."""
+"""An object store in memory, with the methods of botocore's S3 client that the product calls."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class NotFoundError(Exception):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Exceptions:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The content of an object, from which connections may break."""
+    """The content of an object; the connection may break while it is read."""
 
     content: bytes
     breaks_after: int
@@ -41,11 +41,11 @@ class Body:
 
 @dataclass
 class FakeClient:
-    """A client of a store that holds some objects, by key.
+    """A client of a store with some objects.
 
     Attributes:
-        objects: the content of each.
-        breaks_after: how many bytes come through one connection.
+        objects: contents by key.
+        breaks_after: bytes after which each connection breaks.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -79,12 +79,12 @@ class FakeClient:
 
 
 def holding(files: Mapping[str, bytes]) -> ObjectStore:
-    """A store with the files of a cache, by their paths below its folder."""
+    """A store with the files of a cache, by path below its folder."""
     client: Any = FakeClient({f"{LOCATION.folder}/{path}": files[path] for path in files})
     return ObjectStore(client, LOCATION)
 
 
 def paths(store: ObjectStore) -> set[str]:
-    """The paths of all that it holds."""
+    """The paths of all objects."""
     client: Any = store.client
     return {key.removeprefix(f"{LOCATION.folder}/") for key in client.objects}

@@ -1,4 +1,4 @@
-"""A storage in a folder: handed out as the engine hands out a volume, and repaired likewise."""
+"""A cache's storage in a folder, read and repaired like an engine's volume."""
 
 import io
 import shutil
@@ -10,7 +10,7 @@ from talos_registry_cache.registry.layout import Damage, Storage
 
 
 def tar(root: Path) -> io.BytesIO:
-    """A folder as a tar stream."""
+    """Return a folder as a tar stream."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         archive.add(root, "registry")
@@ -19,16 +19,16 @@ def tar(root: Path) -> io.BytesIO:
 
 
 def read(root: Path) -> Storage:
-    """What a folder stores."""
+    """Read a storage."""
     return layout.read(tar(root))
 
 
 def scrub(root: Path) -> list[Damage]:
-    """What is damaged in a folder."""
+    """Find the damage in a storage."""
     return list(layout.damages(read(root)))
 
 
 def repair(root: Path, damage: Damage) -> None:
-    """Remove what is damaged."""
+    """Remove the damaged folders."""
     for folder in damage.folders:
         shutil.rmtree(root / folder, ignore_errors=True)

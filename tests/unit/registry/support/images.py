@@ -20,7 +20,7 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Content that a registry keeps."""
+    """A blob or manifest."""
 
     content: bytes
     media_type: str = OCI_LAYER
@@ -28,36 +28,36 @@ class Blob:
 
     @property
     def digest(self) -> str:
-        """Its name in a registry."""
+        """Its digest."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     @property
     def descriptor(self) -> Descriptor:
-        """How a client refers to it."""
+        """Its descriptor."""
         return Descriptor(self.media_type, self.digest, len(self.content))
 
     @property
     def entry(self) -> dict[str, Any]:
-        """How a manifest refers to it."""
+        """Its entry in a manifest or index."""
         size = len(self.content)
         return {"mediaType": self.media_type, "digest": self.digest, "size": size, **self.extra}
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a registry must hold for one tag: the tag's manifest first, then others and blobs."""
+    """The content of a tag: its manifest first, then other manifests and the blobs."""
 
     manifests: Sequence[Blob]
     blobs: Sequence[Blob]
 
     @property
     def digest(self) -> str:
-        """What the tag stands for."""
+        """The digest of the tag."""
         return self.manifests[0].digest
 
 
 def config(platform: str = "linux/amd64", media_type: str = OCI_CONFIG) -> Blob:
-    """A configuration for a platform."""
+    """An image configuration."""
     os, architecture, *variant = platform.split("/")
     values = {"os": os, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
     return Blob(json.dumps(values).encode(), media_type)
@@ -70,7 +70,7 @@ def image(*layers: Blob, platform: str = "linux/amd64") -> Built:
 
 
 def docker_image(*layers: Blob, platform: str = "linux/amd64") -> Built:
-    """An image in Docker's own form."""
+    """An image with Docker's media types."""
     own = config(platform, DOCKER_CONFIG)
     return Built([_manifest(DOCKER_MANIFEST, own, layers)], [own, *layers])
 
@@ -94,7 +94,7 @@ def index(images: Mapping[str, Built], *others: Blob, media_type: str = OCI_INDE
 
 
 def attestation(of: Built) -> Blob:
-    """What BuildKit adds to an index: a manifest about an image."""
+    """An attestation manifest for an image, as BuildKit adds it to an index."""
     return Blob(
         b"{}",
         OCI_MANIFEST,
@@ -109,7 +109,7 @@ def attestation(of: Built) -> Blob:
 
 
 def platform_entry(platform: str) -> dict[str, str]:
-    """How an index names a platform."""
+    """The platform in an index entry."""
     return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
 
 

@@ -30,10 +30,10 @@ Fault = Callable[["Handler", Blob], None]
 
 
 class TinyRegistry:
-    """A registry's content, the requests it got, and its faults.
+    """The content of a registry, the requests it received, and its faults.
 
     Attributes:
-        caches: whether it is a cache, which has to fetch a blob for each repository.
+        caches: whether it is a cache, which fetches a blob for each repository.
         keeps: whether the cache stores fetched blobs.
         headers: headers of every answer.
         reader: user name and password of the only reader; None for an open registry.
@@ -68,7 +68,7 @@ class TinyRegistry:
             self.blobs[repository, blob.digest] = blob
 
     def fail(self, target: str, *faults: Fault) -> None:
-        """Let the next requests for a tag or digest fail, one after the other."""
+        """Make the next requests for a tag or digest fail, one fault each."""
         self.faults[target].extend(faults)
 
     def asked(self, target: str) -> list[str]:

@@ -17,20 +17,20 @@ import pytest
 import yaml
 
 from components.certificate_authority import issue_authority
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import cluster, command_line, images, machine_config, versions
 from talos_registry_cache.talos.cluster_files import ClusterFiles, write_private
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.machine_config import MirrorForm
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.versions import Talosctl, Version
 
 WITHIN_S = 300
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "localhost:5005": Mirror("https://10.5.0.1:5001/path"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "localhost:5005": Endpoint("https://10.5.0.1:5001/path"),
 }
 CA = issue_authority("tests", datetime.now(UTC)).certificate
-CLOSED = {"docker.io": Mirror("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
+CLOSED = {"docker.io": Endpoint("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
 NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"
@@ -367,7 +367,7 @@ def test_documents_have_the_ca_and_the_password(tmp_path: Path) -> None:
 
 def test_talosctl_refuses_an_invalid_ca(tmp_path: Path) -> None:
     """The checks above can fail."""
-    wrong = {"docker.io": Mirror("https://172.17.0.1:5000", "no certificate")}
+    wrong = {"docker.io": Endpoint("https://172.17.0.1:5000", "no certificate")}
     patch = machine_config.mirror_patch(wrong, skip_fallback=False, form=MirrorForm.DOCUMENT)
 
     with pytest.raises(AssertionError, match="ca must be a valid PEM-encoded certificate"):

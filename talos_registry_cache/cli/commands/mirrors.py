@@ -10,8 +10,8 @@ from talos_registry_cache.cli import mirror_formats as formats
 from talos_registry_cache.cli import options, output, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import machine_config, versions
-from talos_registry_cache.talos.mirror import Mirror
 
 
 def mirrors(
@@ -50,7 +50,7 @@ def mirrors(
     with stack.engine() as client:
         caches = stack.find(client, stack_name).only(upstreams or [])
     mirrors_by_host = {
-        registry: Mirror(cache.mirror, cache.ca, *(reader or ()))
+        registry: Endpoint(cache.mirror, cache.ca, *(reader or ()))
         for registry, cache in caches.items()
         if cache.mirror
     }
@@ -60,7 +60,7 @@ def mirrors(
 
 def _files(
     form: Format,
-    mirrors_by_host: Mapping[str, Mirror],
+    mirrors_by_host: Mapping[str, Endpoint],
     folder: Path | None,
     talos_version: str | None,
 ) -> Mapping[str, str]:

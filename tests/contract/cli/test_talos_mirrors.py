@@ -9,12 +9,12 @@ import pytest
 
 from components.certificate_authority import issue_authority
 from talos_registry_cache.cli import mirror_formats
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.endpoint import Endpoint
 
 CA = issue_authority("tests", datetime.now(UTC)).certificate
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "localhost:5005": Mirror("https://172.17.0.1:5001", CA, "adam", "s3cret"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "localhost:5005": Endpoint("https://172.17.0.1:5001", CA, "adam", "s3cret"),
 }
 WITHIN_S = 300
 

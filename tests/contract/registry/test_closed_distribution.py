@@ -18,7 +18,6 @@ from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
 from talos_registry_cache.talos.machine_config import hosts_toml
-from talos_registry_cache.talos.mirror import Mirror
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import Distribution
 from tests.integration.support import containerd
@@ -114,8 +113,8 @@ def test_a_child_cache_pulls_through_a_closed_parent_cache(
 def test_containerd_pulls_with_the_files_that_we_write(
     tmp_path: Path, closed: Distribution
 ) -> None:
-    mirror = Mirror(closed.url, AUTHORITY.certificate, *READER)
-    stranger = Mirror(closed.url, AUTHORITY.certificate)
+    mirror = Endpoint(closed.url, AUTHORITY.certificate, *READER)
+    stranger = Endpoint(closed.url, AUTHORITY.certificate)
     with containerd.running(tmp_path) as runtime:
         for name, one in {"reader": mirror, "stranger": stranger}.items():
             hosts = tmp_path / name

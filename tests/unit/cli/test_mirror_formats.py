@@ -7,15 +7,15 @@ import yaml
 
 from talos_registry_cache.cli import mirror_formats
 from talos_registry_cache.cli.errors import UsageError
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.endpoint import Endpoint
 
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "localhost:5005": Mirror("http://172.17.0.1:5001"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "localhost:5005": Endpoint("http://172.17.0.1:5001"),
 }
 CLOSED = {
-    "docker.io": Mirror("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
-    "quay.io": Mirror("https://172.17.0.1:5001", "PEM"),
+    "docker.io": Endpoint("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
+    "quay.io": Endpoint("https://172.17.0.1:5001", "PEM"),
 }
 
 
@@ -36,7 +36,7 @@ def test_docker_gets_the_docker_hub_cache_and_may_use_it_without_tls() -> None:
 
 def test_docker_without_a_cache_of_docker_hub_is_refused() -> None:
     with pytest.raises(UsageError, match=r"there are caches for: quay\.io"):
-        mirror_formats.docker({"quay.io": Mirror("http://172.17.0.1:5002")})
+        mirror_formats.docker({"quay.io": Endpoint("http://172.17.0.1:5002")})
 
 
 def test_kind_mounts_the_files_of_containerd() -> None:
@@ -80,7 +80,7 @@ def test_k3d_gets_the_certificates_as_files_that_nodes_mount_and_the_password() 
 
 
 def test_docker_trusts_the_certificate_and_uses_tls_only() -> None:
-    files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
+    files = mirror_formats.docker({"docker.io": Endpoint("https://172.17.0.1:5000", "PEM")})
 
     assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
     assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components import credential_helper, engine
-from components.private_files import FilesInVolume, FilesInVolumeArgs, PrivateFile
+from components.private_files import FilesInVolume, PrivateFile
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
 
@@ -28,10 +28,14 @@ def declare(files: Callable[[], Files] = anonymous) -> Graph:
     def program() -> None:
         labels = {"stack": "dev"}
         of_volume = {**labels, "made": "before"}
-        args = FilesInVolumeArgs(
-            "registry-dev-anonymous", "sha256:0123", labels, of_volume, files()
+        FilesInVolume(
+            "anonymous",
+            volume="registry-dev-anonymous",
+            image="sha256:0123",
+            labels=labels,
+            volume_labels=of_volume,
+            files=files(),
         )
-        FilesInVolume("anonymous", args)
 
     return stack_graph.run(program)
 
@@ -134,7 +138,7 @@ def test_the_password_is_in_nothing_but_the_script() -> None:
 
 def test_the_password_does_not_show_in_the_arguments() -> None:
     async def shown() -> str:
-        return repr(FilesInVolumeArgs("volume", "image", {}, {}, with_password()))
+        return repr(with_password())
 
     assert "hunter2" not in asyncio.run(shown())
 

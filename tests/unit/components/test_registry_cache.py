@@ -454,7 +454,6 @@ def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
     facts = EngineFacts(GATEWAY, {"one": published})
     placement = OnEngine(
         prefix="registry-dev",
-        network="registry-dev",
         publish_on=wanted,
         writer_image="sha256:0",
         belongings=Belongings(facts, "here", "registry-dev"),

@@ -46,11 +46,8 @@ if stack.caches:
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
     if images.by_platform:
-        cached = ImageSet(
-            "images",
-            ImageSetArgs(images.by_platform, cache, stack.caches.storage, stack.secrets.s3_keys),
-        )
-        offered = offered.once(cached)
+        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:
     clusters = {

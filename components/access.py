@@ -10,7 +10,7 @@ from .private_files import FOLDER, PrivateFile
 from .registry_cache_args import RegistryCacheArgs, output
 from .settings.access import GivenTls, OwnTls
 from .settings.storage import S3Storage
-from .storage import KEYS_FILE, keys_file
+from .storage import KEYS_FILE, s3_credentials
 from .trust import OPEN, Reader, Trust
 
 CERTIFICATE_FILE = "server.crt"
@@ -90,7 +90,8 @@ def _for_caches(args: RegistryCacheArgs) -> tuple[dict[str, PrivateFile], dict[s
     authorities: list[str] = []
     if isinstance(args.storage, S3Storage):
         assert args.s3_keys is not None  # noqa: S101 - the arguments were checked
-        files[KEYS_FILE] = keys_file(output(args.s3_keys))
+        credentials = s3_credentials(output(args.s3_keys))
+        files[KEYS_FILE] = PrivateFile(credentials.apply(lambda known: known.file))
         authorities += [args.storage.ca] if args.storage.ca else []
     if args.via and args.via.ca:
         authorities.append(args.via.ca)

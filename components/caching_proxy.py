@@ -15,7 +15,7 @@ from .settings import Caches
 from .settings.caches import Upstream
 from .settings.placement import SwarmPlacement
 from .settings.storage import S3Storage, VolumeStorage
-from .storage import Stored, in_object_store
+from .storage import Stored, in_object_store, s3_location
 
 # `up` waits for the first answer, so the first probes come fast. Once the cache is up, a probe
 # takes its time, since each one starts a process. Engines before 25 have one interval for both.
@@ -113,7 +113,7 @@ class CachingProxy(pulumi.ComponentResource):
     def _stored(self, name: str, args: CachingProxyArgs) -> Stored:
         match args.caches.storage:
             case S3Storage() as settings:
-                return in_object_store(settings, name)
+                return in_object_store(s3_location(settings, name))
             case VolumeStorage() as settings:
                 return args.placement.volume(name, settings, self)
 

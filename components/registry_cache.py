@@ -8,6 +8,7 @@ import pulumi
 import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
@@ -16,14 +17,15 @@ from .engine import EngineFacts, NetworkHooks
 from .names import in_names
 from .placement import MountedFiles, OnEngine, OnSwarm, Placement, volume_name
 from .private_files import PrivateFile
-from .registry_cache_args import ArgumentsError, RegistryCacheArgs
+from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .settings import Caches
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
 from .settings.placement import SwarmPlacement
 from .settings.secrets import VIA
-from .settings.storage import VolumeStorage
+from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
+from .storage import s3_credentials, s3_location
 from .trust import Trust
 
 LOOPBACK = "127.0.0.1"
@@ -48,6 +50,12 @@ class RegistryCache(pulumi.ComponentResource):
 
     trust: Trust
     """CA and user that clients need."""
+
+    s3_locations: Mapping[str, S3Location]
+    """The bucket and folder of each cache, by registry host; empty for caches in volumes."""
+
+    s3_credentials: pulumi.Output[S3Credentials] | None
+    """Credentials for the object store, which Pulumi encrypts; None for caches in volumes."""
 
     talosctl_flags: str
     """The mirrors as flags of `talosctl cluster create`."""
@@ -87,6 +95,12 @@ class RegistryCache(pulumi.ComponentResource):
             for host, upstream in args.upstreams.items()
         }
         self.trust = self._access.trust
+        self.s3_locations = (
+            {host: s3_location(args.storage, host) for host in args.upstreams}
+            if isinstance(args.storage, S3Storage)
+            else {}
+        )
+        self.s3_credentials = s3_credentials(output(args.s3_keys)) if args.s3_keys else None
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(

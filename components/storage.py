@@ -9,7 +9,7 @@ from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from .names import in_names
-from .private_files import FOLDER, PrivateFile
+from .private_files import FOLDER
 from .settings.storage import S3Storage
 
 FOLDER_OF_VOLUME = STORAGE_FOLDER
@@ -45,9 +45,8 @@ class Stored:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def in_object_store(settings: S3Storage, host: str) -> Stored:
+def in_object_store(location: S3Location) -> Stored:
     """The storage of a cache in an object store. The bucket exists, and its objects stay."""
-    location = s3_location(settings, host)
     return Stored(
         pulumi.Output.from_input(str(location)),
         environment=location.environment(f"{FOLDER}/{KEYS_FILE}"),
@@ -71,8 +70,6 @@ def s3_location(settings: S3Storage, host: str) -> S3Location:
     )
 
 
-def keys_file(keys: pulumi.Output[Mapping[str, str]]) -> PrivateFile:
-    """An object store's `accessKey` and `secretKey` as AWS's shared credentials file."""
-    return PrivateFile(
-        keys.apply(lambda known: S3Credentials(known["accessKey"], known["secretKey"]).file)
-    )
+def s3_credentials(keys: pulumi.Output[Mapping[str, str]]) -> pulumi.Output[S3Credentials]:
+    """The credentials in an object store's `accessKey` and `secretKey`."""
+    return keys.apply(lambda known: S3Credentials(known["accessKey"], known["secretKey"]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.storage import keys_file
+from components.storage import s3_credentials
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import S3_KEYS, declare
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Graph, Secret
@@ -135,8 +135,8 @@ KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1
 @given(access=KEYS, secret=KEYS)
 def test_any_credentials_are_read_back_unchanged(access: str, secret: str) -> None:
     async def content() -> str:
-        made = keys_file(pulumi.Output.secret({"accessKey": access, "secretKey": secret}))
-        return await pulumi.Output.from_input(made.content).future() or ""
+        keys = pulumi.Output.secret({"accessKey": access, "secretKey": secret})
+        return await s3_credentials(keys).apply(lambda known: known.file).future() or ""
 
     parser = configparser.RawConfigParser()
     parser.read_string(asyncio.run(content()))

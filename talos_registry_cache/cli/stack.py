@@ -14,7 +14,6 @@ from docker.models.containers import Container
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels, processes, services, throwaway
-from talos_registry_cache.engine.services import Service
 from talos_registry_cache.engine.throwaway_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
@@ -159,9 +158,9 @@ def find(client: DockerClient, name: str | None) -> Stack:
     ):
         if cache := _cache(container):
             stacks[container.labels[labels.STACK]].append(cache)
-    for service in services.find(client):
-        if cache := _cache_of(service):
-            stacks[service.labels[labels.STACK]].append(cache)
+    for service, url in services.find(client):
+        if cache := _cache_of(service, url):
+            stacks[service["Spec"]["Labels"][labels.STACK]].append(cache)
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:
@@ -206,23 +205,32 @@ def _cache(container: Container) -> Cache | None:
     )
 
 
-def _cache_of(service: Service) -> Cache | None:
+def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
     """The cache that a service is; None for a service that is not a cache."""
-    storage = _storage(service.environment, service.volumes)
-    if storage is None or service.url is None:
+    spec = service["Spec"]
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    environment = services.as_mapping(container.get("Env"))
+    volumes = {
+        mount["Target"]: mount["Source"]
+        for mount in container.get("Mounts", [])
+        if mount["Type"] == "volume"
+    }
+    storage = _storage(environment, volumes)
+    if storage is None or url is None:
         return None
+    running, wanted = (service["ServiceStatus"][key] for key in ("RunningTasks", "DesiredTasks"))
     return Cache(
-        registry=service.labels[labels.UPSTREAM],
-        name=service.name,
+        registry=spec["Labels"][labels.UPSTREAM],
+        name=spec["Name"],
         is_service=True,
-        is_running=service.running > 0,
-        health=service.health,
-        endpoint=service.url,
-        mirror=service.url,
-        remote_url=service.environment.get("REGISTRY_PROXY_REMOTEURL"),
+        is_running=running > 0,
+        health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",
+        endpoint=url,
+        mirror=url,
+        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
-        image=service.image,
-        ca=service.labels.get(labels.CA),
+        image=container["Image"],
+        ca=spec["Labels"].get(labels.CA),
     )
 
 

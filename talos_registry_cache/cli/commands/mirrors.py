@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from talos_registry_cache.cli import mirror_formats as formats
-from talos_registry_cache.cli import options, output, stack
+from talos_registry_cache.cli import options, output, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.talos import machine_config, versions
+from talos_registry_cache.talos import machine_config
 
 
 def mirrors(
@@ -82,9 +82,5 @@ def _files(
 def _is_legacy(talos_version: str | None) -> bool:
     if talos_version is None:
         return False
-    version = versions.parse(talos_version)
-    if version is None:
-        raise UsageError(
-            f"{talos_version!r} is not a version; allowed: for example v1.13.0 or 1.13"
-        )
-    return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY
+    form = machine_config.form_for(selection.version(talos_version))
+    return form is machine_config.MirrorForm.LEGACY

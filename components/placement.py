@@ -9,9 +9,11 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
-from . import engine, health, storage_owner, swarm
+from . import hooks, swarm
 from .belongings import Belongings
+from .hooks import NetworkHooks
 from .names import in_names, service_name
 from .private_files import FOLDER, FilesInSwarm, FilesInVolume, PrivateFile
 from .settings import Caches
@@ -19,7 +21,7 @@ from .settings.caches import Upstream
 from .settings.placement import SwarmPlacement
 from .settings.storage import VolumeStorage
 from .settings.values import mebibytes
-from .storage import FOLDER_OF_VOLUME, WRITABLE, Stored
+from .storage import WRITABLE, Stored
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001
@@ -149,7 +151,7 @@ class OnEngine:
     publish_on: Sequence[str]
     writer_image: pulumi.Input[str]
     belongings: Belongings
-    network_hooks: engine.NetworkHooks
+    network_hooks: NetworkHooks
 
     def files(
         self,
@@ -214,7 +216,7 @@ class OnEngine:
             ],
             volumes=[
                 *(
-                    docker.ContainerVolumeArgs(volume_name=volume, container_path=FOLDER_OF_VOLUME)
+                    docker.ContainerVolumeArgs(volume_name=volume, container_path=STORAGE_FOLDER)
                     for volume in process.stored.volumes
                 ),
                 docker.ContainerVolumeArgs(
@@ -245,10 +247,10 @@ class OnEngine:
                 replace_on_changes=["healthcheck"],
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[
-                        engine.before_container,
+                        hooks.make_way,
                         self.network_hooks.before_container,
-                        storage_owner.before_container,
-                        health.before_container,
+                        hooks.hand_over_storage,
+                        hooks.watch_health,
                     ]
                 ),
             ),
@@ -368,7 +370,7 @@ class OnSwarm:
             secrets=process.files.secrets,
             mounts=[
                 docker.ServiceTaskSpecContainerSpecMountArgs(
-                    type="volume", source=volume, target=FOLDER_OF_VOLUME
+                    type="volume", source=volume, target=STORAGE_FOLDER
                 )
                 for volume in process.stored.volumes
             ],

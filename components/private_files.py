@@ -14,7 +14,7 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
 
-from . import engine
+from . import hooks
 
 FOLDER = "/credentials"
 
@@ -95,7 +95,7 @@ class FilesInVolume(pulumi.ComponentResource):
                 child,
                 pulumi.ResourceOptions(
                     delete_before_replace=True,
-                    hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
+                    hooks=pulumi.ResourceHookBinding(before_create=[hooks.make_way]),
                 ),
             ),
         )

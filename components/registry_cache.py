@@ -13,7 +13,8 @@ from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
-from .engine import EngineFacts, NetworkHooks
+from .engine import EngineFacts
+from .hooks import NetworkHooks
 from .names import in_names
 from .placement import MountedFiles, OnEngine, OnSwarm, Placement, volume_name
 from .private_files import PrivateFile

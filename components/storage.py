@@ -12,14 +12,13 @@ from .names import in_names
 from .private_files import FOLDER
 from .settings.storage import S3Storage
 
-FOLDER_OF_VOLUME = STORAGE_FOLDER
 KEYS_FILE = "s3-keys"
 # Blocks are mostly of 4 KiB.
 MIN_FREE_BLOCKS = 256
 # Fails with a message while a cache cannot store what it fetches. A file system of unknown size
 # counts as large enough.
 WRITABLE = f"""\
-storage={FOLDER_OF_VOLUME} v2={FOLDER_OF_VOLUME}/docker/registry/v2
+storage={STORAGE_FOLDER} v2={STORAGE_FOLDER}/docker/registry/v2
 for folder in $storage $v2/blobs $v2/repositories; do
   [ ! -e $folder ] || [ -w $folder ] || {{ echo "cannot write to $folder"; exit 1; }}
 done

@@ -31,14 +31,8 @@ class Format(StrEnum):
     KIND = "kind"
 
 
-def talos(mirrors: Mirrors, *, legacy: bool = False) -> Mapping[str, str]:
-    """A patch for the machine configuration of Talos.
-
-    Args:
-        mirrors: the mirrors.
-        legacy: whether the nodes run Talos 1.11 or earlier.
-    """
-    form = MirrorForm.LEGACY if legacy else MirrorForm.DOCUMENT
+def talos(mirrors: Mirrors, form: MirrorForm = MirrorForm.DOCUMENT) -> Mapping[str, str]:
+    """A patch for the machine configuration of Talos, in the form for its version."""
     return {"mirrors.yaml": mirror_patch(mirrors, skip_fallback=False, form=form)}
 
 

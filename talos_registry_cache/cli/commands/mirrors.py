@@ -11,7 +11,7 @@ from talos_registry_cache.cli import options, output, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.talos import machine_config
+from talos_registry_cache.talos.machine_config import form_for
 
 
 def mirrors(
@@ -66,7 +66,9 @@ def _files(
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
-            return formats.talos(mirrors_by_host, legacy=_is_legacy(talos_version))
+            if talos_version is None:
+                return formats.talos(mirrors_by_host)
+            return formats.talos(mirrors_by_host, form_for(selection.version(talos_version)))
         case Format.CONTAINERD:
             return formats.containerd(mirrors_by_host)
         case Format.DOCKER:
@@ -77,10 +79,3 @@ def _files(
             if folder is None:
                 raise UsageError("kind mounts a folder: give --output FOLDER")
             return formats.kind(mirrors_by_host, folder.absolute())
-
-
-def _is_legacy(talos_version: str | None) -> bool:
-    if talos_version is None:
-        return False
-    form = machine_config.form_for(selection.version(talos_version))
-    return form is machine_config.MirrorForm.LEGACY

@@ -10,6 +10,7 @@ import pytest
 from components.certificate_authority import issue_authority
 from talos_registry_cache.cli import mirror_formats
 from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.talos.machine_config import MirrorForm
 
 CA = issue_authority("tests", datetime.now(UTC)).certificate
 MIRRORS = {
@@ -19,14 +20,15 @@ MIRRORS = {
 WITHIN_S = 300
 
 
-@pytest.mark.parametrize(("program", "legacy"), [("talosctl-1.11", True), ("talosctl-1.13", False)])
+@pytest.mark.parametrize(
+    ("program", "form"),
+    [("talosctl-1.11", MirrorForm.LEGACY), ("talosctl-1.13", MirrorForm.DOCUMENT)],
+)
 def test_talosctl_accepts_the_patch_and_validates_the_machine_configuration(
-    tmp_path: Path,
-    program: str,
-    legacy: bool,  # noqa: FBT001
+    tmp_path: Path, program: str, form: MirrorForm
 ) -> None:
     assert shutil.which(program), f"{program} is not on PATH; run the tests by `make test`"
-    [content] = mirror_formats.talos(MIRRORS, legacy=legacy).values()
+    [content] = mirror_formats.talos(MIRRORS, form).values()
     (tmp_path / "mirrors.yaml").write_text(content)
 
     _run(

@@ -8,6 +8,7 @@ import yaml
 from talos_registry_cache.cli import mirror_formats
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.talos.machine_config import MirrorForm
 
 MIRRORS = {
     "docker.io": Endpoint("http://172.17.0.1:5000"),
@@ -55,7 +56,7 @@ def test_kind_mounts_the_files_of_containerd() -> None:
 
 def test_talos_gets_documents_or_the_form_of_1_11_and_earlier() -> None:
     [documents] = mirror_formats.talos(MIRRORS).values()
-    [legacy] = mirror_formats.talos(MIRRORS, legacy=True).values()
+    [legacy] = mirror_formats.talos(MIRRORS, MirrorForm.LEGACY).values()
 
     assert [one["name"] for one in yaml.safe_load_all(documents)] == list(MIRRORS)
     assert list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"]) == list(MIRRORS)

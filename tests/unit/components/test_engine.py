@@ -11,14 +11,14 @@ import pulumi
 import pytest
 from docker.errors import DockerException
 
-from components import dynamic_provider, engine
+from components import dynamic_provider, engine, hooks
 from components.dynamic_provider import EngineError
 from components.engine import (
     EngineContainer,
     EngineNetwork,
-    NetworkHooks,
     TakenError,
 )
+from components.hooks import NetworkHooks
 from talos_registry_cache.engine import labels, ports
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
@@ -218,8 +218,8 @@ def test_a_container_that_a_killed_run_left_behind_is_removed(fake: FakeEngine) 
     fake.add_container("cache", OWN)
     fake.add_container("stopped", OWN, running=False)
 
-    before(engine.before_container, "cache")
-    before(engine.before_container, "stopped")
+    before(hooks.make_way, "cache")
+    before(hooks.make_way, "stopped")
 
     assert fake.containers_here == []
 
@@ -229,7 +229,7 @@ def test_a_stranger_s_container_stays_and_is_named(fake: FakeEngine, owner: str 
     stranger = fake.add_container("cache", owner)
 
     with pytest.raises(TakenError, match="the container name cache is taken") as taken:
-        before(engine.before_container, "cache")
+        before(hooks.make_way, "cache")
 
     assert "docker container rm cache" in str(taken.value)
     assert "caches.namePrefix" in str(taken.value)
@@ -243,13 +243,13 @@ def test_containers_of_similar_names_are_left_alone(
 ) -> None:
     similar = fake.add_container(other, owner)
 
-    before(engine.before_container, "registry-a.io")
+    before(hooks.make_way, "registry-a.io")
 
     assert fake.containers_here == [similar]
 
 
 def test_a_free_port_is_fine(fake: FakeEngine) -> None:
-    before(engine.before_container, "cache", ports=published(free_port()))
+    before(hooks.make_way, "cache", ports=published(free_port()))
 
     assert fake.containers_here == []
 
@@ -260,7 +260,7 @@ def test_a_port_of_another_container_is_taken_and_the_container_named(fake: Fake
         fake.add_container("their-database", published=[("127.0.0.1", port + 1)])
 
         with pytest.raises(TakenError) as taken:
-            before(engine.before_container, "cache", ports=published(port))
+            before(hooks.make_way, "cache", ports=published(port))
 
     assert str(taken.value) == (
         f"cache-resource: port {port} on 127.0.0.1 is taken by the container their-registry; "
@@ -273,7 +273,7 @@ def test_a_port_of_a_container_that_is_being_started_is_taken_by_it(fake: FakeEn
         fake.add_container("starting", published=[("127.0.0.1", port)], running=False)
 
         with pytest.raises(TakenError, match="is taken by the container starting;"):
-            before(engine.before_container, "cache", ports=published(port))
+            before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
@@ -286,7 +286,7 @@ def test_a_port_of_a_container_on_this_machine_s_own_network_is_taken_by_it(
         listening() as port,
         pytest.raises(TakenError, match="is taken by the container theirs;"),
     ):
-        before(engine.before_container, "cache", ports=published(port))
+        before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
@@ -295,13 +295,13 @@ def test_a_port_of_a_process_is_taken(fake: FakeEngine) -> None:
         listening() as port,
         pytest.raises(TakenError, match=f"port {port} on 127.0.0.1 is taken by a process"),
     ):
-        before(engine.before_container, "cache", ports=published(port))
+        before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_a_port_that_is_open_on_all_addresses_is_taken_on_each(fake: FakeEngine) -> None:
     fake.add_container("idle")
     with listening("0.0.0.0") as port, pytest.raises(TakenError):
-        before(engine.before_container, "cache", ports=published(port))
+        before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_each_address_is_looked_at(fake: FakeEngine) -> None:
@@ -310,12 +310,12 @@ def test_each_address_is_looked_at(fake: FakeEngine) -> None:
         ports = published(port) + published(port, "127.0.0.2")
 
         with pytest.raises(TakenError, match=r"on 127\.0\.0\.2 is taken"):
-            before(engine.before_container, "cache", ports=ports)
+            before(hooks.make_way, "cache", ports=ports)
 
 
 def test_a_port_of_the_engine_s_own_machine_is_left_to_the_engine(fake: FakeEngine) -> None:
     with listening() as port:
-        before(engine.before_container, "cache", ports=published(port, NOT_OURS))
+        before(hooks.make_way, "cache", ports=published(port, NOT_OURS))
 
     assert fake.containers_here == []
 
@@ -327,24 +327,24 @@ def test_the_own_leftover_is_gone_before_its_port_is_looked_at(
     monkeypatch.setattr(ports, "can_bind", lambda *_: not fake.containers_here)
     monkeypatch.setattr(ports, "is_own_address", lambda _: True)
 
-    before(engine.before_container, "cache", ports=published(5000))
+    before(hooks.make_way, "cache", ports=published(5000))
 
 
 def test_a_taken_name_is_told_once_the_other_caches_can_be_made(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "OTHERS_BEGIN_WITHIN_S", 0)
+    monkeypatch.setattr(hooks, "OTHERS_BEGIN_WITHIN_S", 0)
     fake.add_container("cache")
     fake.add_network("caches", OWN)
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
     async def refuse_beside_another() -> bool:
-        hooks._settled.set()
-        await hooks.before_container(hook_arguments(name="other"))
-        refusing = asyncio.ensure_future(engine.before_container(hook_arguments(name="cache")))
-        await asyncio.sleep(5 * engine.NETWORK_POLL_S)
+        network._settled.set()
+        await network.before_container(hook_arguments(name="other"))
+        refusing = asyncio.ensure_future(hooks.make_way(hook_arguments(name="cache")))
+        await asyncio.sleep(5 * hooks.NETWORK_POLL_S)
         was_early = refusing.done()
-        engine.is_prepared("cache-resource")
+        hooks.is_prepared("cache-resource")
         with pytest.raises(TakenError):
             await refusing
         return was_early
@@ -362,7 +362,7 @@ def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
         taken = loop.run_in_executor(None, release.wait)
         try:
             async with asyncio.timeout(60):
-                await engine.before_container(hook_arguments(name="cache"))
+                await hooks.make_way(hook_arguments(name="cache"))
         finally:
             release.set()
             await taken
@@ -377,7 +377,7 @@ def test_a_hook_needs_no_thread_of_the_event_loop(fake: FakeEngine) -> None:
 
 async def _waits(waiting: "asyncio.Future[Any]") -> bool:
     """Whether something still waits after it could have noticed."""
-    await asyncio.sleep(3 * engine.NETWORK_POLL_S)
+    await asyncio.sleep(3 * hooks.NETWORK_POLL_S)
     return not waiting.done()
 
 
@@ -385,12 +385,12 @@ def test_containers_wait_until_their_network_is_made_and_not_until_it_is_noted(
     fake: FakeEngine,
 ) -> None:
     async def make_network_meanwhile() -> list[bool]:
-        hooks = NetworkHooks("caches")
+        network = NetworkHooks("caches")
         waiting = asyncio.gather(
-            *(hooks.before_container(hook_arguments(name=f"cache-{n}")) for n in range(50))
+            *(network.before_container(hook_arguments(name=f"cache-{n}")) for n in range(50))
         )
         waited = [await _waits(waiting)]
-        await hooks.before_network(hook_arguments(name="caches"))
+        await network.before_network(hook_arguments(name="caches"))
         fake.add_network("my-caches", OWN)
         waited.append(await _waits(waiting))
         fake.add_network("caches", OWN)
@@ -416,7 +416,7 @@ def test_containers_do_not_get_onto_a_network_that_is_to_make_way(fake: FakeEngi
 
 
 def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEngine) -> None:
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
     class Network(pulumi.CustomResource):
         def __init__(self) -> None:
@@ -424,16 +424,16 @@ def test_containers_do_not_wait_for_a_network_that_the_state_holds(fake: FakeEng
 
     async def wait() -> None:
         async with asyncio.timeout(5):
-            await hooks.before_container(hook_arguments(name="cache"))
+            await network.before_container(hook_arguments(name="cache"))
 
-    stack_graph.run(lambda: hooks.watch(Network()))
+    stack_graph.run(lambda: network.watch(Network()))
 
     asyncio.run(wait())
     assert fake.networks_here == []
 
 
 def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
+    monkeypatch.setattr(hooks, "NETWORK_WITHIN_S", 0.05)
 
     with pytest.raises(EngineError, match=r"the network caches was not created within 0\.05 s"):
         before(NetworkHooks("caches").before_container, "cache")
@@ -442,12 +442,12 @@ def test_containers_do_not_wait_for_ever(fake: FakeEngine, monkeypatch: pytest.M
 
 def test_containers_of_a_network_that_is_refused_are_not_made(fake: FakeEngine) -> None:
     fake.add_network("caches", STRANGER)
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
     with pytest.raises(TakenError):
-        before(hooks.before_network, "caches")
+        before(network.before_network, "caches")
 
     with pytest.raises(EngineError, match=r"the network caches was not created$"):
-        before(hooks.before_container, "cache")
+        before(network.before_container, "cache")
 
 
 def test_a_network_that_a_killed_run_left_makes_way_and_its_containers_are_brought_over(
@@ -455,15 +455,15 @@ def test_a_network_that_a_killed_run_left_makes_way_and_its_containers_are_broug
 ) -> None:
     stays, goes = fake.add_container("stays", OWN), fake.add_container("goes", OWN)
     left = fake.add_network("caches", OWN, containers=[stays.id, goes.id])
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
-    before(hooks.before_network, "caches")
+    before(network.before_network, "caches")
     assert left not in fake.networks_here
     fake.containers_here.remove(goes)
     new = fake.add_network("caches", OWN)
     made = hook_arguments(name="caches")
     made.id = "id-of-caches"
-    asyncio.run(hooks.after_network(made))
+    asyncio.run(network.after_network(made))
 
     assert new.containers == [stays.id]
 

@@ -8,7 +8,7 @@ import pulumi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components import credential_helper, engine
+from components import credential_helper, hooks
 from components.private_files import FilesInVolume, PrivateFile
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
@@ -93,7 +93,7 @@ def test_the_container_that_fills_the_volume_makes_way_for_its_successor() -> No
     container = writer(declare())
 
     assert container.delete_before_replace
-    assert container.before_create == (engine.before_container,)
+    assert container.before_create == (hooks.make_way,)
 
 
 def test_volume_and_container_have_their_labels() -> None:

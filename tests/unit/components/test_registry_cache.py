@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import engine, registry_cache, settings
+from components import engine, hooks, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
-from components.engine import EngineContainer, EngineFacts, EngineNetwork, NetworkHooks
+from components.engine import EngineContainer, EngineFacts, EngineNetwork
+from components.hooks import NetworkHooks
 from components.placement import OnEngine
 from components.registry_cache import names_on_engine
 from talos_registry_cache.engine import labels
@@ -237,10 +238,10 @@ def test_the_network_makes_way_for_itself_and_is_never_imported() -> None:
 
 
 def test_a_cache_waits_for_its_network_once_its_name_and_port_are_free() -> None:
-    hooks = cache_of(declare(TWO), "quay.io").before_create
+    before = cache_of(declare(TWO), "quay.io").before_create
 
-    assert hooks[0] is engine.before_container
-    assert hooks[1].__qualname__ == "NetworkHooks.before_container"
+    assert before[0] is hooks.make_way
+    assert before[1].__qualname__ == "NetworkHooks.before_container"
 
 
 def test_what_is_new_is_marked_with_its_owner_and_generation() -> None:

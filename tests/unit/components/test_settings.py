@@ -84,9 +84,7 @@ def test_defaults_keep_everything_for_ever() -> None:
     assert caches.publish_on is None
     assert (caches.logs.level, caches.logs.max_size, caches.logs.max_files) == ("info", "10m", 3)
     assert caches.memory_limit == "512m"
-    assert (parsed.stack, parsed.clusters, parsed.images, parsed.mirrors_from) == (
-        "dev", {}, None, None,
-    )  # fmt: skip
+    assert (parsed.clusters, parsed.images, parsed.mirrors_from) == ({}, None, None)
 
 
 def test_the_kind_of_settings_has_a_default() -> None:
@@ -813,7 +811,6 @@ def test_the_settings_are_the_ones_of_the_running_stack() -> None:
         secret_keys=("passwords",),
     )
 
-    assert loaded.stack == "dev"
     assert caches_of(loaded).upstreams["registry.test"].port == 5000
     assert loaded.clusters["demo"].workers == 2
     assert loaded.images
@@ -873,7 +870,6 @@ def test_the_guide_runs_quay_io_on_an_image_of_its_own() -> None:
     with_own = {host for host, one in caches.upstreams.items() if one.image is not None}
     assert with_own == {"quay.io"}
     assert caches.upstreams["quay.io"].image != caches.image
-    assert caches.images == {caches.image, caches.upstreams["quay.io"].image}
 
 
 def test_the_ci_stack_keeps_nothing_and_shares_no_port_with_the_others() -> None:

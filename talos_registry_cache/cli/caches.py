@@ -77,14 +77,14 @@ def serving(
             throwaway.remove_own(client)
 
 
-def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Reference, ...]:
-    """All tags in the storages of caches, as image references."""
+def stored_images(stack: Stack) -> tuple[Reference, ...]:
+    """All tags in the storages of a stack's caches, as image references."""
 
     def tags(cache: Cache) -> list[Reference]:
-        stored = storage_of(client, cache).tags()
+        stored = storage_of(stack.engine, cache).tags()
         return [Reference(cache.registry, repository, tag, None) for repository, tag in stored]
 
-    return tuple(chain.from_iterable(at_once(client, tags, list(caches))))
+    return tuple(chain.from_iterable(at_once(stack.engine, tags, list(stack.caches.values()))))
 
 
 def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> list[Cache]:

@@ -120,11 +120,15 @@ class Stack:
 
 
 @contextmanager
-def engine() -> Iterator[DockerClient]:
-    """The container engine of DOCKER_HOST, or of this machine.
+def opened(name: str | None) -> Iterator[Stack]:
+    """A stack on the container engine of DOCKER_HOST, or of this machine.
+
+    Args:
+        name: the stack's name; None for the only one that is up.
 
     Raises:
-        CachectlError: it does not answer.
+        CachectlError: the engine does not answer.
+        UsageError: the stack is not up, or several are and no name is given.
     """
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
@@ -133,7 +137,7 @@ def engine() -> Iterator[DockerClient]:
             f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
         ) from error
     try:
-        yield client
+        yield find(client, name)
     except KeyboardInterrupt:
         # Whichever command was interrupted.
         throwaway.remove_own(client)

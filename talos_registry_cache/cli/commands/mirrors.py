@@ -47,8 +47,8 @@ def mirrors(
     Exit codes: 0 success, 1 the files could not be written, 2 wrong usage.
     """
     reader = options.reader(username)
-    with stack.engine() as client:
-        caches = stack.find(client, stack_name).only(upstreams or [])
+    with stack.opened(stack_name) as found:
+        caches = found.only(upstreams or [])
     mirrors_by_host = {
         registry: Endpoint(cache.mirror, cache.ca, *(reader or ()))
         for registry, cache in caches.items()

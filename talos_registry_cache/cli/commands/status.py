@@ -68,13 +68,12 @@ def status(
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.
     """
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
         usages = dict(
             zip(
                 found.caches,
-                caches.at_once(client, lambda one: _usage(client, one), shown),
+                caches.at_once(found.engine, lambda one: _usage(found.engine, one), shown),
                 strict=True,
             )
         )

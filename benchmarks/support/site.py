@@ -17,7 +17,7 @@ from benchmarks.support.session import CannotRunError
 from components import engine as engine_facts
 from components.dynamic_provider import EngineError
 from components.settings.caches import DEFAULT_IMAGE
-from talos_registry_cache.engine import labels, ports, registry_image, throwaway
+from talos_registry_cache.engine import labels, ports, registry_image, temporary_container
 
 LABEL = "talos-registry-cache.benchmark"
 FIRST_PORT = 5400
@@ -74,7 +74,7 @@ class Site:
         of_stack = f"{labels.STACK}={name}"
         volumes = self.engine.volumes.list(filters={"label": of_stack})
         for volume in volumes:
-            _remove_containers(self.engine, f"{throwaway.LABEL}={volume.name}")
+            _remove_containers(self.engine, f"{temporary_container.LABEL}={volume.name}")
         _remove_containers(self.engine, of_stack)
         for network in self.engine.networks.list(filters={"label": of_stack}):
             _gone(network)

@@ -13,8 +13,8 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import labels, processes, services, throwaway
-from talos_registry_cache.engine.throwaway_registry import PORT
+from talos_registry_cache.engine import labels, processes, services, temporary_container
+from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.s3_location import S3Location
@@ -140,7 +140,7 @@ def opened(name: str | None) -> Iterator[Stack]:
         yield find(client, name)
     except KeyboardInterrupt:
         # Whichever command was interrupted.
-        throwaway.remove_own(client)
+        temporary_container.remove_own(client)
         raise
     finally:
         client.close()

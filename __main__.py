@@ -14,6 +14,7 @@ from components.talos_cluster import TalosCluster, TalosClusterArgs
 from talos_registry_cache.engine import leftovers
 
 ROOT = Path(__file__).resolve().parent
+NAME = pulumi.get_stack()
 
 # Pulumi interrupts the program when a resource fails. Without this, Python would print a traceback
 # after the error.
@@ -21,8 +22,8 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     stack = settings.load()
-    facts = engine.discover(stack.stack)
-    clusters_folder = ROOT / ".state" / "clusters" / stack.stack
+    facts = engine.discover(NAME)
+    clusters_folder = ROOT / ".state" / "clusters" / NAME
     images = image_set.resolve(stack.images, stack.caches, ROOT)
     in_caches = registry_cache.mistakes(stack.caches, facts) if stack.caches else ()
     mistakes = [
@@ -30,9 +31,9 @@ try:
         *images.mistakes,
         *talos_cluster.mistakes(stack.clusters, facts, clusters_folder),
     ]
-    settings.refuse(stack.stack, mistakes)
+    settings.refuse(NAME, mistakes)
     if not pulumi.runtime.is_dry_run():
-        leftovers.remove(engine.client(), stack.stack)
+        leftovers.remove(engine.client(), NAME)
 except settings.SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
@@ -46,11 +47,8 @@ if stack.caches:
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
     if images.by_platform:
-        cached = ImageSet(
-            "images",
-            ImageSetArgs(images.by_platform, cache, stack.caches.storage, stack.secrets.s3_keys),
-        )
-        offered = offered.once(cached)
+        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:
     clusters = {

@@ -10,7 +10,7 @@ from .private_files import FOLDER, PrivateFile
 from .registry_cache_args import RegistryCacheArgs, output
 from .settings.access import GivenTls, OwnTls
 from .settings.storage import S3Storage
-from .storage import KEYS_FILE, keys_file
+from .storage import KEYS_FILE, s3_credentials
 from .trust import OPEN, Reader, Trust
 
 CERTIFICATE_FILE = "server.crt"
@@ -36,10 +36,8 @@ class Access:
     trust: Trust = OPEN
 
 
-def for_clients(
-    args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Resource
-) -> Access:
-    """TLS and readers of the caches.
+def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Resource) -> Access:
+    """Declare TLS and readers of the caches, and the credentials that the caches use.
 
     Args:
         args: the arguments of the caches.
@@ -82,24 +80,26 @@ def for_clients(
             "REGISTRY_AUTH_HTPASSWD_REALM": REALM,
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
-    return Access(files, environment, Trust(ca, reader))
+    own_files, own_environment = _for_caches(args)
+    return Access(files | own_files, environment | own_environment, Trust(ca, reader))
 
 
-def for_caches(args: RegistryCacheArgs) -> Access:
-    """Credentials and CAs that the caches use for storage and parent caches."""
+def _for_caches(args: RegistryCacheArgs) -> tuple[dict[str, PrivateFile], dict[str, str]]:
+    """Files and variables with the credentials and CAs for storage and parent caches."""
     files: dict[str, PrivateFile] = {}
     authorities: list[str] = []
     if isinstance(args.storage, S3Storage):
         assert args.s3_keys is not None  # noqa: S101 - the arguments were checked
-        files[KEYS_FILE] = keys_file(output(args.s3_keys))
+        credentials = s3_credentials(output(args.s3_keys))
+        files[KEYS_FILE] = PrivateFile(credentials.apply(lambda known: known.file))
         authorities += [args.storage.ca] if args.storage.ca else []
     if args.via and args.via.ca:
         authorities.append(args.via.ca)
     if not authorities:
-        return Access(files)
+        return files, {}
     files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities), is_read_once=True)
     # In addition to the image's own CAs, which are in a file: Go reads both.
-    return Access(files, {"SSL_CERT_DIR": FOLDER})
+    return files, {"SSL_CERT_DIR": FOLDER}
 
 
 def _reader(readers: Mapping[str, str]) -> Reader:

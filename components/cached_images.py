@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi import dynamic
 
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import dynamic_provider
-from .trust import Trust
+
+if TYPE_CHECKING:
+    # Not needed in the provider's process.
+    from .registry_cache import RegistryCache
 
 Properties = Mapping[str, Any]
 
@@ -31,10 +33,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         name: str,
         *,
         images: Mapping[str, str],
-        caches: Mapping[str, Mapping[str, pulumi.Input[str]]],
-        s3_locations: Mapping[str, S3Location],
-        s3_credentials: S3Credentials | None,
-        trust: Trust,
+        cache: "RegistryCache",
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -42,20 +41,17 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         Args:
             name: name of the resource.
             images: the platform of each, by its reference.
-            caches: endpoint, name, storage and image of each cache, by registry host.
-            s3_locations: where each cache keeps its content in an object store, by registry host;
-                empty for caches in volumes.
-            s3_credentials: the credentials for the object store, which Pulumi encrypts.
-            trust: what this machine needs to pull from the caches.
+            cache: the caches.
             opts: options of the resource.
         """
+        credentials = cache.s3_credentials
         inputs = {
             "stack": pulumi.get_stack(),
             "images": images,
-            "caches": caches,
-            "s3Locations": {host: asdict(location) for host, location in s3_locations.items()},
-            "s3Credentials": s3_credentials and pulumi.Output.secret(asdict(s3_credentials)),
-            **trust.inputs(),
+            "caches": cache.caches,
+            "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
+            "s3Credentials": credentials.apply(asdict) if credentials else None,
+            **cache.trust.inputs(),
         }
         outputs = dict.fromkeys(("digests", "missing"))
         super().__init__(CachedImagesProvider(), name, {**inputs, **outputs}, opts)

@@ -6,11 +6,16 @@ from typing import Any
 
 import pulumi
 
+from talos_registry_cache.engine import labels as label
+
 from . import credential_helper
+from .access import Access
 from .placement import CONTAINER_PORT, METRICS_PORT, MountedFiles, Placement, Process
 from .settings import Caches
 from .settings.caches import Upstream
-from .storage import Storage
+from .settings.placement import SwarmPlacement
+from .settings.storage import S3Storage, VolumeStorage
+from .storage import Stored, in_object_store, s3_location
 
 # `up` waits for the first answer, so the first probes come fast. Once the cache is up, a probe
 # takes its time, since each one starts a process. Engines before 25 have one interval for both.
@@ -27,32 +32,24 @@ class CachingProxyArgs:
     Attributes:
         upstream: settings of the upstream.
         caches: settings that all caches of the stack share.
-        name: name of the container or service.
         image: ID of the image.
         image_reference: reference of the image.
-        storage: where cached images are kept.
         placement: where the cache runs.
         mirror_host: host at which nodes reach it.
         endpoint_host: host at which this machine reaches it.
         files: its private files.
-        environment: environment variables that tell the registry of these files.
-        labels: labels of all its resources.
-        process_labels: more labels of its container or service.
+        access: who may use it, and the credentials that it uses.
     """
 
     upstream: Upstream
     caches: Caches
-    name: str
     image: pulumi.Input[str]
     image_reference: str
-    storage: Storage
     placement: Placement
     mirror_host: str
     endpoint_host: str
     files: MountedFiles
-    environment: Mapping[str, str]
-    labels: Mapping[str, str]
-    process_labels: Mapping[str, pulumi.Input[Any]]
+    access: Access
 
 
 class CachingProxy(pulumi.ComponentResource):
@@ -81,11 +78,13 @@ class CachingProxy(pulumi.ComponentResource):
         self, name: str, args: CachingProxyArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("talos-registry-cache:caches:CachingProxy", name, {}, opts)
+        self.mirror = _url(args, args.mirror_host)
+        self.endpoint = _url(args, args.endpoint_host)
         remote_url = _remote_url(name, args)
-        stored = args.storage.declare(name, args.labels, self)
+        stored = self._stored(name, args)
         answers = PROBE.format(url=CLOSED_URL if args.caches.tls else PLAIN_URL)
         process = Process(
-            name=args.name,
+            host=name,
             image=args.image,
             image_reference=args.image_reference,
             environment={**_environment(args, remote_url), **stored.environment},
@@ -95,11 +94,9 @@ class CachingProxy(pulumi.ComponentResource):
             files=args.files,
             upstream=args.upstream,
             caches=args.caches,
-            labels={**args.labels, **args.process_labels},
+            labels=self._labels(name, args),
         )
-        self.mirror = url(args.caches, args.mirror_host, args.upstream)
-        self.endpoint = url(args.caches, args.endpoint_host, args.upstream)
-        self.name = args.placement.run(name, process, self)
+        self.name = args.placement.run(process, self)
         self.storage = stored.name
         self.image = args.image_reference
         self.register_outputs({"mirror": self.mirror, **self.described()})
@@ -113,10 +110,26 @@ class CachingProxy(pulumi.ComponentResource):
             "image": self.image,
         }
 
+    def _stored(self, name: str, args: CachingProxyArgs) -> Stored:
+        match args.caches.storage:
+            case S3Storage() as settings:
+                return in_object_store(s3_location(settings, name))
+            case VolumeStorage() as settings:
+                return args.placement.volume(name, settings, self)
 
-def url(caches: Caches, host: str, upstream: Upstream) -> str:
-    """The URL of a cache at one of its hosts."""
-    return f"{'https' if caches.tls else 'http'}://{host}:{upstream.port}"
+    def _labels(self, name: str, args: CachingProxyArgs) -> Mapping[str, pulumi.Input[str]]:
+        """The labels of its container or service."""
+        labels: dict[str, Any] = {**label.of_upstream(pulumi.get_stack(), name)}
+        if args.access.trust.ca is not None:
+            labels[label.CA] = args.access.trust.ca
+        if isinstance(args.caches.placement, SwarmPlacement):
+            # A container shows its addresses. A service does not.
+            labels[label.MIRROR] = self.mirror
+        return labels
+
+
+def _url(args: CachingProxyArgs, host: str) -> str:
+    return f"{'https' if args.caches.tls else 'http'}://{host}:{args.upstream.port}"
 
 
 def _remote_url(registry: str, args: CachingProxyArgs) -> str | None:
@@ -134,7 +147,7 @@ def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, st
         special = {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
     else:
         special = _proxy(args.caches, remote_url)
-    return {**common, **special, **args.environment}
+    return {**common, **special, **args.access.environment}
 
 
 def _proxy(caches: Caches, remote_url: str) -> dict[str, str]:

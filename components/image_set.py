@@ -10,7 +10,6 @@ import pulumi
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
@@ -21,9 +20,6 @@ from .registry_cache import RegistryCache
 from .settings import Caches
 from .settings.images import Images
 from .settings.mistakes import Mistake
-from .settings.secrets import S3Keys
-from .settings.storage import S3Storage, Storage
-from .storage import s3_location
 from .talos_cluster import find_talosctl
 
 LONGEST_SHOWN = 100
@@ -37,14 +33,10 @@ class ImageSetArgs:
     Attributes:
         images: the platform of each image, by canonical reference.
         cache: the caches.
-        storage: the storage of the caches.
-        s3_keys: the keys of their object store, or None for volumes.
     """
 
     images: Mapping[str, str]
     cache: RegistryCache
-    storage: Storage
-    s3_keys: S3Keys | None
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -64,10 +56,7 @@ class ImageSet(pulumi.ComponentResource):
         cached = CachedImages(
             name,
             images=args.images,
-            caches=args.cache.caches,
-            s3_locations=_s3_locations(args),
-            s3_credentials=_s3_credentials(args.s3_keys),
-            trust=args.cache.trust,
+            cache=args.cache,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests
@@ -97,8 +86,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     """
     if settings is None or caches is None:
         return Resolved({}, [])
-    listed = map(reference.parse, settings.references)
-    found = [*listed, *_in_file(settings, folder), *_of_talos(settings)]
+    found = [*settings.references, *_in_file(settings, folder), *_of_talos(settings)]
     images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     mistakes += _without_cache(images, caches)
@@ -106,19 +94,6 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
     return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
-
-
-def _s3_credentials(keys: S3Keys | None) -> S3Credentials | None:
-    if keys is None:
-        return None
-    return S3Credentials(keys.access.get_secret_value(), keys.secret.get_secret_value())
-
-
-def _s3_locations(args: ImageSetArgs) -> Mapping[str, S3Location]:
-    settings = args.storage
-    if not isinstance(settings, S3Storage):
-        return {}
-    return {host: s3_location(settings, host) for host in args.cache.caches}
 
 
 def _platform(settings: Images) -> str:

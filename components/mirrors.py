@@ -28,9 +28,9 @@ class Mirrors:
     after: Sequence[pulumi.Resource] = ()
     trust: Trust = OPEN
 
-    def once(self, resource: pulumi.Resource) -> "Mirrors":
-        """The same mirrors, to be used only after another resource."""
-        return replace(self, after=[*self.after, resource])
+    def after_images(self, images: pulumi.Resource) -> "Mirrors":
+        """The same mirrors, to be used only when the caches have these images."""
+        return replace(self, after=[*self.after, images])
 
 
 NONE = Mirrors()

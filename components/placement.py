@@ -9,23 +9,19 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
-from . import engine, health, storage_owner, swarm
+from . import hooks, swarm
 from .belongings import Belongings
+from .hooks import NetworkHooks
 from .names import in_names, service_name
-from .private_files import (
-    FOLDER,
-    FilesInSwarm,
-    FilesInSwarmArgs,
-    FilesInVolume,
-    FilesInVolumeArgs,
-    PrivateFile,
-)
+from .private_files import FOLDER, FilesInSwarm, FilesInVolume, PrivateFile
 from .settings import Caches
 from .settings.caches import Upstream
 from .settings.placement import SwarmPlacement
+from .settings.storage import VolumeStorage
 from .settings.values import mebibytes
-from .storage import FOLDER_OF_VOLUME, Stored
+from .storage import WRITABLE, Stored
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001
@@ -61,7 +57,7 @@ class Process:
     """The registry process of one cache, wherever it runs.
 
     Attributes:
-        name: name of the container or service.
+        host: the registry host that it caches.
         image: ID of the image.
         image_reference: reference of the image.
         environment: environment variables.
@@ -73,7 +69,7 @@ class Process:
         labels: labels.
     """
 
-    name: str
+    host: str
     image: pulumi.Input[str]
     image_reference: str
     environment: Mapping[str, str]
@@ -116,11 +112,20 @@ class Placement(Protocol):
         """
         ...
 
-    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+    def volume(self, host: str, settings: VolumeStorage, parent: pulumi.Resource) -> Stored:
+        """Declare the volume that a cache stores images in.
+
+        Args:
+            host: the registry host of the cache.
+            settings: settings of the volume.
+            parent: parent of the resource.
+        """
+        ...
+
+    def run(self, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
         """Declare a container or service.
 
         Args:
-            name: the upstream, with which the names of resources begin.
             process: the process.
             parent: parent of the resource.
 
@@ -135,8 +140,7 @@ class OnEngine:
     """Containers of the engine that Pulumi talks to.
 
     Attributes:
-        prefix: prefix of the names of volumes with private files.
-        network: name of the caches' network.
+        prefix: name of the caches' network, and prefix of all other names.
         publish_on: addresses of this machine on which ports are published.
         writer_image: ID of the image of the containers that fill volumes.
         belongings: what the stack has on the engine.
@@ -144,11 +148,10 @@ class OnEngine:
     """
 
     prefix: str
-    network: str
     publish_on: Sequence[str]
     writer_image: pulumi.Input[str]
     belongings: Belongings
-    network_hooks: engine.NetworkHooks
+    network_hooks: NetworkHooks
 
     def files(
         self,
@@ -159,42 +162,61 @@ class OnEngine:
     ) -> MountedFiles:
         """Declare a volume that holds the files."""
         volume = f"{self.prefix}-{in_names(name)}"
-        args = FilesInVolumeArgs(
+        made = FilesInVolume(
+            name,
             volume=volume,
             image=self.writer_image,
             labels={**labels, **self.belongings.marks_of_writer(volume)},
             volume_labels=self.belongings.labels_of_volume(volume, labels),
             files=files,
+            opts=pulumi.ResourceOptions(parent=parent),
         )
-        made = FilesInVolume(name, args, pulumi.ResourceOptions(parent=parent))
         return MountedFiles(volume=made.volume, read_once=made.read_once)
 
-    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+    def volume(self, host: str, settings: VolumeStorage, parent: pulumi.Resource) -> Stored:
+        """Declare a volume of the engine."""
+        name = volume_name(settings, self.prefix, host)
+        labels = self.belongings.labels_of_volume(name, label.of_upstream(pulumi.get_stack(), host))
+        volume = docker.Volume(
+            f"{host}-storage",
+            name=name,
+            labels=label.inputs(labels),
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                retain_on_delete=settings.on_destroy == "keep",
+                # An adopted volume may have some, and would be replaced at every `up`.
+                ignore_changes=["driverOpts"],
+            ),
+        )
+        return Stored(volume.name, [volume.name], WRITABLE)
+
+    def run(self, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
         """Declare a container."""
         files = process.files
-        labels = {**process.labels, **self.belongings.marks_of_cache(process.name)}
+        name = f"{self.prefix}-{in_names(process.host)}"
+        labels = {**process.labels, **self.belongings.marks_of_cache(name)}
         if files.read_once:
             # A changed label replaces the container, which then reads the files again.
             labels[label.FILES] = files.read_once
         return docker.Container(
-            f"{name}-container",
-            name=process.name,
+            f"{process.host}-container",
+            name=name,
             image=process.image,
             # Not the image's own user: all who use a volume must be the same user.
             user=file_owner.user(),
             labels=label.inputs(labels),
             restart="always",
             envs=[f"{key}={value}" for key, value in sorted(process.environment.items())],
-            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.network)],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.prefix)],
             ports=[
                 docker.ContainerPortArgs(
                     internal=CONTAINER_PORT, external=process.upstream.port, ip=address
                 )
-                for address in self._addresses(process.name)
+                for address in self._addresses(name)
             ],
             volumes=[
                 *(
-                    docker.ContainerVolumeArgs(volume_name=volume, container_path=FOLDER_OF_VOLUME)
+                    docker.ContainerVolumeArgs(volume_name=volume, container_path=STORAGE_FOLDER)
                     for volume in process.stored.volumes
                 ),
                 docker.ContainerVolumeArgs(
@@ -225,10 +247,10 @@ class OnEngine:
                 replace_on_changes=["healthcheck"],
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[
-                        engine.before_container,
+                        hooks.make_way,
                         self.network_hooks.before_container,
-                        storage_owner.before_container,
-                        health.before_container,
+                        hooks.hand_over_storage,
+                        hooks.watch_health,
                     ]
                 ),
             ),
@@ -251,7 +273,7 @@ class OnSwarm:
     """Services of a Docker Swarm.
 
     Attributes:
-        prefix: prefix of the names of secrets.
+        prefix: prefix of the names of services, secrets and volumes.
         settings: which nodes run the services, and how they are published.
         network: ID of the caches' network.
     """
@@ -268,15 +290,27 @@ class OnSwarm:
         parent: pulumi.Resource,
     ) -> MountedFiles:
         """Declare Swarm secrets that hold the files."""
-        args = FilesInSwarmArgs(f"{self.prefix}-{in_names(name)}", labels, files)
-        made = FilesInSwarm(name, args, pulumi.ResourceOptions(parent=parent))
+        made = FilesInSwarm(
+            name,
+            prefix=f"{self.prefix}-{in_names(name)}",
+            labels=labels,
+            files=files,
+            opts=pulumi.ResourceOptions(parent=parent),
+        )
         return MountedFiles(secrets=made.secrets)
 
-    def run(self, name: str, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+    def volume(self, host: str, settings: VolumeStorage, parent: pulumi.Resource) -> Stored:
+        """Declare nothing: the node that runs the cache creates the volume if it is missing."""
+        del parent
+        volume = pulumi.Output.from_input(volume_name(settings, self.prefix, host))
+        # No probe: a Swarm kills unhealthy caches, but one with a full disk can still serve.
+        return Stored(volume, [volume])
+
+    def run(self, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
         """Declare a service, and wait until all its nodes run its current version."""
         service = docker.Service(
-            f"{name}-service",
-            name=service_name(process.name),
+            f"{process.host}-service",
+            name=service_name(f"{self.prefix}-{in_names(process.host)}"),
             labels=label.inputs(process.labels),
             task_spec=docker.ServiceTaskSpecArgs(
                 container_spec=self._container(process),
@@ -336,7 +370,7 @@ class OnSwarm:
             secrets=process.files.secrets,
             mounts=[
                 docker.ServiceTaskSpecContainerSpecMountArgs(
-                    type="volume", source=volume, target=FOLDER_OF_VOLUME
+                    type="volume", source=volume, target=STORAGE_FOLDER
                 )
                 for volume in process.stored.volumes
             ],
@@ -372,3 +406,14 @@ class OnSwarm:
                 )
             ],
         )
+
+
+def volume_name(settings: VolumeStorage, prefix: str, host: str) -> str:
+    """The name of a cache's volume.
+
+    Args:
+        settings: settings of the volume.
+        prefix: prefix of the names of the stack's caches.
+        host: the registry host of the cache.
+    """
+    return f"{settings.volume_prefix or prefix}-{in_names(host)}"

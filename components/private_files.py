@@ -14,7 +14,7 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
 
-from . import engine
+from . import hooks
 
 FOLDER = "/credentials"
 
@@ -35,25 +35,6 @@ class PrivateFile:
     is_read_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FilesInVolumeArgs:
-    """Arguments of FilesInVolume.
-
-    Attributes:
-        volume: name of the volume, and of the container that fills it.
-        image: ID of the image of that container, which never runs.
-        labels: labels of that container.
-        volume_labels: labels of the volume.
-        files: the files, by name.
-    """
-
-    volume: str
-    image: pulumi.Input[str]
-    labels: Mapping[str, str]
-    volume_labels: Mapping[str, str]
-    files: Mapping[str, PrivateFile]
-
-
 class FilesInVolume(pulumi.ComponentResource):
     """A volume with private files, for caches to mount read-only."""
 
@@ -64,62 +45,63 @@ class FilesInVolume(pulumi.ComponentResource):
     """Digest of the files that a registry reads only when it starts; None if there are none."""
 
     def __init__(
-        self, name: str, args: FilesInVolumeArgs, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        *,
+        volume: str,
+        image: pulumi.Input[str],
+        labels: Mapping[str, str],
+        volume_labels: Mapping[str, str],
+        files: Mapping[str, PrivateFile],
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declare a volume with files.
+
+        Args:
+            name: name of the resource.
+            volume: name of the volume, and of the container that fills it.
+            image: ID of the image of that container, which never runs.
+            labels: labels of that container.
+            volume_labels: labels of the volume.
+            files: the files, by name.
+            opts: options of the resource.
+        """
         # Existing states have this type: under another name, volumes would be replaced while caches
         # use them.
         super().__init__("talos-registry-cache:caches:CredentialHelper", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        volume = docker.Volume(
-            f"{name}-volume",
-            name=args.volume,
-            labels=label.inputs(args.volume_labels),
-            opts=child,
+        made = docker.Volume(
+            f"{name}-volume", name=volume, labels=label.inputs(volume_labels), opts=child
         )
         # The cache's root file system is read-only, so files have to be uploaded into a volume, and
         # through a container that mounts it: this one, which is never started.
         docker.Container(
             f"{name}-writer",
-            name=args.volume,
-            image=args.image,
-            labels=label.inputs(args.labels),
+            name=volume,
+            image=image,
+            labels=label.inputs(labels),
             start=False,
             must_run=False,
             network_mode="none",
             log_driver="none",
-            volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=FOLDER)],
+            volumes=[docker.ContainerVolumeArgs(volume_name=made.name, container_path=FOLDER)],
             uploads=[
                 docker.ContainerUploadArgs(
                     file=f"{FOLDER}/{file}", content=one.content, permissions=f"{one.mode:04o}"
                 )
-                for file, one in args.files.items()
+                for file, one in files.items()
             ],
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
                     delete_before_replace=True,
-                    hooks=pulumi.ResourceHookBinding(before_create=[engine.before_container]),
+                    hooks=pulumi.ResourceHookBinding(before_create=[hooks.make_way]),
                 ),
             ),
         )
-        self.volume = volume.name
-        self.read_once = _digest([one.content for one in args.files.values() if one.is_read_once])
+        self.volume = made.name
+        self.read_once = _digest([one.content for one in files.values() if one.is_read_once])
         self.register_outputs({"volume": self.volume})
-
-
-@dataclass(frozen=True, slots=True)
-class FilesInSwarmArgs:
-    """Arguments of FilesInSwarm.
-
-    Attributes:
-        prefix: prefix of the names of the secrets.
-        labels: labels of the secrets.
-        files: the files, by name.
-    """
-
-    prefix: str
-    labels: Mapping[str, str]
-    files: Mapping[str, PrivateFile]
 
 
 class FilesInSwarm(pulumi.ComponentResource):
@@ -129,28 +111,38 @@ class FilesInSwarm(pulumi.ComponentResource):
     """The secrets as a service mounts them."""
 
     def __init__(
-        self, name: str, args: FilesInSwarmArgs, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        *,
+        prefix: str,
+        labels: Mapping[str, str],
+        files: Mapping[str, PrivateFile],
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declare secrets; their names begin with a prefix, and they all have the same labels."""
         super().__init__("talos-registry-cache:caches:FilesInSwarm", name, {}, opts)
-        self.secrets = [self._secret(args, file, one) for file, one in args.files.items()]
+        self.secrets = [
+            self._secret(f"{prefix}-{file}", f"{FOLDER}/{file}", labels, one)
+            for file, one in files.items()
+        ]
         self.register_outputs({})
 
     def _secret(
-        self, args: FilesInSwarmArgs, file: str, one: PrivateFile
+        self, name: str, path: str, labels: Mapping[str, str], file: PrivateFile
     ) -> docker.ServiceTaskSpecContainerSpecSecretArgs:
         # A secret cannot change. Pulumi ends its name with random letters, so that the next one can
         # exist beside it until no service uses the old one.
         secret = docker.Secret(
-            f"{args.prefix}-{file}",
-            data=pulumi.Output.secret(one.content).apply(_in_base64),
-            labels=label.inputs(args.labels),
+            name,
+            data=pulumi.Output.secret(file.content).apply(_in_base64),
+            labels=label.inputs(labels),
             opts=pulumi.ResourceOptions(parent=self),
         )
         return docker.ServiceTaskSpecContainerSpecSecretArgs(
             secret_id=secret.id,
             secret_name=secret.name,
-            file_name=f"{FOLDER}/{file}",
-            file_mode=one.mode,
+            file_name=path,
+            file_mode=file.mode,
         )
 
 

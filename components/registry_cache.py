@@ -8,15 +8,17 @@ import pulumi
 import pulumi_docker as docker
 
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
-from .caching_proxy import CachingProxy, CachingProxyArgs, url
-from .engine import EngineFacts, NetworkHooks
+from .caching_proxy import CachingProxy, CachingProxyArgs
+from .engine import EngineFacts
+from .hooks import NetworkHooks
 from .names import in_names
-from .placement import MountedFiles, OnEngine, OnSwarm, Placement
+from .placement import MountedFiles, OnEngine, OnSwarm, Placement, volume_name
 from .private_files import PrivateFile
-from .registry_cache_args import ArgumentsError, RegistryCacheArgs
+from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .settings import Caches
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
@@ -24,7 +26,7 @@ from .settings.placement import SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
-from .storage import ObjectStore, Storage, VolumeOfEngine, VolumeOfNode, s3_location
+from .storage import s3_credentials, s3_location
 from .trust import Trust
 
 LOOPBACK = "127.0.0.1"
@@ -49,6 +51,12 @@ class RegistryCache(pulumi.ComponentResource):
 
     trust: Trust
     """CA and user that clients need."""
+
+    s3_locations: Mapping[str, S3Location]
+    """The bucket and folder of each cache, by registry host; empty for caches in volumes."""
+
+    s3_credentials: pulumi.Output[S3Credentials] | None
+    """Credentials for the object store, which Pulumi encrypts; None for caches in volumes."""
 
     talosctl_flags: str
     """The mirrors as flags of `talosctl cluster create`."""
@@ -79,8 +87,7 @@ class RegistryCache(pulumi.ComponentResource):
         network = self._network(hooks)
         hooks.watch(network)
         self._placement = self._place(network, hooks)
-        self._for_clients = access.for_clients(args, self._addresses(), self)
-        self._for_caches = access.for_caches(args)
+        self._access = access.declare(args, self._addresses(), self)
         self._anonymous_files: MountedFiles | None = None
         self.proxies = {
             host: CachingProxy(
@@ -88,7 +95,13 @@ class RegistryCache(pulumi.ComponentResource):
             )
             for host, upstream in args.upstreams.items()
         }
-        self.trust = self._for_clients.trust
+        self.trust = self._access.trust
+        self.s3_locations = (
+            {host: s3_location(args.storage, host) for host in args.upstreams}
+            if isinstance(args.storage, S3Storage)
+            else {}
+        )
+        self.s3_credentials = s3_credentials(output(args.s3_keys)) if args.s3_keys else None
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         self.talosctl_flags = " ".join(
@@ -131,7 +144,6 @@ class RegistryCache(pulumi.ComponentResource):
             return OnSwarm(self._prefix, self._args.placement, network.id)
         return OnEngine(
             prefix=self._prefix,
-            network=self._prefix,
             publish_on=self._publish_on,
             writer_image=self._image(engine.image_to_run(self._args.image)),
             belongings=self._belongings,
@@ -144,44 +156,21 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
         image = engine.image_to_run(upstream.image or self._args.image)
-        labels = label.of_upstream(self._stack, host)
         return CachingProxyArgs(
             upstream=upstream,
             caches=self._args,
-            name=f"{self._prefix}-{in_names(host)}",
             image=self._image(image),
             image_reference=image,
-            storage=self._storage(host),
             placement=self._placement,
             mirror_host=self._mirror_host,
             endpoint_host=self._endpoint_host,
             files=self._files(host, upstream),
-            environment={**self._for_clients.environment, **self._for_caches.environment},
-            labels=labels,
-            process_labels=self._process_labels(upstream),
+            access=self._access,
         )
-
-    def _process_labels(self, upstream: Upstream) -> Mapping[str, Any]:
-        ca = self._for_clients.trust.ca
-        labels = {} if ca is None else {label.CA: ca}
-        if self._is_on_swarm:
-            # A container shows its addresses. A service does not.
-            labels[label.MIRROR] = url(self._args, self._mirror_host, upstream)
-        return labels
 
     @property
     def _is_on_swarm(self) -> bool:
         return isinstance(self._args.placement, SwarmPlacement)
-
-    def _storage(self, host: str) -> Storage:
-        match self._args.storage:
-            case S3Storage() as settings:
-                return ObjectStore(s3_location(settings, host))
-            case VolumeStorage(volume_prefix=prefix, on_destroy=on_destroy):
-                volume = f"{prefix or self._prefix}-{in_names(host)}"
-                if self._is_on_swarm:
-                    return VolumeOfNode(volume)
-                return VolumeOfEngine(volume, on_destroy, self._belongings)
 
     @property
     def _endpoint_host(self) -> str:
@@ -209,11 +198,7 @@ class RegistryCache(pulumi.ComponentResource):
         return self._placement.files(_with_credentials(host), labels, files, self)
 
     def _with_shared(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
-        return {
-            credential_helper.FILE: helper,
-            **self._for_clients.files,
-            **self._for_caches.files,
-        }
+        return {credential_helper.FILE: helper, **self._access.files}
 
     def _image(self, reference: str) -> pulumi.Output[str]:
         """The ID of an image, declared once however many caches run it."""
@@ -251,7 +236,7 @@ def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     ends = [ANONYMOUS, *hosts, *map(_with_credentials, hosts)]
     found = {prefix, *(f"{prefix}-{end}" for end in ends)}
     if isinstance(caches.storage, VolumeStorage):
-        found |= {f"{caches.storage.volume_prefix or prefix}-{host}" for host in hosts}
+        found |= {volume_name(caches.storage, prefix, host) for host in caches.upstreams}
     return found
 
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_docker as docker
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import command_line, versions
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import TalosError
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.versions import Talosctl, VersionError
 
 from . import dynamic_provider
@@ -170,7 +170,7 @@ def mistakes(
 
 
 def plan(
-    name: str, settings: Cluster, folder: Path, mirrors: Mapping[str, Mirror] | None = None
+    name: str, settings: Cluster, folder: Path, mirrors: Mapping[str, Endpoint] | None = None
 ) -> Invocation | None:
     """Plan the run of talosctl that creates a cluster.
 
@@ -228,9 +228,9 @@ def used_mirrors(settings: Cluster, urls: Urls) -> Urls:
     }
 
 
-def mirrors_with(urls: Urls, ca: str | None, reader: Reader | None) -> Mapping[str, Mirror]:
+def mirrors_with(urls: Urls, ca: str | None, reader: Reader | None) -> Mapping[str, Endpoint]:
     """The mirrors by registry host, with the CA and the credentials that they need, if any."""
-    return {host: Mirror(url, ca, **(reader or {})) for host, url in urls.items()}
+    return {host: Endpoint(url, ca, **(reader or {})) for host, url in urls.items()}
 
 
 def through_cache(image: str, endpoints: Urls) -> str:
@@ -250,7 +250,7 @@ def registry_auths(endpoints: Urls, reader: Reader | None) -> list[Mapping[str, 
 
 
 def _plan_or_run_error(
-    name: str, settings: Cluster, folder: Path, mirrors: Mapping[str, Mirror]
+    name: str, settings: Cluster, folder: Path, mirrors: Mapping[str, Endpoint]
 ) -> Invocation | None:
     try:
         return plan(name, settings, folder, mirrors)

@@ -13,7 +13,7 @@ from docker import DockerClient
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import cache_storage, lock, processes
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
-from talos_registry_cache.engine.throwaway_registry import ServingError
+from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError

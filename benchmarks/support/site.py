@@ -1,7 +1,6 @@
 """This machine's engine, and what a run creates on it."""
 
 import secrets
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from benchmarks.support.session import CannotRunError
 from components import engine as engine_facts
 from components.dynamic_provider import EngineError
 from components.settings.caches import DEFAULT_IMAGE
-from talos_registry_cache.engine import labels, registry_image, throwaway
+from talos_registry_cache.engine import labels, ports, registry_image, temporary_container
 
 LABEL = "talos-registry-cache.benchmark"
 FIRST_PORT = 5400
@@ -63,7 +62,7 @@ class Site:
 
     def free_ports(self, count: int) -> list[int]:
         """Consecutive free ports of this machine, where possible."""
-        free = [port for port in range(FIRST_PORT, LAST_PORT) if self._is_free(port)]
+        free = [port for port in range(FIRST_PORT, LAST_PORT) if ports.can_bind("", port)]
         if len(free) < count:
             raise CannotRunError(
                 f"fewer than {count} ports from {FIRST_PORT} to {LAST_PORT} are free"
@@ -71,19 +70,11 @@ class Site:
         start = secrets.randbelow(len(free) - count + 1)
         return free[start : start + count]
 
-    def _is_free(self, port: int) -> bool:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                return False
-        return True
-
     def _remove_stack(self, name: str) -> None:
         of_stack = f"{labels.STACK}={name}"
         volumes = self.engine.volumes.list(filters={"label": of_stack})
         for volume in volumes:
-            _remove_containers(self.engine, f"{throwaway.LABEL}={volume.name}")
+            _remove_containers(self.engine, f"{temporary_container.LABEL}={volume.name}")
         _remove_containers(self.engine, of_stack)
         for network in self.engine.networks.list(filters={"label": of_stack}):
             _gone(network)

@@ -152,13 +152,6 @@ class Caches(Model):
     logs: Logs = Field(default=Logs(), description="Logs of the caches")
     memory_limit: Memory = Field(default="512m", description="Memory limit of each cache")
 
-    @property
-    def images(self) -> frozenset[str]:
-        """The images of all caches."""
-        return frozenset(
-            {self.image, *(one.image or self.image for one in self.upstreams.values())}
-        )
-
     def rules(self, context: Context) -> Rules:
         """The rules across the settings of caches."""
         return (

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.cluster_spec import (
     DEFAULT_CIDR,
     DEFAULT_NODES,
     ClusterSpec,
     Provisioner,
 )
-from talos_registry_cache.talos.mirror import Mirror
 
 from .model import Model
 from .values import (
@@ -115,7 +115,7 @@ class Cluster(Model):
         ),
     )
 
-    def spec(self, name: str, mirrors: Mapping[str, Mirror] | None = None) -> ClusterSpec:
+    def spec(self, name: str, mirrors: Mapping[str, Endpoint] | None = None) -> ClusterSpec:
         """The specification of a cluster with these settings.
 
         Args:

@@ -2,19 +2,25 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 from talos_registry_cache.registry import platforms, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError, PlatformError
+from talos_registry_cache.registry.reference import Reference
 
 from .mistakes import refused
 from .model import Model
 from .values import Text, VersionText
 
 
-def _reference(value: str) -> str:
+def _reference(value: object) -> Reference:
+    if isinstance(value, Reference):
+        return value
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
     try:
-        return str(reference.parse(value))
+        return reference.parse(value)
     except InvalidReferenceError as error:
         raise refused(value, "an image reference", error) from None
 
@@ -24,6 +30,11 @@ def _platform(value: str) -> str:
         return str(platforms.parse(value))
     except PlatformError:
         raise refused(value, "a platform such as linux/amd64 or linux/arm64") from None
+
+
+ImageReference = Annotated[
+    Reference, PlainValidator(_reference), WithJsonSchema({"type": "string"})
+]
 
 
 class TalosImages(Model):
@@ -41,7 +52,7 @@ class TalosImages(Model):
 class Images(Model):
     """Images that `up` pulls through the caches before it creates clusters."""
 
-    references: list[Annotated[str, AfterValidator(_reference)]] = Field(
+    references: list[ImageReference] = Field(
         default=[], description="Image references, such as registry.k8s.io/pause:3.10"
     )
     file: Text | None = Field(

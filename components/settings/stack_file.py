@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from .access import GivenTls
 from .caches import AN_UPSTREAM, Caches, Upstream
@@ -32,16 +32,6 @@ class StackSettings(Secrets):
         default=None,
         description="Name of the stack whose caches the clusters use, instead of caches of its own",
     )
-    _stack: str = PrivateAttr(default="")
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Keep the stack's name, which is not a key of the file."""
-        self._stack = (context or Context()).stack
-
-    @property
-    def stack(self) -> str:
-        """The stack's name."""
-        return self._stack
 
     @property
     def secrets(self) -> Secrets:

@@ -12,7 +12,7 @@ from docker import DockerClient
 
 from talos_registry_cache.cli import console
 from talos_registry_cache.cli.stack import Cache, Stack
-from talos_registry_cache.engine import lock, processes, throwaway, volume
+from talos_registry_cache.engine import lock, processes, temporary_container, volume
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform
@@ -74,17 +74,17 @@ def serving(
         try:
             yield dict(at_once(client, serve, list(caches)))
         finally:
-            throwaway.remove_own(client)
+            temporary_container.remove_own(client)
 
 
-def stored_images(client: DockerClient, caches: Iterable[Cache]) -> tuple[Reference, ...]:
-    """All tags in the storages of caches, as image references."""
+def stored_images(stack: Stack) -> tuple[Reference, ...]:
+    """All tags in the storages of a stack's caches, as image references."""
 
     def tags(cache: Cache) -> list[Reference]:
-        stored = storage_of(client, cache).tags()
+        stored = storage_of(stack.engine, cache).tags()
         return [Reference(cache.registry, repository, tag, None) for repository, tag in stored]
 
-    return tuple(chain.from_iterable(at_once(client, tags, list(caches))))
+    return tuple(chain.from_iterable(at_once(stack.engine, tags, list(stack.caches.values()))))
 
 
 def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> list[Cache]:
@@ -123,7 +123,7 @@ def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
     left = {one for one in working if not one.cancel()}
     until = time.monotonic() + GIVEN_UP_WITHIN_S
     while left and time.monotonic() < until:
-        throwaway.remove_own(client)
+        temporary_container.remove_own(client)
         left = futures.wait(left, timeout=GIVEN_UP_EVERY_S).not_done
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import yaml
 
 from talos_registry_cache.cli.errors import UsageError
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry.reference import DOCKER_HUB
 from talos_registry_cache.talos.machine_config import MirrorForm, hosts_toml, mirror_patch
-from talos_registry_cache.talos.mirror import Mirror
 
 HOSTS_FOLDER = "certs.d"
 IN_KIND = "/etc/containerd/certs.d"
 IN_K3D = "/etc/rancher/k3s/caches"
 
-Mirrors = Mapping[str, Mirror]
+Mirrors = Mapping[str, Endpoint]
 """By registry host."""
 
 
@@ -31,14 +31,8 @@ class Format(StrEnum):
     KIND = "kind"
 
 
-def talos(mirrors: Mirrors, *, legacy: bool = False) -> Mapping[str, str]:
-    """A patch for the machine configuration of Talos.
-
-    Args:
-        mirrors: the mirrors.
-        legacy: whether the nodes run Talos 1.11 or earlier.
-    """
-    form = MirrorForm.LEGACY if legacy else MirrorForm.DOCUMENT
+def talos(mirrors: Mirrors, form: MirrorForm = MirrorForm.DOCUMENT) -> Mapping[str, str]:
+    """A patch for the machine configuration of Talos, in the form for its version."""
     return {"mirrors.yaml": mirror_patch(mirrors, skip_fallback=False, form=form)}
 
 
@@ -127,7 +121,7 @@ def kind(mirrors: Mirrors, folder: PurePath) -> Mapping[str, str]:
     return {"kind.yaml": yaml.safe_dump(content, sort_keys=False), **containerd(mirrors)}
 
 
-def _k3s_config(mirror: Mirror, names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _k3s_config(mirror: Endpoint, names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     if mirror.username:
         yield "auth", {"username": mirror.username, "password": mirror.password}
     if mirror.ca is not None:

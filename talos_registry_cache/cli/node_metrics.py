@@ -11,7 +11,7 @@ from docker import DockerClient
 
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.engine import services, throwaway
+from talos_registry_cache.engine import services, temporary_container
 
 PORT = 5001
 # wget's own -T makes Debian's static busybox 1.35 crash.
@@ -28,7 +28,7 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
     if not networks:
         return None
     gets = [f"{GET} {_url(address)} | busybox head -c {SIZE_LIMIT}" for address in networks]
-    container = throwaway.create(
+    container = temporary_container.create(
         client,
         cache.image,
         f"{cache.name} metrics",
@@ -42,7 +42,7 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
         # The log, not an attached stream: a busy engine may lose part of a stream.
         return read_metrics(container.logs(stdout=True, stderr=False).decode())
     finally:
-        throwaway.remove(container)
+        temporary_container.remove(container)
 
 
 def _networks_by_address(tasks: list[Mapping[str, Any]]) -> Mapping[str, str]:

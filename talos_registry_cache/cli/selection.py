@@ -10,6 +10,7 @@ from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos import versions
+from talos_registry_cache.talos.versions import Version
 
 
 def from_file(path: Path) -> tuple[Reference, ...]:
@@ -46,11 +47,7 @@ def from_talosctl(
     """
     talosctl = versions.find()
     if talos_version is not None:
-        wanted = versions.parse(talos_version)
-        if wanted is None:
-            raise UsageError(
-                f"{talos_version!r} is not a version; allowed: for example v1.13.0 or 1.13"
-            )
+        wanted = version(talos_version)
         if (wanted.major, wanted.minor) != (talosctl.version.major, talosctl.version.minor):
             raise UsageError(
                 f"{talosctl.path} is {talosctl.version} and lists the images of that version only; "
@@ -89,6 +86,18 @@ def platform(text: str) -> Platform:
         return platforms.parse(text)
     except RegistryError as error:
         raise UsageError(str(error)) from None
+
+
+def version(text: str) -> Version:
+    """Parse a version of Talos.
+
+    Raises:
+        UsageError: the text is not a version.
+    """
+    found = versions.parse(text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a version; allowed: for example v1.13.0 or 1.13")
+    return found
 
 
 def _reference(text: str, where: str = "") -> Reference:

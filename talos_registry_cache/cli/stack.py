@@ -13,9 +13,8 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import labels, processes, services, throwaway
-from talos_registry_cache.engine.services import Service
-from talos_registry_cache.engine.throwaway_registry import PORT
+from talos_registry_cache.engine import labels, processes, services, temporary_container
+from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.s3_location import S3Location
@@ -121,11 +120,15 @@ class Stack:
 
 
 @contextmanager
-def engine() -> Iterator[DockerClient]:
-    """The container engine of DOCKER_HOST, or of this machine.
+def opened(name: str | None) -> Iterator[Stack]:
+    """A stack on the container engine of DOCKER_HOST, or of this machine.
+
+    Args:
+        name: the stack's name; None for the only one that is up.
 
     Raises:
-        CachectlError: it does not answer.
+        CachectlError: the engine does not answer.
+        UsageError: the stack is not up, or several are and no name is given.
     """
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
@@ -134,10 +137,10 @@ def engine() -> Iterator[DockerClient]:
             f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
         ) from error
     try:
-        yield client
+        yield find(client, name)
     except KeyboardInterrupt:
         # Whichever command was interrupted.
-        throwaway.remove_own(client)
+        temporary_container.remove_own(client)
         raise
     finally:
         client.close()
@@ -159,9 +162,9 @@ def find(client: DockerClient, name: str | None) -> Stack:
     ):
         if cache := _cache(container):
             stacks[container.labels[labels.STACK]].append(cache)
-    for service in services.find(client):
-        if cache := _cache_of(service):
-            stacks[service.labels[labels.STACK]].append(cache)
+    for service, url in services.find(client):
+        if cache := _cache_of(service, url):
+            stacks[service["Spec"]["Labels"][labels.STACK]].append(cache)
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:
@@ -206,23 +209,32 @@ def _cache(container: Container) -> Cache | None:
     )
 
 
-def _cache_of(service: Service) -> Cache | None:
+def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
     """The cache that a service is; None for a service that is not a cache."""
-    storage = _storage(service.environment, service.volumes)
-    if storage is None or service.url is None:
+    spec = service["Spec"]
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    environment = services.as_mapping(container.get("Env"))
+    volumes = {
+        mount["Target"]: mount["Source"]
+        for mount in container.get("Mounts", [])
+        if mount["Type"] == "volume"
+    }
+    storage = _storage(environment, volumes)
+    if storage is None or url is None:
         return None
+    running, wanted = (service["ServiceStatus"][key] for key in ("RunningTasks", "DesiredTasks"))
     return Cache(
-        registry=service.labels[labels.UPSTREAM],
-        name=service.name,
+        registry=spec["Labels"][labels.UPSTREAM],
+        name=spec["Name"],
         is_service=True,
-        is_running=service.running > 0,
-        health=service.health,
-        endpoint=service.url,
-        mirror=service.url,
-        remote_url=service.environment.get("REGISTRY_PROXY_REMOTEURL"),
+        is_running=running > 0,
+        health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",
+        endpoint=url,
+        mirror=url,
+        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
-        image=service.image,
-        ca=service.labels.get(labels.CA),
+        image=container["Image"],
+        ca=spec["Labels"].get(labels.CA),
     )
 
 

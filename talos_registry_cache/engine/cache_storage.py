@@ -7,7 +7,7 @@ from typing import Protocol
 
 from docker import DockerClient
 
-from talos_registry_cache.engine import throwaway_registry, volume
+from talos_registry_cache.engine import temporary_registry, volume
 from talos_registry_cache.registry import layout, object_store
 from talos_registry_cache.registry.layout import (
     BLOBS,
@@ -59,7 +59,7 @@ class CacheStorage(Protocol):
         ...
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
-        """Run a temporary registry on it, and yield its URL; see `engine.throwaway_registry`."""
+        """Run a temporary registry on it, and yield its URL; see `engine.temporary_registry`."""
         ...
 
 
@@ -111,7 +111,7 @@ class InVolume:
 
     def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
         """Run a temporary registry on the volume."""
-        return throwaway_registry.serving(self.engine, self.volume, self.image, writable=writable)
+        return temporary_registry.serving(self.engine, self.volume, self.image, writable=writable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class InStore:
         if credentials is None:
             credentials = object_store.credentials_of_user()
             location = replace(location, ca=location.ca or object_store.ca_of_user())
-        return throwaway_registry.serving_objects(
+        return temporary_registry.serving_objects(
             self.engine, location, credentials, self.image, writable=writable
         )
 

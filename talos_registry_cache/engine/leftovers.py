@@ -7,7 +7,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from talos_registry_cache.engine import labels, lock, throwaway, volume
+from talos_registry_cache.engine import labels, lock, temporary_container, volume
 from talos_registry_cache.registry.errors import RegistryError
 
 
@@ -25,7 +25,7 @@ def remove(engine: DockerClient, stack: str) -> None:
         stack: the stack whose caches may hold staged imports.
     """
     with suppress(RegistryError, DockerException, OSError):
-        throwaway.remove_leftovers(engine)
+        temporary_container.remove_leftovers(engine)
         if staged := [one for one in _caches(engine, stack) if volume.holds(one, volume.STAGING)]:
             with lock.held(engine, stack, _do_not_wait):
                 for one in staged:

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from docker import DockerClient
@@ -19,46 +18,19 @@ class ServiceError(RegistryError):
     """The log of a Swarm service cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A Swarm service.
+def find(client: DockerClient) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+    """The caches that are services; none if the engine is not a Swarm manager.
 
-    Attributes:
-        name: its name.
-        labels: its labels.
-        environment: the environment variables of its containers.
-        volumes: names of the volumes that its containers mount, by mount point.
-        image: its image.
-        wanted: the number of nodes that should run it.
-        running: the number of nodes on which it runs and is not unhealthy.
-        url: the URL at which clients reach it, or None if it publishes no port.
+    Yields:
+        Each service as the engine describes it, and the URL at which clients reach it, or None if
+        it publishes no port.
     """
-
-    name: str
-    labels: Mapping[str, str]
-    environment: Mapping[str, str]
-    volumes: Mapping[str, str]
-    image: str
-    wanted: int
-    running: int
-    url: str | None
-
-    @property
-    def health(self) -> str:
-        """Its health: healthy if all nodes run it, otherwise how many do."""
-        if self.running == self.wanted != 0:
-            return "healthy"
-        return f"{self.running} of {self.wanted} nodes"
-
-
-def find(client: DockerClient) -> Iterator[Service]:
-    """The caches that are services; none if the engine is not a Swarm manager."""
     if not processes.manages_swarm(client):
         return
     api: Any = client.api
     addresses = {node["ID"]: _address(node) for node in api.nodes()}
     for service in api.services(filters={"label": labels.UPSTREAM}, status=True):
-        yield _service(service, tasks(client, service["ID"]), addresses)
+        yield service, _url(service["Spec"], tasks(client, service["ID"]), addresses)
 
 
 def tasks(client: DockerClient, service: str) -> list[Mapping[str, Any]]:
@@ -112,38 +84,22 @@ def scheme(environment: Mapping[str, str]) -> str:
     return "https" if "REGISTRY_HTTP_TLS_CERTIFICATE" in environment else "http"
 
 
-def _service(
-    service: Mapping[str, Any],
-    running: list[Mapping[str, Any]],
-    addresses: Mapping[str, str],
-) -> Service:
-    spec = service["Spec"]
-    container = spec["TaskTemplate"]["ContainerSpec"]
-    environment = as_mapping(container.get("Env"))
+def _url(
+    spec: Mapping[str, Any], running: list[Mapping[str, Any]], addresses: Mapping[str, str]
+) -> str | None:
+    """The URL at the name that all nodes share; without one, at the address of any node."""
+    if shared := spec["Labels"].get(labels.MIRROR):
+        return str(shared)
     ports = [
         port["PublishedPort"]
         for port in spec.get("EndpointSpec", {}).get("Ports", [])
         if "PublishedPort" in port
     ]
     hosts = [addresses[task["NodeID"]] for task in running if task["NodeID"] in addresses]
-    # The name that all nodes share; without one, the address of any node.
-    url = spec["Labels"].get(labels.MIRROR)
-    if url is None and ports and hosts:
-        url = f"{scheme(environment)}://{hosts[0]}:{ports[0]}"
-    return Service(
-        name=spec["Name"],
-        labels=spec["Labels"],
-        environment=environment,
-        volumes={
-            mount["Target"]: mount["Source"]
-            for mount in container.get("Mounts", [])
-            if mount["Type"] == "volume"
-        },
-        image=container["Image"],
-        wanted=service["ServiceStatus"]["DesiredTasks"],
-        running=service["ServiceStatus"]["RunningTasks"],
-        url=url,
-    )
+    if not ports or not hosts:
+        return None
+    environment = as_mapping(spec["TaskTemplate"]["ContainerSpec"].get("Env"))
+    return f"{scheme(environment)}://{hosts[0]}:{ports[0]}"
 
 
 def _address(node: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from talos_registry_cache.engine import throwaway
+from talos_registry_cache.engine import temporary_container
 from talos_registry_cache.registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def busybox(engine: DockerClient, volume: str, image: str, **settings: Any) -> I
     Raises:
         docker.errors.DockerException: the engine refuses or fails.
     """
-    container = throwaway.create(
+    container = temporary_container.create(
         engine,
         image,
         volume,
@@ -246,7 +246,7 @@ def busybox(engine: DockerClient, volume: str, image: str, **settings: Any) -> I
     try:
         yield container
     finally:
-        throwaway.remove(container)
+        temporary_container.remove(container)
 
 
 def _archive(container: Container, path: str, method: str) -> "requests.Response":

@@ -1,7 +1,7 @@
 """The environment of a preview: an allow-list of the user's own, and a state of its own.
 
 The previewed program is somebody else's. It sees no token, password or agent of the user, and gets
-a throw-away home folder.
+a temporary home folder.
 """
 
 import os

@@ -16,7 +16,7 @@ from talos_registry_cache.review.model import Preview
 
 WARNING = (
     "==> this runs the program of the change as you, with access to your files and engine\n"
-    "    if you do not trust its author, use a throw-away machine: see docs/pull-requests.md"
+    "    if you do not trust its author, use a disposable machine: see docs/pull-requests.md"
 )
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.errors import SpecError
-from talos_registry_cache.talos.mirror import Mirror
 
 # Node names are NAME-controlplane-N, and hostnames have 63 characters at most.
 LONGEST_NAME = 40
@@ -86,7 +86,7 @@ class ClusterSpec:
     patches_controlplanes: tuple[str, ...] = ()
     patches_workers: tuple[str, ...] = ()
     extra_arguments: tuple[str, ...] = ()
-    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    mirrors: Mapping[str, Endpoint] = field(default_factory=dict)
     timeout_s: float = DEFAULT_TIMEOUT_S
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ def _argument_mistakes(spec: ClusterSpec) -> Iterator[str]:
         yield f"found the argument {INSECURE} with a mirror without TLS; allowed: https:// mirrors"
 
 
-def _mirror_mistakes(host: str, mirror: Mirror) -> Iterator[str]:
+def _mirror_mistakes(host: str, mirror: Endpoint) -> Iterator[str]:
     url = mirror.url
     if not re.fullmatch(r"\*|[A-Za-z0-9.-]+(:\d{1,5})?", host, re.ASCII):
         yield f"found the registry {host!r}; allowed: a host such as quay.io"

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.versions import Version
 
 
@@ -28,7 +28,7 @@ def form_for(talos: Version) -> MirrorForm:
     return MirrorForm.LEGACY if talos < DOCUMENT_SINCE else MirrorForm.DOCUMENT
 
 
-def mirror_patch(mirrors: Mapping[str, Mirror], *, skip_fallback: bool, form: MirrorForm) -> str:
+def mirror_patch(mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, form: MirrorForm) -> str:
     """Write a patch of the machine configuration that adds mirrors, as YAML.
 
     Args:
@@ -49,7 +49,7 @@ def mirror_patch(mirrors: Mapping[str, Mirror], *, skip_fallback: bool, form: Mi
 
 
 def hosts_toml(
-    mirrors: Mapping[str, Mirror], *, skip_fallback: bool, base: str = ""
+    mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, base: str = ""
 ) -> Mapping[str, str]:
     """The hosts.toml files that Talos writes below `/etc/cri/conf.d/hosts`.
 
@@ -76,13 +76,13 @@ def hosts_toml(
     return files
 
 
-def _document(host: str, mirror: Mirror, *, skip: bool) -> dict[str, Any]:
+def _document(host: str, mirror: Endpoint, *, skip: bool) -> dict[str, Any]:
     endpoints = {"endpoints": [{"url": mirror.url}]}
     document = _named(MirrorForm.DOCUMENT.value, host) | endpoints
     return document | ({"skipFallback": True} if skip else {})
 
 
-def _closed(address: str, mirror: Mirror) -> Iterator[dict[str, Any]]:
+def _closed(address: str, mirror: Endpoint) -> Iterator[dict[str, Any]]:
     if mirror.ca:
         yield _named("RegistryTLSConfig", address) | {"ca": mirror.ca}
     if mirror.username:
@@ -93,11 +93,11 @@ def _named(kind: str, name: str) -> dict[str, Any]:
     return {"apiVersion": "v1alpha1", "kind": kind, "name": name}
 
 
-def _legacy(mirror: Mirror, *, skip: bool) -> dict[str, Any]:
+def _legacy(mirror: Endpoint, *, skip: bool) -> dict[str, Any]:
     return {"endpoints": [mirror.url]} | ({"skipFallback": True} if skip else {})
 
 
-def _legacy_closed(mirror: Mirror) -> dict[str, Any]:
+def _legacy_closed(mirror: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if mirror.ca:
         found["tls"] = {"ca": b64encode(mirror.ca.encode()).decode()}
@@ -106,7 +106,7 @@ def _legacy_closed(mirror: Mirror) -> dict[str, Any]:
     return found
 
 
-def _credentials(mirror: Mirror) -> dict[str, Any]:
+def _credentials(mirror: Endpoint) -> dict[str, Any]:
     return {"username": mirror.username, "password": mirror.password}
 
 
@@ -117,11 +117,11 @@ def _folder(host: str) -> str:
     return f"{name}_{port}_" if colon else host
 
 
-def _ca_file(mirror: Mirror) -> str:
+def _ca_file(mirror: Endpoint) -> str:
     return f"{mirror.address}-ca.crt"
 
 
-def _hosts_file(mirror: Mirror, beside: str, *, skip: bool) -> str:
+def _hosts_file(mirror: Endpoint, beside: str, *, skip: bool) -> str:
     keys = ["capabilities = ['pull', 'resolve']"]
     if mirror.ca:
         keys.append(f"ca = '{beside}{_ca_file(mirror)}'")
@@ -136,5 +136,5 @@ def _hosts_file(mirror: Mirror, beside: str, *, skip: bool) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _basic(mirror: Mirror) -> str:
+def _basic(mirror: Endpoint) -> str:
     return f"Basic {b64encode(f'{mirror.username}:{mirror.password}'.encode()).decode()}"

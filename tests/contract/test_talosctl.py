@@ -17,20 +17,20 @@ import pytest
 import yaml
 
 from components.certificate_authority import issue_authority
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import cluster, command_line, images, machine_config, versions
 from talos_registry_cache.talos.cluster_files import ClusterFiles, write_private
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.machine_config import MirrorForm
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.versions import Talosctl
 
 WITHIN_S = 300
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "localhost:5005": Mirror("https://10.5.0.1:5001/path"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "localhost:5005": Endpoint("https://10.5.0.1:5001/path"),
 }
 CA = issue_authority("tests", datetime.now(UTC)).certificate
-CLOSED = {"docker.io": Mirror("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
+CLOSED = {"docker.io": Endpoint("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
 NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"

@@ -123,13 +123,13 @@ def test_ctrl_c_leaves_no_container_behind(
     image = upstream.push_index().name
     volume = caches.stack.outputs()["caches"][HUB]["storage"]
     filters: dict[str, str | list[str] | bool] = {
-        "label": f"talos-registry-cache.throwaway={volume}"
+        "label": f"talos-registry-cache.temporary={volume}"
     }
     process = caches.cachectl.start(command, image)
     eventually(
         lambda: engine.containers.list(all=True, filters=filters, ignore_removed=True),
         within_s=30,
-        what="a throw-away registry is made",
+        what="a temporary registry is made",
     )
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE * 60)

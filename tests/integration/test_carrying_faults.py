@@ -117,7 +117,7 @@ def test_an_export_to_a_full_disk_ends_with_an_error_and_leaves_nothing(
     assert ended.code == FAILED
     assert "No space left on device" in ended.err
     assert list(small_disk.iterdir()) == []
-    assert _throwaways(full, engine) == []
+    assert _temporary_containers(full, engine) == []
 
 
 def test_an_archive_that_does_not_fit_is_refused(small: Cache, archive: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_terminated_import_ends_at_once_and_leaves_nothing(
     assert within_s < under_load(ENDS_WITHIN_S)
     assert not full.has_staging()
     assert full.held() == before
-    assert _throwaways(full, engine) == []
+    assert _temporary_containers(full, engine) == []
 
 
 def test_the_next_export_removes_what_a_killed_one_left(full: Cache, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_terminated_export_ends_at_once_and_leaves_nothing(
     assert ended.code == INTERRUPTED
     assert within_s < under_load(ENDS_WITHIN_S)
     assert list(tmp_path.iterdir()) == []
-    assert _throwaways(full, engine) == []
+    assert _temporary_containers(full, engine) == []
 
 
 def _begun_export(cache: Cache, folder: Path) -> subprocess.Popen[str]:
@@ -282,7 +282,7 @@ def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
     return Ended(process.returncode, out, err), time.monotonic() - begun
 
 
-def _throwaways(cache: Cache, engine: DockerClient) -> list[Container]:
+def _temporary_containers(cache: Cache, engine: DockerClient) -> list[Container]:
     volume = cache.stack.outputs()["caches"][HUB]["storage"]
-    label = f"talos-registry-cache.throwaway={volume}"
+    label = f"talos-registry-cache.temporary={volume}"
     return engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)

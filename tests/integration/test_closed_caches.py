@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from docker import DockerClient
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.machine_config import hosts_toml
-from talos_registry_cache.talos.mirror import Mirror
 from tests.integration.support import belongings, host, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -71,9 +71,9 @@ def test_a_node_is_let_in_and_a_stranger_is_not(
 ) -> None:
     image = upstream.push_index()
     outputs = up.outputs()
-    closed = Mirror(outputs["mirrors"][REGISTRY], outputs["ca"], READER, PASSWORD)
-    wrong = Mirror(outputs["mirrors"][REGISTRY], outputs["ca"], READER, "wrong")
-    unknown = Mirror(outputs["mirrors"][REGISTRY])
+    closed = Endpoint(outputs["mirrors"][REGISTRY], outputs["ca"], READER, PASSWORD)
+    wrong = Endpoint(outputs["mirrors"][REGISTRY], outputs["ca"], READER, "wrong")
+    unknown = Endpoint(outputs["mirrors"][REGISTRY])
 
     assert containerd.pull_by(REGISTRY, image, _hosts(tmp_path / "in", closed)) == image.digest
     for name, mirror in (("wrong", wrong), ("unknown", unknown)):
@@ -131,7 +131,7 @@ def test_a_changed_password_counts_at_once(up: CacheStack, engine: DockerClient)
         assert "PRIVATE KEY" not in text
 
 
-def _hosts(folder: Path, mirror: Mirror) -> Path:
+def _hosts(folder: Path, mirror: Endpoint) -> Path:
     files = hosts_toml({REGISTRY: mirror}, skip_fallback=False, base=str(folder))
     for name, content in files.items():
         file = folder / name

@@ -17,7 +17,7 @@ import requests
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.engine import throwaway, throwaway_registry
+from talos_registry_cache.engine import temporary_container, temporary_registry
 from tests.integration.support import belongings, http_pull, warming
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually, under_load
@@ -34,7 +34,7 @@ BEGINS_WITHIN_S = 60
 ENDS_WITHIN_S = 2.0
 # The engine ends a cache and starts it again meanwhile, for which it takes seconds when it is busy.
 RESTARTS_WITHIN_S = 3.0
-LABEL = "talos-registry-cache.throwaway"
+LABEL = "talos-registry-cache.temporary"
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -269,7 +269,7 @@ def test_the_next_command_of_another_user_removes_what_a_killed_one_left(
 
 def test_a_temporary_registry_in_use_is_left_alone(caches: Caches) -> None:
     volume = caches.stack.outputs()["caches"]["docker.io"]["storage"]
-    with throwaway_registry.serving(caches.engine, volume, IMAGE) as url:
+    with temporary_registry.serving(caches.engine, volume, IMAGE) as url:
         ended = caches.other("verify")
         assert requests.get(f"{url}/v2/", timeout=10).ok
 
@@ -326,8 +326,8 @@ def test_containers_of_another_user_are_removed_once_unused(
     process.send_signal(signal.SIGSTOP)
     used = {one["Id"] for one in caches.thrown_away()}
 
-    throwaway.remove_leftovers(caches.engine)
+    temporary_container.remove_leftovers(caches.engine)
     assert used <= {one["Id"] for one in caches.thrown_away()}
     killed(process)
-    throwaway.remove_leftovers(caches.engine)
+    temporary_container.remove_leftovers(caches.engine)
     assert used.isdisjoint(one["Id"] for one in caches.thrown_away())

@@ -15,7 +15,7 @@ OK, NOT_ALL_THERE = 0, 3
 @pytest.fixture(scope="module")
 def cachectl(ours: Team, tmp_path_factory: pytest.TempPathFactory) -> Cachectl:
     """As somebody runs it who has the keys of the store and may read."""
-    # Throw-away registries listen on the manager's own loopback.
+    # Temporary registries listen on the manager's own loopback.
     enter = ours.bed.manager.engine.enter
     made = Cachectl(ours.stack.name, tmp_path_factory.mktemp("cachectl"), enter)
     made.env |= {

@@ -45,8 +45,7 @@ def export(
 
     Exit codes: 0 the archive is complete, 1 it could not be written, 2 wrong usage.
     """
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
         wanted = found.only(upstreams or [])
         with (
             caches.locked(found),
@@ -55,7 +54,7 @@ def export(
         ):
             writer = Writer(target)
             exported = {
-                registry: _export(client, cache, writer, meter)
+                registry: _export(found.engine, cache, writer, meter)
                 for registry, cache in wanted.items()
             }
             writer.end()

@@ -60,15 +60,14 @@ def import_(
     """
     wanted = selection.gather(images or [], [], None, None)
     with ExitStack() as clean_up:
-        client = clean_up.enter_context(stack.engine())
-        found = stack.find(client, stack_name)
+        found = clean_up.enter_context(stack.opened(stack_name))
         try:
             layout = clean_up.enter_context(closing(Layout(file)))
             named = choose(layout.entries, wanted)
             additions = plan(layout, named)
             involved = found.only(additions)
             with caches.locked(found), console.meter("importing") as meter:
-                _import(client, involved, layout, additions, meter)
+                _import(found.engine, involved, layout, additions, meter)
         except UsageError:
             raise
         except CachectlError as error:

@@ -34,14 +34,14 @@ def logs(
 
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
-    with stack.engine() as client:
-        caches = stack.find(client, stack_name).only(upstreams or [])
+    with stack.opened(stack_name) as found:
+        caches = found.only(upstreams or [])
         if follow:
-            _follow(client, caches, tail)
+            _follow(found.engine, caches, tail)
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            printed = b"".join(itertools.chain(*_streams(client, cache)))
+            printed = b"".join(itertools.chain(*_streams(found.engine, cache)))
             lines = [
                 line
                 for line in printed.decode(errors="replace").splitlines()

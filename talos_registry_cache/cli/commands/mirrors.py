@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from talos_registry_cache.cli import mirror_formats as formats
-from talos_registry_cache.cli import options, output, stack
+from talos_registry_cache.cli import options, output, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
-from talos_registry_cache.talos import machine_config, versions
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.talos.machine_config import form_for
 
 
 def mirrors(
@@ -47,10 +47,10 @@ def mirrors(
     Exit codes: 0 success, 1 the files could not be written, 2 wrong usage.
     """
     reader = options.reader(username)
-    with stack.engine() as client:
-        caches = stack.find(client, stack_name).only(upstreams or [])
+    with stack.opened(stack_name) as found:
+        caches = found.only(upstreams or [])
     mirrors_by_host = {
-        registry: Mirror(cache.mirror, cache.ca, *(reader or ()))
+        registry: Endpoint(cache.mirror, cache.ca, *(reader or ()))
         for registry, cache in caches.items()
         if cache.mirror
     }
@@ -60,13 +60,15 @@ def mirrors(
 
 def _files(
     form: Format,
-    mirrors_by_host: Mapping[str, Mirror],
+    mirrors_by_host: Mapping[str, Endpoint],
     folder: Path | None,
     talos_version: str | None,
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
-            return formats.talos(mirrors_by_host, legacy=_is_legacy(talos_version))
+            if talos_version is None:
+                return formats.talos(mirrors_by_host)
+            return formats.talos(mirrors_by_host, form_for(selection.version(talos_version)))
         case Format.CONTAINERD:
             return formats.containerd(mirrors_by_host)
         case Format.DOCKER:
@@ -77,14 +79,3 @@ def _files(
             if folder is None:
                 raise UsageError("kind mounts a folder: give --output FOLDER")
             return formats.kind(mirrors_by_host, folder.absolute())
-
-
-def _is_legacy(talos_version: str | None) -> bool:
-    if talos_version is None:
-        return False
-    version = versions.parse(talos_version)
-    if version is None:
-        raise UsageError(
-            f"{talos_version!r} is not a version; allowed: for example v1.13.0 or 1.13"
-        )
-    return machine_config.form_for(version) is machine_config.MirrorForm.LEGACY

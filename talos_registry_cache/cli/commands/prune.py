@@ -97,14 +97,13 @@ def prune(
     kept = [reference for listed in lists for reference in listed]
     oldest = None if older_than is None else time.time() - seconds(older_than)
     most = None if size is None else number_of_bytes(size)
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
         wanted = found.only(upstreams or [])
         with caches.locked(found):
             pruned = {}
             for registry, cache in wanted.items():
                 choose = _choice(registry, kept, oldest, most) if of_images else None
-                pruned[registry] = _prune(client, cache, choose, yes=yes)
+                pruned[registry] = _prune(found.engine, cache, choose, yes=yes)
     if as_json:
         console.as_json({registry: _described(one) for registry, one in pruned.items()})
     else:

@@ -35,12 +35,12 @@ def scrub(
     Exit codes: 0 nothing is damaged, or everything damaged was removed, 1 failure, 2 wrong usage,
     3 something is damaged.
     """
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
         wanted = found.only(upstreams or [])
         with caches.locked(found):
             damages = {
-                registry: _scrub(client, cache, repair=repair) for registry, cache in wanted.items()
+                registry: _scrub(found.engine, cache, repair=repair)
+                for registry, cache in wanted.items()
             }
     if as_json:
         console.as_json(

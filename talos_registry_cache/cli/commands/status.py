@@ -13,13 +13,13 @@ from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine.cache_storage import InStore
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import tags_in
 from talos_registry_cache.registry.s3_location import S3Location
 
-FOLDER = "/var/lib/registry"
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
 HEAD = "storage\n"
@@ -68,13 +68,12 @@ def status(
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.
     """
-    with stack.engine() as client:
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
         usages = dict(
             zip(
                 found.caches,
-                caches.at_once(client, lambda one: _usage(client, one), shown),
+                caches.at_once(found.engine, lambda one: _usage(found.engine, one), shown),
                 strict=True,
             )
         )
@@ -137,7 +136,7 @@ def _probed(client: DockerClient, cache: Cache) -> Usage | None:
         return None
     # A busy engine may lose the beginning of an output (seen with 20.10).
     for _ in range(TRIES):
-        code, raw = container.exec_run(["sh", "-c", PROBE], workdir=FOLDER, stderr=False)
+        code, raw = container.exec_run(["sh", "-c", PROBE], workdir=STORAGE_FOLDER, stderr=False)
         printed = raw.decode() if isinstance(raw, bytes) else ""
         if code == 0 and printed.startswith(HEAD):
             return parse_usage(printed.removeprefix(HEAD))

@@ -31,14 +31,13 @@ def verify(
     references = selection.gather(
         images or [], image_files or [], talos_version, kubernetes_version
     )
-    with stack.engine() as client:
-        node = selection.platform(platform) if platform else caches.platform_of(client)
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
+        node = selection.platform(platform) if platform else caches.platform_of(found.engine)
         with caches.locked(found):
-            references = references or caches.stored_images(client, found.caches.values())
+            references = references or caches.stored_images(found)
             involved = caches.of_images(found.caches, references)
             with (
-                caches.serving(client, involved) as endpoints,
+                caches.serving(found.engine, involved) as endpoints,
                 console.meter("verifying") as meter,
             ):
                 outcomes = interruptible.run(

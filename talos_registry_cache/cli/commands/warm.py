@@ -34,13 +34,12 @@ def warm(
     if not references:
         raise UsageError("no image to warm: give IMAGE, --images FILE or --talos-version")
     reader = options.reader(username)
-    with stack.engine() as client:
-        node = selection.platform(platform) if platform else caches.platform_of(client)
-        found = stack.find(client, stack_name)
+    with stack.opened(stack_name) as found:
+        node = selection.platform(platform) if platform else caches.platform_of(found.engine)
         involved = caches.of_images(found.caches, references)
         with (
             caches.locked(found),
-            caches.serving(client, involved, writable=True) as storages,
+            caches.serving(found.engine, involved, writable=True) as storages,
             console.meter("warming") as meter,
         ):
             outcomes = interruptible.run(
@@ -52,7 +51,7 @@ def warm(
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )
             )
-        again = stack.find(client, found.name).only(cache.registry for cache in involved)
+        again = stack.find(found.engine, found.name).only(cache.registry for cache in involved)
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
     else:

@@ -17,7 +17,6 @@ from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.verify import verify
 from talos_registry_cache.registry.warm import NotWarmed, Warmed, warm
 from talos_registry_cache.talos.machine_config import hosts_toml
-from talos_registry_cache.talos.mirror import Mirror
 from tests.contract.registry import distribution
 from tests.contract.registry.distribution import Distribution
 from tests.integration.support import containerd
@@ -111,8 +110,8 @@ def test_a_child_cache_pulls_through_a_closed_parent_cache(
 
 @pytest.mark.skipif(shutil.which("containerd") is None, reason="there is no containerd")
 def test_containerd_pulls_with_our_hosts_toml(tmp_path: Path, closed: Distribution) -> None:
-    mirror = Mirror(closed.url, AUTHORITY.certificate, *READER)
-    anonymous = Mirror(closed.url, AUTHORITY.certificate)
+    mirror = Endpoint(closed.url, AUTHORITY.certificate, *READER)
+    anonymous = Endpoint(closed.url, AUTHORITY.certificate)
     with containerd.running(tmp_path) as runtime:
         for name, one in {"reader": mirror, "anonymous": anonymous}.items():
             hosts = tmp_path / name

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.machine_config import hosts_toml
-from talos_registry_cache.talos.mirror import Mirror
 from tests.integration.support import host, processes
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.processes import CommandFailedError
@@ -87,7 +87,7 @@ class Containerd:
 
     def _hosts(self, mirrors: Mapping[str, str]) -> Path:
         hosts = self._folder / f"hosts-{secrets.token_hex(4)}"
-        found = {host: Mirror(url) for host, url in mirrors.items()}
+        found = {host: Endpoint(url) for host, url in mirrors.items()}
         for name, content in hosts_toml(found, skip_fallback=False).items():
             (hosts / name).parent.mkdir(parents=True)
             (hosts / name).write_text(content)

@@ -7,15 +7,16 @@ import yaml
 
 from talos_registry_cache.cli import mirror_formats
 from talos_registry_cache.cli.errors import UsageError
-from talos_registry_cache.talos.mirror import Mirror
+from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.talos.machine_config import MirrorForm
 
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "localhost:5005": Mirror("http://172.17.0.1:5001"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "localhost:5005": Endpoint("http://172.17.0.1:5001"),
 }
 CLOSED = {
-    "docker.io": Mirror("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
-    "quay.io": Mirror("https://172.17.0.1:5001", "PEM"),
+    "docker.io": Endpoint("https://172.17.0.1:5000", "PEM", "adam", "s3cret"),
+    "quay.io": Endpoint("https://172.17.0.1:5001", "PEM"),
 }
 
 
@@ -24,7 +25,7 @@ def test_docker_gets_the_docker_hub_cache_with_its_certificate_or_without_tls() 
         "registry-mirrors": ["http://172.17.0.1:5000"],
         "insecure-registries": ["172.17.0.1:5000"],
     }
-    files = mirror_formats.docker({"docker.io": Mirror("https://172.17.0.1:5000", "PEM")})
+    files = mirror_formats.docker({"docker.io": Endpoint("https://172.17.0.1:5000", "PEM")})
     assert json.loads(files["daemon.json"]) == {"registry-mirrors": ["https://172.17.0.1:5000"]}
     assert files["certs.d/172.17.0.1:5000/ca.crt"] == "PEM"
 
@@ -46,7 +47,7 @@ def test_kind_mounts_the_files_of_containerd() -> None:
 def test_talos_gets_documents_or_the_form_of_1_11_and_earlier() -> None:
     """The contract tests of talosctl show that it accepts both."""
     [documents] = mirror_formats.talos(CLOSED).values()
-    [legacy] = mirror_formats.talos(CLOSED, legacy=True).values()
+    [legacy] = mirror_formats.talos(CLOSED, MirrorForm.LEGACY).values()
 
     named = [one["name"] for one in yaml.safe_load_all(documents)]
     assert named[:2] == list(yaml.safe_load(legacy)["machine"]["registries"]["mirrors"])
@@ -73,12 +74,12 @@ def test_k3d_gets_endpoints_passwords_and_certificates_that_nodes_mount() -> Non
 @pytest.mark.parametrize(
     ("mirrors", "error"),
     [
-        ({"quay.io": Mirror("http://172.17.0.1:5002")}, r"there are caches for: quay\.io"),
+        ({"quay.io": Endpoint("http://172.17.0.1:5002")}, r"there are caches for: quay\.io"),
         (CLOSED, r"docker login 172\.17\.0\.1:5000"),
     ],
 )
 def test_docker_needs_a_docker_hub_cache_without_a_password(
-    mirrors: dict[str, Mirror], error: str
+    mirrors: dict[str, Endpoint], error: str
 ) -> None:
     with pytest.raises(UsageError, match=error) as refused:
         mirror_formats.docker(mirrors)

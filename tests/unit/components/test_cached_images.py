@@ -18,8 +18,8 @@ from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
 from talos_registry_cache.engine import lock
-from talos_registry_cache.engine import throwaway_registry as registry_serving
-from talos_registry_cache.engine.throwaway_registry import ServingError
+from talos_registry_cache.engine import temporary_registry as registry_serving
+from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import warm as warm_module
 from talos_registry_cache.registry.warm import Progress
 from tests.unit.registry.support import images, tiny_registry
@@ -66,7 +66,7 @@ class Caches:
     def serving(
         self, _engine: DockerClient, volume: str, image: str, *, writable: bool = False
     ) -> Iterator[str]:
-        """Replaces `throwaway_registry.serving`, which needs an engine."""
+        """Replaces `temporary_registry.serving`, which needs an engine."""
         if volume in self.gone:
             raise ServingError(f"cannot serve the volume {volume}")
         self.served.append((volume, image, writable))

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from components import credential_helper, engine, health, storage_owner
-from components.engine import NetworkHooks
+from components import credential_helper, hooks
+from components.hooks import NetworkHooks
 from components.storage import WRITABLE
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import declare, environment
@@ -135,10 +135,9 @@ def test_a_container_is_deleted_before_its_replacement_is_created() -> None:
 
     assert one.delete_before_replace
     assert one.replace_on_changes == ("healthcheck",)
-    hooks = [hook.__qualname__ for hook in one.before_create]
-    assert hooks == [
-        engine.before_container.__qualname__,
+    assert [hook.__qualname__ for hook in one.before_create] == [
+        hooks.make_way.__qualname__,
         NetworkHooks.before_container.__qualname__,
-        storage_owner.before_container.__qualname__,
-        health.before_container.__qualname__,
+        hooks.hand_over_storage.__qualname__,
+        hooks.watch_health.__qualname__,
     ]

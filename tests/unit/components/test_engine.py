@@ -11,14 +11,14 @@ import pulumi
 import pytest
 from docker.errors import DockerException
 
-from components import dynamic_provider, engine
+from components import dynamic_provider, engine, hooks
 from components.dynamic_provider import EngineError
 from components.engine import (
     EngineContainer,
     EngineNetwork,
-    NetworkHooks,
     TakenError,
 )
+from components.hooks import NetworkHooks
 from talos_registry_cache.engine import labels, ports
 from tests.unit.components import stack_graph
 from tests.unit.components.fake_engine import FakeEngine
@@ -194,8 +194,8 @@ def test_a_container_left_by_a_killed_run_is_removed(fake: FakeEngine) -> None:
     fake.add_container("cache", OWN)
     fake.add_container("stopped", OWN, running=False)
 
-    before(engine.before_container, "cache")
-    before(engine.before_container, "stopped")
+    before(hooks.make_way, "cache")
+    before(hooks.make_way, "stopped")
 
     assert fake.containers_here == []
 
@@ -207,7 +207,7 @@ def test_the_container_of_someone_else_is_kept_and_reported(
     stranger = fake.add_container("cache", owner)
 
     with pytest.raises(TakenError, match="the container name cache is taken") as taken:
-        before(engine.before_container, "cache")
+        before(hooks.make_way, "cache")
 
     assert "docker container rm cache" in str(taken.value)
     assert "caches.namePrefix" in str(taken.value)
@@ -219,7 +219,7 @@ def test_the_container_of_someone_else_is_kept_and_reported(
 def test_containers_with_similar_names_are_kept(fake: FakeEngine, other: str, owner: str) -> None:
     similar = fake.add_container(other, owner)
 
-    before(engine.before_container, "registry-a.io")
+    before(hooks.make_way, "registry-a.io")
 
     assert fake.containers_here == [similar]
 
@@ -230,7 +230,7 @@ def test_a_port_conflict_names_the_other_container(fake: FakeEngine) -> None:
         fake.add_container("their-database", published=[("127.0.0.1", port + 1)])
 
         with pytest.raises(TakenError) as taken:
-            before(engine.before_container, "cache", ports=published(port))
+            before(hooks.make_way, "cache", ports=published(port))
 
     assert str(taken.value) == (
         f"cache-resource: port {port} on 127.0.0.1 is taken by the container their-registry; "
@@ -255,13 +255,13 @@ def test_a_taken_port_is_reported_with_its_owner(
         fake.add_container("other", published=on, running=not is_starting)
 
         with pytest.raises(TakenError, match=rf"port {port} on 127\.0\.0\.1 is taken by {owner}"):
-            before(engine.before_container, "cache", ports=published(port))
+            before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_free_ports_and_ports_of_another_machine_are_accepted(fake: FakeEngine) -> None:
     with listening() as port:
         ports = published(port, NOT_OURS)
-        before(engine.before_container, "cache", ports=[*ports, *published(free_port())])
+        before(hooks.make_way, "cache", ports=[*ports, *published(free_port())])
 
     assert fake.containers_here == []
 
@@ -276,7 +276,7 @@ def test_a_port_conflict_with_a_container_on_the_host_network_names_it(
         listening() as port,
         pytest.raises(TakenError, match="is taken by the container theirs;"),
     ):
-        before(engine.before_container, "cache", ports=published(port))
+        before(hooks.make_way, "cache", ports=published(port))
 
 
 def test_every_published_address_is_checked(fake: FakeEngine) -> None:
@@ -285,7 +285,7 @@ def test_every_published_address_is_checked(fake: FakeEngine) -> None:
         ports = published(port) + published(port, "127.0.0.2")
 
         with pytest.raises(TakenError, match=r"on 127\.0\.0\.2 is taken"):
-            before(engine.before_container, "cache", ports=ports)
+            before(hooks.make_way, "cache", ports=ports)
 
 
 def test_a_leftover_container_is_removed_before_its_port_is_checked(
@@ -295,24 +295,24 @@ def test_a_leftover_container_is_removed_before_its_port_is_checked(
     monkeypatch.setattr(ports, "can_bind", lambda *_: not fake.containers_here)
     monkeypatch.setattr(ports, "is_own_address", lambda _: True)
 
-    before(engine.before_container, "cache", ports=published(5000))
+    before(hooks.make_way, "cache", ports=published(5000))
 
 
 def test_a_name_conflict_is_reported_after_the_other_caches_could_start(
     fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "OTHERS_BEGIN_WITHIN_S", 0)
+    monkeypatch.setattr(hooks, "OTHERS_BEGIN_WITHIN_S", 0)
     fake.add_container("cache")
     fake.add_network("caches", OWN)
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
     async def refuse_beside_another() -> bool:
-        hooks._settled.set()
-        await hooks.before_container(hook_arguments(name="other"))
-        refusing = asyncio.ensure_future(engine.before_container(hook_arguments(name="cache")))
-        await asyncio.sleep(5 * engine.NETWORK_POLL_S)
+        network._settled.set()
+        await network.before_container(hook_arguments(name="other"))
+        refusing = asyncio.ensure_future(hooks.make_way(hook_arguments(name="cache")))
+        await asyncio.sleep(5 * hooks.NETWORK_POLL_S)
         was_early = refusing.done()
-        engine.is_prepared("cache-resource")
+        hooks.is_prepared("cache-resource")
         with pytest.raises(TakenError):
             await refusing
         return was_early
@@ -330,7 +330,7 @@ def test_hooks_run_while_the_default_thread_pool_is_busy(fake: FakeEngine) -> No
         taken = loop.run_in_executor(None, release.wait)
         try:
             async with asyncio.timeout(60):
-                await engine.before_container(hook_arguments(name="cache"))
+                await hooks.make_way(hook_arguments(name="cache"))
         finally:
             release.set()
             await taken
@@ -345,7 +345,7 @@ def test_hooks_run_while_the_default_thread_pool_is_busy(fake: FakeEngine) -> No
 
 async def _waits(waiting: "asyncio.Future[Any]") -> bool:
     """Whether a future is still pending after several polls."""
-    await asyncio.sleep(3 * engine.NETWORK_POLL_S)
+    await asyncio.sleep(3 * hooks.NETWORK_POLL_S)
     return not waiting.done()
 
 
@@ -353,12 +353,12 @@ def test_containers_wait_only_until_the_engine_has_their_network(
     fake: FakeEngine,
 ) -> None:
     async def make_network_meanwhile() -> list[bool]:
-        hooks = NetworkHooks("caches")
+        network = NetworkHooks("caches")
         waiting = asyncio.gather(
-            *(hooks.before_container(hook_arguments(name=f"cache-{n}")) for n in range(50))
+            *(network.before_container(hook_arguments(name=f"cache-{n}")) for n in range(50))
         )
         waited = [await _waits(waiting)]
-        await hooks.before_network(hook_arguments(name="caches"))
+        await network.before_network(hook_arguments(name="caches"))
         fake.add_network("my-caches", OWN)
         waited.append(await _waits(waiting))
         fake.add_network("caches", OWN)
@@ -384,7 +384,7 @@ def test_containers_do_not_join_a_network_that_may_be_replaced(fake: FakeEngine)
 
 
 def test_containers_do_not_wait_for_a_network_in_the_state(fake: FakeEngine) -> None:
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
     class Network(pulumi.CustomResource):
         def __init__(self) -> None:
@@ -392,9 +392,9 @@ def test_containers_do_not_wait_for_a_network_in_the_state(fake: FakeEngine) -> 
 
     async def wait() -> None:
         async with asyncio.timeout(5):
-            await hooks.before_container(hook_arguments(name="cache"))
+            await network.before_container(hook_arguments(name="cache"))
 
-    stack_graph.run(lambda: hooks.watch(Network()))
+    stack_graph.run(lambda: network.watch(Network()))
 
     asyncio.run(wait())
     assert fake.networks_here == []
@@ -410,12 +410,12 @@ def test_waiting_for_a_network_times_out(fake: FakeEngine, monkeypatch: pytest.M
 
 def test_containers_fail_if_their_network_was_refused(fake: FakeEngine) -> None:
     fake.add_network("caches", STRANGER)
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
     with pytest.raises(TakenError):
-        before(hooks.before_network, "caches")
+        before(network.before_network, "caches")
 
     with pytest.raises(EngineError, match=r"the network caches was not created$"):
-        before(hooks.before_container, "cache")
+        before(network.before_container, "cache")
 
 
 def test_a_leftover_network_is_replaced_and_its_containers_reconnected(
@@ -423,15 +423,15 @@ def test_a_leftover_network_is_replaced_and_its_containers_reconnected(
 ) -> None:
     stays, goes = fake.add_container("stays", OWN), fake.add_container("goes", OWN)
     left = fake.add_network("caches", OWN, containers=[stays.id, goes.id])
-    hooks = NetworkHooks("caches")
+    network = NetworkHooks("caches")
 
-    before(hooks.before_network, "caches")
+    before(network.before_network, "caches")
     assert left not in fake.networks_here
     fake.containers_here.remove(goes)
     new = fake.add_network("caches", OWN)
     made = hook_arguments(name="caches")
     made.id = "id-of-caches"
-    asyncio.run(hooks.after_network(made))
+    asyncio.run(network.after_network(made))
 
     assert new.containers == [stays.id]
 

@@ -6,7 +6,7 @@ import pulumi
 import pytest
 from docker.errors import DockerException, NotFound
 
-from components import engine, health
+from components import engine, hooks
 
 STARTING: Mapping[str, Any] = {"Status": "starting", "Log": [{"Output": "connection refused"}]}
 HEALTHY: Mapping[str, Any] = {"Status": "healthy"}
@@ -40,7 +40,7 @@ def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str
     """The warnings about a container while it is watched."""
     warned: list[str] = []
     monkeypatch.setattr(engine, "client", lambda: container)
-    monkeypatch.setattr(health, "POLL_S", 0)
+    monkeypatch.setattr(hooks, "HEALTH_POLL_S", 0)
     monkeypatch.setattr(pulumi.log, "warn", warned.append)
     monkeypatch.setattr(pulumi.log, "debug", lambda _: None)
 
@@ -48,12 +48,12 @@ def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str
         arguments = pulumi.ResourceHookArgs(
             urn="", id="", name="", type="", new_inputs={"name": "cache"}
         )
-        await health.before_container(arguments)
-        await asyncio.gather(*health._watches)
+        await hooks.watch_health(arguments)
+        await asyncio.gather(*hooks._watches)
 
     asyncio.run(watch())
     assert container.left == []
-    assert not health._watches
+    assert not hooks._watches
     return warned
 
 

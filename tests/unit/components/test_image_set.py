@@ -215,8 +215,7 @@ def declare(
 
     def program() -> None:
         cache = cache_of(parsed)
-        storage, keys = caches_of(parsed).storage, parsed.secrets.s3_keys
-        cached = ImageSet("images", ImageSetArgs(IMAGES, cache, storage, keys))
+        cached = ImageSet("images", ImageSetArgs(IMAGES, cache))
         pulumi.export("images", cached.digests)
 
     with engine_with(EngineFacts("172.17.0.1", {})):

@@ -8,8 +8,8 @@ import pulumi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components import credential_helper, engine
-from components.private_files import FilesInVolume, FilesInVolumeArgs, PrivateFile
+from components import credential_helper, hooks
+from components.private_files import FilesInVolume, PrivateFile
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
 
@@ -28,10 +28,14 @@ def declare(files: Callable[[], Files] = anonymous) -> Graph:
     def program() -> None:
         labels = {"stack": "dev"}
         of_volume = {**labels, "made": "before"}
-        args = FilesInVolumeArgs(
-            "registry-dev-anonymous", "sha256:0123", labels, of_volume, files()
+        FilesInVolume(
+            "anonymous",
+            volume="registry-dev-anonymous",
+            image="sha256:0123",
+            labels=labels,
+            volume_labels=of_volume,
+            files=files(),
         )
-        FilesInVolume("anonymous", args)
 
     return stack_graph.run(program)
 
@@ -75,7 +79,7 @@ def test_a_container_that_never_runs_fills_the_volume() -> None:
     assert container.inputs["networkMode"] == "none"
     assert container.inputs["logDriver"] == "none"
     assert container.delete_before_replace
-    assert container.before_create == (engine.before_container,)
+    assert container.before_create == (hooks.make_way,)
     labels = [{"label": "stack", "value": "dev"}]
     assert container.inputs["labels"] == labels
     assert volume.inputs["labels"] == [*labels, {"label": "made", "value": "before"}]

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components import engine, registry_cache, settings
+from components import registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
-from components.engine import EngineContainer, EngineFacts, EngineNetwork, NetworkHooks
+from components.engine import EngineContainer, EngineFacts, EngineNetwork
+from components.hooks import NetworkHooks
 from components.placement import OnEngine
 from components.registry_cache import names_on_engine
 from talos_registry_cache.engine import labels
@@ -150,10 +151,10 @@ def test_the_network_is_deleted_before_it_is_replaced_and_never_imported() -> No
 
 
 def test_a_cache_checks_its_name_and_port_and_then_waits_for_its_network() -> None:
-    hooks = cache_of(declare(TWO), "quay.io").before_create
+    before = cache_of(declare(TWO), "quay.io").before_create
 
-    assert hooks[0] is engine.before_container
-    assert hooks[1].__qualname__ == "NetworkHooks.before_container"
+    assert before[0] is hooks.make_way
+    assert before[1].__qualname__ == "NetworkHooks.before_container"
 
 
 def test_new_resources_have_labels_of_their_stack_state_and_generation() -> None:
@@ -314,7 +315,6 @@ def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
     facts = EngineFacts(GATEWAY, {"one": published})
     placement = OnEngine(
         prefix="registry-dev",
-        network="registry-dev",
         publish_on=wanted,
         writer_image="sha256:0",
         belongings=Belongings(facts, "here", "registry-dev"),

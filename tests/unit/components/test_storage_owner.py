@@ -4,7 +4,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import engine, storage_owner
+from components import engine, hooks
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine.file_owner import OwnershipError
 
@@ -16,7 +16,7 @@ def before(**inputs: Any) -> None:
     arguments = pulumi.ResourceHookArgs(
         urn="", id="", name="quay.io-container", type="", new_inputs=inputs
     )
-    asyncio.run(storage_owner.before_container(arguments))
+    asyncio.run(hooks.hand_over_storage(arguments))
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import cluster, command_line, docker_nodes
 from talos_registry_cache.talos.cluster import ClusterOperations, Observed
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
 from tests.unit.talos import fake_docker, programs
@@ -26,7 +26,7 @@ from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
 
 ROOT = Path(__file__).resolve().parents[3]
-SPEC = ClusterSpec(name="demo", mirrors={"docker.io": Mirror("http://172.17.0.1:5000")})
+SPEC = ClusterSpec(name="demo", mirrors={"docker.io": Endpoint("http://172.17.0.1:5000")})
 NODES = ("demo-controlplane-1", "demo-worker-1")
 WITHIN_S = 60.0
 
@@ -153,7 +153,7 @@ def test_creating_it_again_changes_nothing(
     "changed",
     [
         {"kubernetes_version": "1.30.0"},
-        {"mirrors": {"docker.io": Mirror("http://172.17.0.1:6000")}},
+        {"mirrors": {"docker.io": Endpoint("http://172.17.0.1:6000")}},
         {"patches": ("machine: {sysctls: {a: '1'}}",)},
         {},
     ],

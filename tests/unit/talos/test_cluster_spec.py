@@ -3,16 +3,16 @@ from typing import Any
 
 import pytest
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from talos_registry_cache.talos.errors import SpecError
-from talos_registry_cache.talos.mirror import Mirror
 
-OPEN = {"quay.io": Mirror("http://10.5.0.1:5000")}
-TLS = {"quay.io": Mirror("https://10.5.0.1:5000")}
+OPEN = {"quay.io": Endpoint("http://10.5.0.1:5000")}
+TLS = {"quay.io": Endpoint("https://10.5.0.1:5000")}
 
 
 def with_mirror(url: str, **access: str) -> ClusterSpec:
-    return ClusterSpec(name="demo", mirrors={"quay.io": Mirror(url, **access)})
+    return ClusterSpec(name="demo", mirrors={"quay.io": Endpoint(url, **access)})
 
 
 @pytest.mark.parametrize("name", ["Demo", "-demo", "demo-", "a/b", "", "a" * 41])
@@ -27,10 +27,10 @@ def test_names_that_cannot_be_part_of_a_hostname_are_refused(name: str) -> None:
         ({"cidr": "10.5.0.0/30"}, "found 2 nodes; allowed: up to 1"),
         ({"cidr": "10.5.0.0/29", "workers": 5}, "found 6 nodes; allowed: up to 5"),
         ({"workers": 300}, r"up to 253, which fit into the cidr 10\.5\.0\.0/24"),
-        ({"mirrors": {"a b": Mirror("http://c")}}, "found the registry 'a b'"),
+        ({"mirrors": {"a b": Endpoint("http://c")}}, "found the registry 'a b'"),
         ({"extra_arguments": ("--state=/tmp",)}, "the argument --state, which is set for you"),
         *(
-            ({"mirrors": {"quay.io": Mirror(url)}}, "found the mirror .* of quay.io; allowed")
+            ({"mirrors": {"quay.io": Endpoint(url)}}, "found the mirror .* of quay.io; allowed")
             for url in ("10.5.0.1:5000", "http://", "http://a,b", "ftp://a")
         ),
     ],

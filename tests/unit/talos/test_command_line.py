@@ -9,17 +9,17 @@ import yaml
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import command_line, versions
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import UnsupportedError
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.versions import Talosctl, Version
 
 GUIDE_PORTS = {"docker.io": 5000, "k8s.gcr.io": 5001, "quay.io": 5002}
-MIRRORS = {host: Mirror(f"http://172.17.0.1:{port}") for host, port in GUIDE_PORTS.items()}
-CLOSED = {"quay.io": Mirror("https://172.17.0.1:5002", "PEM", "reader", "s3cret")}
+MIRRORS = {host: Endpoint(f"http://172.17.0.1:{port}") for host, port in GUIDE_PORTS.items()}
+CLOSED = {"quay.io": Endpoint("https://172.17.0.1:5002", "PEM", "reader", "s3cret")}
 QEMU = {"provisioner": Provisioner.QEMU}
 FIRECRACKER = {"provisioner": Provisioner.FIRECRACKER}
 
@@ -88,7 +88,7 @@ def test_docker_line_of_the_guide_is_reproduced_exactly(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.4", "0.6", "0.12"])
 def test_firecracker_line_of_the_guide_is_reproduced_exactly(version: str) -> None:
-    mirrors = {host: Mirror(f"http://10.5.0.1:{port}") for host, port in GUIDE_PORTS.items()}
+    mirrors = {host: Endpoint(f"http://10.5.0.1:{port}") for host, port in GUIDE_PORTS.items()}
     line = plan(version, mirrors=mirrors, **FIRECRACKER).guide_line()
 
     assert shlex.split(line) == pasted(GUIDE_FIRECRACKER_LINE)
@@ -351,9 +351,9 @@ URLS = st.from_regex(
 WORDS = st.text(min_size=1, max_size=8).filter(lambda word: not word.startswith("-"))
 
 
-def _mirrors_at(url: str) -> st.SearchStrategy[Mirror]:
-    is_open = st.just(Mirror(url))
-    closed = st.just(Mirror(url, "PEM", "reader", "s3cret"))
+def _mirrors_at(url: str) -> st.SearchStrategy[Endpoint]:
+    is_open = st.just(Endpoint(url))
+    closed = st.just(Endpoint(url, "PEM", "reader", "s3cret"))
     return is_open | closed if url.startswith("https:") else is_open
 
 

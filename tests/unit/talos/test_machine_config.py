@@ -3,19 +3,19 @@ from base64 import b64encode
 
 import pytest
 
+from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.talos import machine_config
 from talos_registry_cache.talos.machine_config import MirrorForm
-from talos_registry_cache.talos.mirror import Mirror
 from talos_registry_cache.talos.versions import Version
 
 MIRRORS = {
-    "docker.io": Mirror("http://172.17.0.1:5000"),
-    "ghcr.io": Mirror("http://172.17.0.1:5004"),
+    "docker.io": Endpoint("http://172.17.0.1:5000"),
+    "ghcr.io": Endpoint("http://172.17.0.1:5004"),
 }
 CA = "-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----\n"
 CLOSED = {
-    "docker.io": Mirror("https://172.17.0.1:5000", CA, "reader", "s3cret"),
-    "ghcr.io": Mirror("https://172.17.0.1:5004", CA),
+    "docker.io": Endpoint("https://172.17.0.1:5000", CA, "reader", "s3cret"),
+    "ghcr.io": Endpoint("https://172.17.0.1:5004", CA),
 }
 
 
@@ -37,7 +37,7 @@ def test_the_form_depends_on_the_version_of_talos(talos: Version, form: MirrorFo
 
 @pytest.mark.parametrize("form", MirrorForm)
 def test_mirrors_at_the_same_address_share_their_ca(form: MirrorForm) -> None:
-    shared = {host: Mirror(f"https://team:5000/{host}", CA) for host in ("docker.io", "ghcr.io")}
+    shared = {host: Endpoint(f"https://team:5000/{host}", CA) for host in ("docker.io", "ghcr.io")}
     patch = machine_config.mirror_patch(shared, skip_fallback=False, form=form)
 
     assert patch.count(" ca: ") + patch.count("\nca: ") == 1
@@ -48,7 +48,7 @@ def test_mirrors_at_the_same_address_share_their_ca(form: MirrorForm) -> None:
 
 def test_hosts_toml_of_a_mirror() -> None:
     files = machine_config.hosts_toml(
-        {"docker.io": Mirror("https://my-registry")}, skip_fallback=False
+        {"docker.io": Endpoint("https://my-registry")}, skip_fallback=False
     )
 
     assert files == {
@@ -69,7 +69,7 @@ def test_hosts_toml_without_fallback_names_the_mirror_as_the_server() -> None:
 
 def test_hosts_toml_refers_to_the_ca_in_the_same_folder() -> None:
     files = machine_config.hosts_toml(
-        {"some.host:123": Mirror("https://my-registry1", "allcert")},
+        {"some.host:123": Endpoint("https://my-registry1", "allcert")},
         skip_fallback=False,
         base="/etc/cri/conf.d/hosts",
     )
@@ -100,5 +100,5 @@ def test_hosts_toml_has_the_password_as_a_header(*, skip: bool) -> None:
     [("quay.io", "quay.io"), ("some.host:123", "some.host_123_"), ("*", "_default")],
 )
 def test_the_folder_of_a_registry(host: str, folder: str) -> None:
-    files = machine_config.hosts_toml({host: Mirror("http://a")}, skip_fallback=False)
+    files = machine_config.hosts_toml({host: Endpoint("http://a")}, skip_fallback=False)
     assert list(files) == [f"{folder}/hosts.toml"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError
 
-from talos_registry_cache.engine import running_process, throwaway
+from talos_registry_cache.engine import running_process, temporary_container
 
 DAY_S = 24 * 3600
 ELSEWHERE = "another-machine 1 yesterday"
@@ -40,7 +40,7 @@ class Engine:
 def stays(labels: dict[str, str], age_s: float) -> bool:
     api = Api(labels, age_s)
     engine: Any = Engine(api)
-    throwaway.remove_leftovers(engine)
+    temporary_container.remove_leftovers(engine)
     return bool(api.left)
 
 
@@ -51,22 +51,22 @@ def gone() -> str:
 
 
 def test_the_container_of_an_ended_process_is_removed_at_once() -> None:
-    assert not stays({throwaway.PROCESS: gone()}, 0)
+    assert not stays({temporary_container.PROCESS: gone()}, 0)
 
 
 @pytest.mark.parametrize("age_s", [0, 2 * DAY_S])
 def test_the_container_of_a_running_process_stays_however_old(age_s: float) -> None:
-    assert stays({throwaway.PROCESS: running_process.own()}, age_s)
+    assert stays({temporary_container.PROCESS: running_process.own()}, age_s)
 
 
-@pytest.mark.parametrize("labels", [{}, {throwaway.PROCESS: ELSEWHERE}])
+@pytest.mark.parametrize("labels", [{}, {temporary_container.PROCESS: ELSEWHERE}])
 def test_the_container_of_an_unknown_process_is_removed_after_a_day(labels: dict[str, str]) -> None:
     assert stays(labels, DAY_S - 60)
     assert not stays(labels, DAY_S + 60)
 
 
 def test_a_container_that_cannot_be_removed_is_no_error() -> None:
-    engine: Any = Engine(Api({throwaway.PROCESS: gone()}, 0, "it is stuck"))
+    engine: Any = Engine(Api({temporary_container.PROCESS: gone()}, 0, "it is stuck"))
 
-    throwaway.remove_leftovers(engine)
-    throwaway.remove_own(engine)
+    temporary_container.remove_leftovers(engine)
+    temporary_container.remove_own(engine)

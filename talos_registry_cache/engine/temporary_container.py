@@ -12,7 +12,7 @@ from docker.models.containers import Container
 
 from talos_registry_cache.engine import running_process
 
-LABEL = "talos-registry-cache.throwaway"
+LABEL = "talos-registry-cache.temporary"
 """Label of temporary containers: the volume or location that they work on."""
 PROCESS = "talos-registry-cache.process"
 """Label of temporary containers: the process that created them; see `engine.running_process`."""

@@ -11,7 +11,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from talos_registry_cache.engine import file_owner, throwaway
+from talos_registry_cache.engine import file_owner, temporary_container
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
@@ -59,7 +59,7 @@ def serving(
         mode = "rw" if writable else "ro"
         # Not always the caches' user: Swarm nodes create volumes for the image's user.
         writer = file_owner.find(engine, volume, image) if writable else file_owner.OWNER
-        container = throwaway.create(
+        container = temporary_container.create(
             engine,
             image,
             volume,
@@ -104,7 +104,7 @@ def serving_objects(
         files[AUTHORITIES_FILE] = location.ca
         trust = {"SSL_CERT_DIR": PRIVATE_FOLDER}
     try:
-        container = throwaway.create(
+        container = temporary_container.create(
             engine,
             image,
             str(location),
@@ -147,7 +147,7 @@ def _running(
             raise ServingError(f"cannot serve {what}: {error}") from error
         yield url
     finally:
-        throwaway.remove(container)
+        temporary_container.remove(container)
 
 
 def _tar(files: Mapping[str, str]) -> bytes:

@@ -177,9 +177,27 @@ class CacheStack:
         """Its outputs."""
         return {name: output.value for name, output in self._stack.outputs().items()}
 
+    def endpoint(self, registry: str) -> str:
+        """The URL of a cache."""
+        return str(self.outputs()["caches"][registry]["endpoint"])
+
     def belongings(self) -> Belongings:
         """Its resources on the engine."""
         return belongings.of_stack(self._engine, self.name)
+
+    def ids(self) -> dict[str, str | None]:
+        """The IDs of its containers, by name."""
+        return {str(one.name): one.id for one in belongings.containers(self._engine, self.name)}
+
+    def replaced(self, before: Mapping[str, str | None]) -> set[str]:
+        """The names of its containers whose ID differs from that in earlier `ids`."""
+        after = self.ids()
+        return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+    def healthy(self) -> set[str]:
+        """The registries whose caches are healthy."""
+        caches = belongings.caches(self._engine, self.name).items()
+        return {registry for registry, cache in caches if belongings.health(cache) == "healthy"}
 
 
 def upstreams(remote_url: str, *registries: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Export and import on a full disk, when they are killed, and with a malicious archive."""
+"""Export and import with a full disk, a malicious archive, or when they are killed."""
 
 import fcntl
 import hashlib
@@ -60,7 +60,7 @@ def _up(
 ) -> Iterator[Cache]:
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, HUB)}) as made:
         if room:
-            # In memory for as long as a container has it.
+            # In memory, while a container uses it.
             options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={room}"}
             engine.volumes.create(f"registry-{made.name}-{HUB}", driver_opts=options)
         made.up()
@@ -109,7 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         run("umount", folder)
 
 
-def test_an_export_to_a_full_disk_ends_with_an_error_and_leaves_nothing(
+def test_export_to_a_full_disk_fails_and_leaves_no_files(
     full: Cache, small_disk: Path, engine: DockerClient
 ) -> None:
     ended = full.cachectl("export", small_disk / "caches.tar.zst")
@@ -124,7 +124,9 @@ def test_an_archive_that_does_not_fit_is_refused(small: Cache, archive: Path) ->
     _refused(small, archive, "do not fit")
 
 
-def test_a_small_archive_that_expands_to_much_is_refused(small: Cache, tmp_path: Path) -> None:
+def test_a_small_archive_that_expands_to_a_large_one_is_refused(
+    small: Cache, tmp_path: Path
+) -> None:
     bomb = _write_bomb(tmp_path / "bomb.tar.zst", 1_500_000_000)
     assert bomb.stat().st_size < 200_000
 
@@ -187,7 +189,7 @@ def _half_imported(cache: Cache, archive: Path) -> Iterator[subprocess.Popen[str
 
 
 @pytest.mark.parametrize("command", [("verify",), ("scrub",), ("prune", "--uploads")])
-def test_the_next_command_removes_what_a_killed_import_left(
+def test_the_next_command_removes_the_staging_folder_of_a_killed_import(
     full: Cache, slow: Path, command: tuple[str, ...]
 ) -> None:
     before = full.held()
@@ -203,7 +205,7 @@ def test_the_next_command_removes_what_a_killed_import_left(
     assert full.held() == before
 
 
-def test_up_removes_what_a_killed_import_left_and_nothing_of_a_running_one(
+def test_up_removes_the_staging_folder_of_a_killed_import_but_not_of_a_running_one(
     full: Cache, slow: Path
 ) -> None:
     with _half_imported(full, slow) as process:
@@ -217,7 +219,7 @@ def test_up_removes_what_a_killed_import_left_and_nothing_of_a_running_one(
     assert not full.has_staging()
 
 
-def test_a_terminated_import_ends_at_once_and_leaves_nothing(
+def test_a_terminated_import_exits_at_once_and_leaves_nothing(
     full: Cache, slow: Path, engine: DockerClient
 ) -> None:
     before = full.held()
@@ -231,7 +233,7 @@ def test_a_terminated_import_ends_at_once_and_leaves_nothing(
     assert _temporary_containers(full, engine) == []
 
 
-def test_the_next_export_removes_what_a_killed_one_left(full: Cache, tmp_path: Path) -> None:
+def test_the_next_export_removes_the_file_of_a_killed_one(full: Cache, tmp_path: Path) -> None:
     process = _begun_export(full, tmp_path)
     process.kill()
     process.communicate(timeout=30)
@@ -245,7 +247,7 @@ def test_the_next_export_removes_what_a_killed_one_left(full: Cache, tmp_path: P
         assert _partial(tmp_path) == [Path(living.name)]
 
 
-def test_a_terminated_export_ends_at_once_and_leaves_nothing(
+def test_a_terminated_export_exits_at_once_and_leaves_nothing(
     full: Cache, tmp_path: Path, engine: DockerClient
 ) -> None:
     ended, within_s = _terminated(_begun_export(full, tmp_path))
@@ -257,7 +259,7 @@ def test_a_terminated_export_ends_at_once_and_leaves_nothing(
 
 
 def _begun_export(cache: Cache, folder: Path) -> subprocess.Popen[str]:
-    """An export that has written something."""
+    """Start an export, and wait until it has written some bytes."""
     process = cache.cachectl.start("export", folder / "caches.tar.zst")
     eventually(
         lambda: any(file.stat().st_size for file in _partial(folder)),
@@ -273,7 +275,7 @@ def _partial(folder: Path) -> list[Path]:
 
 
 def _terminated(process: subprocess.Popen[str]) -> tuple[Ended, float]:
-    """Terminate a process; returns how it ends, and after how many seconds."""
+    """Terminate a process, and return its result and the seconds until it exited."""
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)

@@ -1,16 +1,14 @@
-"""Caches of one engine that are closed to strangers, by certificate and password."""
+"""Caches with readers: access requires the CA and a password."""
 
 import json
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 from docker import DockerClient
 
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.talos.machine_config import hosts_toml
 from tests.integration.support import belongings, host, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -19,7 +17,7 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY = "docker.io"
-READER, PASSWORD = "nodes", "Let-me-in 4711"
+READER, PASSWORD, CHANGED = "nodes", "Let-me-in 4711", "another one"
 
 
 @pytest.fixture(scope="module")
@@ -42,50 +40,41 @@ def up(
         yield made
 
 
-def _endpoint(up: CacheStack) -> str:
-    return str(up.outputs()["caches"][REGISTRY]["endpoint"])
-
-
 def _client(up: CacheStack, password: str = PASSWORD) -> httpx2.Client:
     context = ssl.create_default_context(cadata=up.outputs()["ca"])
     return httpx2.Client(verify=context, auth=(READER, password), trust_env=False, timeout=60)
 
 
-def test_another_up_changes_nothing(up: CacheStack) -> None:
-    assert set(up.up()) == {"same"}
-    assert set(up.refresh()) == {"same"}
-
-
-def test_images_are_warmed_as_a_reader(up: CacheStack, upstream: Upstream, warmed: Pushed) -> None:
+def test_images_are_warmed_with_a_readers_password(
+    up: CacheStack, upstream: Upstream, warmed: Pushed
+) -> None:
     before = upstream.sent()
 
     with _client(up) as http:
-        pulled = http_pull.pull(_endpoint(up), warmed, http)
+        pulled = http_pull.pull(up.endpoint(REGISTRY), warmed, http)
 
     assert pulled.digest == warmed.digest
     assert upstream.sent() - before < pulled.size / 100
 
 
-def test_a_node_is_let_in_and_a_stranger_is_not(
-    tmp_path: Path, up: CacheStack, upstream: Upstream, containerd: Containerd
+def test_only_a_node_with_the_ca_and_the_password_can_pull(
+    up: CacheStack, upstream: Upstream, containerd: Containerd
 ) -> None:
-    image = upstream.push_index()
-    outputs = up.outputs()
-    closed = Endpoint(outputs["mirrors"][REGISTRY], outputs["ca"], READER, PASSWORD)
-    wrong = Endpoint(outputs["mirrors"][REGISTRY], outputs["ca"], READER, "wrong")
-    unknown = Endpoint(outputs["mirrors"][REGISTRY])
+    image, outputs = upstream.push_index(), up.outputs()
+    url, ca = outputs["mirrors"][REGISTRY], outputs["ca"]
 
-    assert containerd.pull_by(REGISTRY, image, _hosts(tmp_path / "in", closed)) == image.digest
-    for name, mirror in (("wrong", wrong), ("unknown", unknown)):
+    right = Endpoint(url, ca, READER, PASSWORD)
+    assert containerd.pull(REGISTRY, image, {REGISTRY: right}) == image.digest
+    for mirror in (Endpoint(url, ca, READER, "wrong"), Endpoint(url)):
         with pytest.raises(CommandFailedError):
-            containerd.pull_by(REGISTRY, image, _hosts(tmp_path / name, mirror))
+            containerd.pull(REGISTRY, image, {REGISTRY: mirror})
 
 
-def test_cachectl_works_on_them(
-    tmp_path: Path, up: CacheStack, upstream: Upstream, warmed: Pushed
+def test_cachectl_uses_a_readers_password(
+    up: CacheStack, upstream: Upstream, warmed: Pushed
 ) -> None:
     image = upstream.push_index()
-    cachectl = Cachectl(up.name, tmp_path)
+    cachectl = Cachectl(up.name, up.folder)
     cachectl.env["CACHECTL_PASSWORD"] = PASSWORD
 
     status = cachectl("status", "--json").result[REGISTRY]
@@ -98,43 +87,34 @@ def test_cachectl_works_on_them(
     assert cachectl("warm", f"{REGISTRY}/{image.name}").code != 0
 
 
-def test_another_name_makes_another_certificate_that_is_served_at_once(
-    up: CacheStack, engine: DockerClient
-) -> None:
-    ca, before = up.outputs()["ca"], belongings.caches(engine, up.name)[REGISTRY].id
-    settings = up.settings()
-    settings["tls"] = {"kind": "own", "names": ["localhost"]}
-    up.configure(settings)
+def test_an_added_name_is_in_a_new_certificate_of_the_same_ca(up: CacheStack) -> None:
+    assert set(up.up()) == {"same"}
+    assert set(up.refresh()) == {"same"}
+    ca, before = up.outputs()["ca"], up.ids()
+    up.configure({**up.settings(), "tls": {"kind": "own", "names": ["localhost"]}})
 
     up.up()
 
     assert up.outputs()["ca"] == ca
-    assert belongings.caches(engine, up.name)[REGISTRY].id != before
+    assert f"{up.prefix}-{REGISTRY}" in up.replaced(before)
     with _client(up) as http:
-        url = _endpoint(up).replace(host.LOOPBACK, "localhost")
+        url = up.endpoint(REGISTRY).replace(host.LOOPBACK, "localhost")
         assert http.get(f"{url}/v2/").status_code == 200
+    assert set(up.up()) == {"same"}
 
 
-def test_a_changed_password_counts_at_once(up: CacheStack, engine: DockerClient) -> None:
-    up.set_secret(f"readers.{READER}", "another one")
+def test_a_changed_password_takes_effect_at_once_and_is_not_shown(
+    up: CacheStack, engine: DockerClient
+) -> None:
+    up.set_secret(f"readers.{READER}", CHANGED)
 
     up.up()
 
-    with _client(up) as http:
-        assert http.get(f"{_endpoint(up)}/v2/").status_code == 401
-    with _client(up, "another one") as http:
-        assert http.get(f"{_endpoint(up)}/v2/").status_code == 200
+    for password, status in ((PASSWORD, 401), (CHANGED, 200)):
+        with _client(up, password) as http:
+            assert http.get(f"{up.endpoint(REGISTRY)}/v2/").status_code == status
     shown = [one.attrs for one in belongings.containers(engine, up.name)]
     assert shown
     for text in (json.dumps(shown), up.export(), up.pulumi("stack", "output")):
-        assert "another one" not in text
-        assert "PRIVATE KEY" not in text
-
-
-def _hosts(folder: Path, mirror: Endpoint) -> Path:
-    files = hosts_toml({REGISTRY: mirror}, skip_fallback=False, base=str(folder))
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    return folder
+        for secret in (PASSWORD, CHANGED, "PRIVATE KEY"):
+            assert secret not in text

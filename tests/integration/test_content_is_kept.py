@@ -1,4 +1,4 @@
-"""Nothing sound is called damaged or removed, however busy the caches are."""
+"""Intact content is never reported as damaged or removed, however busy the caches are."""
 
 import threading
 import time
@@ -20,12 +20,12 @@ from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY = "docker.io"
 OK, NOT_ALL_THERE = 0, 3
-# Reading these takes long enough that images are pulled meanwhile.
+# Images are pulled while these are read.
 LARGE = (40_000_000, 40_000_000)
 SMALL = (20_000, 20_000)
 IMAGES = 20
 PULLED_EVERY_S = 0.2
-# A cache writes what a client has all of a moment later.
+# A cache stores content shortly after it has served it.
 WRITTEN_WITHIN_S = 2.0
 
 pytestmark = pytest.mark.timeout(400)
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A cache that has something to read, and cachectl for it."""
+    """A cache with a large image, and cachectl for it."""
 
     stack: CacheStack
     cachectl: Cachectl
@@ -58,12 +58,12 @@ def busy(
 
 @dataclass(slots=True)
 class Pulls:
-    """New images, which are pulled one after the other.
+    """Pulls of new images, one after the other.
 
     Attributes:
-        ahead: those that are still to be pulled.
-        done: when each was pulled whole, in seconds since 1970.
-        damaged: what came and was not what it should be.
+        ahead: the images still to be pulled.
+        done: the time of each complete pull, in seconds since 1970.
+        damaged: errors of pulls with damaged content.
     """
 
     ahead: list[Pushed]
@@ -71,7 +71,7 @@ class Pulls:
     damaged: list[str] = field(default_factory=list)
 
     def pull(self, endpoint: str, ended: threading.Event) -> None:
-        """Pull until the end, or until all were pulled."""
+        """Pull until the event is set or all images were pulled."""
         while self.ahead and not ended.is_set():
             try:
                 http_pull.pull(endpoint, self.ahead[0])
@@ -99,7 +99,7 @@ def pulling(busy: Busy, images: int = IMAGES) -> Iterator[Pulls]:
 
 
 def damage(busy: Busy) -> str:
-    """Change a byte of an image that is cached, and return the digest of what is damaged."""
+    """Change a byte of a cached layer, and return its digest."""
     pushed, image = warming.push(busy.upstream)
     http_pull.pull(busy.endpoint, pushed)
     digest = max(image.blobs, key=lambda blob: len(blob.content)).digest
@@ -111,19 +111,19 @@ def damage(busy: Busy) -> str:
     return digest
 
 
-def served_alone(busy: Busy, images: list[Pushed]) -> list[Pulled]:
+def served_without_the_upstream(busy: Busy, images: list[Pushed]) -> list[Pulled]:
     """Pull images while their upstream is away."""
     with busy.upstream.away():
         return [http_pull.pull(busy.endpoint, image) for image in images]
 
 
 def stopped_at(cache: Container) -> float:
-    """When a cache was stopped last, in seconds since 1970."""
+    """The time of the last stop of a cache, in seconds since 1970."""
     cache.reload()
     return datetime.fromisoformat(cache.attrs["State"]["FinishedAt"]).timestamp()
 
 
-def test_a_scrub_finds_what_is_damaged_and_nothing_that_is_pulled_meanwhile(busy: Busy) -> None:
+def test_scrub_finds_only_damaged_content_during_pulls(busy: Busy) -> None:
     damaged = damage(busy)
 
     with pulling(busy) as pulls:
@@ -134,11 +134,11 @@ def test_a_scrub_finds_what_is_damaged_and_nothing_that_is_pulled_meanwhile(busy
     assert pulls.damaged == []
     assert [ended.code for ended in found] == [NOT_ALL_THERE] * len(found)
     assert [[one["digest"] for one in ended.result] for ended in found] == [[damaged]] * len(found)
-    assert len(served_alone(busy, list(pulls.done))) == IMAGES
+    assert len(served_without_the_upstream(busy, list(pulls.done))) == IMAGES
     busy.cachectl("scrub", "--repair")
 
 
-def test_a_repair_removes_what_is_damaged_and_nothing_that_is_pulled_meanwhile(
+def test_scrub_repair_removes_only_damaged_content_during_pulls(
     busy: Busy,
 ) -> None:
     damaged = damage(busy)
@@ -159,10 +159,10 @@ def test_a_repair_removes_what_is_damaged_and_nothing_that_is_pulled_meanwhile(
         for image, done in pulls.done.items()
         if not stopped - WRITTEN_WITHIN_S < done < stopped
     ]
-    assert len(served_alone(busy, written)) > IMAGES / 2
+    assert len(served_without_the_upstream(busy, written)) > IMAGES / 2
 
 
-def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanwhile(
+def test_up_of_a_damaged_image_set_removes_nothing_during_pulls(
     busy: Busy,
 ) -> None:
     pushed, image = warming.push(busy.upstream)
@@ -184,5 +184,5 @@ def test_a_refresh_and_an_up_of_an_image_set_remove_nothing_that_is_pulled_meanw
         for image, done in pulls.done.items()
         if not stopped - WRITTEN_WITHIN_S < done < stopped
     ]
-    served = served_alone(busy, [pushed, *written])
+    served = served_without_the_upstream(busy, [pushed, *written])
     assert len(served) > IMAGES / 2

@@ -1,4 +1,4 @@
-"""`make demo` shows what it claims, and leaves nothing behind."""
+"""`make demo` prints a correct comparison, and leaves nothing behind."""
 
 import os
 import re
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_one_copy_comes_from_upstream_but_several_with_the_guides_way(
+def test_our_caches_fetch_one_copy_and_those_of_the_guide_several(
     engine: DockerClient, tmp_path: Path
 ) -> None:
     name = _name()

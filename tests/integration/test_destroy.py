@@ -1,65 +1,54 @@
-"""What `pulumi destroy` leaves on the engine."""
+"""What `pulumi destroy` leaves on the engine, also for another stack beside it."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 from docker import DockerClient
 
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, docker_cli
 from tests.integration.support.belongings import Belongings
-from tests.integration.support.stack import upstreams
+from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.upstream import IMAGE, Upstream
 
 REGISTRY = "docker.io"
 
 
-def test_destroy_with_keep_leaves_the_storage_which_the_next_up_adopts(
-    new_stack: NewStack, upstream: Upstream
-) -> None:
-    image = upstream.push_index()
-    stack = new_stack({"upstreams": upstreams(upstream.url, REGISTRY)})
-    stack.up()
-    endpoint = stack.outputs()["caches"][REGISTRY]["endpoint"]
-    docker_cli.pull(endpoint, image)
-
-    stack.destroy()
-
-    storage = f"{stack.prefix}-{REGISTRY}"
-    assert stack.belongings() == Belongings(frozenset(), frozenset(), frozenset({storage}))
-    with upstream.away():
-        stack.up()
-        assert stack.outputs()["caches"][REGISTRY]["storage"] == storage
-        assert docker_cli.pull(endpoint, image) == image.digest
-
-
-def test_destroy_with_delete_leaves_the_image_alone(
+def test_destroy_deletes_or_keeps_the_storage_as_set_and_leaves_other_stacks_alone(
     new_stack: NewStack, engine: DockerClient, upstream: Upstream
 ) -> None:
-    stack = new_stack(
+    image = upstream.push_index()
+    caches = [
         {"storage": {"onDestroy": "delete"}, "upstreams": upstreams(upstream.url, REGISTRY)}
-    )
-    stack.up()
-    docker_cli.pull(stack.outputs()["caches"][REGISTRY]["endpoint"], upstream.push_index())
+        for _ in range(2)
+    ]
+    gone, left = stacks = [new_stack(settings) for settings in caches]
+    with ThreadPoolExecutor(len(stacks)) as threads:
+        list(threads.map(CacheStack.up, stacks))
+    for stack in stacks:
+        assert docker_cli.pull(stack.endpoint(REGISTRY), image) == image.digest
+    before = left.belongings()
     mounted = {
         mount["Name"]
-        for container in belongings.containers(engine, stack.name)
+        for container in belongings.containers(engine, gone.name)
         for mount in belongings.mounts(container)
     }
-    assert mounted > stack.belongings().volumes, "the image has a volume without a name"
+    assert mounted > gone.belongings().volumes, "the image has a volume without a name"
 
-    stack.destroy()
+    gone.destroy()
 
-    assert stack.belongings() == belongings.NOTHING
-    left = {volume.name for volume in engine.volumes.list()}
-    assert mounted.isdisjoint(left)
+    assert gone.belongings() == belongings.NOTHING
+    assert mounted.isdisjoint({volume.name for volume in engine.volumes.list()})
     assert engine.images.get(IMAGE)
+    assert left.belongings() == before
+    assert set(left.up()) == {"same"}
+    endpoint, storage = left.endpoint(REGISTRY), f"{left.prefix}-{REGISTRY}"
 
+    left.configure({**caches[1], "storage": {"onDestroy": "keep"}})
+    left.up()
+    left.destroy()
 
-def test_keep_after_delete_counts_from_the_next_up_on(
-    new_stack: NewStack, upstream: Upstream
-) -> None:
-    caches = {"storage": {"onDestroy": "delete"}, "upstreams": upstreams(upstream.url, REGISTRY)}
-    stack = new_stack(caches)
-    stack.up()
-    stack.configure(caches | {"storage": {"onDestroy": "keep"}})
-    stack.up()
-    stack.destroy()
-    assert stack.belongings().volumes == {f"{stack.prefix}-{REGISTRY}"}
+    assert left.belongings() == Belongings(frozenset(), frozenset(), frozenset({storage}))
+    with upstream.away():
+        left.up()
+        assert left.outputs()["caches"][REGISTRY]["storage"] == storage
+        assert docker_cli.pull(endpoint, image) == image.digest

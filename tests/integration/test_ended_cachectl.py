@@ -1,4 +1,4 @@
-"""cachectl when it is terminated or killed: the caches run, and nothing is left behind."""
+"""cachectl when it is terminated or killed: the caches keep running, and nothing is left."""
 
 import os
 import signal
@@ -28,11 +28,11 @@ REGISTRIES = ("docker.io", "quay.io")
 PRUNE = ("prune", "--older-than", "720h", "--yes")
 OK, INTERRUPTED = 0, 130
 NOBODY = 65534
-# It has to take a while to read.
+# Reading it takes a while.
 LARGE = (40_000_000, 40_000_000)
 BEGINS_WITHIN_S = 60
 ENDS_WITHIN_S = 2.0
-# The engine ends a cache and starts it again meanwhile, for which it takes seconds when it is busy.
+# More time if the engine has to restart a cache.
 RESTARTS_WITHIN_S = 3.0
 LABEL = "talos-registry-cache.temporary"
 
@@ -57,7 +57,7 @@ class Caches:
         return {container.status for container in self.containers.values()}
 
     def thrown_away(self) -> list[dict[str, Any]]:
-        """The temporary containers on the storages."""
+        """The temporary containers that use the caches' volumes."""
         api: Any = self.engine.api
         found: list[dict[str, Any]] = api.containers(all=True, filters={"label": LABEL})
         return [one for one in found if self.stack.name in one["Labels"][LABEL]]
@@ -123,7 +123,7 @@ def assert_gone(
     ended: tuple[float, str],
     within_s: float = ENDS_WITHIN_S,
 ) -> None:
-    """A process has ended in time, and left everything as it was."""
+    """Assert that a process has ended in time, and left everything as it was."""
     took, said = ended
     assert process.returncode == INTERRUPTED, said
     assert "Traceback" not in said
@@ -135,7 +135,9 @@ def assert_gone(
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.4])
 @pytest.mark.parametrize("command", ["verify", "scrub", "warm"])
-def test_sigterm_ends_what_works_on_a_storage(caches: Caches, command: str, after_s: float) -> None:
+def test_sigterm_ends_a_command_that_uses_a_volume(
+    caches: Caches, command: str, after_s: float
+) -> None:
     images = [caches.image.name, f"quay.io/{caches.image.name}"] if command == "warm" else []
     process = caches.cachectl.start(command, *images)
     begun(caches)
@@ -144,7 +146,7 @@ def test_sigterm_ends_what_works_on_a_storage(caches: Caches, command: str, afte
     assert_gone(caches, process, terminated(process))
 
 
-def test_sigterm_ends_a_prune_and_its_cache_runs(caches: Caches) -> None:
+def test_sigterm_ends_a_prune_and_its_cache_is_started_again(caches: Caches) -> None:
     process = caches.cachectl.start(*PRUNE)
     stopped(caches)
 
@@ -153,7 +155,7 @@ def test_sigterm_ends_a_prune_and_its_cache_runs(caches: Caches) -> None:
 
 @contextmanager
 def held_up(container: Container) -> Iterator[None]:
-    """Halt a cache, as on a machine that is too busy; a restart ends that."""
+    """Halt a cache, as on an overloaded machine; a restart resumes it."""
     container.reload()
     os.kill(container.attrs["State"]["Pid"], signal.SIGSTOP)
     try:
@@ -177,7 +179,7 @@ def starting(caches: Caches, event: str, *arguments: str) -> subprocess.Popen[st
     ("event", "command", "restarts_within_s"),
     [("kill", PRUNE, RESTARTS_WITHIN_S), ("exec_start: sh -c printf", ("status",), 0.0)],
 )
-def test_sigterm_ends_a_command_whose_cache_does_not_react(
+def test_sigterm_ends_a_command_whose_cache_does_not_respond(
     caches: Caches, event: str, command: tuple[str, ...], restarts_within_s: float
 ) -> None:
     with held_up(caches.containers["docker.io"]):
@@ -187,7 +189,7 @@ def test_sigterm_ends_a_command_whose_cache_does_not_react(
     assert_gone(caches, process, ended, ENDS_WITHIN_S + restarts_within_s)
 
 
-def test_sigterm_ends_what_follows_logs(caches: Caches) -> None:
+def test_sigterm_ends_logs_follow(caches: Caches) -> None:
     process = caches.cachectl.start("logs", "--follow")
     assert process.stdout is not None
     assert process.stdout.readline()
@@ -195,7 +197,7 @@ def test_sigterm_ends_what_follows_logs(caches: Caches) -> None:
     assert_gone(caches, process, terminated(process))
 
 
-def test_sigterm_ends_what_waits_for_another_one(caches: Caches) -> None:
+def test_sigterm_ends_a_command_that_waits_for_another(caches: Caches) -> None:
     with held_up(caches.containers["docker.io"]):
         first = starting(caches, "kill", *PRUNE)
         second = caches.other.start("verify")
@@ -207,8 +209,8 @@ def test_sigterm_ends_what_waits_for_another_one(caches: Caches) -> None:
     assert_gone(caches, second, ended)
 
 
-def test_sigterm_counts_where_ctrl_c_is_ignored(caches: Caches) -> None:
-    """As for what a script runs in the background."""
+def test_sigterm_ends_a_command_that_ignores_ctrl_c(caches: Caches) -> None:
+    """Like a background command of a script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = caches.cachectl.start("verify")
@@ -228,7 +230,9 @@ def killed(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("by", ["command", "up"])
-def test_the_cache_that_a_killed_prune_left_stopped_is_started(caches: Caches, by: str) -> None:
+def test_the_next_command_or_up_starts_a_cache_that_a_killed_prune_left_stopped(
+    caches: Caches, by: str
+) -> None:
     process = caches.cachectl.start(*PRUNE)
     stopped(caches)
     killed(process)
@@ -277,13 +281,13 @@ def test_a_temporary_registry_in_use_is_left_alone(caches: Caches) -> None:
 
 
 @pytest.mark.parametrize("command", ["verify", "scrub"])
-def test_two_commands_wait_for_each_other(caches: Caches, command: str) -> None:
+def test_two_commands_run_one_after_the_other(caches: Caches, command: str) -> None:
     for _ in range(3):
         assert_in_turn(caches.cachectl.start("verify"), caches.other.start(command))
 
 
 def assert_in_turn(*both: subprocess.Popen[str]) -> None:
-    """Both commands succeed, one after the other."""
+    """Assert that both commands succeed, one after the other."""
     ended = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [OK, OK], ended
     assert sum("waiting for it" in said for _, said in ended) == 1
@@ -291,7 +295,7 @@ def assert_in_turn(*both: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def nobody(caches: Caches) -> Iterator[Cachectl]:
-    """Another user of the machine, who may use its engine."""
+    """Run cachectl as another user of this machine, who may use its engine."""
     socket = Path(os.environ["DOCKER_HOST"].removeprefix("unix://"))
     if os.geteuid() != 0 or not socket.is_socket():
         pytest.skip("only root can be another user, and only on an engine of this machine")
@@ -312,7 +316,7 @@ def nobody(caches: Caches) -> Iterator[Cachectl]:
         yield theirs
 
 
-def test_commands_of_two_users_of_the_machine_wait_for_each_other(
+def test_commands_of_two_users_of_this_machine_run_one_after_the_other(
     caches: Caches, nobody: Cachectl
 ) -> None:
     assert_in_turn(nobody.start("verify"), caches.cachectl.start("scrub"))

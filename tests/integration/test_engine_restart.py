@@ -1,4 +1,4 @@
-"""The caches come back with the engine and serve, be their upstream away."""
+"""The caches serve again after a restart of the engine, without their upstream."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ RESTARTS: dict[str, Callable[[PrivateEngine], None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A private engine with the caches of a stack, and an image that they hold."""
+    """A private engine with the caches of a stack, and a cached image."""
 
     engine: PrivateEngine
     stack_name: str
@@ -32,7 +32,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A stack on an engine of its own, whose upstream has gone for good."""
+    """A stack on a private engine; its upstream was removed."""
     if reason := private_engine.why_impossible():
         pytest.skip(reason)
     with (
@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize("how", RESTARTS)
-def test_caches_serve_after_the_engine_was(how: str, site: Site) -> None:
+def test_caches_serve_after_the_engine_was_restarted(how: str, site: Site) -> None:
     RESTARTS[how](site.engine)
     site.engine.start()
     eventually(

@@ -1,4 +1,4 @@
-"""An upstream that answers without end, and with what no cache has the memory for."""
+"""An upstream with endless answers and manifests that exceed the memory of a cache."""
 
 import threading
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ MANIFEST = 400 << 20
 
 
 class Hostile(BaseHTTPRequestHandler):
-    """Sends a huge manifest for any tag, and whatever else without end."""
+    """Sends a huge manifest for any tag, and endless content for any other request."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._begin()
@@ -70,7 +70,7 @@ def hostile(new_stack: NewStack, engine: DockerClient) -> Iterator[CacheStack]:
         yield made
 
 
-def test_status_ends_and_names_a_cache_that_was_killed_for_its_memory(hostile: CacheStack) -> None:
+def test_status_reports_a_cache_that_exceeded_its_memory_limit(hostile: CacheStack) -> None:
     cachectl = Cachectl(hostile.name, hostile.folder)
 
     before = cachectl("status", "--limits", "--json")

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment as a stranger would."""
+"""The wheel in an empty virtual environment."""
 
 import os
 import sys
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.timeout(500)
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A virtual environment that has the wheel and what it depends on, and nothing else."""
+    """A virtual environment with only the wheel and its dependencies."""
 
     folder: Path
 
     def run(self, program: str, *arguments: str) -> str:
-        """Run one of its programs, away from the checkout."""
+        """Run one of its programs outside the checkout."""
         line = (self.folder / "bin" / program, *arguments)
         return processes.run(*map(str, line), cwd=self.folder)
 
@@ -50,23 +50,23 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return Environment(folder)
 
 
-def test_cachectl_is_there_and_says_its_version(environment: Environment) -> None:
+def test_cachectl_prints_its_version_and_help(environment: Environment) -> None:
     assert environment.run("cachectl", "--version") == f"cachectl {VERSION}\n"
     assert "Work with the registry caches of a stack" in environment.run("cachectl", "--help")
 
 
-def test_a_shell_completes_its_commands(environment: Environment) -> None:
+def test_a_shell_completes_the_commands_of_cachectl(environment: Environment) -> None:
     asking = ("COMP_WORDS=cachectl ver", "COMP_CWORD=1", "_CACHECTL_COMPLETE=complete_bash")
 
     assert processes.run("env", *asking, environment.folder / "bin" / "cachectl") == "verify\n"
 
 
-def test_cachectl_asks_the_engine(environment: Environment) -> None:
+def test_cachectl_looks_for_a_stack_on_the_engine(environment: Environment) -> None:
     with pytest.raises(CommandFailedError, match="stack nowhere"):
         environment.run("cachectl", "status", "--stack", "nowhere")
 
 
-def test_cachectl_brings_the_monitoring_files(environment: Environment) -> None:
+def test_cachectl_writes_the_monitoring_files(environment: Environment) -> None:
     environment.run("cachectl", "metrics", "--output", "monitoring")
 
     files = {file.name: file.read_text() for file in (ROOT / "monitoring").iterdir()}
@@ -74,7 +74,7 @@ def test_cachectl_brings_the_monitoring_files(environment: Environment) -> None:
     assert {file.name: file.read_text() for file in written} == files
 
 
-def test_the_components_are_within_the_package(environment: Environment) -> None:
+def test_the_components_are_part_of_the_package(environment: Environment) -> None:
     code = (
         "from talos_registry_cache.components.registry_cache import RegistryCache\n"
         "print(RegistryCache.__module__)\n"
@@ -83,12 +83,14 @@ def test_the_components_are_within_the_package(environment: Environment) -> None
     assert environment.run("python", "-c", code) == (
         "talos_registry_cache.components.registry_cache\n"
     )
-    # As a name of its own it would stand in the way of other programs' components.
+    # A top-level package would shadow the components of other programs.
     with pytest.raises(CommandFailedError, match="No module named 'components'"):
         environment.run("python", "-c", "import components")
 
 
-def test_type_checkers_find_its_types_and_people_its_licence(environment: Environment) -> None:
+def test_the_package_has_types_and_a_licence_but_no_tests_or_tools(
+    environment: Environment,
+) -> None:
     code = (
         "from importlib import metadata\n"
         "for file in metadata.files('talos-registry-cache'): print(file)\n"
@@ -103,7 +105,7 @@ def test_type_checkers_find_its_types_and_people_its_licence(environment: Enviro
     assert not [line for line in listed if line.startswith(("tests/", "toolchain/", "components/"))]
 
 
-def test_the_checkout_runs_without_being_installed(tmp_path: Path) -> None:
+def test_uvx_runs_cachectl_from_the_checkout(tmp_path: Path) -> None:
     line = (*UV, "tool", "run", "--from", str(ROOT), "cachectl", "--version")
     env = {**os.environ, "UV_TOOL_DIR": str(tmp_path)}
 

@@ -1,4 +1,4 @@
-"""A `pulumi up` that was killed is finished by the next one, wherever it was."""
+"""The next `pulumi up` completes one that was killed at any moment."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from tests.integration.support.upstream import Upstream
 
 REGISTRIES = ("docker.io", "quay.io", "registry.example")
 
-# What has happened to things of the stack at the moment of the kill, and to how many.
+# The event of the stack's resources at which `up` is killed, and how many of them must occur.
 MOMENTS = {
     "first volume": ("volume", "create", 1),
     "network": ("network", "create", 1),
@@ -32,10 +32,10 @@ MOMENTS = {
 def _killed_at(
     is_it: Callable[[Happening], bool], count: int, stack: CacheStack, output: Path
 ) -> Iterator[None]:
-    """Start `pulumi up`, kill it as soon as something has happened so often, and take its lock.
+    """Start `pulumi up`, kill it at the given number of matching events, and clear its lock.
 
-    The provider is not killed with it: it ends what it has begun, and idles until it notices,
-    minutes later. So it is for anyone who kills the command.
+    The provider survives, as for users who kill the command: it completes its operation, and exits
+    minutes later.
     """
     since = time.time()
     up = stack.start_up(output)
@@ -47,7 +47,7 @@ def _killed_at(
                 if seen == count:
                     break
             sessions.kill_group(up.pid)
-        assert up.wait() == -SIGKILL, f"it ended too early:\n{output.read_text()}"
+        assert up.wait() == -SIGKILL, f"it ended before it was killed:\n{output.read_text()}"
         stack.mend()
         stack.cancel()
         yield
@@ -58,7 +58,7 @@ def _killed_at(
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_first_up_that_was_killed_is_finished_by_the_next(
+def test_the_next_up_completes_a_first_one_that_was_killed(
     moment: str,
     new_stack: NewStack,
     tmp_path: Path,
@@ -81,7 +81,7 @@ def test_first_up_that_was_killed_is_finished_by_the_next(
     assert set(stack.up()) == {"same"}
 
 
-def test_replacement_that_was_killed_is_finished_with_what_was_cached(
+def test_the_next_up_completes_a_killed_replacement_and_keeps_the_content(
     new_stack: NewStack, tmp_path: Path, engine: DockerClient, upstream: Upstream
 ) -> None:
     image = upstream.push_index()

@@ -1,8 +1,8 @@
-"""Upstreams that ask who is there: the right password opens them, and it is seen nowhere."""
+"""Upstreams that require a password: the right one gives access, and nothing shows it."""
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -19,166 +19,129 @@ from tests.integration.support.upstream import Upstream
 REGISTRY, OTHER = "registry.example", "docker.io"
 USERNAME = "robot$ci"
 
-# What would break a script or a JSON text that does not quote it, about a core that every way of
-# quoting leaves as it is, so that a search finds it.
+# Characters that break a script or JSON without quoting, around a core that no quoting changes, so
+# that a search finds it.
 CORE = "fH7pXq2mVz9KtR4w"
 PASSWORD = f"'\"$(id)`\\ {CORE}é\t%s"
 WRONG = "wrong-Nc5bYd8JsL3g"
+CHANGED = "changed-Xk3vQw7TzB2m"
 
 SCHEMES = [scheme for scheme in get_args(Scheme) if scheme != "none"]
 
 
-@contextmanager
-def _guarded(
-    folder: Path, engine: DockerClient, upstream: Upstream, scheme: Scheme, password: str
-) -> Iterator[tuple[Front, CacheStack]]:
-    """A stack with one cache of an upstream that asks for a password, and one of another."""
-    with guarding(upstream, scheme, USERNAME, PASSWORD) as front:
-        registries = upstreams(front.url, REGISTRY) | upstreams(upstream.url, OTHER)
-        registries[REGISTRY]["username"] = USERNAME
-        # The authority is trusted by all caches of a stack that has another as its way.
-        via = {"mirrors": {OTHER: upstream.url}, "ca": front.ca}
-        settings = {"upstreams": registries, "via": via, "logs": {"level": "debug"}}
-        with stack(folder, engine, settings) as made:
-            made.set_password(REGISTRY, password)
-            yield front, made
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A stack with a cache of an upstream that requires a password, and the upstream's front."""
+
+    stack: CacheStack
+    front: Front
 
 
-@pytest.fixture(params=SCHEMES)
-def scheme(request: pytest.FixtureRequest) -> Scheme:
-    parameter: Scheme = request.param
-    return parameter
-
-
-def test_right_password_opens_the_upstream(
-    tmp_path: Path,
+@pytest.fixture(scope="module", params=SCHEMES)
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory,
     engine: DockerClient,
     upstream: Upstream,
-    containerd: Containerd,
-    scheme: Scheme,
+    request: pytest.FixtureRequest,
+) -> Iterator[Guarded]:
+    """It has the wrong password at first."""
+    with guarding(upstream, request.param, USERNAME, PASSWORD) as front:
+        registries = upstreams(front.url, REGISTRY) | upstreams(upstream.url, OTHER)
+        registries[REGISTRY]["username"] = USERNAME
+        # All caches of a stack trust the CA of its parent caches.
+        via = {"mirrors": {OTHER: upstream.url}, "ca": front.ca}
+        settings = {"upstreams": registries, "via": via, "logs": {"level": "debug"}}
+        with stack(tmp_path_factory.mktemp("guarded"), engine, settings) as made:
+            made.set_password(REGISTRY, WRONG)
+            made.up()
+            yield Guarded(made, front)
+
+
+def test_only_the_right_password_gives_access_and_a_change_replaces_no_cache(
+    guarded: Guarded, upstream: Upstream, containerd: Containerd
 ) -> None:
-    image = upstream.push_index()
-    with _guarded(tmp_path, engine, upstream, scheme, PASSWORD) as (front, made):
-        made.up()
-        mirrors = made.outputs()["mirrors"]
-        assert containerd.pull(REGISTRY, image, mirrors) == image.digest
-        assert front.served
-        with upstream.away():
-            assert containerd.pull(REGISTRY, image, mirrors) == image.digest
+    made, front = guarded.stack, guarded.front
+    image, before = upstream.push_index(), made.ids()
+    with pytest.raises(CommandFailedError):
+        docker_cli.pull(made.endpoint(REGISTRY), image)
+    assert front.served == []
+
+    made.set_password(REGISTRY, PASSWORD)
+    made.up()
+
+    mirrors = made.outputs()["mirrors"]
+    assert containerd.pull(REGISTRY, image, mirrors) == image.digest
+    assert front.served
+    assert made.replaced(before) == {f"{made.prefix}-{REGISTRY}-credentials"}
+    with upstream.away():
+        assert docker_cli.pull(made.endpoint(REGISTRY), image) == image.digest
 
 
-def test_wrong_password_opens_nothing_until_it_is_changed(
-    tmp_path: Path, engine: DockerClient, upstream: Upstream, scheme: Scheme
+def test_a_password_that_the_upstream_changes_can_be_changed_here(
+    guarded: Guarded, upstream: Upstream
 ) -> None:
-    image = upstream.push_index()
-    with _guarded(tmp_path, engine, upstream, scheme, WRONG) as (front, made):
-        made.up()
-        endpoint = made.outputs()["caches"][REGISTRY]["endpoint"]
-        before = {found.name: found.id for found in belongings.containers(engine, made.name)}
-        with pytest.raises(CommandFailedError):
-            docker_cli.pull(endpoint, image)
-        assert front.served == []
+    made, front = guarded.stack, guarded.front
+    if front.scheme == "bearer":
+        pytest.skip("tokens stay valid")
+    cached, later = upstream.push_index(), upstream.push_index()
+    docker_cli.pull(made.endpoint(REGISTRY), cached)
+    front.password = CHANGED
+    with pytest.raises(CommandFailedError):
+        docker_cli.pull(made.endpoint(REGISTRY), later)
+    assert docker_cli.pull(made.endpoint(REGISTRY), cached) == cached.digest
 
-        made.set_password(REGISTRY, PASSWORD)
-        made.up()
+    made.set_password(REGISTRY, CHANGED)
+    made.up()
 
-        assert docker_cli.pull(endpoint, image) == image.digest
-        after = {found.name: found.id for found in belongings.containers(engine, made.name)}
-        assert {name for name in before if before[name] != after[name]} == {
-            f"{made.prefix}-{REGISTRY}-credentials"
-        }, "no cache is replaced for a password"
+    assert docker_cli.pull(made.endpoint(REGISTRY), later) == later.digest
 
 
-def test_password_that_the_upstream_has_changed_is_followed(
-    tmp_path: Path, engine: DockerClient, upstream: Upstream
+def test_state_project_and_output_of_pulumi_show_no_password(guarded: Guarded) -> None:
+    made = guarded.stack
+    made.refresh()
+    assert "ciphertext" in made.export()
+    shown = [
+        made.export(),
+        made.pulumi("stack", "output", "--json", "--show-secrets"),
+        made.pulumi("config"),
+    ]
+    made.set_password(REGISTRY, WRONG)
+    shown += [made.pulumi("preview", "--diff"), made.pulumi("preview", "--json")]
+    assert f"{REGISTRY}-credentials-writer" in shown[-1], "the preview shows a change"
+    files = [path for path in made.folder.rglob("*") if path.is_file()]
+    assert any(made.state_folder in path.parents for path in files)
+    shown += [path.read_bytes().decode(errors="replace") for path in files]
+    for text in shown:
+        _assert_hidden(text)
+
+
+def test_inspections_logs_processes_and_environments_show_no_password(
+    guarded: Guarded, engine: DockerClient
 ) -> None:
-    image, later = upstream.push_index(), upstream.push_index()
-    with _guarded(tmp_path, engine, upstream, "basic", PASSWORD) as (front, made):
-        made.up()
-        endpoint = made.outputs()["caches"][REGISTRY]["endpoint"]
-        docker_cli.pull(endpoint, image)
-        front.password = "another one"  # noqa: S105
-        with pytest.raises(CommandFailedError):
-            docker_cli.pull(endpoint, later)
-        assert docker_cli.pull(endpoint, image) == image.digest, "what it holds is still served"
-        made.set_password(REGISTRY, front.password)
-        made.up()
-        assert docker_cli.pull(endpoint, later) == later.digest
-
-
-@pytest.fixture(scope="module")
-def used(
-    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
-) -> Iterator[CacheStack]:
-    """A stack whose password was used, after a wrong one was replaced by it."""
-    folder = tmp_path_factory.mktemp("used")
-    with _guarded(folder, engine, upstream, "bearer", WRONG) as (_, made):
-        made.up()
-        endpoint = made.outputs()["caches"][REGISTRY]["endpoint"]
-        image = upstream.push_index()
-        with pytest.raises(CommandFailedError):
-            docker_cli.pull(endpoint, image)
-        made.set_password(REGISTRY, PASSWORD)
-        made.up()
-        docker_cli.pull(endpoint, image)
-        made.refresh()
-        yield made
-
-
-def test_password_is_in_no_exported_state(used: CacheStack) -> None:
-    assert "ciphertext" in used.export()
-    _assert_hidden(used.export())
-
-
-def test_password_is_in_no_file_of_project_and_state(used: CacheStack) -> None:
-    files = [path for path in used.folder.rglob("*") if path.is_file()]
-    assert any(used.state_folder in path.parents for path in files)
-    for path in files:
-        _assert_hidden(path.read_bytes().decode(errors="replace"))
-
-
-def test_password_is_in_no_inspection(used: CacheStack, engine: DockerClient) -> None:
-    shown = [made.attrs for made in belongings.containers(engine, used.name)]
-    assert {name for found in shown for name in [found["Name"].removeprefix("/")]} == set(
-        used.belongings().containers
-    )
-    shown += [engine.api.inspect_network(name) for name in used.belongings().networks]
-    shown += [engine.api.inspect_volume(name) for name in used.belongings().volumes]
-    _assert_hidden(json.dumps(shown))
-
-
-def test_password_is_in_no_log(used: CacheStack, engine: DockerClient) -> None:
-    logs = {name: cache.logs() for name, cache in belongings.caches(engine, used.name).items()}
-    assert b"Challenge established" in logs[REGISTRY], "the log is of a cache that was used"
-    for log in logs.values():
-        _assert_hidden(log.decode())
-
-
-def test_password_is_in_no_command_line_and_environment(
-    used: CacheStack, engine: DockerClient
-) -> None:
-    for cache in belongings.caches(engine, used.name).values():
-        (processes_of_it,) = [cache.top(ps_args="-eo pid,args")["Processes"] or []]
-        assert processes_of_it
-        for pid, *command in processes_of_it:
-            environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-            _assert_hidden(" ".join(command) + environment)
-    _assert_hidden(processes.run("ps", "-eo", "args"))
-
-
-def test_password_is_in_no_output_of_pulumi(used: CacheStack) -> None:
-    shown = [used.pulumi("stack", "output", "--json", "--show-secrets"), used.pulumi("config")]
-    used.set_password(REGISTRY, WRONG)
-    shown += [used.pulumi("preview", "--diff"), used.pulumi("preview", "--json")]
-    assert f"{REGISTRY}-credentials-writer" in shown[-1], (
-        "a preview of a change shows more than one of none"
-    )
+    made = guarded.stack
+    found, owned = belongings.containers(engine, made.name), made.belongings()
+    assert {container.name for container in found} == owned.containers
+    shown = [
+        json.dumps([container.attrs for container in found]),
+        *(json.dumps(engine.api.inspect_network(name)) for name in owned.networks),
+        *(json.dumps(engine.api.inspect_volume(name)) for name in owned.volumes),
+        processes.run("ps", "-eo", "args"),
+    ]
+    for registry, cache in belongings.caches(engine, made.name).items():
+        log = cache.logs().decode()
+        if registry == REGISTRY:
+            assert "Challenge established" in log, "the cache was used"
+        (running,) = [cache.top(ps_args="-eo pid,args")["Processes"] or []]
+        assert running
+        for pid, *command in running:
+            shown += [*command, Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")]
+        shown.append(log)
     for text in shown:
         _assert_hidden(text)
 
 
 def _assert_hidden(text: str) -> None:
-    for secret in (CORE, WRONG):
+    for secret in (CORE, WRONG, CHANGED):
         # Not `assert secret not in text`: pytest would print all of the text.
         at = text.find(secret)
         assert at < 0, f"in plain at {at}: …{text[max(0, at - 200) : at]}[here]"

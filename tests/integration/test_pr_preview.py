@@ -1,4 +1,4 @@
-"""The preview of a change is made by the real program on the real engine, and cleaned up."""
+"""Pull-request previews run the real program on the real engine, and clean up."""
 
 import json
 import signal

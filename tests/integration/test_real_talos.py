@@ -1,4 +1,4 @@
-"""A cluster of real Talos nodes, where they can run: until then, others stand in for them."""
+"""Clusters of real Talos nodes, on machines that can run them."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_image() -> str:
-    """Why nodes cannot be containers here, or nothing."""
+    """Why nodes cannot be containers here; empty if they can."""
     try:
         engine = DockerClient.from_env()
         try:
@@ -39,7 +39,7 @@ def _without_image() -> str:
 
 
 def _without_kvm() -> str:
-    """Why nodes cannot be virtual machines here, or nothing."""
+    """Why nodes cannot be virtual machines here; empty if they can."""
     if not Path("/dev/kvm").exists() or os.geteuid() != 0:
         return "needs /dev/kvm and root"
     return _without_registries()
@@ -50,7 +50,7 @@ def _without_registries() -> str:
         for registry in REGISTRIES:
             socket.create_connection((registry, 443), timeout=2).close()
     except OSError:
-        return f"needs a way to {', '.join(REGISTRIES)}"
+        return f"needs access to {', '.join(REGISTRIES)}"
     return ""
 
 

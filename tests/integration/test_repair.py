@@ -1,4 +1,4 @@
-"""What was stopped, renamed or removed by hand is made again by a plain `up`, and no more."""
+"""`pulumi up` repairs damage made by hand and applies changes, and touches nothing else."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -17,11 +17,8 @@ BROKEN, OTHER = REGISTRIES = ("docker.io", "registry.example")
 def up(
     tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
 ) -> Iterator[CacheStack]:
-    # Of one address there is one order only, so that no container is replaced because of it.
-    settings = {
-        "publishOn": [host.LOOPBACK],
-        "upstreams": upstreams(upstream.url, *REGISTRIES),
-    }
+    # One address only: the engine lists several in any order, which may replace a container.
+    settings = {"publishOn": [host.LOOPBACK], "upstreams": upstreams(upstream.url, *REGISTRIES)}
     with stack(tmp_path_factory.mktemp("repair"), engine, settings) as made:
         made.up()
         yield made
@@ -49,103 +46,137 @@ def _disconnect(engine: DockerClient, name: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [_stop, _pause, _remove, _rename, _disconnect])
-def test_broken_cache_is_replaced_alone_and_serves_what_it_had(
+def test_only_the_broken_cache_is_replaced_and_it_keeps_its_content(
     damage: Callable[[DockerClient, str], None],
     up: CacheStack,
     engine: DockerClient,
     upstream: Upstream,
 ) -> None:
     image = upstream.push_index()
-    docker_cli.pull(_endpoint(up), image)
-    before, whole = _ids(engine, up), up.belongings()
+    docker_cli.pull(up.endpoint(BROKEN), image)
+    before, complete = up.ids(), up.belongings()
     damage(engine, f"{up.prefix}-{BROKEN}")
 
-    assert _repaired(up) == {"replace": 1}
+    assert _without_same(up.up()) == {"replace": 1}
 
-    assert up.belongings() == whole
-    _assert_replaced(before, _ids(engine, up), f"{up.prefix}-{BROKEN}")
+    assert up.belongings() == complete
+    assert up.replaced(before) == {f"{up.prefix}-{BROKEN}"}
     with upstream.away():
-        assert docker_cli.pull(_endpoint(up), image) == image.digest
+        assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
 
 
-def test_preview_tells_of_a_broken_cache_and_changes_nothing(
+def test_preview_shows_the_repair_of_a_removed_network_and_up_does_it(
     up: CacheStack, engine: DockerClient
 ) -> None:
-    _stop(engine, f"{up.prefix}-{BROKEN}")
-
-    assert _without_same(up.preview()) == {"replace": 1}
-
-    assert engine.containers.get(f"{up.prefix}-{BROKEN}").status == "exited"
-
-
-def test_removed_network_is_made_again_with_the_caches_that_were_on_it(
-    up: CacheStack, engine: DockerClient
-) -> None:
-    before, whole = _ids(engine, up), up.belongings()
+    before, complete = up.ids(), up.belongings()
+    caches = {f"{up.prefix}-{registry}" for registry in REGISTRIES}
     network = engine.networks.get(up.prefix)
-    for registry in REGISTRIES:
-        network.disconnect(f"{up.prefix}-{registry}", force=True)
+    for name in caches:
+        network.disconnect(name, force=True)
     network.remove()
 
-    assert _repaired(up) == {"replace": 1 + len(REGISTRIES)}
+    assert _without_same(up.preview()) == {"replace": 1 + len(caches)}
+    assert up.ids() == before
+    assert _without_same(up.up()) == {"replace": 1 + len(caches)}
 
-    assert up.belongings() == whole
-    caches = {f"{up.prefix}-{registry}" for registry in REGISTRIES}
-    _assert_replaced(before, _ids(engine, up), *caches)
+    assert up.belongings() == complete
+    assert up.replaced(before) == caches
     attached = engine.networks.get(up.prefix).attrs["Containers"].values()
     assert {one["Name"] for one in attached} == caches
 
 
-def test_removed_volume_is_made_again_with_its_cache(up: CacheStack, engine: DockerClient) -> None:
-    before, whole = _ids(engine, up), up.belongings()
-    name = f"{up.prefix}-{BROKEN}"
-    _remove(engine, name)
-    engine.volumes.get(name).remove()
+@pytest.mark.parametrize(
+    ("containers", "volumes"),
+    [
+        ((BROKEN,), (BROKEN,)),
+        (("anonymous",), ()),
+        ((*REGISTRIES, "anonymous"), ("anonymous",)),
+    ],
+    ids=["cache and storage", "writer of private files", "private files"],
+)
+def test_removed_containers_and_volumes_are_created_again(
+    up: CacheStack,
+    engine: DockerClient,
+    upstream: Upstream,
+    containers: tuple[str, ...],
+    volumes: tuple[str, ...],
+) -> None:
+    before, complete = up.ids(), up.belongings()
+    for name in containers:
+        _remove(engine, f"{up.prefix}-{name}")
+    for name in volumes:
+        engine.volumes.get(f"{up.prefix}-{name}").remove()
 
-    assert _repaired(up) == {"replace": 2}
+    assert _without_same(up.up()) == {"replace": len(containers) + len(volumes)}
 
-    assert up.belongings() == whole  # which are found by their labels
-    _assert_replaced(before, _ids(engine, up), name)
+    assert up.belongings() == complete
+    assert up.replaced(before) == {f"{up.prefix}-{name}" for name in containers}
+    image = upstream.push_index()
+    assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
 
 
-def test_removed_writer_of_private_files_is_made_again_alone(
+def test_a_stack_of_which_everything_was_removed_is_created_again(
     up: CacheStack, engine: DockerClient
 ) -> None:
-    before, whole = _ids(engine, up), up.belongings()
-    _remove(engine, f"{up.prefix}-anonymous")
-
-    assert _repaired(up) == {"replace": 1}
-
-    assert up.belongings() == whole
-    _assert_replaced(before, _ids(engine, up), f"{up.prefix}-anonymous")
-
-
-def test_removed_volume_of_private_files_is_made_again_and_filled(
-    up: CacheStack, engine: DockerClient, upstream: Upstream
-) -> None:
-    whole = up.belongings()
-    for name in (BROKEN, OTHER, "anonymous"):
-        _remove(engine, f"{up.prefix}-{name}")
-    engine.volumes.get(f"{up.prefix}-anonymous").remove()
-
-    assert _repaired(up) == {"replace": 2 + len(REGISTRIES)}
-
-    assert up.belongings() == whole
-    image = upstream.push_index()
-    assert docker_cli.pull(_endpoint(up), image) == image.digest
-
-
-def test_all_that_was_removed_is_made_again(up: CacheStack, engine: DockerClient) -> None:
-    whole = up.belongings()
+    complete = up.belongings()
     belongings.remove(engine, up.name)
 
-    _repaired(up)
+    up.up()
 
-    assert up.belongings() == whole
-    assert set(belongings.caches(engine, up.name)) == set(REGISTRIES)
+    assert up.belongings() == complete
+    assert up.healthy() == set(REGISTRIES)
+    assert set(up.up()) == {"same"}
 
 
-def test_what_was_removed_is_no_obstacle_to_destroy(up: CacheStack, engine: DockerClient) -> None:
+def test_refresh_finds_a_removed_container_and_up_creates_it_again(
+    up: CacheStack, engine: DockerClient
+) -> None:
+    before = up.ids()
+    _remove(engine, f"{up.prefix}-{BROKEN}")
+
+    assert up.refresh().get("delete") == 1
+    assert _without_same(up.up()) == {"create": 1}
+
+    assert up.replaced(before) == {f"{up.prefix}-{BROKEN}"}
+    assert up.healthy() == set(REGISTRIES)
+
+
+def test_a_changed_port_replaces_one_container_and_keeps_its_content(
+    up: CacheStack, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    docker_cli.pull(up.endpoint(BROKEN), image)
+    before, caches = up.ids(), up.settings()
+    caches["upstreams"][BROKEN]["port"] = port = host.free_port()
+    up.configure(caches)
+
+    assert _without_same(up.up()) == {"replace": 1}
+
+    assert up.replaced(before) == {f"{up.prefix}-{BROKEN}"}
+    assert up.endpoint(BROKEN) == f"http://{host.LOOPBACK}:{port}"
+    with upstream.away():
+        assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
+
+
+def test_adding_and_removing_an_upstream_leaves_the_others_alone_and_keeps_its_volume(
+    up: CacheStack, engine: DockerClient, upstream: Upstream
+) -> None:
+    before, caches = up.ids(), up.settings()
+    added = caches["upstreams"] | upstreams(upstream.url, "quay.io")
+
+    up.configure({**caches, "upstreams": added})
+    assert set(up.up()) == {"create", "same"}
+    assert up.healthy() == {*REGISTRIES, "quay.io"}
+    up.configure(caches)
+    assert set(up.up()) == {"delete", "same"}
+
+    assert up.ids() == before
+    engine.volumes.get(f"{up.prefix}-quay.io").remove()
+
+
+def test_destroy_succeeds_after_resources_were_removed(
+    up: CacheStack, engine: DockerClient
+) -> None:
     name = f"{up.prefix}-{BROKEN}"
     kept = up.belongings().volumes - {f"{up.prefix}-anonymous", name}
     for registry in REGISTRIES:
@@ -158,27 +189,5 @@ def test_what_was_removed_is_no_obstacle_to_destroy(up: CacheStack, engine: Dock
     assert up.belongings() == Belongings(frozenset(), frozenset(), kept)
 
 
-def _repaired(stack: CacheStack) -> dict[str, int]:
-    """What `up` did, after which there is nothing left to do."""
-    changes = _without_same(stack.up())
-    assert _without_same(stack.up()) == {}
-    return changes
-
-
 def _without_same(changes: Mapping[str, int]) -> dict[str, int]:
     return {change: number for change, number in changes.items() if change != "same"}
-
-
-def _assert_replaced(
-    before: dict[str, str | None], after: dict[str, str | None], *names: str
-) -> None:
-    assert before.keys() == after.keys()
-    assert {name for name in before if before[name] != after[name]} == set(names)
-
-
-def _ids(engine: DockerClient, stack: CacheStack) -> dict[str, str | None]:
-    return {str(one.name): one.id for one in belongings.containers(engine, stack.name)}
-
-
-def _endpoint(stack: CacheStack) -> str:
-    return str(stack.outputs()["caches"][BROKEN]["endpoint"])

@@ -1,4 +1,4 @@
-"""The stack files of the repository are good ones: each previews from nothing."""
+"""Each stack file of the repository can be previewed."""
 
 import os
 import secrets
@@ -12,13 +12,13 @@ from tests.integration.support.stack import ROOT, CacheStack
 
 FILES = sorted(file for file in ROOT.glob("Pulumi.*.yaml") if "\n  caches:" in file.read_text())
 
-# The secrets that a user sets beside a stack file.
+# Secrets that users add to a stack file.
 NOT_IN_THE_FILE = {"Pulumi.team.yaml": ("s3Keys.accessKey", "s3Keys.secretKey")}
 
 
 def _planned(file: Path, folder: Path, engine: DockerClient) -> dict[str, set[int]]:
-    """The ports of the caches that a stack file's first `up` would make, by their names."""
-    # By a name of its own: the stack of this file may be up here, from a state of its own.
+    """The ports of the caches that the first `up` would create, by container name."""
+    # Under a new name, because the stack of this file may be up on this machine.
     stack = CacheStack(f"it-{secrets.token_hex(4)}", folder, engine, os.environ["DOCKER_HOST"])
     stack.use(file)
     for path in NOT_IN_THE_FILE.get(file.name, ()):
@@ -48,7 +48,9 @@ def test_stack_file_previews_a_cache_for_each_upstream(
     assert ports == {upstream["port"] for upstream in settings["upstreams"].values()}
 
 
-def test_guide_is_followed_to_the_letter(tmp_path: Path, engine: DockerClient) -> None:
+def test_the_guides_caches_have_the_ports_of_the_talos_guide(
+    tmp_path: Path, engine: DockerClient
+) -> None:
     planned = _planned(ROOT / "Pulumi.guide.yaml", tmp_path, engine)
     assert planned == {
         "registry-docker.io": {5000},

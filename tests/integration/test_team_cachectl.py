@@ -1,4 +1,4 @@
-"""cachectl and image sets on the stack of a team: services of a Swarm, over an object store."""
+"""cachectl and image sets with a team's stack: services of a Swarm over an object store."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ OK, NOT_ALL_THERE = 0, 3
 
 @pytest.fixture(scope="module")
 def cachectl(ours: Team, tmp_path_factory: pytest.TempPathFactory) -> Cachectl:
-    """As somebody runs it who has the keys of the store and may read."""
-    # Temporary registries listen on the manager's own loopback.
+    """Cachectl with the keys of the store and the password of a reader."""
+    # Temporary registries listen on the loopback address of the manager.
     enter = ours.bed.manager.engine.enter
     made = Cachectl(ours.stack.name, tmp_path_factory.mktemp("cachectl"), enter)
     made.env |= {
@@ -29,14 +29,12 @@ def cachectl(ours: Team, tmp_path_factory: pytest.TempPathFactory) -> Cachectl:
 
 
 def largest(ours: Team) -> str:
-    """The digest of what takes the most in the store."""
+    """The digest of the largest blob in the store."""
     path, _ = max(ours.bed.store.objects().items(), key=lambda one: one[1])
     return f"sha256:{path.split('/')[-2]}"
 
 
-def test_what_is_warmed_is_shown_proved_repaired_and_pruned(
-    ours: Team, cachectl: Cachectl, tmp_path: Path
-) -> None:
+def test_warm_status_verify_scrub_and_prune(ours: Team, cachectl: Cachectl, tmp_path: Path) -> None:
     kept, dropped = (ours.bed.upstream.push_index().name for _ in range(2))
 
     warmed = cachectl("warm", kept, dropped, "--username", READER, "--json")
@@ -80,7 +78,7 @@ def test_what_is_warmed_is_shown_proved_repaired_and_pruned(
     assert set(ours.stack.preview()) == {"same"}
 
 
-def test_what_nodes_count_is_asked_of_all(ours: Team, cachectl: Cachectl) -> None:
+def test_status_adds_up_the_metrics_of_all_nodes(ours: Team, cachectl: Cachectl) -> None:
     image = ours.bed.upstream.push_index()
     for host in ours.bed.hosts:
         ours.pull(host, image)
@@ -91,7 +89,7 @@ def test_what_nodes_count_is_asked_of_all(ours: Team, cachectl: Cachectl) -> Non
     assert metrics["to_clients"] >= len(ours.bed.hosts) * sum(images.LAYER_SIZES)
 
 
-def test_logs_are_those_of_all_nodes(ours: Team, cachectl: Cachectl) -> None:
+def test_logs_shows_all_nodes(ours: Team, cachectl: Cachectl) -> None:
     image = ours.bed.upstream.push_index()
     for host in ours.bed.hosts:
         ours.pull(host, image)

@@ -45,7 +45,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             yield Watched(made, running)
 
 
-def test_every_node_is_discovered_also_after_its_task_was_replaced(watched: Watched) -> None:
+def test_every_node_is_discovered_again_after_its_task_was_replaced(watched: Watched) -> None:
     made, up = watched.team, watched.prometheus.up
     nodes = {(REGISTRY, host.name) for host in made.bed.hosts}
 

@@ -1,4 +1,4 @@
-"""What a team's stack lives through: updates, lost nodes, a store that is away or slow."""
+"""A team's stack survives updates, lost nodes, and a slow or unavailable store."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -24,9 +24,7 @@ SLOW_S = 0.1
 SLOW_LINK_MBIT = 10
 
 
-def test_an_update_rolls_from_node_to_node_and_no_pull_fails(
-    ours: Team, containerd: Containerd
-) -> None:
+def test_an_update_runs_node_by_node_and_no_pull_fails(ours: Team, containerd: Containerd) -> None:
     image = ours.bed.upstream.push_index()
     ours.pull(ours.bed.manager, image)
     hosts = ours.hosts_folder()
@@ -43,7 +41,7 @@ def test_an_update_rolls_from_node_to_node_and_no_pull_fails(
     assert pulls.done > 2
 
 
-def test_a_new_password_rolls_from_node_to_node_and_other_readers_notice_nothing(
+def test_a_new_reader_is_added_node_by_node_and_no_pull_of_others_fails(
     ours: Team, containerd: Containerd
 ) -> None:
     image = ours.bed.upstream.push_index()
@@ -63,10 +61,10 @@ def test_a_new_password_rolls_from_node_to_node_and_other_readers_notice_nothing
             assert http.get(url, auth=(READER, ours.password)).status_code == 200
 
 
-def test_an_update_that_does_not_come_up_is_told_and_taken_back(ours: Team) -> None:
+def test_a_failed_update_is_reported_and_rolled_back(ours: Team) -> None:
     image, ca = ours.bed.upstream.push_index(), ours.stack.outputs()["ca"]
     right, wrong = ours.stack.settings(), ours.stack.settings()
-    certificate, key = _of_a_kind_that_no_registry_takes()
+    certificate, key = _unsupported_certificate()
     wrong["tls"] = {"kind": "given", "certificate": certificate}
     ours.stack.configure(wrong)
     ours.stack.set_secret("tlsKey", key)
@@ -82,7 +80,7 @@ def test_an_update_that_does_not_come_up_is_told_and_taken_back(ours: Team) -> N
     assert ours.pull(ours.bed.hosts[-1], image).digest == image.digest
 
 
-def test_a_lost_node_costs_no_pull_and_is_back_by_itself(
+def test_no_pull_fails_while_a_node_is_lost_and_it_returns_by_itself(
     ours: Team, containerd: Containerd
 ) -> None:
     image = ours.bed.upstream.push_index()
@@ -103,9 +101,7 @@ def test_a_lost_node_costs_no_pull_and_is_back_by_itself(
     assert ours.pull(lost, image).digest == image.digest
 
 
-def test_while_the_store_is_away_nodes_go_to_the_upstream_and_afterwards_all_is_served(
-    ours: Team, containerd: Containerd
-) -> None:
+def test_nodes_use_the_upstream_while_the_store_is_away(ours: Team, containerd: Containerd) -> None:
     stored, new = ours.bed.upstream.push_index(), ours.bed.upstream.push_index()
     node = ours.bed.manager
     ours.settled(ours.pull(node, stored))
@@ -116,7 +112,7 @@ def test_while_the_store_is_away_nodes_go_to_the_upstream_and_afterwards_all_is_
         for image in (stored, new):
             with pytest.raises(httpx2.HTTPStatusError, match="500"):
                 ours.pull(node, image)
-            # A node goes on to the registry itself, which is the next one that it knows.
+            # A node falls back to the registry itself.
             assert containerd.pull_by(REGISTRY, image, hosts) == image.digest
     finally:
         ours.bed.store.start()
@@ -138,7 +134,7 @@ def test_a_slow_store_serves_whole_images(ours: Team) -> None:
     assert cold.digest == image.digest
 
 
-def test_a_cache_that_is_killed_while_it_fetches_serves_nothing_by_halves(ours: Team) -> None:
+def test_a_cache_that_was_killed_during_a_fetch_serves_no_partial_blobs(ours: Team) -> None:
     image = ours.bed.upstream.push_index()
     node = ours.bed.hosts[-1]
     ours.bed.upstream.limit(SLOW_LINK_MBIT)
@@ -162,7 +158,7 @@ def test_a_cache_that_is_killed_while_it_fetches_serves_nothing_by_halves(ours: 
     assert ours.pull(node, image).digest == image.digest
 
 
-def test_two_nodes_that_are_asked_for_the_same_at_once_each_fetch_it_at_most_once(
+def test_each_node_fetches_a_blob_at_most_once_when_all_are_asked_at_once(
     ours: Team,
 ) -> None:
     image = ours.bed.upstream.push_index()
@@ -187,8 +183,8 @@ def _environment(ours: Team) -> list[str]:
     return list(ours.service()["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"])
 
 
-def _of_a_kind_that_no_registry_takes() -> tuple[str, str]:
-    """A certificate and its key, Ed448, which Go's TLS does not know."""
+def _unsupported_certificate() -> tuple[str, str]:
+    """An Ed448 certificate and its key, which Go does not support."""
     key = ed448.Ed448PrivateKey.generate()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "caches")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""The stack of a team: the same caches on the nodes of a Swarm, over one object store."""
+"""The stack of a team: services of a Swarm over one object store."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ def test_each_node_runs_the_cache_and_another_up_changes_nothing(ours: Team) -> 
     assert "Running" in nodes
 
 
-def test_what_one_node_has_fetched_costs_the_upstream_nothing_through_another(
+def test_a_blob_that_one_node_has_fetched_is_not_fetched_by_another(
     ours: Team,
 ) -> None:
     image = ours.bed.upstream.push_index()
@@ -45,7 +45,7 @@ def test_what_one_node_has_fetched_costs_the_upstream_nothing_through_another(
     assert len(ours.front.blobs_served()) - before == BLOBS
 
 
-def test_strangers_get_nothing(ours: Team) -> None:
+def test_only_readers_with_the_ca_have_access(ours: Team) -> None:
     url = f"{team.endpoint(ours.bed.manager)}/v2/"
     with pytest.raises(httpx2.ConnectError, match="certificate verify failed"):
         httpx2.get(url, trust_env=False)
@@ -58,7 +58,7 @@ def test_strangers_get_nothing(ours: Team) -> None:
         httpx2.get(url.replace("https", "http"), trust_env=False).raise_for_status()
 
 
-def test_no_secret_is_seen_on_the_swarm_or_in_the_state(ours: Team) -> None:
+def test_swarm_and_state_show_no_secret(ours: Team) -> None:
     wanted = [
         ours.password,
         ours.bed.store.secret_key,
@@ -80,7 +80,7 @@ def test_no_secret_is_seen_on_the_swarm_or_in_the_state(ours: Team) -> None:
         assert not [secret for secret in wanted if secret in text]
 
 
-def test_destroy_leaves_nothing_on_the_swarm_and_keeps_what_is_stored(ours: Team) -> None:
+def test_destroy_leaves_nothing_on_the_swarm_and_keeps_the_objects(ours: Team) -> None:
     image = ours.bed.upstream.push_index()
     kept = ours.settled(ours.pull(ours.bed.manager, image))
 

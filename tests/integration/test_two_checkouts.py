@@ -1,9 +1,8 @@
-"""Two checkouts have a stack of one name: neither takes what is the other's without being told."""
+"""Two checkouts with stacks of the same name: neither takes over resources without permission."""
 
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from docker import DockerClient
 from pulumi.automation import CommandError
 
 from tests.integration.conftest import NewStack
-from tests.integration.support import belongings, docker_cli, host
+from tests.integration.support import docker_cli, host
 from tests.integration.support.stack import PROJECT, CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
@@ -29,17 +28,14 @@ def theirs(new_stack: NewStack, upstream: Upstream) -> CacheStack:
 @pytest.fixture
 def ours(theirs: CacheStack, tmp_path: Path, engine: DockerClient) -> Iterator[CacheStack]:
     """The stack of the same file in another checkout, not up."""
-    with ExitStack() as made:
-        yield made.enter_context(
-            stack(tmp_path / "clone", engine, theirs.settings(), name=theirs.name)
-        )
+    with stack(tmp_path / "clone", engine, theirs.settings(), name=theirs.name) as made:
+        yield made
 
 
-def test_what_another_checkout_made_is_refused_until_it_is_to_be_taken_over(
+def test_resources_of_another_checkout_are_taken_over_only_with_permission(
     theirs: CacheStack, ours: CacheStack, engine: DockerClient, upstream: Upstream
 ) -> None:
-    image = upstream.push_index()
-    endpoint = theirs.outputs()["caches"][REGISTRY]["endpoint"]
+    image, endpoint = upstream.push_index(), theirs.endpoint(REGISTRY)
     docker_cli.pull(endpoint, image)
     before = _ids(engine, theirs)
 
@@ -61,35 +57,29 @@ def test_what_another_checkout_made_is_refused_until_it_is_to_be_taken_over(
     assert set(ours.up()) == {"same"}
     assert f"{_owner(ours)}: container " in _refusal(theirs.up)
 
-
-def test_network_that_was_taken_over_can_be_replaced(
-    theirs: CacheStack, ours: CacheStack, engine: DockerClient
-) -> None:
-    ours.configure({**ours.settings(), "takeOverFrom": [_owner(theirs)]})
-    ours.up()
+    # A network that was taken over can be replaced.
     network = engine.networks.get(ours.prefix)
     network.disconnect(f"{ours.prefix}-{REGISTRY}", force=True)
     network.remove()
     assert ours.up().get("replace") == 2
-    assert belongings.health(belongings.caches(engine, ours.name)[REGISTRY]) == "healthy"
+    assert ours.healthy() == {REGISTRY}
     assert set(ours.up()) == {"same"}
 
 
-def test_what_a_checkout_made_that_is_gone_is_taken_over(
-    theirs: CacheStack, ours: CacheStack, engine: DockerClient, upstream: Upstream
+def test_resources_of_a_deleted_checkout_are_taken_over(
+    theirs: CacheStack, ours: CacheStack, upstream: Upstream
 ) -> None:
-    image = upstream.push_index()
-    endpoint = theirs.outputs()["caches"][REGISTRY]["endpoint"]
+    image, endpoint = upstream.push_index(), theirs.endpoint(REGISTRY)
     docker_cli.pull(endpoint, image)
-    theirs_volumes = theirs.belongings().volumes
+    volumes = theirs.belongings().volumes
     shutil.rmtree(theirs.folder)
 
     printed = ours.pulumi("up", "--yes", "--skip-preview")
 
     assert f"taken over from {_owner(theirs)}, which is gone: " in printed
-    assert ours.belongings().volumes == theirs_volumes
+    assert ours.belongings().volumes == volumes
     assert set(ours.up()) == {"same"}
-    assert set(belongings.caches(engine, ours.name)) == {REGISTRY}
+    assert ours.healthy() == {REGISTRY}
     with upstream.away():
         assert docker_cli.pull(endpoint, image) == image.digest
 
@@ -103,15 +93,11 @@ def _refusal(run: Callable[[], object]) -> str:
 
 
 def _owner(stack: CacheStack) -> str:
-    """The owner of what a stack has made, as the engine has it."""
+    """The owner of the resources of a stack, as in their labels."""
     return f"file://{socket.gethostname()}{stack.state_folder}#organization/{PROJECT}"
 
 
 def _ids(engine: DockerClient, stack: CacheStack) -> dict[str, str | None]:
-    """The containers and the network of a stack."""
+    """The IDs of the containers and the network of a stack, by name."""
     networks = engine.networks.list(names=[f"^{stack.prefix}$"])
-    containers = belongings.containers(engine, stack.name)
-    return {
-        **{str(one.name): one.id for one in containers},
-        **{str(one.name): one.id for one in networks},
-    }
+    return stack.ids() | {str(one.name): one.id for one in networks}

@@ -1,4 +1,4 @@
-"""A workstation whose caches ask those of its team, and not the internet."""
+"""A workstation whose caches use the team's caches as parents."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def workstation(teams: Team) -> Iterator[Host]:
 def own(
     tmp_path_factory: pytest.TempPathFactory, teams: Team, workstation: Host
 ) -> Iterator[CacheStack]:
-    """The workstation's own caches, by way of the team's."""
+    """The caches of the workstation, with the team's as parents."""
     settings = _settings(teams, workstation)
     folder = tmp_path_factory.mktemp("own")
     with (
@@ -52,7 +52,7 @@ def own(
         yield made
 
 
-def test_a_cold_workstation_costs_the_internet_nothing(
+def test_a_new_workstation_fetches_nothing_from_the_upstream(
     teams: Team, workstation: Host, own: CacheStack
 ) -> None:
     image = teams.bed.upstream.push_index()
@@ -66,12 +66,12 @@ def test_a_cold_workstation_costs_the_internet_nothing(
         assert _pull(own, workstation, image) == warm
 
 
-def test_what_the_team_does_not_hold_yet_is_fetched_and_then_held_by_both(
+def test_a_new_image_is_cached_by_both_tiers(
     teams: Team, workstation: Host, own: CacheStack
 ) -> None:
-    # A registry asks for a blob's size first, and then for the blob. The team's fetches it for the
-    # one, and while that is on, again for the other (distribution 3.1.2, proxyblobstore.go). What
-    # it fetched for the first is stored unless that is over before, as on a busy machine.
+    # A registry requests the size of a blob, and then the blob. The team's cache fetches it for
+    # the first request, and may fetch it again for the second one while the first is in progress
+    # (distribution 3.1.2, proxyblobstore.go). On a busy machine, it may not store the first copy.
     image = teams.bed.upstream.push_index()
     served = teams.front.blobs_served
     asked = len(served())
@@ -91,7 +91,7 @@ def test_what_the_team_does_not_hold_yet_is_fetched_and_then_held_by_both(
     assert len(served()) == asked
 
 
-def test_without_the_team_held_images_are_served_and_others_come_from_the_registry_itself(
+def test_cached_images_are_served_and_others_come_from_the_registry_while_the_team_is_away(
     tmp_path: Path, teams: Team, workstation: Host, own: CacheStack, containerd: Containerd
 ) -> None:
     held, new = teams.bed.upstream.push_index(), teams.bed.upstream.push_index()
@@ -113,7 +113,7 @@ def test_without_the_team_held_images_are_served_and_others_come_from_the_regist
     eventually(back, within_s=60, what="the team's caches are back")
 
 
-def test_the_password_at_the_team_is_seen_nowhere(
+def test_the_password_for_the_parent_cache_is_not_shown(
     teams: Team, workstation: Host, own: CacheStack
 ) -> None:
     with workstation.engine.client() as engine:
@@ -126,7 +126,7 @@ def test_the_password_at_the_team_is_seen_nowhere(
         assert teams.password not in text
 
 
-def test_a_wrong_password_and_an_unknown_authority_keep_the_workstation_out(
+def test_a_wrong_password_and_an_unknown_ca_are_rejected_by_the_parent_cache(
     tmp_path: Path, teams: Team, workstation: Host
 ) -> None:
     image = teams.bed.upstream.push_index()

@@ -1,4 +1,4 @@
-"""Warming that fails names each image that is not cached, and the next `up` goes on from there."""
+"""Failed warming reports each image that is not cached, and the next `up` continues from there."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,9 @@ TINY = (1_000,)
 MOMENT_WITHIN_S = 30
 
 
-def test_every_image_that_cannot_be_had_is_named(warming: Warming, upstream: Upstream) -> None:
+def test_every_unavailable_image_is_named_and_the_others_are_cached(
+    warming: Warming, upstream: Upstream
+) -> None:
     good, _ = push(upstream)
     elsewhere = upstream.push(images.oci_index(host.other_architecture(), sizes=TINY))
     not_there = f"{REGISTRY}/team/not-there:1"
@@ -40,7 +42,7 @@ def test_every_image_that_cannot_be_had_is_named(warming: Warming, upstream: Ups
     warming.assert_cached(good)
 
 
-def test_a_layer_that_is_not_what_its_digest_says_is_not_cached(
+def test_a_layer_that_does_not_match_its_digest_is_not_cached(
     warming: Warming, upstream: Upstream
 ) -> None:
     (bad, image), (good, _) = push(upstream), push(upstream)
@@ -62,9 +64,7 @@ def test_a_layer_that_is_not_what_its_digest_says_is_not_cached(
     warming.assert_cached(bad)
 
 
-def test_an_upstream_that_vanishes_is_told_and_the_next_up_goes_on(
-    warming: Warming, upstream: Upstream
-) -> None:
+def test_up_continues_after_the_upstream_has_vanished(warming: Warming, upstream: Upstream) -> None:
     pushed, image = push(upstream)
     first, last = image.blobs[1:]
     warming.front.fail(last.digest, front.vanish)
@@ -75,14 +75,12 @@ def test_an_upstream_that_vanishes_is_told_and_the_next_up_goes_on(
     assert last.digest in said
     warming.front.recover()
     warming.warm(pushed)
-    # Before the upstream vanished, or after: in all, once.
+    # In total, before and after the fault.
     assert warming.fetches(first) == 1
     warming.assert_cached(pushed)
 
 
-def test_a_cache_that_dies_is_told_and_the_next_up_goes_on(
-    warming: Warming, upstream: Upstream
-) -> None:
+def test_up_continues_after_the_cache_was_killed(warming: Warming, upstream: Upstream) -> None:
     pushed, image = push(upstream, sizes=(100_000, 3_000_000))
     first, last = image.blobs[1:]
     warming.front.fail(last.digest, front.slow(0.2))
@@ -92,7 +90,7 @@ def test_a_cache_that_dies_is_told_and_the_next_up_goes_on(
         eventually(
             lambda: warming.fetches(last), within_s=MOMENT_WITHIN_S, what="the layer is fetched"
         )
-        # The engine starts again what it did not kill itself.
+        # The engine does not restart a container that was killed through its API.
         warming.cache.kill()
         said = up.result()
 
@@ -103,7 +101,7 @@ def test_a_cache_that_dies_is_told_and_the_next_up_goes_on(
     warming.assert_cached(pushed)
 
 
-def test_a_disk_that_is_full_is_told_and_what_fits_is_cached(
+def test_images_that_fit_are_cached_on_a_full_disk(
     new_stack: NewStack, engine: DockerClient, upstream: Upstream
 ) -> None:
     fits, _ = push(upstream, sizes=(2_000_000,))
@@ -124,7 +122,7 @@ def test_a_disk_that_is_full_is_told_and_what_fits_is_cached(
 
     assert "1 of 2 images are not cached; 1 are, and stay" in said
     assert f"{reference(pushed)}: " in said
-    # Told by the cache behind what it sent, which a client that is slow does not get to see.
+    # A slow client may miss the error, which the cache sends after the content.
     cache = engine.containers.get(made.outputs()["caches"][REGISTRY]["name"])
     assert "no space left on device" in said or b"no space left on device" in cache.logs()
     with upstream.away():

@@ -1,4 +1,4 @@
-"""Warming goes on through faults of the upstream that pass, and with many images at once."""
+"""Warming survives passing faults of the upstream, and handles many images at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -21,7 +21,7 @@ FAILING = front.status(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @pytest.mark.parametrize("fault", [TOO_MANY, FAILING, front.cut], ids=["429", "500", "cut"])
-def test_an_upstream_that_fails_a_few_times_is_asked_again(
+def test_failed_requests_for_content_are_retried(
     warming: Warming, upstream: Upstream, fault: Fault
 ) -> None:
     pushed, image = push(upstream)
@@ -35,11 +35,11 @@ def test_an_upstream_that_fails_a_few_times_is_asked_again(
 
 
 @pytest.mark.parametrize("fault", [TOO_MANY, FAILING], ids=["429", "500"])
-def test_an_upstream_that_fails_to_tell_of_a_tag_is_asked_again(
+def test_failed_requests_for_tags_are_retried(
     warming: Warming, upstream: Upstream, fault: Fault
 ) -> None:
     pushed, _ = push(upstream)
-    # The cache asks twice, and then says 404.
+    # The cache retries once, and then answers 404.
     warming.front.fail(pushed.tag, fault, fault, methods=("HEAD", "GET"))
 
     warming.warm(pushed)
@@ -47,7 +47,7 @@ def test_an_upstream_that_fails_to_tell_of_a_tag_is_asked_again(
     warming.assert_cached(pushed)
 
 
-def test_a_slow_upstream_is_waited_for_and_progress_is_told(
+def test_a_slow_upstream_is_waited_for_with_progress_messages(
     warming: Warming, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream, sizes=(3_000_000,))
@@ -71,7 +71,7 @@ def test_many_images_are_warmed_at_once(warming: Warming, upstream: Upstream) ->
     assert {warming.fetches(blob) for _, image in many for blob in image.blobs} == {1}
 
 
-def test_stacks_are_warmed_at_the_same_time(
+def test_two_stacks_can_be_warmed_at_once(
     warming: Warming, new_stack: NewStack, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream)
@@ -87,7 +87,7 @@ def test_stacks_are_warmed_at_the_same_time(
         assert docker_cli.pull(endpoint, pushed) == pushed.digest
 
 
-def test_a_manifest_that_is_not_what_its_digest_says_is_asked_for_again(
+def test_a_manifest_that_does_not_match_its_digest_is_requested_again(
     warming: Warming, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream)

@@ -34,9 +34,10 @@ class Containerd:
         self._socket = socket
         self._enter = enter
 
-    def pull(self, registry: str, image: Pushed, mirrors: Mapping[str, str]) -> str:
+    def pull(self, registry: str, image: Pushed, mirrors: Mapping[str, str | Endpoint]) -> str:
         """Pull an image through the mirror of its registry, and return its digest.
 
+        A mirror is a URL, or more if it requires a password or a CA.
         The image and its content are removed again, so that the next pull starts empty.
 
         Raises:
@@ -85,11 +86,14 @@ class Containerd:
         for digest in self._ctr("content", "list", "--quiet").split():
             self._ctr("content", "remove", digest)
 
-    def _hosts(self, mirrors: Mapping[str, str]) -> Path:
+    def _hosts(self, mirrors: Mapping[str, str | Endpoint]) -> Path:
         hosts = self._folder / f"hosts-{secrets.token_hex(4)}"
-        found = {host: Endpoint(url) for host, url in mirrors.items()}
-        for name, content in hosts_toml(found, skip_fallback=False).items():
-            (hosts / name).parent.mkdir(parents=True)
+        found = {
+            registry: mirror if isinstance(mirror, Endpoint) else Endpoint(mirror)
+            for registry, mirror in mirrors.items()
+        }
+        for name, content in hosts_toml(found, skip_fallback=False, base=str(hosts)).items():
+            (hosts / name).parent.mkdir(parents=True, exist_ok=True)
             (hosts / name).write_text(content)
         return hosts
 

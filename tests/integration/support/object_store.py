@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,16 +86,6 @@ class ObjectStore:
             self._process.kill()
             self._process.wait(STOP_WITHIN_S)
 
-    def pause(self) -> None:
-        """Pause the store: connections are accepted, but not answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume the store."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     @contextmanager
     def slow(self, delay_s: float) -> Iterator[None]:
         """Delay each answer, also on open connections."""
@@ -113,12 +102,6 @@ class ObjectStore:
         finally:
             processes.run(*ip, "set", port, "master", network.BRIDGE)
             processes.run(*ip, "delete", near)
-
-    def size(self) -> int:
-        """Bytes on its drive, of objects and unfinished uploads."""
-        du: list[str | Path] = ["du", "--summarize", "--block-size=1", self._data]
-        # The exit code is ignored: files may be removed during the count.
-        return int(processes.finish(du, within_s=STOP_WITHIN_S).stdout.split()[0])
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """The size of each object in the bucket, by its key."""

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ PROJECT = "talos-registry-cache"
 ROOT = Path(__file__).resolve().parents[3]
 PASSPHRASE = "integration"  # noqa: S105 - protects temporary states
 PULUMI_WITHIN_S = 150
+
+# Counts in the summary of an update ("2 created") or a preview ("2 to create").
+COUNT = re.compile(r"(\d+) (?:to )?(create|update|delete|replace|unchanged)")
+OPERATIONS = {"unchanged": "same"}
 
 Settings = Mapping[str, Any]
 
@@ -103,11 +108,11 @@ class CacheStack:
         Raises:
             automation.CommandError: `up` failed.
         """
-        return _changes(self._stack.up(color="never").summary)
+        return self._changes("up", "--yes", "--skip-preview")
 
     def refresh(self) -> Mapping[str, int]:
         """Run `pulumi refresh`, and return the number of resources by operation."""
-        return _changes(self._stack.refresh(color="never").summary)
+        return self._changes("refresh", "--yes", "--skip-preview")
 
     def preview(self) -> Mapping[str, int]:
         """Run `pulumi preview`, and return the number of resources by operation.
@@ -115,8 +120,12 @@ class CacheStack:
         Raises:
             automation.CommandError: the preview failed.
         """
-        summary = self._stack.preview(color="never").change_summary
-        return {str(change): number for change, number in summary.items()}
+        return self._changes("preview")
+
+    def _changes(self, *command: str) -> Mapping[str, int]:
+        # The Automation API would also ask for outputs and history: three commands more.
+        summary = self.pulumi(*command, "--color=never").rpartition("\nResources:")[2]
+        return {OPERATIONS.get(word, word): int(number) for number, word in COUNT.findall(summary)}
 
     def plan(self) -> list[dict[str, Any]]:
         """The steps of `up`, from `pulumi preview --json`."""
@@ -131,7 +140,7 @@ class CacheStack:
 
     def destroy(self) -> None:
         """Destroy its resources."""
-        self._stack.destroy(color="never")
+        self.pulumi("destroy", "--yes", "--skip-preview")
 
     def cancel(self) -> None:
         """Clear the lock of a killed run."""
@@ -175,11 +184,32 @@ class CacheStack:
 
     def outputs(self) -> Mapping[str, Any]:
         """Its outputs."""
-        return {name: output.value for name, output in self._stack.outputs().items()}
+        outputs: dict[str, Any] = json.loads(
+            self.pulumi("stack", "output", "--json", "--show-secrets")
+        )
+        return outputs
+
+    def endpoint(self, registry: str) -> str:
+        """The URL of a cache."""
+        return str(self.outputs()["caches"][registry]["endpoint"])
 
     def belongings(self) -> Belongings:
         """Its resources on the engine."""
         return belongings.of_stack(self._engine, self.name)
+
+    def ids(self) -> dict[str, str | None]:
+        """The IDs of its containers, by name."""
+        return {str(one.name): one.id for one in belongings.containers(self._engine, self.name)}
+
+    def replaced(self, before: Mapping[str, str | None]) -> set[str]:
+        """The names of its containers whose ID differs from that in earlier `ids`."""
+        after = self.ids()
+        return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+    def healthy(self) -> set[str]:
+        """The registries whose caches are healthy."""
+        caches = belongings.caches(self._engine, self.name).items()
+        return {registry for registry, cache in caches if belongings.health(cache) == "healthy"}
 
 
 def upstreams(remote_url: str, *registries: str) -> dict[str, dict[str, Any]]:
@@ -258,10 +288,6 @@ def _write_project(folder: Path) -> None:
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     project["main"] = str(ROOT)
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-
-
-def _changes(summary: automation.UpdateSummary) -> Mapping[str, int]:
-    return {str(change): number for change, number in (summary.resource_changes or {}).items()}
 
 
 def _new_folder(folder: Path) -> Path:

@@ -401,7 +401,7 @@ def test_containers_do_not_wait_for_a_network_in_the_state(fake: FakeEngine) -> 
 
 
 def test_waiting_for_a_network_times_out(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "NETWORK_WITHIN_S", 0.05)
+    monkeypatch.setattr(hooks, "NETWORK_WITHIN_S", 0.05)
 
     with pytest.raises(EngineError, match=r"the network caches was not created within 0\.05 s"):
         before(NetworkHooks("caches").before_container, "cache")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import registry_cache, settings
+from components import hooks, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork
 from components.hooks import NetworkHooks

@@ -26,6 +26,8 @@ COMPARED_WITHIN_S = 3600
 POLL_S = 0.2
 PASSES = 20
 BETWEEN_PASSES_S = 0.5
+# A busy engine may take more than a second to complete a request of a process that was killed.
+CLEAN_PASSES = 5
 ENGINE_ANSWERS_WITHIN_S = 60
 
 # The engine answers so while it is removing a container, and for the networks and volumes it uses.
@@ -72,11 +74,32 @@ def kill_session(leader: int) -> None:
     # macOS answers EPERM for a group whose processes have all ended.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
-    # Pulumi's plugins are in process groups of their own.
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(ProcessLookupError):
-            if os.getsid(int(folder.name)) == leader:
-                os.kill(int(folder.name), signal.SIGKILL)
+    # Pulumi's plugins are in process groups of their own, and may be starting now.
+    while members := _members(leader):
+        for process in members:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+def _members(session: int) -> list[int]:
+    processes = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return [one for one in processes if _session(one) == session and not _is_zombie(one)]
+
+
+def _session(process: int) -> int:
+    try:
+        return os.getsid(process)
+    except ProcessLookupError:
+        return 0
+
+
+def _is_zombie(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def sweep(prefix: str) -> list[str]:
@@ -97,7 +120,7 @@ def sweep(prefix: str) -> list[str]:
         clean_passes = 0
         for _ in range(PASSES):
             clean_passes = 0 if found else clean_passes + 1
-            if clean_passes > 1:
+            if clean_passes == CLEAN_PASSES:
                 break
             for one in found:
                 _remove(one)

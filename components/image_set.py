@@ -107,18 +107,17 @@ def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
     path = ("images", "file")
     file = folder / settings.file
     try:
-        lines = files.read_text(file, files.LIST_LIMIT, regular=True).splitlines()
+        content = files.read_text(file, files.LIST_LIMIT, regular=True)
     except (OSError, ValueError) as error:
         allowed = f"a readable file ({error})"
         yield Mistake(path, f"found {settings.file!r}; allowed: {allowed}")
         return
-    for number, line in enumerate(lines, start=1):
-        if text := line.partition("#")[0].strip():
-            try:
-                yield reference.parse(text)
-            except InvalidReferenceError as error:
-                found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
-                yield Mistake(path, f"{found}; allowed: an image reference ({error})")
+    for number, text in reference.listed(content):
+        try:
+            yield reference.parse(text)
+        except InvalidReferenceError as error:
+            found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
+            yield Mistake(path, f"{found}; allowed: an image reference ({error})")
 
 
 def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:

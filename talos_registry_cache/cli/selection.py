@@ -20,16 +20,12 @@ def from_file(path: Path) -> tuple[Reference, ...]:
         UsageError: it cannot be read, or a line is not an image reference.
     """
     try:
-        lines = files.read_text(path, files.LIST_LIMIT).splitlines()
+        text = files.read_text(path, files.LIST_LIMIT)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        # No comment starts within a word: a reference with a # in it is refused.
-        text = line.split(" #")[0].strip()
-        if text and not text.startswith("#"):
-            found.append(_reference(text, f"{path}, line {number}: "))
-    return tuple(found)
+    return tuple(
+        _reference(image, f"{path}, line {number}: ") for number, image in reference.listed(text)
+    )
 
 
 def from_talosctl(

@@ -5,6 +5,7 @@ The grammar is that of the distribution project's reference package, and short n
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from talos_registry_cache.registry.errors import InvalidReferenceError
@@ -85,6 +86,20 @@ def parse(text: str) -> Reference:
     if not has_digest:
         return Reference(registry, repository, tag or "latest", None)
     return Reference(registry, repository, tag, digest)
+
+
+def listed(text: str) -> Iterator[tuple[int, str]]:
+    """Read a list of images: one per line; `#` at the start of a word starts a comment.
+
+    Args:
+        text: the content of the file.
+
+    Yields:
+        The number of each line that names an image, and its text before any comment.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if name := re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip():
+            yield number, name
 
 
 def is_digest(text: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talos_registry_cache.registry.errors import InvalidReferenceError
-from talos_registry_cache.registry.reference import Reference, parse
+from talos_registry_cache.registry.reference import Reference, listed, parse
 
 DIGEST = "sha256:" + "0a" * 32
 
@@ -96,3 +96,20 @@ def test_an_invalid_reference_is_refused_with_the_wrong_part(text: str, said: st
         parse(text)
 
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("nginx", ["nginx"]),
+        ("  nginx:1  # the proxy", ["nginx:1"]),
+        ("nginx\t#1", ["nginx"]),
+        ("# nginx", []),
+        ("  #nginx", []),
+        ("", []),
+        # Not a comment, so that it is refused as a reference.
+        ("nginx#1", ["nginx#1"]),
+    ],
+)
+def test_a_list_of_images_has_one_per_line_and_comments(line: str, names: list[str]) -> None:
+    assert list(listed(f"\n{line}\n")) == [(2, name) for name in names]

@@ -22,11 +22,12 @@ class Program:
     """A program.
 
     Attributes:
-        name: its name, and that of its folder in toolchain/go.
+        name: its name.
         package: its Go package.
         module: the module that has its version, or "".
         version_symbol: the variable that the linker sets to the version, or "".
         tags: its build tags.
+        pinned_in: its folder in toolchain/go, if it is not called like the program.
     """
 
     name: str
@@ -34,11 +35,12 @@ class Program:
     module: str = ""
     version_symbol: str = ""
     tags: str = ""
+    pinned_in: str = ""
 
     @property
     def folder(self) -> Path:
         """The folder with the go.mod that pins it."""
-        return GO_MODULES / self.name
+        return GO_MODULES / (self.pinned_in or self.name)
 
     @property
     def version(self) -> str:

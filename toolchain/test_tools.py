@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from toolchain import golang, registry_image, talosctl
+from toolchain import golang, registry_image, talos_node, talosctl
 from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
@@ -47,3 +47,4 @@ def ensure() -> None:
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)
+    talos_node.ensure()

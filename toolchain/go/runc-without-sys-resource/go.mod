@@ -1,0 +1,3 @@
+module toolchain/runc-without-sys-resource
+
+go 1.26.1

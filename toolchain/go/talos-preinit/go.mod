@@ -1,0 +1,3 @@
+module toolchain/talos-preinit
+
+go 1.26.1

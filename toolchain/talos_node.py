@@ -1,0 +1,209 @@
+"""The file system of a Talos node in a container, assembled from Talos's own module.
+
+The tests boot it on machines that cannot pull `ghcr.io/siderolabs/talos`. The layout is that of the
+official image. It lacks the parts that only virtual machines use: kernel, firmware, udev and LVM.
+"""
+
+import io
+import itertools
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolchain import debian, golang
+from toolchain.paths import CACHE
+from toolchain.report import step
+
+TALOS = "github.com/siderolabs/talos"
+MACHINERY = f"{TALOS}/pkg/machinery"
+CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
+CNI = "github.com/containernetworking/plugins"
+
+# The tags are those of Talos's Makefile.
+MACHINED = golang.Program(
+    name="machined",
+    package=f"{TALOS}/internal/app/machined",
+    module=TALOS,
+    tags="tcell_minimal,grpcnotrace",
+)
+CONTAINERD, SHIM = (
+    golang.Program(
+        name=name,
+        package=f"{CONTAINERD_MODULE}/cmd/{name}",
+        module=CONTAINERD_MODULE,
+        version_symbol=f"{CONTAINERD_MODULE}/version.Version",
+        tags="urfave_cli_no_docs,no_btrfs,no_zfs,no_devmapper,grpcnotrace",
+        pinned_in="containerd",
+    )
+    for name in ("containerd", "containerd-shim-runc-v2")
+)
+CNI_PLUGINS = tuple(
+    golang.Program(
+        name=package.rpartition("/")[2],
+        package=f"{CNI}/plugins/{package}",
+        pinned_in="cni-plugins",
+    )
+    for package in (
+        "main/bridge",
+        "main/loopback",
+        "meta/firewall",
+        "meta/portmap",
+        "ipam/host-local",
+    )
+)
+PREINIT = golang.Program(name="talos-preinit", package=".")
+RUNC_WRAPPER = golang.Program(name="runc-without-sys-resource", package=".")
+PARTS = (MACHINED, CONTAINERD, SHIM, *CNI_PLUGINS, PREINIT, RUNC_WRAPPER)
+
+ENTRYPOINT = "/usr/libexec/talos-preinit"
+FOLDER = CACHE / "talos-node"
+# Not on PATH, where the container engine would find containerd.
+PROGRAMS = FOLDER / "bin"
+LAYER = FOLDER / "layer.tar"
+
+FOLDERS = (
+    "usr/bin", "usr/lib", "usr/etc", "usr/libexec/kubernetes", "usr/share/spdx",
+    "usr/share/zoneinfo/Etc", "usr/local/share", "usr/local/lib/kubelet/credentialproviders",
+    "usr/lib/firmware", "usr/lib/modules", "dev", "proc", "sys", "run", "tmp", "root", "home",
+    "var", "system", "mnt", "opt/cni/bin", "opt/containerd/bin", "opt/containerd/lib", ".extra",
+    "boot/EFI", "etc/iscsi", "etc/nvme", "etc/cri/conf.d/hosts", "etc/containerd", "etc/lvm",
+    "etc/kubernetes/manifests", "etc/cni/net.d", "etc/ssl/certs",
+    "etc/selinux/targeted/contexts/files",
+)  # fmt: skip
+# Talos mounts its own files over these.
+EMPTY_FILES = (
+    "etc/extensions.yaml", "etc/resolv.conf", "etc/hosts", "etc/machine-id",
+    "etc/cri/conf.d/cri.toml", "etc/cri/conf.d/01-registries.part",
+    "etc/cri/conf.d/20-customization.part", "etc/cri/conf.d/base-spec.json",
+    "etc/ssl/certs/ca-certificates.crt", "etc/selinux/targeted/contexts/files/file_contexts",
+    "etc/iscsi/initiatorname.iscsi", "etc/nvme/hostid", "etc/nvme/hostnqn",
+)  # fmt: skip
+LINKS = {
+    "bin": "usr/bin",
+    "sbin": "usr/bin",
+    "usr/sbin": "bin",
+    "lib": "usr/lib",
+    "lib64": "usr/lib",
+    "etc/localtime": "/usr/share/zoneinfo/Etc/UTC",
+    "etc/ssl/certs/ca-certificates": "ca-certificates.crt",
+    "etc/pki": "/etc/ssl",
+    "etc/ca-certificates": "/etc/ssl",
+    "usr/share/ca-certificates": "/etc/ssl",
+    "usr/local/share/ca-certificates": "/etc/ssl",
+}
+# The file in hack/ of Talos's module, by the file on the node.
+SETTINGS_OF_TALOS = {
+    "usr/share/zoneinfo/Etc/UTC": "zoneinfo/Etc/UTC",
+    "etc/nfsmount.conf": "nfsmount.conf",
+    "etc/containerd/config.toml": "containerd.toml",
+    "etc/cri/containerd.toml": "cri-containerd.toml",
+    "etc/cri/conf.d/00-base.part": "cri-plugin.part",
+    "etc/lvm/lvm.conf": "lvm.conf",
+}
+# Talos's init runs as each of these, by its name.
+NAMES_OF_MACHINED = ("poweroff", "shutdown", "dashboard")
+# Debian's runc, and the libraries that it is linked with. Building runc would need a C compiler.
+RUNC_FILES = {
+    "runc": ("usr/sbin/runc",),
+    "libseccomp2": ("**/libseccomp.so.2",),
+    # Debian 13 has all libraries below /usr.
+    "libc6": ("**/libc.so.6", "**/ld-linux-*.so.*"),
+}
+# The network of pods on one node. No package registry has flannel's plugin.
+POD_NETWORK = b"""\
+{"cniVersion": "1.0.0", "name": "bridge", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}
+]}
+"""
+
+
+def version() -> str:
+    """Return the version of Talos that the node runs, such as v1.13.0."""
+    return MACHINED.version
+
+
+def ensure() -> Path:
+    """Build the node's programs and assemble its file system, unless they exist; return a tar."""
+    programs = {program.name: golang.ensure(program, PROGRAMS) for program in PARTS}
+    newest = max(path.stat().st_mtime for path in (*programs.values(), Path(__file__)))
+    if LAYER.exists() and LAYER.stat().st_mtime >= newest:
+        return LAYER
+    with step("file system of a Talos node"):
+        partial = LAYER.with_suffix(".partial")
+        with tarfile.open(partial, "w") as tar:
+            _write(tar, programs)
+        partial.replace(LAYER)
+    return LAYER
+
+
+def _write(tar: tarfile.TarFile, programs: dict[str, Path]) -> None:
+    for folder in _with_parents(FOLDERS):
+        tar.addfile(_entry(folder, tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755))
+    for name, target in LINKS.items():
+        tar.addfile(_link(name, tarfile.SYMTYPE, target))
+    for name, path in {**_executables(programs), **_libraries()}.items():
+        _add(tar, name, path.read_bytes(), 0o755)
+    for name in NAMES_OF_MACHINED:
+        tar.addfile(_link(f"usr/bin/{name}", tarfile.LNKTYPE, "usr/bin/init"))
+    for name, content in _settings():
+        _add(tar, name, content, 0o644)
+
+
+def _executables(programs: dict[str, Path]) -> dict[str, Path]:
+    return {
+        "usr/bin/init": programs[MACHINED.name],
+        "usr/bin/containerd": programs[CONTAINERD.name],
+        "usr/bin/containerd-shim-runc-v2": programs[SHIM.name],
+        "usr/bin/runc": programs[RUNC_WRAPPER.name],
+        "usr/libexec/talos-preinit": programs[PREINIT.name],
+        **{f"opt/cni/bin/{plugin.name}": programs[plugin.name] for plugin in CNI_PLUGINS},
+    }
+
+
+def _libraries() -> dict[str, Path]:
+    """Return runc and its libraries; the loader finds them in /usr/lib."""
+    found: dict[str, Path] = {}
+    for package, patterns in RUNC_FILES.items():
+        folder = debian.unpacked(package).resolve()
+        for path in itertools.chain.from_iterable(map(folder.glob, patterns)):
+            # Absolute links lead to the files of this machine.
+            if path.resolve().is_relative_to(folder):
+                kind = "libexec" if path.name == "runc" else "lib"
+                found[f"usr/{kind}/{path.name}"] = path.resolve()
+    return found
+
+
+def _settings() -> Iterator[tuple[str, bytes]]:
+    talos = golang.module_folder(MACHINED, TALOS)
+    for name, file in SETTINGS_OF_TALOS.items():
+        yield name, (talos / "hack" / file).read_bytes()
+    machinery = golang.module_folder(MACHINED, MACHINERY)
+    yield "etc/os-release", (machinery / "version" / "os-release").read_bytes()
+    yield "etc/cni/net.d/10-bridge.conflist", POD_NETWORK
+    yield "usr/etc/in-container", b"true\n"
+    yield from ((name, b"") for name in EMPTY_FILES)
+
+
+def _with_parents(folders: tuple[str, ...]) -> list[str]:
+    paths = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
+    return sorted(str(path) for path in paths if path != Path())
+
+
+def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = kind, mode
+    return entry
+
+
+def _link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    entry = _entry(name, kind, 0o777)
+    entry.linkname = target
+    return entry
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+    entry = _entry(name, tarfile.REGTYPE, mode)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

@@ -45,7 +45,9 @@ def with_quay(**written: Any) -> Mapping[str, Any]:
 
 def stack_file(stack: str) -> Any:
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
-    return yaml.safe_load(text)["config"]["caches"]
+    config = yaml.safe_load(text)["config"]
+    # Pulumi adds the project's name when it writes the file.
+    return next(value for key, value in config.items() if key.rpartition(":")[2] == "caches")
 
 
 def cache_of(graph: Graph, host: str) -> Declared:

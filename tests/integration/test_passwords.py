@@ -82,7 +82,7 @@ def test_a_password_that_the_upstream_changes_can_be_changed_here(
 ) -> None:
     made, front = guarded.stack, guarded.front
     if front.scheme == "bearer":
-        pytest.skip("tokens stay valid")
+        pytest.skip("an upstream with tokens accepts the old password until they expire")
     cached, later = upstream.push_index(), upstream.push_index()
     docker_cli.pull(made.endpoint(REGISTRY), cached)
     front.password = CHANGED

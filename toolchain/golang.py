@@ -59,7 +59,7 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
     """Build a program into a folder, unless the pinned version is there; return its path."""
     binary = folder / program.name
     stamp = CACHE / "stamps" / program.name
-    pins = "".join(file.read_text() for file in sorted(program.folder.iterdir()))
+    pins = "".join(file.read_text() for file in sorted(_files(program.folder)))
     wanted = pins + program.tags
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
@@ -68,6 +68,10 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
     return binary
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def module_folder(program: Program, module: str) -> Path:

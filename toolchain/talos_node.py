@@ -51,8 +51,10 @@ CNI_PLUGINS = tuple(
         "ipam/host-local",
     )
 )
-PREINIT = golang.Program(name="talos-preinit", package=".")
-RUNC_WRAPPER = golang.Program(name="runc-without-sys-resource", package=".")
+PREINIT, RUNC_WRAPPER = (
+    golang.Program(name=name, package=f"./{name}", pinned_in="talos-helpers")
+    for name in ("talos-preinit", "runc-without-sys-resource")
+)
 PARTS = (MACHINED, CONTAINERD, SHIM, *CNI_PLUGINS, PREINIT, RUNC_WRAPPER)
 
 ENTRYPOINT = "/usr/libexec/talos-preinit"

@@ -68,7 +68,7 @@ class PrivateEngine:
                     "--pidfile", self._run_folder / "docker.pid",
                     # Ignore the settings of this machine's engine.
                     "--config-file", self._settings,
-                    *privileged_runtime.options(self._folder),
+                    *privileged_runtime.options(),
                     *self._options,
                 ],
                 stdin=subprocess.DEVNULL,

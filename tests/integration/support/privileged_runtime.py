@@ -4,36 +4,20 @@ talosctl creates privileged nodes, which need all capabilities. Without CAP_SYS_
 virtual machines, runc refuses them. The wrapper removes this capability from the list.
 """
 
-import sys
 from pathlib import Path
 
-NAME = "runc-without-sys-resource"
+from toolchain import talos_node
+
 CAP_SYS_RESOURCE = 24
 
-WRAPPER = """\
-#!{python}
-import json, os, pathlib, sys
-arguments = sys.argv[1:]
-if "create" in arguments or "run" in arguments:
-    bundle = pathlib.Path(arguments[arguments.index("--bundle") + 1])
-    file = bundle / "config.json"
-    config = json.loads(file.read_text())
-    for granted in config["process"].get("capabilities", {{}}).values():
-        if "CAP_SYS_RESOURCE" in granted:
-            granted.remove("CAP_SYS_RESOURCE")
-    file.write_text(json.dumps(config))
-os.execvp("runc", ["runc", *arguments])
-"""
 
-
-def options(folder: Path) -> list[str]:
+def options() -> list[str]:
     """Options of dockerd that make this runtime the default, if it is needed."""
     if _have_all_capabilities():
         return []
-    wrapper = folder / NAME
-    wrapper.write_text(WRAPPER.format(python=sys.executable))
-    wrapper.chmod(0o755)
-    return ["--add-runtime", f"{NAME}={wrapper}", "--default-runtime", NAME]
+    name = talos_node.RUNC_WRAPPER.name
+    runtime = f"{name}={talos_node.PROGRAMS / name}"
+    return ["--add-runtime", runtime, "--default-runtime", name]
 
 
 def _have_all_capabilities() -> bool:

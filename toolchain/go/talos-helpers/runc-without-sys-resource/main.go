@@ -1,8 +1,8 @@
 // Runs runc on machines that lack CAP_SYS_RESOURCE, as some virtual machines do.
 //
-// Before runc creates a container, its bundle loses what only that capability allows: the
-// capability itself, OOM scores below zero, and limits of open files above our own. With the
-// capability, the bundle stays as it is.
+// Before runc creates a container, its bundle loses the settings that need that capability: the
+// capability itself, OOM scores below zero, and limits of open files above our own. On machines
+// with version 1 of control groups, the bundle also mounts them recursively, as the kubelet needs.
 package main
 
 import (
@@ -16,14 +16,15 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"toolchain/talos-helpers/capability"
 )
 
 const (
 	// In a Talos node, this program has the name of runc.
-	runcOfNode     = "/usr/libexec/runc"
-	capability     = "CAP_SYS_RESOURCE"
-	capSysResource = 24
-	controlGroups  = "/sys/fs/cgroup"
+	runcOfNode    = "/usr/libexec/runc"
+	sysResource   = "CAP_SYS_RESOURCE"
+	controlGroups = "/sys/fs/cgroup"
 )
 
 type object = map[string]any
@@ -83,7 +84,7 @@ func adapt(file string) error {
 	if err := decoder.Decode(&config); err != nil {
 		return err
 	}
-	if !hasCapability(capSysResource) {
+	if !capability.IsAvailable(capability.SysResource) {
 		if process, found := config["process"].(object); found {
 			adaptProcess(process)
 		}
@@ -99,7 +100,7 @@ func adapt(file string) error {
 func adaptProcess(process object) {
 	if sets, found := process["capabilities"].(object); found {
 		for name, set := range sets {
-			sets[name] = without(set, func(one any) bool { return one == capability })
+			sets[name] = without(set, func(one any) bool { return one == sysResource })
 		}
 	}
 	if score, found := process["oomScoreAdj"].(json.Number); found && score.String()[0] == '-' {
@@ -140,18 +141,4 @@ func mountControlGroupsRecursively(config object) {
 func without(list any, isUnwanted func(any) bool) []any {
 	items, _ := list.([]any)
 	return slices.DeleteFunc(items, isUnwanted)
-}
-
-func hasCapability(number uint) bool {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(status)) {
-		if hex, found := strings.CutPrefix(line, "CapBnd:"); found {
-			bounding, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return err == nil && bounding>>number&1 == 1
-		}
-	}
-	return false
 }

@@ -8,19 +8,18 @@ package main
 import (
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
+
+	"toolchain/talos-helpers/capability"
 )
 
 const (
-	talosInit      = "/sbin/init"
-	uidMap         = "/run/uid_map"
-	capSysResource = 24
+	talosInit = "/sbin/init"
+	uidMap    = "/run/uid_map"
 )
 
 func main() {
-	if !hasCapability(capSysResource) {
+	if !capability.IsAvailable(capability.SysResource) {
 		if err := coverUIDMap(); err != nil {
 			fmt.Fprintln(os.Stderr, "talos-preinit: cover /proc/1/uid_map:", err)
 			os.Exit(1)
@@ -36,18 +35,4 @@ func coverUIDMap() error {
 		return err
 	}
 	return syscall.Mount(uidMap, "/proc/1/uid_map", "", syscall.MS_BIND, "")
-}
-
-func hasCapability(number uint) bool {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(status)) {
-		if hex, found := strings.CutPrefix(line, "CapBnd:"); found {
-			bounding, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return err == nil && bounding>>number&1 == 1
-		}
-	}
-	return false
 }

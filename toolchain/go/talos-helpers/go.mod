@@ -1,0 +1,3 @@
+module toolchain/talos-helpers
+
+go 1.26.1

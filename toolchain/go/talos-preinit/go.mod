@@ -1,3 +1,0 @@
-module toolchain/talos-preinit
-
-go 1.26.1

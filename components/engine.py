@@ -126,8 +126,11 @@ def discover(stack: str) -> EngineFacts:
     )
 
 
+@cache
 def image_to_run(reference: str) -> str:
     """The image to run for one that settings name: itself, or the one built on this machine.
+
+    The engine is asked once for each image, however many caches run it.
 
     Raises:
         EngineError: the engine does not answer.

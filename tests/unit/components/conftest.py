@@ -8,6 +8,7 @@ from components import engine, talos_cluster
 @pytest.fixture(autouse=True)
 def _each_test_asks_its_own_engine() -> None:
     engine.discover.cache_clear()
+    engine.image_to_run.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from .values import ClusterName, Name, NullIsEmpty
 
 
 class StackSettings(Secrets):
-    """The settings of a stack; the keys of its file have the project's name before them."""
+    """The settings of a stack: the keys of its stack file, with the secrets."""
 
     caches: Caches | None = Field(default=None, description="The caches of the stack")
     clusters: Annotated[dict[ClusterName, Annotated[Cluster, NullIsEmpty]], EACH] = Field(

@@ -40,7 +40,6 @@ LEVEL = 3
 INDEX_LIMIT = 16 << 20
 # Of manifests to what they consist of, for all of a layout and for all of its images.
 REFERENCES_LIMIT = 250_000
-SHOWN_LIMIT = 10
 
 # Most tools name an image by the first annotation, and many by its tag alone. containerd and
 # Docker put the full name into the second one.

@@ -122,7 +122,7 @@ class InStore:
         engine: the engine that runs temporary registries.
         location: its bucket and folder.
         image: the image of the cache.
-        credentials: the credentials for the store; those that boto3 finds if left out.
+        credentials: the credentials for the store; those that botocore finds if left out.
     """
 
     engine: DockerClient

@@ -141,5 +141,5 @@ def _remove_staging(client: DockerClient, cache: Cache) -> None:
         client.containers.get(cache.name), volume.STAGING
     ):
         with volume.mounted(client, cache.storage, cache.image) as mounted:
-            mounted.remove([volume.STAGING])
+            mounted.remove_staged()
         console.say(f"{cache.registry}: removed what a killed import had left behind")

@@ -17,6 +17,7 @@ from talos_registry_cache.cli.errors import CachectlError
 from talos_registry_cache.cli.oci_layout import Content
 from talos_registry_cache.cli.tar_stream import END, header, padding
 from talos_registry_cache.engine.volume import STAGING, Volume, VolumeError
+from talos_registry_cache.registry import layout
 from talos_registry_cache.registry.layout import V2
 
 CONTENT, LINKS = f"{STAGING}/content", f"{STAGING}/links"
@@ -102,11 +103,6 @@ def commit(volume: Volume, addition: Addition) -> None:
     volume.run(["sh", "-c", COMMIT, "sh", str(files)])
 
 
-def discard(volume: Volume) -> None:
-    """Remove everything that was staged; safe to repeat."""
-    volume.remove([STAGING])
-
-
 class _Ahead:
     """An iterator over blobs that shows the next one."""
 
@@ -164,16 +160,10 @@ def _links(links: Mapping[str, str], owner: tuple[int, int]) -> Iterator[bytes]:
     made: set[str] = set()
     for link, digest in links.items():
         path = f"{LINKS}/{link}"
-        for folder in _above(path):
+        for folder in layout.folders_above(path):
             if folder not in made:
                 made.add(folder)
                 yield header(folder, 0, owner=owner, kind=tarfile.DIRTYPE)
         content = digest.encode()
         yield header(path, len(content), owner=owner) + content + padding(len(content))
     yield END
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that a file is in, the outermost first."""
-    parts = path.split("/")
-    yield from ("/".join(parts[:length]) for length in range(1, len(parts)))

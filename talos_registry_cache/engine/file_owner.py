@@ -8,6 +8,7 @@ all caches run as one user, and a volume is handed over to that user before a ca
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import PurePosixPath
 
 from docker import DockerClient
@@ -54,7 +55,7 @@ def hand_over(engine: DockerClient, volume: str, image: str, say: Say) -> None:
     try:
         # Engines copy nothing into a read-only container; this one is never started.
         with volumes.busybox(engine, volume, image, read_only=False) as container:
-            found = _owners(engine, container)
+            found = _owners(container)
             if set(found) == {OWNER}:
                 return
             if len(found) == 1:
@@ -76,19 +77,15 @@ def find(engine: DockerClient, volume: str, image: str) -> Owner:
     """
     try:
         with volumes.busybox(engine, volume, image) as container:
-            return _owners(engine, container)[0]
+            return _owners(container)[0]
     except (DockerException, OSError, tarfile.TarError) as error:
         raise OwnershipError(f"cannot read volume {volume}: {error}") from error
 
 
-def _owners(engine: DockerClient, container: Container) -> list[Owner]:
+def _owners(container: Container) -> list[Owner]:
     """The owners of the storage folder, and of everything listed up to its first file."""
-    api = engine.api
-    url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
     # The archive has the whole storage; only its beginning is read.
-    plain = {"Accept-Encoding": "identity"}
-    path = {"path": str(STORAGE_FOLDER)}
-    with api.get(url, params=path, headers=plain, stream=True) as answer:
+    with closing(volumes.archive(container, str(STORAGE_FOLDER))) as answer:
         answer.raise_for_status()
         found = []
         with tarfile.open(fileobj=answer.raw, mode="r|", bufsize=tarfile.BLOCKSIZE) as tar:

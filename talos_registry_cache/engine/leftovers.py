@@ -42,7 +42,7 @@ def _remove_staging(engine: DockerClient, cache: Container) -> None:
     for mount in cache.attrs["Mounts"]:
         if mount["Type"] == "volume" and mount["Destination"] == volume.STORAGE_FOLDER:
             with volume.mounted(engine, mount["Name"], cache.attrs["ImageID"]) as mounted:
-                mounted.remove([volume.STAGING])
+                mounted.remove_staged()
 
 
 def _do_not_wait() -> None:

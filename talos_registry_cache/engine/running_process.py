@@ -36,6 +36,11 @@ def lives(identifier: str) -> bool | None:
     return None if now is None else now == started
 
 
+def runs(process: int) -> bool:
+    """Whether a process of this machine still runs; a zombie does not."""
+    return _started(process) != ""
+
+
 @cache
 def _identifier(process: int) -> str:
     return f"{_host()} {process} {_started(process)}"

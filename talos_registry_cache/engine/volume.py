@@ -95,7 +95,7 @@ class Volume:
         # Not with get_archive, whose answer cannot be closed: the engine does not remove a
         # container before the answer is read to its end or closed.
         with _explained("read"):
-            answer = self._archive(folder)
+            answer = self._folder(folder)
         with closing(answer):
             yield Stream(_explaining(answer.iter_content(PIECE)))
 
@@ -127,6 +127,14 @@ class Volume:
             some = folders[start : start + FOLDERS_AT_ONCE]
             self.run(["busybox", "rm", "-rf", "--", *some])
 
+    def remove_staged(self) -> None:
+        """Remove everything that an import has staged; safe to repeat.
+
+        Raises:
+            VolumeError: it cannot be removed.
+        """
+        self.remove([STAGING])
+
     def ask(self, command: Sequence[str]) -> str:
         """Run a command as the volume's owner and return its output; it may run several times.
 
@@ -143,10 +151,10 @@ class Volume:
         """
         self._exec(command, self.owner)
 
-    def _archive(self, folder: str) -> "requests.Response":
+    def _folder(self, folder: str) -> "requests.Response":
         api: Any = self._container.client and self._container.client.api
         path = f"{STORAGE_FOLDER}/{folder}".rstrip("/")
-        answer = _archive(self._container, path, "GET")
+        answer = archive(self._container, path)
         if answer.status_code == HTTPStatus.NOT_FOUND:
             # Raises if the container itself is gone.
             self._container.reload()
@@ -188,7 +196,7 @@ def holds(container: Container, path: str) -> bool:
     """
     with (
         _explained("read"),
-        closing(_archive(container, f"{STORAGE_FOLDER}/{path}", "HEAD")) as answer,
+        closing(archive(container, f"{STORAGE_FOLDER}/{path}", "HEAD")) as answer,
     ):
         if answer.status_code not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
             raise VolumeError(f"cannot read the volume: {answer.status_code} {answer.reason}")
@@ -249,8 +257,8 @@ def busybox(engine: DockerClient, volume: str, image: str, **settings: Any) -> I
         temporary_container.remove(container)
 
 
-def _archive(container: Container, path: str, method: str) -> "requests.Response":
-    """Request the tar archive of a path in a container."""
+def archive(container: Container, path: str, method: str = "GET") -> "requests.Response":
+    """Request the tar archive of a path in a container; whoever calls this closes the answer."""
     api: Any = container.client and container.client.api
     answer: requests.Response = api.request(
         method,

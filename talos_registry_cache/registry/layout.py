@@ -334,6 +334,12 @@ def blob_folder(digest: str) -> str:
     return f"{V2}/blobs/sha256/{name[:2]}/{name}"
 
 
+def folders_above(path: str) -> Iterator[str]:
+    """The folders that contain a file, outermost first."""
+    parts = path.split("/")
+    yield from ("/".join(parts[:length]) for length in range(1, len(parts)))
+
+
 def link_file(kind: Kind, repository: str, digest: str, tag: str = "") -> str:
     """The file of a link, below the storage's root.
 

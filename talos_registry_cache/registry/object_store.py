@@ -22,6 +22,7 @@ from talos_registry_cache.registry.layout import (
     Reading,
     Storage,
     Upload,
+    folders_above,
     ignore,
     tags_in,
 )
@@ -182,7 +183,7 @@ class ObjectStore:
         found = [
             (order[folder], path)
             for path in map(self._path, self._listed())
-            if (folder := next((above for above in _above(path) if above in order), None))
+            if (folder := next((above for above in folders_above(path) if above in order), None))
         ]
         return [path for _, path in sorted(found)]
 
@@ -199,7 +200,7 @@ class ObjectStore:
         seen: set[str] = set()
         for found in self._listed(below):
             path, modified = self._path(found), int(found["LastModified"].timestamp())
-            for folder in _above(path):
+            for folder in folders_above(path):
                 if folder not in seen and folder.startswith(below):
                     seen.add(folder)
                     yield Entry(folder, 0, modified, None)
@@ -321,12 +322,6 @@ def _session(credentials: S3Credentials | None) -> "Session":
             "AWS_SECRET_ACCESS_KEY, or a profile that AWS_PROFILE names"
         )
     return session
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that contain an object, outermost first."""
-    parts = path.split("/")
-    yield from ("/".join(parts[:length]) for length in range(1, len(parts)))
 
 
 @contextmanager

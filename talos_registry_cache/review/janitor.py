@@ -20,7 +20,7 @@ from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
-from talos_registry_cache.engine import labels
+from talos_registry_cache.engine import labels, running_process
 
 COMPARED_WITHIN_S = 3600
 POLL_S = 0.2
@@ -84,7 +84,7 @@ def kill_session(leader: int) -> None:
 
 def _members(session: int) -> list[int]:
     processes = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-    return [one for one in processes if _session(one) == session and not _is_zombie(one)]
+    return [one for one in processes if _session(one) == session and running_process.runs(one)]
 
 
 def _session(process: int) -> int:
@@ -92,14 +92,6 @@ def _session(process: int) -> int:
         return os.getsid(process)
     except ProcessLookupError:
         return 0
-
-
-def _is_zombie(process: int) -> bool:
-    try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def sweep(prefix: str) -> list[str]:

@@ -163,8 +163,8 @@ def _import(
         for registry, name in names.items():
             mounted = volume.mounted(client, name, involved[registry].image)
             volumes[registry] = clean_up.enter_context(mounted)
-            clean_up.callback(staging.discard, volumes[registry])
-            staging.discard(volumes[registry])
+            clean_up.callback(volumes[registry].remove_staged)
+            volumes[registry].remove_staged()
         for registry, addition in additions.items():
             staging.stage(volumes[registry], _counted(layout.contents(addition.blobs), meter))
             staging.stage_links(volumes[registry], addition.links)

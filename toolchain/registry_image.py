@@ -4,7 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from toolchain import debian, engine, golang
+from toolchain import debian, engine, golang, layer
 from toolchain.report import SetupError, say, step
 
 MODULE = "github.com/distribution/distribution/v3"
@@ -101,9 +101,9 @@ def _ensure(host: str, registry: golang.Program) -> None:
         else:
             return
     say(f"    cannot be pulled ({problem}), so {built} is built and used instead")
-    layer = _layer(golang.ensure(registry), _busybox())
+    content = _layer(golang.ensure(registry), _busybox())
     with step(f"registry image {built}: load"):
-        engine.import_image(host, layer, BUILT_REPOSITORY, tag, CHANGES)
+        engine.import_image(host, content, BUILT_REPOSITORY, tag, CHANGES)
 
 
 def _tag(registry: golang.Program) -> str:
@@ -114,15 +114,11 @@ def _layer(registry: Path, busybox: Path) -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, owner in DIRECTORIES.items():
-            tar.addfile(_entry(name, tarfile.DIRTYPE, mode=0o755, owner=owner))
+            layer.add_folder(tar, name, owner=owner)
         for name, content, mode in _files(registry, busybox):
-            entry = _entry(name, tarfile.REGTYPE, mode=mode)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+            layer.add_file(tar, name, content, mode)
         for applet in APPLETS:
-            entry = _entry(f"bin/{applet}", tarfile.SYMTYPE, mode=0o777)
-            entry.linkname = "busybox"
-            tar.addfile(entry)
+            layer.add_link(tar, f"bin/{applet}", "busybox")
     return archive.getvalue()
 
 
@@ -135,13 +131,6 @@ def _files(registry: Path, busybox: Path) -> list[tuple[str, bytes, int]]:
         ("etc/passwd", users.encode(), 0o644),
         ("etc/ssl/certs/ca-certificates.crt", CERTIFICATES.read_bytes(), 0o644),
     ]
-
-
-def _entry(name: str, kind: bytes, *, mode: int, owner: int = 0) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode = kind, mode
-    entry.uid = entry.gid = owner
-    return entry
 
 
 def _busybox() -> Path:

@@ -4,13 +4,12 @@ The tests boot it on machines that cannot pull `ghcr.io/siderolabs/talos`. The l
 official image. It lacks the parts that only virtual machines use: kernel, firmware, udev and LVM.
 """
 
-import io
 import itertools
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolchain import debian, golang
+from toolchain import debian, golang, layer
 from toolchain.paths import CACHE
 from toolchain.report import step
 
@@ -142,15 +141,15 @@ def ensure() -> Path:
 
 def _write(tar: tarfile.TarFile, programs: dict[str, Path]) -> None:
     for folder in _with_parents(FOLDERS):
-        tar.addfile(_entry(folder, tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755))
+        layer.add_folder(tar, folder, mode=0o1777 if folder == "tmp" else 0o755)
     for name, target in LINKS.items():
-        tar.addfile(_link(name, tarfile.SYMTYPE, target))
+        layer.add_link(tar, name, target)
     for name, path in {**_executables(programs), **_libraries()}.items():
-        _add(tar, name, path.read_bytes(), 0o755)
+        layer.add_file(tar, name, path.read_bytes(), 0o755)
     for name in NAMES_OF_MACHINED:
-        tar.addfile(_link(f"usr/bin/{name}", tarfile.LNKTYPE, "usr/bin/init"))
+        layer.add_link(tar, f"usr/bin/{name}", "usr/bin/init", kind=tarfile.LNKTYPE)
     for name, content in _settings():
-        _add(tar, name, content, 0o644)
+        layer.add_file(tar, name, content, 0o644)
 
 
 def _executables(programs: dict[str, Path]) -> dict[str, Path]:
@@ -191,21 +190,3 @@ def _settings() -> Iterator[tuple[str, bytes]]:
 def _with_parents(folders: tuple[str, ...]) -> list[str]:
     paths = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
     return sorted(str(path) for path in paths if path != Path())
-
-
-def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode = kind, mode
-    return entry
-
-
-def _link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
-    entry = _entry(name, kind, 0o777)
-    entry.linkname = target
-    return entry
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
-    entry = _entry(name, tarfile.REGTYPE, mode)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))

@@ -153,7 +153,7 @@ class Belongings:
         )
 
     def _is_mounted(self, volume: str) -> bool:
-        """Whether a container of this stack mounts a volume, whoever owns that."""
+        """Whether a container of this stack mounts a volume, whatever its owner."""
         return any(
             volume in container.volumes and self._is_own(container.labels)
             for container in self.facts.containers.values()

@@ -199,7 +199,7 @@ class Writer:
             self._graph.add(digest, size, self._content)
 
     def name(self, image: Reference, digest: str) -> Image:
-        """Add an image, all blobs of which have been taken.
+        """Add an image whose blobs have all been taken.
 
         Raises:
             IncompleteError: it is not complete for any platform; it is left out.

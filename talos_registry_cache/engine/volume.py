@@ -258,7 +258,7 @@ def busybox(engine: DockerClient, volume: str, image: str, **settings: Any) -> I
 
 
 def archive(container: Container, path: str, method: str = "GET") -> "requests.Response":
-    """Request the tar archive of a path in a container; whoever calls this closes the answer."""
+    """Request the tar archive of a path in a container; the caller closes the answer."""
     api: Any = container.client and container.client.api
     answer: requests.Response = api.request(
         method,

@@ -1,4 +1,4 @@
-"""cachectl prune: remove images that nobody needs any more."""
+"""cachectl prune: remove images that are no longer needed."""
 
 import re
 import time
@@ -55,7 +55,7 @@ def prune(
     older_than: Annotated[
         str | None,
         typer.Option(
-            metavar="AGE", help="Remove images that nobody requested for so long, such as 720h."
+            metavar="AGE", help="Remove images not requested for this long, such as 720h."
         ),
     ] = None,
     size: Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from toolchain import (
     engine,
+    kubernetes_images,
     pulumi,
     registry_image,
     release,
@@ -21,6 +22,8 @@ from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
+# They need Kubernetes, which takes long to build.
+CLUSTER_TESTS = "tests/cluster"
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 
@@ -70,8 +73,19 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     test_tools.ensure()
     # Tests mostly wait for other processes.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
-    pytest = ["python", "-m", "pytest", f"--numprocesses={workers}", *arguments]
-    return run_in_foreground(pytest, env=env, cwd=ROOT)
+    options = [f"--ignore={CLUSTER_TESTS}", f"--numprocesses={workers}"]
+    return _pytest(options, arguments, env)
+
+
+def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
+    env = _ready(virtualenv.DEVELOPMENT)
+    test_tools.ensure()
+    kubernetes_images.ensure()
+    return _pytest([CLUSTER_TESTS], arguments, env)
+
+
+def _pytest(options: Sequence[str], arguments: Sequence[str], env: dict[str, str]) -> int:
+    return run_in_foreground(["python", "-m", "pytest", *options, *arguments], env=env, cwd=ROOT)
 
 
 def _packages(_: argparse.Namespace, __: Sequence[str]) -> int:
@@ -126,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("run", _run, "run a command, such as pulumi, in the prepared environment"),
         ("test", _test, "run the tests; arguments after -- go to pytest"),
+        (
+            "cluster-test",
+            _cluster_test,
+            "boot whole Talos clusters; arguments after -- go to pytest",
+        ),
         ("packages", _packages, "install the locked Python packages only"),
         ("release-check", _release_check, "check that this checkout can be released"),
         ("clean", _clean, "remove what was installed and built, but not the state"),

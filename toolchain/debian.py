@@ -1,5 +1,7 @@
 """Debian packages that are unpacked but not installed."""
 
+import functools
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -25,11 +27,33 @@ def unpacked(package: str) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if os.geteuid() == 0:
-        run(["apt-get", "update", "--quiet=2"])
+    _update_lists()
     run(["apt-get", "download", "--quiet=2", package], cwd=partial)
     (archive,) = partial.glob(f"{package}_*.deb")
     run(["dpkg-deb", "--extract", archive, partial])
     archive.unlink()
     partial.rename(folder)
     return folder
+
+
+@functools.cache
+def _update_lists() -> None:
+    if os.geteuid() == 0:
+        run(["apt-get", "update", "--quiet=2"])
+
+
+def files(package: str, *patterns: str) -> dict[str, Path]:
+    """Return the files of a package that match one of the patterns, by their names.
+
+    Links are followed. Absolute links, which lead to files of this machine, are left out.
+
+    Raises:
+        SetupError: the package cannot be unpacked.
+    """
+    folder = unpacked(package).resolve()
+    found = itertools.chain.from_iterable(map(folder.glob, patterns))
+    return {
+        path.name: path.resolve()
+        for path in found
+        if path.resolve().is_relative_to(folder) and path.is_file()
+    }

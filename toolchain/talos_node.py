@@ -4,9 +4,8 @@ The tests boot it on machines that cannot pull `ghcr.io/siderolabs/talos`. The l
 official image. It lacks the parts that only virtual machines use: kernel, firmware, udev and LVM.
 """
 
-import itertools
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from toolchain import debian, golang, layer
@@ -110,10 +109,24 @@ RUNC_FILES = {
     # Debian 13 has all libraries below /usr.
     "libc6": ("**/libc.so.6", "**/ld-linux-*.so.*"),
 }
-# The network of pods on one node. No package registry has flannel's plugin.
+# nft and its libraries, for the network of pods.
+NFT_FILES = {
+    "nftables": ("usr/sbin/nft",),
+    **dict.fromkeys(
+        (
+            "libnftables1", "libnftnl11", "libmnl0", "libxtables12", "libgmp10", "libjansson4",
+            "libedit2", "libtinfo6", "libbsd0", "libmd0",
+        ),
+        ("**/*.so.*",),
+    ),
+    "libc6": ("**/libc.so.6", "**/libm.so.6", "**/ld-linux-*.so.*"),
+}  # fmt: skip
+# The network of the pods on one node. Other nodes see the address of that node. No package registry
+# has flannel's plugin.
 POD_NETWORK = b"""\
 {"cniVersion": "1.0.0", "name": "bridge", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true,
+   "ipMasq": true, "ipMasqBackend": "nftables",
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}
 ]}
@@ -144,7 +157,7 @@ def _write(tar: tarfile.TarFile, programs: dict[str, Path]) -> None:
         layer.add_folder(tar, folder, mode=0o1777 if folder == "tmp" else 0o755)
     for name, target in LINKS.items():
         layer.add_link(tar, name, target)
-    for name, path in {**_executables(programs), **_libraries()}.items():
+    for name, path in {**_executables(programs), **_runc(), **nft()}.items():
         layer.add_file(tar, name, path.read_bytes(), 0o755)
     for name in NAMES_OF_MACHINED:
         layer.add_link(tar, f"usr/bin/{name}", "usr/bin/init", kind=tarfile.LNKTYPE)
@@ -163,17 +176,24 @@ def _executables(programs: dict[str, Path]) -> dict[str, Path]:
     }
 
 
-def _libraries() -> dict[str, Path]:
-    """Return runc and its libraries; the loader finds them in /usr/lib."""
-    found: dict[str, Path] = {}
-    for package, patterns in RUNC_FILES.items():
-        folder = debian.unpacked(package).resolve()
-        for path in itertools.chain.from_iterable(map(folder.glob, patterns)):
-            # Absolute links lead to the files of this machine.
-            if path.resolve().is_relative_to(folder):
-                kind = "libexec" if path.name == "runc" else "lib"
-                found[f"usr/{kind}/{path.name}"] = path.resolve()
-    return found
+def nft() -> dict[str, Path]:
+    """Return nft and its libraries, by their paths in an image."""
+    return _debian_files(NFT_FILES, programs={"nft": "bin"})
+
+
+def _runc() -> dict[str, Path]:
+    return _debian_files(RUNC_FILES, programs={"runc": "libexec"})
+
+
+def _debian_files(
+    wanted: Mapping[str, tuple[str, ...]], programs: Mapping[str, str]
+) -> dict[str, Path]:
+    """Return programs and their libraries, which the loader finds in /usr/lib."""
+    return {
+        f"usr/{programs.get(name, 'lib')}/{name}": path
+        for package, patterns in wanted.items()
+        for name, path in debian.files(package, *patterns).items()
+    }
 
 
 def _settings() -> Iterator[tuple[str, bytes]]:

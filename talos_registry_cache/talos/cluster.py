@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docker import DockerClient
@@ -14,6 +14,7 @@ from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.nodes import Found, Node
+from talos_registry_cache.talos.phases import Phases
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Talosctl
 
@@ -90,10 +91,7 @@ class ClusterOperations:
         _check_root(plan)
         self._remove(talosctl)
         try:
-            self._write_files(plan)
-            self._run(plan, self.files.log)
-            _write(self.files.command, _command(plan))
-            return self._complete()
+            return self._create(plan)
         except BaseException as error:
             self._undo(error, talosctl)
             raise
@@ -169,14 +167,23 @@ class ClusterOperations:
         for name, content in plan.files.items():
             _write(files.patch(name), content)
 
-    def _run(self, plan: Invocation, log: Path) -> None:
-        self.runner.run(
+    def _run(self, plan: Invocation, log: Path, runner: Runner) -> None:
+        runner.run(
             plan.argv(is_root=_is_root()),
             env={**_environment(), **plan.env},
             log=log,
             pid_file=self.files.pid,
             within_s=plan.timeout_s,
         )
+
+    def _create(self, plan: Invocation) -> Observed:
+        phases = Phases(self.runner.on_line)
+        self._write_files(plan)
+        self._run(plan, self.files.log, replace(self.runner, on_line=phases.line))
+        _write(self.files.command, _command(plan))
+        complete = self._complete()
+        phases.finish()
+        return complete
 
     def _complete(self) -> Observed:
         """The cluster that was just created.
@@ -219,7 +226,8 @@ class ClusterOperations:
                 )
             log = self.files.destroy_log
             try:
-                self._run(command_line.destroy(self.provisioner, talosctl, self.files), log)
+                plan = command_line.destroy(self.provisioner, talosctl, self.files)
+                self._run(plan, log, self.runner)
                 log.unlink()
             except CommandError as error:
                 self.runner.on_line(f"removing the remains without talosctl, because {error}")

@@ -2,17 +2,15 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from docker import DockerClient
 from docker.errors import DockerException
 
-from tests.integration.conftest import NewStack
 from tests.integration.support import nodes
-from tests.integration.support import stack as support
-from tests.integration.support.stack import CacheStack
+from tests.integration.support.stack import CacheStack, stack
 
 TALOSCTL = "talosctl-1.13"
 NODE_IMAGE = "ghcr.io/siderolabs/talos:v1.13.0"
@@ -20,9 +18,13 @@ REGISTRIES = ("registry.k8s.io", "ghcr.io")
 UP_WITHIN_S = 15 * 60
 
 
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support, "PULUMI_WITHIN_S", UP_WITHIN_S)
+@pytest.fixture
+def real_stack(tmp_path: Path, engine: DockerClient) -> Iterator[CacheStack]:
+    ports = {"docker.io": 5490, "registry.k8s.io": 5491, "ghcr.io": 5492}
+    upstreams = {registry: {"port": port} for registry, port in ports.items()}
+    caches = {"storage": {"onDestroy": "delete"}, "upstreams": upstreams}
+    with stack(tmp_path, engine, caches, within_s=UP_WITHIN_S) as made:
+        yield made
 
 
 def _without_image() -> str:
@@ -54,37 +56,31 @@ def _without_registries() -> str:
     return ""
 
 
-def _caches() -> dict[str, Any]:
-    ports = {"docker.io": 5490, "registry.k8s.io": 5491, "ghcr.io": 5492}
-    upstreams = {registry: {"port": port} for registry, port in ports.items()}
-    return {"storage": {"onDestroy": "delete"}, "upstreams": upstreams}
-
-
-def _check(stack: CacheStack) -> None:
-    cluster = stack.outputs()["clusters"]["real"]
+def _check(made: CacheStack) -> None:
+    cluster = made.outputs()["clusters"]["real"]
     assert "server:" in Path(cluster["kubeconfig"]).read_text()
     assert {node["status"] for node in cluster["nodes"]} == {"running"}
-    assert set(stack.up()) == {"same"}
-    stack.destroy()
+    assert set(made.up()) == {"same"}
+    made.destroy()
 
 
 @pytest.mark.timeout(UP_WITHIN_S)
 @pytest.mark.needs_talos_image
 @pytest.mark.skipif(bool(_without_image()), reason=_without_image())
-def test_a_cluster_of_containers_becomes_ready(new_stack: NewStack, engine: DockerClient) -> None:
-    stack = new_stack(_caches())
-    stack.configure({"real": {"talosctl": TALOSCTL, "cidr": "10.79.0.0/24"}}, "clusters")
-    stack.up()
-    _check(stack)
+def test_a_cluster_of_containers_becomes_ready(
+    real_stack: CacheStack, engine: DockerClient
+) -> None:
+    real_stack.configure({"real": {"talosctl": TALOSCTL, "cidr": "10.79.0.0/24"}}, "clusters")
+    real_stack.up()
+    _check(real_stack)
     assert nodes.left_of(engine, "real") == []
 
 
 @pytest.mark.timeout(UP_WITHIN_S)
 @pytest.mark.needs_kvm
 @pytest.mark.skipif(bool(_without_kvm()), reason=_without_kvm())
-def test_a_cluster_of_virtual_machines_becomes_ready(new_stack: NewStack) -> None:
-    stack = new_stack(_caches())
+def test_a_cluster_of_virtual_machines_becomes_ready(real_stack: CacheStack) -> None:
     cluster = {"talosctl": TALOSCTL, "provisioner": "qemu", "cidr": "10.80.0.0/24"}
-    stack.configure({"real": cluster}, "clusters")
-    stack.up()
-    _check(stack)
+    real_stack.configure({"real": cluster}, "clusters")
+    real_stack.up()
+    _check(real_stack)

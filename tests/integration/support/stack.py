@@ -41,10 +41,21 @@ class CacheStack:
         folder: directory of its project file, stack file and Pulumi state.
     """
 
-    def __init__(self, name: str, folder: Path, engine: DockerClient, engine_host: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        engine: DockerClient,
+        engine_host: str,
+        *,
+        enter: Sequence[str] = (),
+        within_s: float = PULUMI_WITHIN_S,
+    ) -> None:
         self.name = name
         self.folder = folder
         self._engine = engine
+        self._enter = tuple(enter)
+        self._within_s = within_s
         self._env = {
             "DOCKER_HOST": engine_host,
             "PULUMI_BACKEND_URL": _new_folder(folder / "state").as_uri(),
@@ -52,7 +63,7 @@ class CacheStack:
         }
         _write_project(folder)
         workspace = automation.LocalWorkspace(
-            work_dir=str(folder), env_vars=self._env, pulumi_command=_pulumi()
+            work_dir=str(folder), env_vars=self._env, pulumi_command=_pulumi(self._enter)
         )
         self._stack = automation.Stack.create(name, workspace)
 
@@ -170,13 +181,14 @@ class CacheStack:
 
         Args:
             arguments: the command.
-            enter: command prefix that enters the network namespace of its engine.
+            enter: command prefix that enters another network namespace than that of the stack.
 
         Raises:
             automation.CommandError: the command failed.
         """
+        pulumi = _pulumi(tuple(enter) or self._enter, self._within_s)
         command = [*arguments, "--stack", self.name]
-        return _pulumi(tuple(enter)).run(command, str(self.folder), self._env).stdout
+        return pulumi.run(command, str(self.folder), self._env).stdout
 
     def export(self) -> str:
         """The output of `pulumi stack export`."""
@@ -227,6 +239,8 @@ def stack(
     *,
     engine_host: str | None = None,
     name: str | None = None,
+    enter: Sequence[str] = (),
+    within_s: float = PULUMI_WITHIN_S,
 ) -> Iterator[CacheStack]:
     """Create a stack that is not up yet, and remove its resources on the engine at the end.
 
@@ -236,10 +250,19 @@ def stack(
         caches: its settings.
         engine_host: address of the engine for Pulumi, if it differs from that of the tests.
         name: its name; a new one if left out.
+        enter: command prefix that enters the network namespace of its engine.
+        within_s: time limit of each command.
     """
     name = name or f"it-{secrets.token_hex(4)}"
     folder = _new_folder(folder / f"stack-{secrets.token_hex(4)}")
-    made = CacheStack(name, folder, engine, engine_host or os.environ["DOCKER_HOST"])
+    made = CacheStack(
+        name,
+        folder,
+        engine,
+        engine_host or os.environ["DOCKER_HOST"],
+        enter=enter,
+        within_s=within_s,
+    )
     made.configure(caches)
     try:
         yield made
@@ -251,6 +274,7 @@ class _BoundedPulumi(PulumiCommand):
     """The Pulumi CLI with a time limit."""
 
     enter: tuple[str, ...] = ()
+    within_s: float = PULUMI_WITHIN_S
 
     def run(
         self,
@@ -262,7 +286,7 @@ class _BoundedPulumi(PulumiCommand):
     ) -> CommandResult:
         done = processes.finish(
             [*self.enter, self.command, "--non-interactive", *args],
-            within_s=PULUMI_WITHIN_S,
+            within_s=self.within_s,
             env={**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"},
             cwd=Path(cwd),
         )
@@ -277,9 +301,10 @@ class _BoundedPulumi(PulumiCommand):
 
 
 @functools.cache
-def _pulumi(enter: tuple[str, ...] = ()) -> PulumiCommand:
+def _pulumi(enter: tuple[str, ...] = (), within_s: float = PULUMI_WITHIN_S) -> PulumiCommand:
     command = _BoundedPulumi()
     command.enter = enter
+    command.within_s = within_s
     return command
 
 

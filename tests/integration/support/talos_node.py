@@ -68,7 +68,7 @@ def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
         "--config-patch", f"@{patch}",
     ]  # fmt: skip
     log = folder / "create.log"
-    with _sysctls_kept(), log.open("w") as output:
+    with sysctls_kept(), log.open("w") as output:
         # It waits for Kubernetes, for ever.
         creation = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -91,7 +91,8 @@ def _answers(node: Node, creation: "subprocess.Popen[bytes]", log: Path) -> bool
 
 
 @contextmanager
-def _sysctls_kept() -> Iterator[None]:
+def sysctls_kept() -> Iterator[None]:
+    """Restore the machine's sysctls that nodes set."""
     before = {name: Path("/proc/sys", name).read_text() for name in SYSCTLS}
     try:
         yield

@@ -1,0 +1,232 @@
+"""Clusters of real Talos nodes that `pulumi up` creates and that boot from the caches.
+
+The tests follow one cluster: created, looked at, disturbed, destroyed, and created again offline.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.support import belongings, kubernetes, nodes, private_engine, processes
+from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.kubernetes import Site
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import CacheStack, stack, upstreams
+from toolchain import kubernetes_images
+
+HUB, GITHUB, KUBERNETES = "docker.io", "ghcr.io", "registry.k8s.io"
+NAME, NODES = "real", 2
+UP_WITHIN_S = 10 * 60
+ANSWERS_WITHIN_S = 60
+READY_WITHIN_S = 180
+# The cluster fetches everything that is declared. It may look up tags more often.
+ONE_COPY = 1.01
+ALL_HEALTHY = "waiting for coredns to report ready: OK"
+
+pytestmark = pytest.mark.timeout(3 * UP_WITHIN_S)
+
+CLUSTER: dict[str, Any] = {
+    "talosctl": "talosctl-1.13",
+    "cidr": "10.5.0.0/24",
+    "workers": NODES - 1,
+    "configPatches": [
+        # The node image has a plugin for the network of pods.
+        {"cluster": {"network": {"cni": {"name": "custom"}}}},
+        # For machines with version 1 of control groups.
+        {"machine": {"kubelet": {"extraConfig": {"failCgroupV1": False}}}},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster, its stack, and the engine that runs both."""
+
+    site: Site
+    caches: CacheStack
+
+    def talosctl(self, *arguments: str) -> str:
+        """Run talosctl on the control plane node with the talosconfig of the stack.
+
+        It prints some results to standard error, so this returns both.
+        """
+        config = ("--talosconfig", self._file("talosconfig"), "--nodes", self.addresses[0])
+        done = processes.finish(
+            [*self.site.engine.enter, "talosctl-1.13", *config, *arguments],
+            within_s=ANSWERS_WITHIN_S,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        return printed
+
+    def health(self) -> str:
+        """The output of `talosctl health`."""
+        # Nodes do not find each other without Talos's discovery service.
+        control_plane, *workers = self.addresses
+        return self.talosctl(
+            "health", "--control-plane-nodes", control_plane, "--worker-nodes", ",".join(workers)
+        )
+
+    def kubectl(self, *arguments: str) -> Any:
+        """Run kubectl with the kubeconfig of the stack, and return its JSON."""
+        config = ("--kubeconfig", self._file("kubeconfig"), "--output", "json")
+        command = (*self.site.engine.enter, "kubectl", *config, *arguments)
+        return json.loads(processes.run(*command, within_s=ANSWERS_WITHIN_S))
+
+    def cachectl(self, *arguments: str) -> str:
+        """Run cachectl for the stack, and return its output."""
+        cachectl = Cachectl(self.caches.name, self.caches.folder, self.site.engine.enter)
+        cachectl.env["DOCKER_HOST"] = self.site.engine.host
+        ended = cachectl(*arguments)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    def ready(self) -> set[str]:
+        """The names of the Kubernetes nodes that are ready."""
+        return {
+            node["metadata"]["name"]
+            for node in self.kubectl("get", "nodes")["items"]
+            for condition in node["status"]["conditions"]
+            if (condition["type"], condition["status"]) == ("Ready", "True")
+        }
+
+    def wait_until_ready(self) -> None:
+        """Wait until all nodes are ready."""
+        eventually(self._is_ready, within_s=READY_WITHIN_S, what="the nodes are ready", every_s=1)
+
+    def log(self, registry: str) -> list[str]:
+        """The lines of the log of a cache."""
+        cache = belongings.caches(self.site.client, self.caches.name)[registry]
+        return cache.logs().decode().splitlines()
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of the nodes, that of the control plane first."""
+        told = self.caches.outputs()["clusters"][NAME]["nodes"]
+        return [node["address"] for node in sorted(told, key=lambda node: str(node["role"]))]
+
+    def _is_ready(self) -> bool:
+        try:
+            return len(self.ready()) == NODES
+        except processes.CommandFailedError:
+            return False
+
+    def _file(self, kind: str) -> str:
+        return str(self.caches.outputs()["clusters"][NAME][kind])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if reason := private_engine.why_impossible():
+        pytest.skip(reason)
+    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    caches = {
+        "mirrorHost": site.gateway,
+        "upstreams": upstreams(site.upstream_url, HUB, GITHUB, KUBERNETES),
+    }
+    with stack(
+        tmp_path_factory.mktemp("stack"),
+        site.client,
+        caches,
+        engine_host=site.engine.host,
+        enter=site.engine.enter,
+        within_s=UP_WITHIN_S,
+    ) as made:
+        made.configure({NAME: CLUSTER}, "clusters")
+        made.configure({"references": list(kubernetes_images.names())}, "images")
+        try:
+            made.up()
+            yield Cluster(site, made)
+        finally:
+            made.destroy()
+
+
+def test_a_declared_cluster_becomes_healthy(cluster: Cluster) -> None:
+    told = cluster.caches.outputs()["clusters"][NAME]["nodes"]
+
+    assert cluster.ready() == {node["name"] for node in told}
+    assert ALL_HEALTHY in cluster.health()
+
+
+def test_nodes_and_kubelets_ask_the_cache_of_the_registry_for_each_image(
+    cluster: Cluster,
+) -> None:
+    for image in kubernetes_images.images():
+        registry, _, rest = image.name.partition("/")
+        asked = f"/v2/{rest.replace(':', '/manifests/')}?ns={registry}"
+        assert any(asked in line for line in cluster.log(registry)), asked
+    lines = [line for registry in (GITHUB, KUBERNETES) for line in cluster.log(registry)]
+    agents = {found for line in lines for found in re.findall(r"containerd/v?2\.2", line)}
+    assert agents == {"containerd/2.2", "containerd/v2.2"}, "the clients of Talos and of the CRI"
+
+
+def test_the_upstream_sends_one_copy_of_each_image_for_all_nodes(cluster: Cluster) -> None:
+    assert cluster.site.sent() / sum(map(kubernetes.size, kubernetes_images.names())) <= ONE_COPY
+
+
+def test_up_again_changes_nothing(cluster: Cluster) -> None:
+    assert set(cluster.caches.up()) == {"same"}
+
+
+def test_a_running_node_accepts_the_patch_of_cachectl_mirrors(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    patch = tmp_path / "mirrors.yaml"
+    patch.write_text(cluster.cachectl("mirrors", "--talos-version", "1.13"))
+
+    said = cluster.talosctl("patch", "machineconfig", "--patch", f"@{patch}")
+
+    assert "without a reboot" in said
+    endpoint = cluster.caches.endpoint(KUBERNETES)
+    assert endpoint in cluster.talosctl("get", "machineconfig", "--output", "yaml")
+
+
+def test_up_starts_a_killed_node_again(cluster: Cluster, site: Site) -> None:
+    before = nodes.kept(site.client, NAME)
+    nodes.of_cluster(site.client, NAME)[f"{NAME}-worker-1"].kill()
+
+    cluster.caches.up()
+
+    cluster.wait_until_ready()
+    assert nodes.kept(site.client, NAME) == before
+
+
+def test_the_same_nodes_and_etcd_come_back_after_a_restart_of_the_engine(
+    cluster: Cluster, site: Site
+) -> None:
+    created = cluster.kubectl("create", "namespace", "kept")["metadata"]["uid"]
+    before = nodes.kept(site.client, NAME)
+    site.engine.stop()
+    site.engine.start()
+    site.start_upstream()
+
+    cluster.caches.up()
+
+    cluster.wait_until_ready()
+    assert nodes.kept(site.client, NAME) == before
+    assert cluster.kubectl("get", "namespace", "kept")["metadata"]["uid"] == created
+
+
+def test_a_new_cluster_becomes_healthy_without_the_upstream(cluster: Cluster, site: Site) -> None:
+    cluster.caches.configure({}, "clusters")
+    cluster.caches.up()
+    assert nodes.left_of(site.client, NAME) == []
+    site.stop_upstream()
+    for cache in belongings.caches(site.client, cluster.caches.name).values():
+        cache.restart()
+    cluster.caches.configure({NAME: CLUSTER}, "clusters")
+
+    cluster.caches.up()
+
+    assert ALL_HEALTHY in cluster.health()
+    assert len(cluster.ready()) == NODES

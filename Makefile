@@ -51,6 +51,9 @@ bench: ## Measure `up`, sixteen nodes and a team's caches; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
+cluster-bench: ## Measure how fast a whole Talos cluster boots; results in build/
+	@$(TOOLCHAIN) run --test-tools --kubernetes -- python -m benchmarks.clusters $(ARGS)
+
 docs: ## Generate docs/settings.md and the schema of stack files
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m components.settings.reference
@@ -70,4 +73,4 @@ release-check: ## Report what is missing for a release of this checkout; updates
 clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test cluster-test check pr-preview demo bench docs lock release-check clean
+.PHONY: help up preview output down test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean

@@ -64,6 +64,8 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
         registry_image.ensure_all(env["DOCKER_HOST"])
     if options.test_tools:
         test_tools.ensure()
+    if options.kubernetes:
+        kubernetes_images.ensure()
     return run_in_foreground(command, env=env)
 
 
@@ -158,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--all-images", action="store_true", help=all_images)
             tools = "prepare the test tools too"
             command.add_argument("--test-tools", action="store_true", help=tools)
+            kubernetes = "prepare the images of whole clusters too"
+            command.add_argument("--kubernetes", action="store_true", help=kubernetes)
     return parser
 
 

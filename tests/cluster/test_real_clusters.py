@@ -16,31 +16,21 @@ from tests.integration.support import belongings, kubernetes, nodes, private_eng
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import eventually
-from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.stack import CacheStack
 from toolchain import kubernetes_images
 
-HUB, GITHUB, KUBERNETES = "docker.io", "ghcr.io", "registry.k8s.io"
+GITHUB, KUBERNETES = "ghcr.io", "registry.k8s.io"
+PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
 NAME, NODES = "real", 2
-UP_WITHIN_S = 10 * 60
 ANSWERS_WITHIN_S = 60
 READY_WITHIN_S = 180
 # The cluster fetches everything that is declared. It may look up tags more often.
 ONE_COPY = 1.01
 ALL_HEALTHY = "waiting for coredns to report ready: OK"
 
-pytestmark = pytest.mark.timeout(3 * UP_WITHIN_S)
+pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
 
-CLUSTER: dict[str, Any] = {
-    "talosctl": "talosctl-1.13",
-    "cidr": "10.5.0.0/24",
-    "workers": NODES - 1,
-    "configPatches": [
-        # The node image has a plugin for the network of pods.
-        {"cluster": {"network": {"cni": {"name": "custom"}}}},
-        # For machines with version 1 of control groups.
-        {"machine": {"kubelet": {"extraConfig": {"failCgroupV1": False}}}},
-    ],
-}
+CLUSTER = {**kubernetes.CLUSTER, "workers": NODES - 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +120,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    caches = {
-        "mirrorHost": site.gateway,
-        "upstreams": upstreams(site.upstream_url, HUB, GITHUB, KUBERNETES),
-    }
-    with stack(
-        tmp_path_factory.mktemp("stack"),
-        site.client,
-        caches,
-        engine_host=site.engine.host,
-        enter=site.engine.enter,
-        within_s=UP_WITHIN_S,
-    ) as made:
+    with kubernetes.stack(site, tmp_path_factory.mktemp("stack")) as made:
         made.configure({NAME: CLUSTER}, "clusters")
         made.configure({"references": list(kubernetes_images.names())}, "images")
-        try:
-            made.up()
-            yield Cluster(site, made)
-        finally:
-            made.destroy()
+        made.up()
+        yield Cluster(site, made)
 
 
 def test_a_declared_cluster_becomes_healthy(cluster: Cluster) -> None:
@@ -187,8 +163,28 @@ def test_a_running_node_accepts_the_patch_of_cachectl_mirrors(
     said = cluster.talosctl("patch", "machineconfig", "--patch", f"@{patch}")
 
     assert "without a reboot" in said
-    endpoint = cluster.caches.endpoint(KUBERNETES)
-    assert endpoint in cluster.talosctl("get", "machineconfig", "--output", "yaml")
+    mirror = cluster.caches.outputs()["mirrors"][KUBERNETES]
+    assert mirror in cluster.talosctl("get", "machineconfig", "--output", "yaml")
+
+
+def test_a_second_cluster_pulls_from_caches_with_tls_and_a_password_and_leaves_the_first_alone(
+    cluster: Cluster, site: Site, tmp_path: Path
+) -> None:
+    before = nodes.kept(site.client, NAME)
+    with kubernetes.stack(site, tmp_path, tls={"kind": "own"}) as closed:
+        closed.set_secret("readers.nodes", PASSWORD)
+        settings = {**CLUSTER, "cidr": "10.6.0.0/24", "workers": 0}
+        closed.configure({"closed": settings}, "clusters")
+
+        closed.up()
+
+        (node,) = closed.outputs()["clusters"]["closed"]["nodes"]
+        assert node["status"] == "running"
+        log = belongings.caches(site.client, closed.name)[KUBERNETES].logs().decode()
+        assert "/v2/kube-apiserver/manifests/" in log
+    assert nodes.left_of(site.client, "closed") == []
+    assert nodes.kept(site.client, NAME) == before
+    cluster.wait_until_ready()
 
 
 def test_up_starts_a_killed_node_again(cluster: Cluster, site: Site) -> None:

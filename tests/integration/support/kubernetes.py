@@ -11,12 +11,27 @@ from typing import Any
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.integration.support import host, private_engine, processes, talos_node
+from tests.integration.support import host, network, private_engine, processes, talos_node
 from tests.integration.support.private_engine import PrivateEngine
-from tests.integration.support.upstream import METRICS_PORT, SENT, Pushed
+from tests.integration.support.stack import CacheStack, upstreams
+from tests.integration.support.stack import stack as new_stack
+from tests.integration.support.upstream import METRICS_PORT, SENT
 from toolchain import kubernetes_images
 
+REGISTRIES = ("docker.io", "ghcr.io", "registry.k8s.io")
 PUSHED_WITHIN_S = 120
+UP_WITHIN_S = 10 * 60
+
+# Settings of a cluster with these images.
+CLUSTER: dict[str, Any] = {
+    "talosctl": talos_node.TALOSCTL,
+    "configPatches": [
+        # The node image has a plugin for the network of pods.
+        {"cluster": {"network": {"cni": {"name": "custom"}}}},
+        # For machines with version 1 of control groups.
+        {"machine": {"kubelet": {"extraConfig": {"failCgroupV1": False}}}},
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +41,13 @@ class Site:
     Attributes:
         engine: the engine.
         client: a client of it.
-        workload: an image in the upstream that no node needs.
+        upstream: the container of the upstream.
         port: port of the upstream.
     """
 
     engine: PrivateEngine
     client: DockerClient
-    workload: Pushed
+    upstream: Container
     port: int
 
     @property
@@ -48,25 +63,31 @@ class Site:
     def sent(self) -> int:
         """The bytes that the upstream has sent since its start, from its own metrics."""
         url = f"http://{host.LOOPBACK}:{METRICS_PORT}/metrics"
-        code, printed = self._upstream.exec_run(["wget", "-q", "-O", "-", url])
+        code, printed = self.upstream.exec_run(["wget", "-q", "-O", "-", url])
         assert code == 0, printed
         assert isinstance(printed, bytes)
         found = re.findall(rf"^{SENT}\S* (\S+)$", printed.decode(), re.MULTILINE)
         return sum(int(float(number)) for number in found)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the upstream runs."""
+        self.upstream.reload()
+        return bool(self.upstream.status == "running")
+
     def stop_upstream(self) -> None:
         """Stop the upstream: connections are refused."""
-        self._upstream.stop(timeout=1)
+        self.upstream.stop(timeout=1)
 
     def start_upstream(self) -> None:
         """Start the upstream again."""
-        self._upstream.start()
+        self.upstream.start()
 
-    @property
-    def _upstream(self) -> Container:
-        filters: dict[str, str | list[str] | bool] = {"publish": str(self.port)}
-        (upstream,) = self.client.containers.list(all=True, filters=filters)
-        return upstream
+    def limit(self, mbit: int) -> None:
+        """Limit what the upstream sends, in megabits per second, until it is stopped."""
+        self.upstream.reload()
+        pid = self.upstream.attrs["State"]["Pid"]
+        processes.run("nsenter", f"--net=/proc/{pid}/ns/net", *network.limit_command(mbit))
 
 
 @contextmanager
@@ -81,8 +102,9 @@ def site(folder: Path) -> Iterator[Site]:
         talos_node.sysctls_kept(),
         private_engine.running(folder) as engine,
         engine.client() as client,
-        engine.upstream(port) as workload,
+        engine.upstream(port),
     ):
+        (upstream,) = client.containers.list()
         for name in kubernetes_images.names():
             repository = name.partition("/")[2]
             processes.run(
@@ -91,7 +113,35 @@ def site(folder: Path) -> Iterator[Site]:
                 f"docker://{host.LOOPBACK}:{port}/{repository}",
                 within_s=PUSHED_WITHIN_S,
             )  # fmt: skip
-        yield Site(engine, client, workload, port)
+        yield Site(engine, client, upstream, port)
+
+
+@contextmanager
+def stack(site: Site, folder: Path, **caches: Any) -> Iterator[CacheStack]:
+    """A stack on the engine, which is destroyed at the end.
+
+    Args:
+        site: the engine.
+        folder: parent of its directory.
+        caches: settings of its caches, beside the upstreams.
+    """
+    settings = {
+        "mirrorHost": site.gateway,
+        "upstreams": upstreams(site.upstream_url, *REGISTRIES),
+        **caches,
+    }
+    with new_stack(
+        folder,
+        site.client,
+        settings,
+        engine_host=site.engine.host,
+        enter=site.engine.enter,
+        within_s=UP_WITHIN_S,
+    ) as made:
+        try:
+            yield made
+        finally:
+            made.destroy()
 
 
 def size(image: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.automation import CommandError
 
 from tests.integration.support import belongings, kubernetes, nodes, private_engine, processes
 from tests.integration.support.cachectl import Cachectl
@@ -226,3 +227,19 @@ def test_a_new_cluster_becomes_healthy_without_the_upstream(cluster: Cluster, si
 
     assert ALL_HEALTHY in cluster.health()
     assert len(cluster.ready()) == NODES
+
+
+def test_a_cluster_that_cannot_pull_is_removed_and_the_failed_check_is_named(
+    site: Site, tmp_path: Path
+) -> None:
+    site.stop_upstream()
+    with kubernetes.stack(site, tmp_path) as empty:
+        settings = {**CLUSTER, "cidr": "10.7.0.0/24", "timeout": "60s"}
+        empty.configure({"empty": settings}, "clusters")
+
+        with pytest.raises(CommandError) as failure:
+            empty.up()
+
+        assert "waiting for etcd to be healthy" in str(failure.value)
+        assert str(empty.clusters_folder / "empty.log") in str(failure.value)
+        assert nodes.left_of(site.client, "empty") == []

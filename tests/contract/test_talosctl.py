@@ -23,6 +23,7 @@ from talos_registry_cache.talos.cluster_files import ClusterFiles, write_private
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.machine_config import MirrorForm
 from talos_registry_cache.talos.versions import Talosctl
+from toolchain import kubernetes_images
 
 WITHIN_S = 300
 MIRRORS = {
@@ -217,6 +218,15 @@ def test_images_are_listed(program: str, kubernetes: str | None) -> None:
     for name in ("ghcr.io/siderolabs/kubelet", "registry.k8s.io/kube-apiserver"):
         assert any(one.startswith(f"{name}:v{kubernetes or ''}") for one in listed)
     assert any("etcd" in name for name in listed)
+
+
+def test_clusters_are_tested_with_the_images_that_talosctl_lists() -> None:
+    talosctl = found(SUBCOMMANDS)
+    node = command_line.node_image(ClusterSpec(name="demo"), talosctl.version)
+    listed = {node, *images.of_kubernetes(talosctl)}
+    # The nodes of those tests have another network than flannel.
+    network = {image for image in listed if "flannel" in image or "network-policies" in image}
+    assert set(kubernetes_images.names()) == listed - network
 
 
 @BOTH

@@ -156,7 +156,7 @@ def _table(boots: Mapping[str, Boot], size: int) -> str:
     floor = _link_s(size) + boots[WARM].seconds
     return (
         f"Two nodes, Talos {talos_node.version()} with Kubernetes "
-        f"{kubernetes_images.KUBELET.version}, whose images have {table.megabytes(size)}, behind\n"
+        f"{kubernetes_images.KUBELET.version}, whose images are {table.megabytes(size)}, behind\n"
         f"an upstream link of {MBIT} Mbit/s, which needs {_link_s(size):.1f} s for one copy.\n"
         f"On {table.machine()}.\n\n"
         + table.markdown(
@@ -183,7 +183,7 @@ def _draw(boots: Mapping[str, Boot], size: int, file: Path) -> None:
     ]
     note = (
         f"Two real Talos nodes with Kubernetes {kubernetes_images.KUBELET.version}, whose images "
-        f"have {table.megabytes(size)}; upstream link {MBIT} Mbit/s.\n"
+        f"are {table.megabytes(size)}; upstream link {MBIT} Mbit/s.\n"
         f"Orange line: one copy. Cold includes creating the caches.\n{table.machine()}"
     )
     draw(file, "A Talos cluster boots from the caches", panels, note)

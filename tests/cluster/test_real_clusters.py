@@ -25,7 +25,7 @@ PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
 NAME, NODES = "real", 2
 ANSWERS_WITHIN_S = 60
 READY_WITHIN_S = 180
-# The cluster fetches everything that is declared. It may look up tags more often.
+# Beside the images, the upstream answers look-ups of tags.
 ONE_COPY = 1.01
 ALL_HEALTHY = "waiting for coredns to report ready: OK"
 
@@ -195,6 +195,7 @@ def test_up_starts_a_killed_node_again(cluster: Cluster, site: Site) -> None:
     cluster.caches.up()
 
     cluster.wait_until_ready()
+    assert ALL_HEALTHY in cluster.health()
     assert nodes.kept(site.client, NAME) == before
 
 
@@ -210,6 +211,7 @@ def test_the_same_nodes_and_etcd_come_back_after_a_restart_of_the_engine(
     cluster.caches.up()
 
     cluster.wait_until_ready()
+    assert ALL_HEALTHY in cluster.health()
     assert nodes.kept(site.client, NAME) == before
     assert cluster.kubectl("get", "namespace", "kept")["metadata"]["uid"] == created
 

@@ -216,19 +216,23 @@ def test_the_same_nodes_and_etcd_come_back_after_a_restart_of_the_engine(
     assert cluster.kubectl("get", "namespace", "kept")["metadata"]["uid"] == created
 
 
-def test_a_new_cluster_becomes_healthy_without_the_upstream(cluster: Cluster, site: Site) -> None:
+def test_a_new_and_larger_cluster_becomes_healthy_without_the_upstream(
+    cluster: Cluster, site: Site
+) -> None:
     cluster.caches.configure({}, "clusters")
     cluster.caches.up()
     assert nodes.left_of(site.client, NAME) == []
     site.stop_upstream()
     for cache in belongings.caches(site.client, cluster.caches.name).values():
         cache.restart()
-    cluster.caches.configure({NAME: CLUSTER}, "clusters")
+    cluster.caches.configure({NAME: {**CLUSTER, "workers": 3}}, "clusters")
 
-    cluster.caches.up()
+    printed = cluster.caches.pulumi("up", "--yes", "--skip-preview")
 
+    for phase in ("network", "nodes", "etcd", "kubelet", "Kubernetes", "ready after"):
+        assert re.search(rf"{NAME}: {phase}:? \d+\.\d s", printed), printed
     assert ALL_HEALTHY in cluster.health()
-    assert len(cluster.ready()) == NODES
+    assert len(cluster.ready()) == 4
 
 
 def test_a_cluster_that_cannot_pull_is_removed_and_the_failed_check_is_named(

@@ -238,8 +238,11 @@ def test_a_new_and_larger_cluster_becomes_healthy_without_the_upstream(
 def test_a_cluster_that_cannot_pull_is_removed_and_the_failed_check_is_named(
     site: Site, tmp_path: Path
 ) -> None:
-    site.stop_upstream()
+    site.start_upstream()
     with kubernetes.stack(site, tmp_path) as empty:
+        empty.configure({"references": [kubernetes_images.node_image()]}, "images")
+        empty.up()
+        site.stop_upstream()
         settings = {**CLUSTER, "cidr": "10.7.0.0/24", "timeout": "60s"}
         empty.configure({"empty": settings}, "clusters")
 

@@ -10,7 +10,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -93,8 +92,8 @@ def _boots(site: Site, folder: Path) -> Iterator[tuple[str, Boot]]:
         _declare(caches, site)
         yield COLD, _boot(COLD, site, caches)
         yield WARM, _boot_again(WARM, site, caches)
-        with _upstream_away(site):
-            yield OFFLINE, _boot_again(OFFLINE, site, caches)
+        site.stop_upstream()
+        yield OFFLINE, _boot_again(OFFLINE, site, caches)
 
 
 def _declare(caches: CacheStack, site: Site, *, is_cached: bool = True) -> None:
@@ -133,15 +132,6 @@ def _sent(site: Site) -> int:
     return site.sent() if site.runs else 0
 
 
-@contextmanager
-def _upstream_away(site: Site) -> Iterator[None]:
-    site.stop_upstream()
-    try:
-        yield
-    finally:
-        site.start_upstream()
-
-
 def _table(boots: Mapping[str, Boot], size: int) -> str:
     rows = [
         (
@@ -153,11 +143,12 @@ def _table(boots: Mapping[str, Boot], size: int) -> str:
         )
         for title, boot in boots.items()
     ]
-    floor = _link_s(size) + boots[WARM].seconds
+    link_s = table.link_seconds(size, MBIT)
+    floor = link_s + boots[WARM].seconds
     return (
         f"Two nodes, Talos {talos_node.version()} with Kubernetes "
         f"{kubernetes_images.KUBELET.version}, whose images are {table.megabytes(size)}, behind\n"
-        f"an upstream link of {MBIT} Mbit/s, which needs {_link_s(size):.1f} s for one copy.\n"
+        f"an upstream link of {MBIT} Mbit/s, which needs {link_s:.1f} s for one copy.\n"
         f"On {table.machine()}.\n\n"
         + table.markdown(
             ["", "until healthy", "of the local registry", "from upstream", "in copies"], rows
@@ -187,11 +178,6 @@ def _draw(boots: Mapping[str, Boot], size: int, file: Path) -> None:
         f"Orange line: one copy. Cold includes creating the caches.\n{table.machine()}"
     )
     draw(file, "A Talos cluster boots from the caches", panels, note)
-
-
-def _link_s(size: int) -> float:
-    """Seconds that the link needs for one copy."""
-    return size * 8 / (MBIT * 1_000_000)
 
 
 if __name__ == "__main__":

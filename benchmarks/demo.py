@@ -116,7 +116,8 @@ def _table(results: Mapping[str, Result], size: int, nodes: int) -> str:
     ]
     return (
         f"{nodes} nodes, each of which needs {table.megabytes(size)} in ten images, behind an "
-        f"upstream link of {MBIT} Mbit/s,\nwhich needs {_link_s(size):.1f} s for one copy. "
+        f"upstream link of {MBIT} Mbit/s,\n"
+        f"which needs {table.link_seconds(size, MBIT):.1f} s for one copy. "
         f"On {table.machine()}.\n\n{table.markdown(['', *WAYS], rows)}"
     )
 
@@ -134,7 +135,12 @@ def _draw(results: Mapping[str, Result], size: int, nodes: int, file: Path) -> N
         title: f"{sent[title]:.2f}x ({table.megabytes(way.sent)})" for title, way in results.items()
     }
     panels = [
-        panel("Cold: until all nodes have everything", cold, _texts(cold), _link_s(size)),
+        panel(
+            "Cold: until all nodes have everything",
+            cold,
+            _texts(cold),
+            table.link_seconds(size, MBIT),
+        ),
         panel("Warm: the same nodes, created again", warm, _texts(warm)),
         panel("Cold: bytes from upstream, in copies of the images", sent, sent_texts, 1.0),
     ]
@@ -149,11 +155,6 @@ def _draw(results: Mapping[str, Result], size: int, nodes: int, file: Path) -> N
 
 def _texts(durations: Mapping[str, float]) -> Mapping[str, str]:
     return {title: table.seconds(value) for title, value in durations.items()}
-
-
-def _link_s(size: int) -> float:
-    """Seconds that the link needs for one copy."""
-    return size * 8 / (MBIT * 1_000_000)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The images of a Talos cluster, built from Go modules into an OCI image layout.
 
 `make cluster-test` pushes them to its upstream under the names of the official images. Each is an
-index of two platforms. The image of the other platform has the name of its program, but no program.
+index of two platforms. The image for the other platform is a placeholder without a program.
 """
 
 import gzip
@@ -99,24 +99,18 @@ class Image:
 def images() -> tuple[Image, ...]:
     """Return the images of Kubernetes, etcd, CoreDNS and the pause container."""
     registry = "registry.k8s.io"
-    servers = (
-        Image(f"{registry}/{one.name}:{one.version}", one, f"/usr/local/bin/{one.name}")
-        for one in (APISERVER, CONTROLLER_MANAGER, SCHEDULER, ETCD)
-    )
-    proxy, kubelet = (
-        Image(f"{name}:{one.version}", one, f"/usr/local/bin/{one.name}", needs_base=True)
-        for name, one in (
-            (f"{registry}/{PROXY.name}", PROXY),
-            (f"ghcr.io/siderolabs/{KUBELET.name}", KUBELET),
-        )
-    )
     return (
-        *servers,
-        proxy,
-        kubelet,
+        *(_image(registry, one) for one in (APISERVER, CONTROLLER_MANAGER, SCHEDULER, ETCD)),
+        _image(registry, PROXY, needs_base=True),
+        _image("ghcr.io/siderolabs", KUBELET, needs_base=True),
         Image(f"{registry}/coredns/coredns:{COREDNS.version}", COREDNS, "/coredns"),
         Image(f"{registry}/pause:{PAUSE_VERSION}", PAUSE, "/pause", user=UNPRIVILEGED),
     )
+
+
+def _image(prefix: str, program: golang.Program, *, needs_base: bool = False) -> Image:
+    name = f"{prefix}/{program.name}:{program.version}"
+    return Image(name, program, f"/usr/local/bin/{program.name}", needs_base=needs_base)
 
 
 def node_image() -> str:

@@ -41,6 +41,11 @@ def megabytes(size: float) -> str:
     return f"{size / MB:.1f} MB"
 
 
+def link_seconds(size: int, mbit: int) -> float:
+    """The seconds that a link of this many megabits per second needs for these bytes."""
+    return size * 8 / (mbit * MB)
+
+
 def machine() -> str:
     """This machine's processor and kernel."""
     info = Path("/proc/cpuinfo")

@@ -18,6 +18,7 @@ from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
+from tests.integration.support.talos_node import TALOSCTL
 from toolchain import kubernetes_images
 
 GITHUB, KUBERNETES = "ghcr.io", "registry.k8s.io"
@@ -48,7 +49,7 @@ class Cluster:
         """
         config = ("--talosconfig", self._file("talosconfig"), "--nodes", self.addresses[0])
         done = processes.finish(
-            [*self.site.engine.enter, "talosctl-1.13", *config, *arguments],
+            [*self.site.engine.enter, TALOSCTL, *config, *arguments],
             within_s=ANSWERS_WITHIN_S,
         )
         printed = done.stdout + done.stderr

@@ -1,7 +1,6 @@
 """A private engine, and an upstream with the images of a Talos cluster."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tests.integration.support import host, network, private_engine, processes, 
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.stack import stack as new_stack
-from tests.integration.support.upstream import METRICS_PORT, SENT
+from tests.integration.support.upstream import METRICS_PORT, sent_in
 from toolchain import kubernetes_images
 
 REGISTRIES = ("docker.io", "ghcr.io", "registry.k8s.io")
@@ -66,8 +65,7 @@ class Site:
         code, printed = self.upstream.exec_run(["wget", "-q", "-O", "-", url])
         assert code == 0, printed
         assert isinstance(printed, bytes)
-        found = re.findall(rf"^{SENT}\S* (\S+)$", printed.decode(), re.MULTILINE)
-        return sum(int(float(number)) for number in found)
+        return sent_in(printed.decode())
 
     @property
     def runs(self) -> bool:

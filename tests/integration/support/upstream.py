@@ -114,10 +114,7 @@ class Upstream:
         self._container.reload()
         networks = self._container.attrs["NetworkSettings"]["Networks"]
         url = f"http://{networks['bridge']['IPAddress']}:{METRICS_PORT}/metrics"
-        text = requests.get(url, timeout=TIMEOUT_S).text
-        return sum(
-            int(float(line.split()[-1])) for line in text.splitlines() if line.startswith(SENT)
-        )
+        return sent_in(requests.get(url, timeout=TIMEOUT_S).text)
 
     def wait(self) -> None:
         """Wait until the upstream answers."""
@@ -148,6 +145,12 @@ class Upstream:
         ) as answer:
             answer.raise_for_status()
             assert answer.headers["Docker-Content-Digest"] == manifest.digest
+
+
+def sent_in(metrics: str) -> int:
+    """The bytes that a registry has sent, from the text of its metrics."""
+    lines = metrics.splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(SENT))
 
 
 @contextmanager

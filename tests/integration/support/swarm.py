@@ -11,6 +11,8 @@ from tests.integration.support.network import Link, Switch
 from tests.integration.support.private_engine import PrivateEngine
 
 SWARM_PORT = 2377
+# A busy machine must not look like a lost node, which it does after three missed heartbeats.
+HEARTBEAT_NS = 30 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,11 @@ def form(hosts: Sequence[Host], managers: int) -> None:
     """
     first, *others = hosts
     with first.engine.client() as client:
-        client.swarm.init(advertise_addr=first.address, listen_addr=_listens(first))
+        client.swarm.init(
+            advertise_addr=first.address,
+            listen_addr=_listens(first),
+            dispatcher_heartbeat_period=HEARTBEAT_NS,
+        )
         tokens = client.swarm.attrs["JoinTokens"]
 
     def join(number: int, host: Host) -> None:

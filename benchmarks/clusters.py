@@ -146,7 +146,7 @@ def _table(boots: Mapping[str, Boot], size: int) -> str:
     link_s = table.link_seconds(size, MBIT)
     floor = link_s + boots[WARM].seconds
     return (
-        f"Two nodes, Talos {talos_node.version()} with Kubernetes "
+        f"Two nodes, Talos {talos_node.MACHINED.version} with Kubernetes "
         f"{kubernetes_images.KUBELET.version}, whose images are {table.megabytes(size)}, behind\n"
         f"an upstream link of {MBIT} Mbit/s, which needs {link_s:.1f} s for one copy.\n"
         f"On {table.machine()}.\n\n"

@@ -46,6 +46,8 @@ COREDNS = golang.Program(name="coredns", package=".", module=COREDNS_MODULE)
 PAUSE = golang.Program(name="pause", package="./pause", pinned_in="talos-helpers")
 # The version that Talos 1.13 names.
 PAUSE_VERSION = "3.10.1"
+# The nodes of a cluster run the first one. The second one is older than RegistryMirrorConfig.
+TALOS_VERSIONS = (talos_node.MACHINED, talos_node.MACHINED_1_11)
 
 FOLDER = CACHE / "kubernetes-images"
 PROGRAMS = FOLDER / "bin"
@@ -113,30 +115,26 @@ def _image(prefix: str, program: golang.Program, *, needs_base: bool = False) ->
     return Image(name, program, f"/usr/local/bin/{program.name}", needs_base=needs_base)
 
 
-def node_image() -> str:
-    """Return the reference of the image of docker nodes."""
-    return f"ghcr.io/siderolabs/talos:{talos_node.version()}"
-
-
 def names() -> tuple[str, ...]:
-    """Return the references of all images in the layout."""
-    return (node_image(), *(image.name for image in images()))
+    """Return the references of the images of a cluster."""
+    return (talos_node.image(), *(image.name for image in images()))
 
 
 def ensure() -> Path:
     """Build the images and kubectl, unless they exist; return the folder of the layout."""
-    node = talos_node.ensure()
+    nodes = {talos_node.image(one): talos_node.ensure(one) for one in TALOS_VERSIONS}
     golang.ensure(KUBECTL)
     programs = [golang.ensure(image.program, PROGRAMS) for image in images()]
     index = LAYOUT / "index.json"
-    newest = max(path.stat().st_mtime for path in (node, *programs, Path(__file__)))
+    newest = max(path.stat().st_mtime for path in (*nodes.values(), *programs, Path(__file__)))
     if index.exists() and index.stat().st_mtime >= newest:
         return LAYOUT
     with step("images of a Talos cluster"):
         shutil.rmtree(LAYOUT, ignore_errors=True)
         layout = _Layout(LAYOUT)
         entrypoint = {"Entrypoint": [talos_node.ENTRYPOINT]}
-        layout.add(node_image(), entrypoint, [node.read_bytes()])
+        for name, node in nodes.items():
+            layout.add(name, entrypoint, [node.read_bytes()])
         base = _base()
         for image in images():
             binary = (PROGRAMS / image.program.name).read_bytes()

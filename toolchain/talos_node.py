@@ -18,11 +18,14 @@ CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
 CNI = "github.com/containernetworking/plugins"
 
 # The tags are those of Talos's Makefile.
-MACHINED = golang.Program(
-    name="machined",
-    package=f"{TALOS}/internal/app/machined",
-    module=TALOS,
-    tags="tcell_minimal,grpcnotrace",
+MACHINED, MACHINED_1_11 = (
+    golang.Program(
+        name=name,
+        package=f"{TALOS}/internal/app/machined",
+        module=TALOS,
+        tags="tcell_minimal,grpcnotrace",
+    )
+    for name in ("machined", "machined-1.11")
 )
 CONTAINERD, SHIM = (
     golang.Program(
@@ -53,13 +56,12 @@ PREINIT, RUNC_WRAPPER = (
     golang.Program(name=name, package=f"./{name}", pinned_in="talos-helpers")
     for name in ("talos-preinit", "runc-without-sys-resource")
 )
-PARTS = (MACHINED, CONTAINERD, SHIM, *CNI_PLUGINS, PREINIT, RUNC_WRAPPER)
+PARTS = (CONTAINERD, SHIM, *CNI_PLUGINS, PREINIT, RUNC_WRAPPER)
 
 ENTRYPOINT = "/usr/libexec/talos-preinit"
 FOLDER = CACHE / "talos-node"
 # Not on PATH, where the container engine would find containerd.
 PROGRAMS = FOLDER / "bin"
-LAYER = FOLDER / "layer.tar"
 
 FOLDERS = (
     "usr/bin", "usr/lib", "usr/etc", "usr/libexec/kubernetes", "usr/share/spdx",
@@ -133,41 +135,51 @@ POD_NETWORK = b"""\
 """
 
 
-def version() -> str:
-    """Return the version of Talos that the node runs, such as v1.13.0."""
-    return MACHINED.version
+def image(machined: golang.Program = MACHINED) -> str:
+    """Return the reference of the official image of this version."""
+    return f"ghcr.io/siderolabs/talos:{machined.version}"
 
 
-def ensure() -> Path:
-    """Build the node's programs and assemble its file system, unless they exist; return a tar."""
-    programs = {program.name: golang.ensure(program, PROGRAMS) for program in PARTS}
+def layer_of(machined: golang.Program = MACHINED) -> Path:
+    """Return the path of a node's file system, a tar."""
+    return FOLDER / f"{machined.name}.tar"
+
+
+def ensure(machined: golang.Program = MACHINED) -> Path:
+    """Build a node's programs and assemble its file system, unless they exist; return a tar.
+
+    Args:
+        machined: Talos itself, in one of its versions.
+    """
+    programs = {one.name: golang.ensure(one, PROGRAMS) for one in (machined, *PARTS)}
     newest = max(path.stat().st_mtime for path in (*programs.values(), Path(__file__)))
-    if LAYER.exists() and LAYER.stat().st_mtime >= newest:
-        return LAYER
-    with step("file system of a Talos node"):
-        partial = LAYER.with_suffix(".partial")
+    finished = layer_of(machined)
+    if finished.exists() and finished.stat().st_mtime >= newest:
+        return finished
+    with step(f"file system of a Talos {machined.version} node"):
+        partial = finished.with_suffix(".partial")
         with tarfile.open(partial, "w") as tar:
-            _write(tar, programs)
-        partial.replace(LAYER)
-    return LAYER
+            _write(tar, machined, programs)
+        partial.replace(finished)
+    return finished
 
 
-def _write(tar: tarfile.TarFile, programs: dict[str, Path]) -> None:
+def _write(tar: tarfile.TarFile, machined: golang.Program, programs: dict[str, Path]) -> None:
     for folder in _with_parents(FOLDERS):
         layer.add_folder(tar, folder, mode=0o1777 if folder == "tmp" else 0o755)
     for name, target in LINKS.items():
         layer.add_link(tar, name, target)
-    for name, path in {**_executables(programs), **_runc(), **nft()}.items():
+    init = {"usr/bin/init": programs[machined.name]}
+    for name, path in {**init, **_executables(programs), **_runc(), **nft()}.items():
         layer.add_file(tar, name, path.read_bytes(), 0o755)
     for name in NAMES_OF_MACHINED:
         layer.add_link(tar, f"usr/bin/{name}", "usr/bin/init", kind=tarfile.LNKTYPE)
-    for name, content in _settings():
+    for name, content in _settings(machined):
         layer.add_file(tar, name, content, 0o644)
 
 
 def _executables(programs: dict[str, Path]) -> dict[str, Path]:
     return {
-        "usr/bin/init": programs[MACHINED.name],
         "usr/bin/containerd": programs[CONTAINERD.name],
         "usr/bin/containerd-shim-runc-v2": programs[SHIM.name],
         "usr/bin/runc": programs[RUNC_WRAPPER.name],
@@ -196,11 +208,11 @@ def _debian_files(
     }
 
 
-def _settings() -> Iterator[tuple[str, bytes]]:
-    talos = golang.module_folder(MACHINED, TALOS)
+def _settings(machined: golang.Program) -> Iterator[tuple[str, bytes]]:
+    talos = golang.module_folder(machined, TALOS)
     for name, file in SETTINGS_OF_TALOS.items():
         yield name, (talos / "hack" / file).read_bytes()
-    machinery = golang.module_folder(MACHINED, MACHINERY)
+    machinery = golang.module_folder(machined, MACHINERY)
     yield "etc/os-release", (machinery / "version" / "os-release").read_bytes()
     yield "etc/cni/net.d/10-bridge.conflist", POD_NETWORK
     yield "usr/etc/in-container", b"true\n"

@@ -19,7 +19,7 @@ from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
 from tests.integration.support.talos_node import TALOSCTL
-from toolchain import kubernetes_images
+from toolchain import kubernetes_images, talos_node
 
 GITHUB, KUBERNETES = "ghcr.io", "registry.k8s.io"
 PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
@@ -241,7 +241,7 @@ def test_a_cluster_that_cannot_pull_is_removed_and_the_failed_check_is_named(
 ) -> None:
     site.start_upstream()
     with kubernetes.stack(site, tmp_path) as empty:
-        empty.configure({"references": [kubernetes_images.node_image()]}, "images")
+        empty.configure({"references": [talos_node.image()]}, "images")
         empty.up()
         site.stop_upstream()
         settings = {**CLUSTER, "cidr": "10.7.0.0/24", "timeout": "60s"}

@@ -4,21 +4,29 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from docker import DockerClient
 from docker.models.containers import Container
 
+from components import certificate_authority
 from tests.integration.support import host, network, private_engine, processes, talos_node
+from tests.integration.support.polling import eventually
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.stack import stack as new_stack
-from tests.integration.support.upstream import METRICS_PORT, sent_in
+from tests.integration.support.upstream import IMAGE, METRICS_PORT, sent_in
 from toolchain import kubernetes_images
+from toolchain import talos_node as node_image
 
 REGISTRIES = ("docker.io", "ghcr.io", "registry.k8s.io")
 PUSHED_WITHIN_S = 120
+# A version that talosctl 1.11 creates clusters with.
+OLDER_NODE = node_image.image(node_image.MACHINED_1_11)
+ANSWERS_WITHIN_S = 30
 UP_WITHIN_S = 10 * 60
 
 # Settings of a cluster with these images.
@@ -103,7 +111,7 @@ def site(folder: Path) -> Iterator[Site]:
         engine.upstream(port),
     ):
         (upstream,) = client.containers.list()
-        for name in kubernetes_images.names():
+        for name in (*kubernetes_images.names(), OLDER_NODE):
             repository = name.partition("/")[2]
             processes.run(
                 *engine.enter, "skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false",
@@ -140,6 +148,68 @@ def stack(site: Site, folder: Path, **caches: Any) -> Iterator[CacheStack]:
             yield made
         finally:
             made.destroy()
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """The registries themselves, for nodes that do not use their mirrors.
+
+    Attributes:
+        patch: a patch of the machine configuration with their address and their CA.
+    """
+
+    patch: str
+    _container: Container
+
+    def asked_for(self, image: str) -> bool:
+        """Whether a node has asked for an image by tag."""
+        repository, _, tag = image.partition("/")[2].partition(":")
+        return f"/v2/{repository}/manifests/{tag} " in self._container.logs().decode()
+
+
+@contextmanager
+def registries(site: Site, folder: Path) -> Iterator[Registries]:
+    """Serve the images of the upstream as the registries do: over TLS, under their names.
+
+    Args:
+        site: the engine, and the upstream.
+        folder: a folder for the certificate.
+    """
+    now = datetime.now(UTC)
+    authority = certificate_authority.issue_authority("the registries themselves", now)
+    server = certificate_authority.issue_server(authority, REGISTRIES, now)
+    (folder / "server.crt").write_text(server.certificate)
+    (folder / "server.key").write_text(server.key)
+    container = site.client.containers.run(
+        IMAGE,
+        detach=True,
+        user="0",
+        ports={"5000/tcp": (site.gateway, 443)},
+        volumes={str(folder): {"bind": "/tls", "mode": "ro"}},
+        volumes_from=[f"{site.upstream.id}:ro"],
+        environment={
+            "OTEL_TRACES_EXPORTER": "none",
+            "REGISTRY_HTTP_TLS_CERTIFICATE": "/tls/server.crt",
+            "REGISTRY_HTTP_TLS_KEY": "/tls/server.key",
+        },
+    )
+    hosts = [{"ip": site.gateway, "aliases": list(REGISTRIES)}]
+    trusted = {
+        "apiVersion": "v1alpha1",
+        "kind": "TrustedRootsConfig",
+        "name": "registries",
+        "certificates": authority.certificate,
+    }
+    patch = yaml.safe_dump_all([{"machine": {"network": {"extraHostEntries": hosts}}}, trusted])
+    try:
+        eventually(
+            lambda: b"listening on" in container.logs(),
+            within_s=ANSWERS_WITHIN_S,
+            what="the registries answer",
+        )
+        yield Registries(patch, container)
+    finally:
+        container.remove(force=True)
 
 
 def size(image: str) -> int:

@@ -50,10 +50,10 @@ def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
         folder: an empty folder for files of talosctl.
         patch: a patch of its machine configuration.
     """
-    image = f"ghcr.io/siderolabs/talos:{talos_node.version()}"
+    image = talos_node.image()
     change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
     docker = ("docker", "--host", engine.host)
-    processes.run(*docker, "import", "--change", change, str(talos_node.LAYER), image)
+    processes.run(*docker, "import", "--change", change, str(talos_node.layer_of()), image)
     env = {
         **os.environ,
         "DOCKER_HOST": engine.host,

@@ -1,0 +1,103 @@
+"""Real nodes whose cache stops while they boot, or cannot be reached."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from docker.models.containers import Container
+
+from tests.integration.support import belongings, kubernetes, nodes, private_engine
+from tests.integration.support.kubernetes import CLUSTER, Registries, Site
+from tests.integration.support.polling import eventually
+from tests.integration.support.stack import CacheStack
+from toolchain import kubernetes_images
+
+API_SERVER = next(one.name for one in kubernetes_images.images() if "kube-apiserver" in one.name)
+NODES_WITHIN_S = 60
+WAITS_S = 20
+
+pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if reason := private_engine.why_impossible():
+        pytest.skip(reason)
+    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+@pytest.fixture
+def registries(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
+    with kubernetes.registries(site, tmp_path_factory.mktemp("registries")) as made:
+        yield made
+
+
+@pytest.fixture
+def caches(site: Site, tmp_path: Path) -> Iterator[CacheStack]:
+    with kubernetes.stack(site, tmp_path) as made:
+        made.configure({"references": list(kubernetes_images.names())}, "images")
+        made.up()
+        yield made
+
+
+def test_nodes_pull_from_the_registry_itself_after_its_cache_has_stopped(
+    site: Site, caches: CacheStack, registries: Registries
+) -> None:
+    _declare(caches, "fallback", registries, skipFallback=False)
+
+    with _booting(site, caches, "fallback") as up:
+        _cache(site, caches).stop(timeout=1)
+        code = up.wait(kubernetes.UP_WITHIN_S)
+
+    assert code == 0, _printed(caches)
+    assert registries.asked_for(API_SERVER)
+    assert caches.up()["replace"] == 1, "the cache runs again"
+
+
+def test_nodes_wait_for_a_stopped_cache_if_they_must_not_use_the_registry_itself(
+    site: Site, caches: CacheStack, registries: Registries
+) -> None:
+    _declare(caches, "closed", registries, skipFallback=True)
+
+    with _booting(site, caches, "closed") as up:
+        cache = _cache(site, caches)
+        cache.stop(timeout=1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            up.wait(WAITS_S)
+        cache.start()
+        code = up.wait(kubernetes.UP_WITHIN_S)
+
+    assert code == 0, _printed(caches)
+    assert not registries.asked_for(API_SERVER)
+
+
+def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:
+    patches = [*CLUSTER["configPatches"], registries.patch]
+    caches.configure({name: {**CLUSTER, "configPatches": patches, **settings}}, "clusters")
+
+
+@contextmanager
+def _booting(site: Site, caches: CacheStack, cluster: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `pulumi up` until a node of the cluster runs, and go on."""
+    up = caches.start_up(caches.folder / "up.log")
+    try:
+        eventually(
+            lambda: nodes.of_cluster(site.client, cluster) or up.poll() is not None,
+            within_s=NODES_WITHIN_S,
+            what="a node runs",
+        )
+        yield up
+    finally:
+        up.terminate()
+        up.wait()
+
+
+def _cache(site: Site, caches: CacheStack) -> Container:
+    return belongings.caches(site.client, caches.name)["registry.k8s.io"]
+
+
+def _printed(caches: CacheStack) -> str:
+    return (caches.folder / "up.log").read_text()

@@ -40,7 +40,7 @@ check: ## Lint, and check formatting and types
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 
-demo: ## Show what the caches save: boot four nodes cold and warm, offline; results in build/
+demo: ## Show what the caches save: boot nodes cold, warm and offline; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Preview what this checkout, or the commit HEAD, changes in stacks that run BASE

@@ -3,7 +3,8 @@
 Run by `make demo`, with four nodes, and by `make bench`, with sixteen. Needs no network: the
 upstream is a registry on this machine, behind a link of 100 Mbit/s, with ten images of the sizes
 that a Talos cluster needs. Nodes are simulated; each pulls all images at once and checks every
-digest. A table and a picture are written to build/. Everything created on the engine is removed.
+digest. Once `make cluster-test` has built the images of Kubernetes, `make demo` boots real clusters
+instead. A table and a picture are written to build/. Everything that was created is removed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.support.nodes import boot
 from benchmarks.support.picture import Bar, Panel, draw
 from benchmarks.support.site import Site, open_site
 from benchmarks.support.upstream import Upstream
+from toolchain import kubernetes_images
 from toolchain.report import say, step
 
 WARM_BOOTS = 3
@@ -52,7 +54,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run the demonstration; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--nodes", type=int, default=4, help="number of nodes")
-    parser.add_argument("--small", action="store_true", help="a twentieth of the sizes")
+    parser.add_argument(
+        "--simulated", action="store_true", help="simulate nodes even if real ones can boot"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="a twentieth of the sizes, with simulated nodes"
+    )
     parser.add_argument("--into", type=Path, default=table.BUILD, help="folder for the results")
     parser.add_argument(
         "--name",
@@ -60,7 +67,14 @@ def main(arguments: Sequence[str]) -> int:
         help="prefix of the names of everything on the engine",
     )
     options = parser.parse_args(arguments)
-    return session.run(lambda: _demonstrate(options), within_s=WITHIN_S)
+    if options.simulated or options.small or not kubernetes_images.LAYOUT.exists():
+        return session.run(lambda: _demonstrate(options), within_s=WITHIN_S)
+    # It connects to the engine when it is imported.
+    from benchmarks import clusters  # noqa: PLC0415 - see above
+
+    say("==> real clusters, from the images of make cluster-test, take about ten minutes;")
+    say("    ARGS=--simulated takes two")
+    return session.run(lambda: clusters.bench(options.into, 1), within_s=clusters.WITHIN_S)
 
 
 def _demonstrate(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from toolchain import kubernetes_images, talos_node
 
 GITHUB, KUBERNETES = "ghcr.io", "registry.k8s.io"
 PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
+API_SERVER = next(one.name for one in kubernetes_images.images() if "kube-apiserver" in one.name)
 NAME, NODES = "real", 2
 ANSWERS_WITHIN_S = 60
 READY_WITHIN_S = 180
@@ -91,6 +92,11 @@ class Cluster:
         """Wait until all nodes are ready."""
         eventually(self._is_ready, within_s=READY_WITHIN_S, what="the nodes are ready", every_s=1)
 
+    def cache_ids(self) -> dict[str, str]:
+        """The container ID of the cache of each registry."""
+        found = belongings.caches(self.site.client, self.caches.name)
+        return {registry: str(cache.id) for registry, cache in found.items()}
+
     def log(self, registry: str) -> list[str]:
         """The lines of the log of a cache."""
         cache = belongings.caches(self.site.client, self.caches.name)[registry]
@@ -148,7 +154,7 @@ def test_nodes_and_kubelets_ask_the_cache_of_the_registry_for_each_image(
     assert agents == {"containerd/2.2", "containerd/v2.2"}, "the clients of Talos and of the CRI"
 
 
-def test_the_upstream_sends_one_copy_of_each_image_for_all_nodes(cluster: Cluster) -> None:
+def test_the_upstream_sends_one_copy_of_each_image_to_two_nodes(cluster: Cluster) -> None:
     assert cluster.site.sent() / sum(map(kubernetes.size, kubernetes_images.names())) <= ONE_COPY
 
 
@@ -217,10 +223,31 @@ def test_the_same_nodes_and_etcd_come_back_after_a_restart_of_the_engine(
     assert cluster.kubectl("get", "namespace", "kept")["metadata"]["uid"] == created
 
 
+def test_another_version_of_kubernetes_replaces_the_cluster_and_keeps_the_caches(
+    cluster: Cluster, site: Site
+) -> None:
+    images = site.push_as_next_version()
+    caches, sent = cluster.cache_ids(), site.sent()
+    settings = {**CLUSTER, "kubernetesVersion": kubernetes.NEXT_VERSION}
+    cluster.caches.configure({NAME: settings}, "clusters")
+    cluster.caches.configure({"references": images}, "images")
+    replaced = {step["urn"] for step in cluster.caches.plan() if "replace" in step["op"]}
+
+    cluster.caches.up()
+
+    assert [urn.rpartition("::")[2] for urn in replaced] == [NAME]
+    assert ALL_HEALTHY in cluster.health()
+    pods = json.dumps(cluster.kubectl("get", "pods", "--all-namespaces")["items"])
+    assert f"registry.k8s.io/kube-apiserver:v{kubernetes.NEXT_VERSION}" in pods
+    assert cluster.cache_ids() == caches
+    assert site.sent() - sent < kubernetes.size(API_SERVER), "these images share their layers"
+
+
 def test_a_new_and_larger_cluster_becomes_healthy_without_the_upstream(
     cluster: Cluster, site: Site
 ) -> None:
     cluster.caches.configure({}, "clusters")
+    cluster.caches.configure({"references": list(kubernetes_images.names())}, "images")
     cluster.caches.up()
     assert nodes.left_of(site.client, NAME) == []
     site.stop_upstream()
@@ -253,3 +280,21 @@ def test_a_cluster_that_cannot_pull_is_removed_and_the_failed_check_is_named(
         assert "waiting for etcd to be healthy" in str(failure.value)
         assert str(empty.clusters_folder / "empty.log") in str(failure.value)
         assert nodes.left_of(site.client, "empty") == []
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_upstream_sends_one_copy_of_each_image_to_one_node_and_to_four(
+    site: Site, tmp_path: Path, workers: int
+) -> None:
+    site.start_upstream()
+    with kubernetes.stack(site, tmp_path) as cold:
+        cold.configure({"references": list(kubernetes_images.names())}, "images")
+        settings = {**CLUSTER, "cidr": "10.8.0.0/24", "workers": workers}
+        cold.configure({"cold": settings}, "clusters")
+        before = site.sent()
+
+        cold.up()
+
+        assert len(nodes.of_cluster(site.client, "cold")) == 1 + workers
+    copies = (site.sent() - before) / sum(map(kubernetes.size, kubernetes_images.names()))
+    assert 1 <= copies <= ONE_COPY

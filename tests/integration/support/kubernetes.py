@@ -26,6 +26,7 @@ REGISTRIES = ("docker.io", "ghcr.io", "registry.k8s.io")
 PUSHED_WITHIN_S = 120
 # A version that talosctl 1.11 creates clusters with.
 OLDER_NODE = node_image.image(node_image.MACHINED_1_11)
+NEXT_VERSION = "1.36.1"
 ANSWERS_WITHIN_S = 30
 UP_WITHIN_S = 10 * 60
 
@@ -89,6 +90,37 @@ class Site:
         """Start the upstream again."""
         self.upstream.start()
 
+    def push(self, name: str, target: str = "") -> None:
+        """Push an image of the layout.
+
+        Args:
+            name: its reference.
+            target: another reference to push it to.
+        """
+        repository = (target or name).partition("/")[2]
+        processes.run(
+            *self.engine.enter, "skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false",
+            f"oci:{kubernetes_images.LAYOUT}:{name}",
+            f"docker://{host.LOOPBACK}:{self.port}/{repository}",
+            within_s=PUSHED_WITHIN_S,
+        )  # fmt: skip
+
+    def push_as_next_version(self) -> list[str]:
+        """Push the images of Kubernetes under the tags of another version.
+
+        They are the same programs, because building another version takes minutes.
+
+        Returns:
+            the references of all images of a cluster of that version.
+        """
+        this_version = f":{kubernetes_images.KUBELET.version}"
+        images = []
+        for name in kubernetes_images.names():
+            images.append(name.replace(this_version, f":v{NEXT_VERSION}"))
+            if images[-1] != name:
+                self.push(name, images[-1])
+        return images
+
     def limit(self, mbit: int) -> None:
         """Limit what the upstream sends, in megabits per second, until it is stopped."""
         self.upstream.reload()
@@ -111,15 +143,10 @@ def site(folder: Path) -> Iterator[Site]:
         engine.upstream(port),
     ):
         (upstream,) = client.containers.list()
+        made = Site(engine, client, upstream, port)
         for name in (*kubernetes_images.names(), OLDER_NODE):
-            repository = name.partition("/")[2]
-            processes.run(
-                *engine.enter, "skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false",
-                f"oci:{kubernetes_images.LAYOUT}:{name}",
-                f"docker://{host.LOOPBACK}:{port}/{repository}",
-                within_s=PUSHED_WITHIN_S,
-            )  # fmt: skip
-        yield Site(engine, client, upstream, port)
+            made.push(name)
+        yield made
 
 
 @contextmanager

@@ -226,7 +226,8 @@ def test_the_same_nodes_and_etcd_come_back_after_a_restart_of_the_engine(
 def test_another_version_of_kubernetes_replaces_the_cluster_and_keeps_the_caches(
     cluster: Cluster, site: Site
 ) -> None:
-    images = site.push_as_next_version()
+    images = kubernetes.of_next_version()
+    site.push_as(images)
     caches, sent = cluster.cache_ids(), site.sent()
     settings = {**CLUSTER, "kubernetesVersion": kubernetes.NEXT_VERSION}
     cluster.caches.configure({NAME: settings}, "clusters")

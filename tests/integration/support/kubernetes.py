@@ -1,7 +1,7 @@
 """A private engine, and an upstream with the images of a Talos cluster."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,21 +105,18 @@ class Site:
             within_s=PUSHED_WITHIN_S,
         )  # fmt: skip
 
-    def push_as_next_version(self) -> list[str]:
-        """Push the images of Kubernetes under the tags of another version.
+    def push_as(self, references: Iterable[str]) -> None:
+        """Push the images of a cluster under the tags of another version of Kubernetes.
 
         They are the same programs, because building another version takes minutes.
 
-        Returns:
-            the references of all images of a cluster of that version.
+        Args:
+            references: the images of that version. Their repositories end in the same name.
         """
-        this_version = f":{kubernetes_images.KUBELET.version}"
-        images = []
-        for name in kubernetes_images.names():
-            images.append(name.replace(this_version, f":v{NEXT_VERSION}"))
-            if images[-1] != name:
-                self.push(name, images[-1])
-        return images
+        built = {_program(name): name for name in kubernetes_images.names()}
+        for reference in references:
+            if name := built.get(_program(reference)):
+                self.push(name, reference)
 
     def limit(self, mbit: int) -> None:
         """Limit what the upstream sends, in megabits per second, until it is stopped."""
@@ -239,6 +236,13 @@ def registries(site: Site, folder: Path) -> Iterator[Registries]:
         container.remove(force=True)
 
 
+def of_next_version() -> list[str]:
+    """The images of a cluster with the next version of Kubernetes."""
+    this_version = f":{kubernetes_images.KUBELET.version}"
+    following = f":v{NEXT_VERSION}"
+    return [name.replace(this_version, following) for name in kubernetes_images.names()]
+
+
 def size(image: str) -> int:
     """The bytes of an image for this platform: its index, manifest, configuration and layers."""
     index = kubernetes_images.LAYOUT / "index.json"
@@ -253,6 +257,10 @@ def size(image: str) -> int:
     content = _content(manifest)
     parts = [entry, manifest, content["config"], *content["layers"]]
     return sum(int(part["size"]) for part in parts)
+
+
+def _program(reference: str) -> str:
+    return reference.rpartition("/")[2].partition(":")[0]
 
 
 def _content(descriptor: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from talos_registry_cache.talos.errors import CommandError
 # The first check after the bootstrap (pkg/cluster/check of Talos, v0.4 to v1.14).
 FIRST_CHECK = "waiting for etcd"
 ANSWERS_WITHIN_S = 10.0
-POLL_S = 0.5
+POLL_S = 1.0
 
 Show = Callable[[str], None]
 
@@ -99,6 +99,8 @@ class Access:
         Raises:
             CommandError: the node or the API did not answer in time.
         """
+        with self.files.log.open("a", encoding="utf-8") as log:
+            log.write(f"talosctl was ended, because the setting is `wait: {wait}`\n")
         self._retry(self._fetch_kubeconfig, f"the kubeconfig of {self.node}", deadline, on_line)
         if wait is Wait.API:
             self._retry(self._ask, f"the Kubernetes API at {self.endpoint}", deadline, on_line)
@@ -151,7 +153,10 @@ class Access:
             while True:
                 try:
                     attempt()
-                except (CommandError, OSError, http.client.HTTPException) as error:
+                except (CommandError, OSError, http.client.HTTPException) as failure:
+                    # The engine accepts connections to a port where nothing listens yet.
+                    is_closed = isinstance(failure, ConnectionError | ssl.SSLEOFError)
+                    error = "nothing answers" if is_closed else failure
                     say(f"waiting for {what}: {error}")
                     if time.monotonic() >= deadline:
                         raise CommandError(

@@ -22,6 +22,10 @@ from tests.integration.support.talos_node import TALOSCTL
 from toolchain import kubernetes_images
 
 GITHUB, KUBERNETES = "ghcr.io", "registry.k8s.io"
+TALOS, KUBELET = (
+    next(name.rpartition(":")[2] for name in kubernetes_images.names() if f"/{image}:" in name)
+    for image in ("talos", "kubelet")
+)
 PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
 NAME, NODES = "real", 2
 ANSWERS_WITHIN_S = 60
@@ -150,6 +154,19 @@ def test_nodes_and_kubelets_ask_the_cache_of_the_registry_for_each_image(
 
 def test_the_upstream_sends_one_copy_of_each_image_for_all_nodes(cluster: Cluster) -> None:
     assert cluster.site.sent() / sum(map(kubernetes.size, kubernetes_images.names())) <= ONE_COPY
+
+
+def test_cachectl_nodes_shows_that_all_images_came_from_the_caches(cluster: Cluster) -> None:
+    folder = str(cluster.caches.clusters_folder)
+
+    (shown,) = json.loads(cluster.cachectl("nodes", "--json", "--folder", folder)).values()
+
+    assert [node["address"] for node in shown.values()] == cluster.addresses
+    for node in shown.values():
+        assert (node["talos"], node["kubernetes"], node["ready"]) == (TALOS, KUBELET, True)
+        assert node["fromCaches"]
+        assert all(node["fromCaches"].values()), node
+    assert "not in the logs" not in cluster.cachectl("nodes", NAME, "--verbose", "--folder", folder)
 
 
 def test_up_again_changes_nothing(cluster: Cluster) -> None:

@@ -1,12 +1,10 @@
 """cachectl nodes: the nodes of a stack's clusters, and where their images came from."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
-from urllib.parse import parse_qs
+from typing import Annotated
 
 import typer
 from docker import DockerClient
@@ -14,9 +12,8 @@ from docker import DockerClient
 from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
+from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.registry import reference
-from talos_registry_cache.registry.errors import InvalidReferenceError
 from talos_registry_cache.talos import docker_nodes, versions, virtual_machines
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.errors import TalosError
@@ -25,22 +22,7 @@ from talos_registry_cache.talos.nodes import Node
 
 # Where `pulumi up` in a checkout keeps the files of a stack's clusters.
 CLUSTERS = Path(".state", "clusters")
-# A manifest that was served, in the log of a registry. `ns` tells requests to a mirror from others.
-SERVED = re.compile(
-    r'^(?P<client>\S+) \S+ \S+ \[[^\]]*\] "(?:GET|HEAD) '
-    r'/v2/(?P<repository>\S+)/manifests/(?P<target>[^\s?]+)\?(?P<query>\S*) [^"]*" 2\d\d ',
-    re.MULTILINE,
-)
 AT_ONCE = 8
-
-
-class Request(NamedTuple):
-    """A request of a node for a manifest, which a cache answered."""
-
-    client: str
-    registry: str
-    repository: str
-    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,36 +97,6 @@ def nodes(
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
-def served(log: str) -> Iterator[Request]:
-    """The requests of nodes for manifests that a cache has answered, from its log."""
-    for match in SERVED.finditer(log):
-        for registry in parse_qs(match["query"]).get("ns", ()):
-            yield Request(match["client"], registry, match["repository"], match["target"])
-
-
-def is_from_caches(
-    image: str, digest: str, asked: Iterable[Request], others: Iterable[str]
-) -> bool:
-    """Whether the caches' logs show a node's request for an image, by tag or digest.
-
-    Args:
-        image: reference of the image.
-        digest: its digest on the node.
-        asked: the requests in the logs.
-        others: the addresses of the other nodes, whose requests do not count.
-    """
-    try:
-        name = reference.parse(image)
-    except InvalidReferenceError:
-        return False
-    return any(
-        (one.registry, one.repository) == (name.registry, name.repository)
-        and one.target in {name.tag, name.digest, digest}
-        and one.client not in others
-        for one in asked
-    )
-
-
 def _clusters(base: Path, only: str | None) -> list[ClusterFiles]:
     """The clusters in a folder, or one of them.
 
@@ -182,7 +134,7 @@ def _shown(client: DockerClient, files: ClusterFiles, requests: frozenset[Reques
         try:
             state = api.read(node.address)
         except TalosError as error:
-            return Shown(node, None, {}, str(error))
+            return Shown(node, None, {}, " ".join(str(error).split()))
         others = {one.address for one in there} - {node.address}
         images = {
             image: is_from_caches(image, digest, requests, others)

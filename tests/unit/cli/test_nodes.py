@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from talos_registry_cache.cli import stack
 from talos_registry_cache.cli.__main__ import app
 from talos_registry_cache.cli.commands import logs
-from talos_registry_cache.cli.commands.nodes import Request, is_from_caches, served
 from talos_registry_cache.cli.errors import ExitCode, UsageError
+from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from tests.unit.talos import fake_docker
 from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.test_node_state import ETCD, KUBELET, RUNNING, fake_talosctl, spec

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -10,7 +11,7 @@ from talos_registry_cache.registry.errors import InvalidReferenceError
 
 # A manifest that was served, in the log of a registry. `ns` tells requests to a mirror from others.
 SERVED = re.compile(
-    r'^(?P<client>\S+) \S+ \S+ \[[^\]]*\] "(?:GET|HEAD) '
+    r'^(?P<client>\S+) \S+ \S+ \[(?P<at>[^\]]*)\] "(?:GET|HEAD) '
     r'/v2/(?P<repository>\S+)/manifests/(?P<target>[^\s?]+)\?(?P<query>\S*) [^"]*" 2\d\d ',
     re.MULTILINE,
 )
@@ -19,6 +20,7 @@ SERVED = re.compile(
 class Request(NamedTuple):
     """A request of a node for a manifest, which a cache answered."""
 
+    at: datetime
     client: str
     registry: str
     repository: str
@@ -28,8 +30,9 @@ class Request(NamedTuple):
 def served(log: str) -> Iterator[Request]:
     """The requests of nodes for manifests that a cache has answered, from its log."""
     for match in SERVED.finditer(log):
+        at = datetime.strptime(match["at"], "%d/%b/%Y:%H:%M:%S %z")
         for registry in parse_qs(match["query"]).get("ns", ()):
-            yield Request(match["client"], registry, match["repository"], match["target"])
+            yield Request(at, match["client"], registry, match["repository"], match["target"])
 
 
 def is_from_caches(

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from docker import DockerClient
+from docker.errors import NotFound
 
 from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.commands import logs
@@ -45,7 +47,7 @@ class Shown:
 def nodes(
     cluster: Annotated[
         str | None,
-        typer.Argument(metavar="[CLUSTER]", help="Only this cluster.", show_default=False),
+        typer.Argument(metavar="CLUSTER", help="Only this cluster.", show_default=False),
     ] = None,
     *,
     folder: Annotated[
@@ -66,8 +68,8 @@ def nodes(
 
     An image is "from the caches" if the log of a cache has a successful request for it by the
     node. Container engines often hide the address of a node from the cache; then a request by any
-    node counts. Logs are limited in size, and start again with the cache, so an image may have
-    come from a cache although its log does not show it.
+    node counts, from the creation of this node on. Logs are limited in size, and start again with
+    the cache, so an image may have come from a cache although its log does not show it.
 
     Needs `talosctl`, and the talosconfig that `pulumi up` has written. For clusters that use the
     caches of another stack (`mirrorsFrom`), name that stack with `--stack`, and the folder of the
@@ -111,16 +113,25 @@ def _clusters(base: Path, only: str | None) -> list[ClusterFiles]:
     return [ClusterFiles(base, name) for name in names if only in (None, name)]
 
 
-def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> frozenset[Request]:
-    return frozenset(
+def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> list[Request]:
+    return [
         request
         for cache in caches.values()
         for stream in logs.streams(client, cache)
         for request in served(b"".join(stream).decode(errors="replace"))
-    )
+    ]
 
 
-def _shown(client: DockerClient, files: ClusterFiles, requests: frozenset[Request]) -> list[Shown]:
+def _created(client: DockerClient, node: Node) -> datetime:
+    """When a node was created, in whole seconds as in the logs; a virtual machine, long ago."""
+    try:
+        container = client.containers.get(node.name)
+    except NotFound:
+        return datetime.min.replace(tzinfo=UTC)
+    return datetime.fromisoformat(container.attrs["Created"]).replace(microsecond=0)
+
+
+def _shown(client: DockerClient, files: ClusterFiles, requests: list[Request]) -> list[Shown]:
     found = docker_nodes.find(client, files.name) or virtual_machines.find(files)
     there = found.nodes if found else ()
     try:
@@ -135,9 +146,11 @@ def _shown(client: DockerClient, files: ClusterFiles, requests: frozenset[Reques
             state = api.read(node.address)
         except TalosError as error:
             return Shown(node, None, {}, " ".join(str(error).split()))
+        since = _created(client, node)
+        asked = [request for request in requests if request.at >= since]
         others = {one.address for one in there} - {node.address}
         images = {
-            image: is_from_caches(image, digest, requests, others)
+            image: is_from_caches(image, digest, asked, others)
             for image, digest in sorted(state.images.items())
         }
         return Shown(node, state, images, "" if state.is_ready else "it is not ready")

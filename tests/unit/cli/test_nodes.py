@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ time="2026-11-27T14:03:03Z" level=info msg="response completed" http.request.uri
 {GATEWAY} - - [27/Nov/2026:14:03:06 +0000] "GET /v2/missing/manifests/1?ns=ghcr.io HTTP/1.1" 404 157 "" "containerd/v2.2.3"
 127.0.0.1 - - [27/Nov/2026:14:03:07 +0000] "GET /v2/warmed/manifests/1 HTTP/1.1" 200 517 "" "python-httpx2/2.16.2"
 """  # noqa: E501 - lines of a log
-OF_ETCD = Request(GATEWAY, "registry.k8s.io", "etcd", "v3.6.9")
-OF_KUBELET = Request(GATEWAY, "ghcr.io", "siderolabs/kubelet", KUBELET)
+OF_ETCD = Request(
+    datetime(2026, 11, 27, 14, 3, 3, tzinfo=UTC), GATEWAY, "registry.k8s.io", "etcd", "v3.6.9"
+)
+OF_KUBELET = Request(
+    datetime(2026, 11, 27, 14, 3, 4, tzinfo=UTC), GATEWAY, "ghcr.io", "siderolabs/kubelet", KUBELET
+)
 
 
 def test_requests_of_nodes_that_a_cache_has_served() -> None:
@@ -106,6 +111,18 @@ def test_a_ready_node_is_shown_with_its_versions_and_images() -> None:
     ]  # fmt: skip
     assert [image[2:] for image in images] == [["cache"], ["not", "in", "the", "logs"], ["cache"]]
     assert ended.exit_code == ExitCode.OK
+
+
+def test_requests_from_before_the_creation_of_a_node_do_not_count(engine: FakeDocker) -> None:
+    engine.remove_all()
+    created = "2026-11-27T14:03:04.987654321Z"
+    engine.add_node("demo", "demo-worker-1", address="10.5.0.2", created=created)
+
+    (node,) = json.loads(run("--json").stdout)["demo"].values()
+
+    assert [image for image, is_cached in node["fromCaches"].items() if is_cached] == [
+        "ghcr.io/siderolabs/kubelet:v1.36.0"
+    ]
 
 
 def test_stopped_and_silent_nodes_are_named_and_the_others_are_shown(engine: FakeDocker) -> None:

@@ -18,13 +18,14 @@ from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.command_line import Invocation
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.process import Runner
+from talos_registry_cache.talos.waiting import Wait
 
 from . import dynamic_provider
 from .settings import Cluster
 from .trust import Trust
 
 # A change of these properties does not reach the nodes, and updates the resource in place.
-HARMLESS = frozenset({"talosctl", "mergeKubeconfig", "onLostNodes"})
+HARMLESS = frozenset({"talosctl", "mergeKubeconfig", "onLostNodes", "wait"})
 REPLACING = frozenset({"name", "folder", "spec", "mirrors", "ca", "reader"})
 
 # Not a part of `spec`: these are properties of their own, and the timeout does not reach the nodes.
@@ -95,6 +96,7 @@ class LocalCluster(dynamic.Resource, module="clusters", name="LocalCluster"):
             "talosctl": settings.talosctl,
             "mergeKubeconfig": settings.merge_kubeconfig,
             "onLostNodes": settings.on_lost_nodes,
+            "wait": settings.wait,
             PLAN: pulumi.Output.from_input(plan).apply(lambda known: known and asdict(known)),
         }
         outputs = dict.fromkeys(("nodes", "kubernetesEndpoint", "command"))
@@ -131,7 +133,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         )
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Run the planned talosctl, and wait for the cluster; a failure leaves only its log."""
+        """Run the planned talosctl and wait as the settings say; a failure leaves only its log."""
         if dynamic_provider.is_simulated():
             return dynamic.CreateResult(props["name"], {**props, **_outputs(_SIMULATED, props)})
         with _operations(props) as cluster:
@@ -200,6 +202,7 @@ def _operations(props: Properties) -> Iterator[ClusterOperations]:
             node_counts={role: int(spec[key]) for role, key in counts.items()},
             engine=engine,
             runner=Runner(_shown_for(props)),
+            wait=Wait(props["wait"]),
         )
 
 

@@ -103,6 +103,14 @@ class Cluster(Model):
         default="20m",
         description="Time limit for creating the cluster, which is removed after that",
     )
+    wait: Literal["healthy", "api", "none"] = Field(
+        default="healthy",
+        description=(
+            "How long `up` waits for a new cluster: until talosctl finds it `healthy`, until the "
+            "Kubernetes `api` answers, or only until it is bootstrapped and boots by itself "
+            "(`none`)"
+        ),
+    )
     merge_kubeconfig: Annotated[bool, Field(strict=True)] = Field(
         default=False,
         description="Whether to add the cluster to the user's kubeconfig until it is destroyed",

@@ -16,6 +16,7 @@ from talos_registry_cache.cli.commands.import_ import import_
 from talos_registry_cache.cli.commands.logs import logs
 from talos_registry_cache.cli.commands.metrics import metrics
 from talos_registry_cache.cli.commands.mirrors import mirrors
+from talos_registry_cache.cli.commands.nodes import nodes
 from talos_registry_cache.cli.commands.prune import prune
 from talos_registry_cache.cli.commands.scrub import scrub
 from talos_registry_cache.cli.commands.status import status
@@ -36,7 +37,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (status, warm, verify, scrub, prune, export, import_, mirrors, logs, metrics)
+COMMANDS = (
+    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, metrics,
+)  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 

@@ -2,13 +2,21 @@
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docker import DockerClient
 
-from talos_registry_cache.talos import command_line, docker_nodes, nodes, process, virtual_machines
+from talos_registry_cache.talos import (
+    command_line,
+    docker_nodes,
+    nodes,
+    process,
+    virtual_machines,
+    waiting,
+)
 from talos_registry_cache.talos.cluster_files import ClusterFiles, make_private, write_private
 from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
@@ -17,9 +25,17 @@ from talos_registry_cache.talos.nodes import Found, Node
 from talos_registry_cache.talos.phases import Phases
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Talosctl
+from talos_registry_cache.talos.waiting import Access, Wait
 
 # A talosconfig without contexts; talosctl does not accept an empty file.
 EMPTY_TALOSCONFIG = 'context: ""\ncontexts: {}\n'
+
+# What is true when a creation ends, by what it waited for.
+_REACHED = {
+    Wait.HEALTHY: "ready",
+    Wait.API: "the Kubernetes API answers",
+    Wait.NONE: "bootstrapped",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,7 @@ class ClusterOperations:
         node_counts: the number of nodes that it should have, by role.
         engine: the engine of docker nodes.
         runner: runs talosctl, and shows progress.
+        wait: what `create` waits for.
     """
 
     files: ClusterFiles
@@ -62,9 +79,10 @@ class ClusterOperations:
     node_counts: Mapping[str, int]
     engine: DockerClient
     runner: Runner
+    wait: Wait = Wait.HEALTHY
 
     def create(self, plan: Invocation, talosctl: Talosctl | None = None) -> Observed:
-        """Create the cluster, and wait until talosctl reports that it is ready.
+        """Create the cluster, and wait for its boot as far as `wait` says.
 
         A complete cluster that the same plan has created is kept, and only its nodes are started.
         Remains of an earlier run are removed first. If creation fails or is interrupted, everything
@@ -76,7 +94,7 @@ class ClusterOperations:
 
         Raises:
             TakenError: another cluster has this name.
-            CommandError: talosctl failed or took too long; the message names the log.
+            CommandError: talosctl or the wait failed or took too long; the message names the log.
             TalosError: sudo needs a password, a file cannot be written, the engine does not answer.
         """
         found = self.read()
@@ -178,12 +196,22 @@ class ClusterOperations:
 
     def _create(self, plan: Invocation) -> Observed:
         phases = Phases(self.runner.on_line)
+        deadline = time.monotonic() + plan.timeout_s
         self._write_files(plan)
-        self._run(plan, self.files.log, replace(self.runner, on_line=phases.line))
-        _write(self.files.command, _command(plan))
+        with waiting.ended_early(self.wait, phases.line) as on_line:
+            self._run(plan, self.files.log, replace(self.runner, on_line=on_line))
         complete = self._complete()
-        phases.finish()
-        return complete
+        if self.wait is not Wait.HEALTHY:
+            self._access(complete, plan.program).wait_for(self.wait, deadline, phases.line)
+        command = _command(plan)
+        _write(self.files.command, command)
+        phases.finish(_REACHED[self.wait])
+        return replace(complete, command=command.rstrip("\n"), problems=())
+
+    def _access(self, observed: Observed, talosctl: str) -> Access:
+        address = next(node.address for node in observed.nodes if node.role == "controlplane")
+        assert observed.kubernetes_endpoint is not None  # noqa: S101 - all nodes run
+        return Access(talosctl, self.files, address, observed.kubernetes_endpoint)
 
     def _complete(self) -> Observed:
         """The cluster that was just created.
@@ -195,7 +223,8 @@ class ClusterOperations:
         if observed is None:
             missing = ["it does not exist"]
         else:
-            missing = [*observed.problems, *nodes.not_running(observed.nodes)]
+            found = observed.nodes
+            missing = [*nodes.problems(found, self.node_counts), *nodes.not_running(found)]
         if observed is None or missing:
             raise TalosError(
                 f"talosctl created the cluster {self.files.name}, but {'; '.join(missing)}\n"

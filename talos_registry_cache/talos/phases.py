@@ -11,6 +11,8 @@ PHASES = {
     "waiting for etcd": "etcd",
     "waiting for kubelet": "kubelet",
     "waiting for all k8s nodes": "Kubernetes",
+    # Not from talosctl; see `waiting`.
+    "waiting for the Kubernetes API": "Kubernetes API",
 }
 ROUTINE = ("waiting for ", "creating ", "generating ", "bootstrapping ", "validating ", " ", "\t")
 SHOWN_EVERY_S = 10.0
@@ -46,10 +48,10 @@ class Phases:
         elif not line.startswith(ROUTINE) or self._clock() - self._shown >= SHOWN_EVERY_S:
             self._say(line)
 
-    def finish(self) -> None:
-        """Say that the cluster is ready."""
+    def finish(self, reached: str) -> None:
+        """Say what the cluster has reached, such as `ready`."""
         self._end_phase("")
-        self._say(f"ready after {self._clock() - self._started:.1f} s")
+        self._say(f"{reached} after {self._clock() - self._started:.1f} s")
 
     def _end_phase(self, following: str) -> None:
         if self._phase:

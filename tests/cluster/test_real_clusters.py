@@ -158,6 +158,22 @@ def test_the_upstream_sends_one_copy_of_each_image_to_two_nodes(cluster: Cluster
     assert cluster.site.sent() / sum(map(kubernetes.size, kubernetes_images.names())) <= ONE_COPY
 
 
+def test_cachectl_nodes_shows_that_all_images_came_from_the_caches(cluster: Cluster) -> None:
+    folder = str(cluster.caches.clusters_folder)
+    images = (name.rpartition("/")[2].partition(":") for name in kubernetes_images.names())
+    versions = {image: tag for image, _, tag in images}
+
+    (shown,) = json.loads(cluster.cachectl("nodes", "--json", "--folder", folder)).values()
+
+    assert [node["address"] for node in shown.values()] == cluster.addresses
+    for node in shown.values():
+        assert (node["talos"], node["kubernetes"]) == (versions["talos"], versions["kubelet"])
+        assert node["ready"]
+        assert node["fromCaches"]
+        assert all(node["fromCaches"].values()), node
+    assert "not in the logs" not in cluster.cachectl("nodes", NAME, "--verbose", "--folder", folder)
+
+
 def test_up_again_changes_nothing(cluster: Cluster) -> None:
     assert set(cluster.caches.up()) == {"same"}
 

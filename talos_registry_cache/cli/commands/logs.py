@@ -41,7 +41,7 @@ def logs(
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            printed = b"".join(itertools.chain(*_streams(found.engine, cache)))
+            printed = b"".join(itertools.chain(*streams(found.engine, cache)))
             lines = [
                 line
                 for line in printed.decode(errors="replace").splitlines()
@@ -65,7 +65,7 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
     threads = [
         threading.Thread(target=follow, args=(cache, stream), daemon=True)
         for cache in caches.values()
-        for stream in _streams(client, cache, follow=True, tail=tail)
+        for stream in streams(client, cache, follow=True, tail=tail)
     ]
     for thread in threads:
         thread.start()
@@ -73,7 +73,7 @@ def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> Non
         thread.join()
 
 
-def _streams(
+def streams(
     client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
 ) -> list[Iterator[bytes]]:
     """The output of a cache, or of a service on each of its nodes, in pieces."""

@@ -200,6 +200,7 @@ A_HOST = "auto, an IPv4 address, or a host name"
             ("clusters demo skipFallback", ["yes"], "true or false"),
             ("clusters demo mergeKubeconfig", [1], "true or false"),
             ("clusters demo onLostNodes", ["start"], "'keep' or 'replace'"),
+            ("clusters demo wait", ["ready", False], "'healthy', 'api' or 'none'"),
             ("clusters demo extraArguments", ["--debug"], "a list"),
             ("clusters demo extraArguments 0", [1], "a text"),
             ("clusters demo extraArguments 0", ["a\0"], "tabs and line breaks"),

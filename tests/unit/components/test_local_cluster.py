@@ -190,7 +190,12 @@ def test_changes_that_affect_the_nodes_replace_the_cluster(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("talosctl", "/another"), ("mergeKubeconfig", True), ("onLostNodes", "replace")],
+    [
+        ("talosctl", "/another"),
+        ("mergeKubeconfig", True),
+        ("onLostNodes", "replace"),
+        ("wait", "none"),
+    ],
 )
 def test_other_changes_update_the_cluster(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
@@ -341,6 +346,17 @@ def test_a_cluster_is_created_and_its_state_describes_it(bench: Bench, shown: Sh
     assert f"{bench.talosctl.path} cluster create docker" in created.outs["command"]
     assert {key: created.outs[key] for key in bench.props()} == bench.props()
     assert shown()[-1].startswith("demo: ready after ")
+
+
+def test_a_cluster_that_is_not_waited_for_has_a_kubeconfig_to_merge(
+    bench: Bench, shown: Shown
+) -> None:
+    bench.talosctl.does(*STEPS[:-1], "check", "hang")
+
+    bench.create(wait="none", mergeKubeconfig=True)
+
+    assert shown()[-1].startswith("demo: bootstrapped after ")
+    assert bench.users_contexts() == ["admin@demo"]
 
 
 def test_talosctl_runs_as_planned(bench: Bench) -> None:

@@ -106,6 +106,7 @@ def test_a_cluster_is_declared_with_its_settings_mirrors_and_plan(*, preview: bo
         "talosctl": "talosctl",
         "mergeKubeconfig": True,
         "onLostNodes": "keep",
+        "wait": "healthy",
     }
     assert declared.delete_before_replace
 

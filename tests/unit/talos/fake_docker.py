@@ -77,6 +77,7 @@ def container(
     type_: str = "worker",
     address: str = "10.5.0.3",
     status: str = "running",
+    created: str = "2026-11-27T14:00:00.123456789Z",
     ports: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A node in the form of the API."""
@@ -87,6 +88,7 @@ def container(
     return {
         "Id": name,
         "Name": f"/{name}",
+        "Created": created,
         "Image": "sha256:0",
         "Config": {"Labels": labels(cluster) | {"talos.type": type_}},
         "State": {"Status": status},

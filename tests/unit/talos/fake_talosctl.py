@@ -22,6 +22,10 @@ if arguments == ["version", "--client"]:
     sys.exit(print({version!r}))
 with calls.open("a") as file:
     file.write(json.dumps([arguments, dict(os.environ)]) + "\\n")
+if arguments[0] == "kubeconfig":
+    assert "context: " in pathlib.Path(arguments[arguments.index("--talosconfig") + 1]).read_text()
+    with open(arguments[1], "x") as file:
+        sys.exit(file.write({kubeconfig!r}) and 0)
 name, state = (arguments[arguments.index(flag) + 1] for flag in ("--name", "--state"))
 folder = pathlib.Path(state, name)
 
@@ -54,6 +58,8 @@ def step(which):
     elif which == "stop":
         node = {nodes}["worker"]
         make("containers", node | {{"State": {{"Status": "exited"}}}})
+    elif which == "check":
+        print("waiting for etcd to be healthy: ...", flush=True)
     elif which == "hang":
         time.sleep(60)
     elif which == "fail":

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from docker import DockerClient
 
 from talos_registry_cache.endpoint import Endpoint
@@ -21,6 +23,8 @@ from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
+from talos_registry_cache.talos.waiting import Wait
+from tests.unit.components.certificates import AUTHORITY
 from tests.unit.talos import fake_docker, programs
 from tests.unit.talos.fake_docker import FakeDocker
 from tests.unit.talos.fake_talosctl import STEPS, FakeTalosctl
@@ -41,6 +45,7 @@ class Bench:
     spec: ClusterSpec = SPEC
     lines: list[str] = field(default_factory=list)
     version: Version = field(default_factory=lambda: Version(1, 13))
+    wait: Wait = Wait.HEALTHY
 
     def __post_init__(self) -> None:
         self.talosctl = FakeTalosctl(self.folder, self.spec.name, self.engine.folder)
@@ -57,6 +62,7 @@ class Bench:
             node_counts={"controlplane": 1, "worker": 1},
             engine=self.client,
             runner=Runner(self.lines.append, grace_s=5),
+            wait=self.wait,
         )
 
     def create(self) -> Observed:
@@ -181,6 +187,52 @@ def test_a_foreign_cluster_of_the_same_name_is_left_alone(bench: Bench) -> None:
         bench.create()
     assert bench.engine.names == ["demo-worker-1", "net-demo"]
     assert not bench.talosctl.calls
+
+
+# Waiting
+
+
+BOOTSTRAPPED = (*STEPS[:-1], "check", "hang")
+
+
+def kubeconfig_of(server: str) -> str:
+    ca = b64encode(AUTHORITY.certificate.encode()).decode()
+    entry = {"name": "demo", "cluster": {"server": server, "certificate-authority-data": ca}}
+    return yaml.safe_dump({"clusters": [entry]}, sort_keys=False)
+
+
+def test_talosctl_is_ended_once_it_has_bootstrapped_a_cluster_that_is_not_waited_for(
+    bench: Bench,
+) -> None:
+    bench.wait = Wait.NONE
+    bench.talosctl.kubeconfig = kubeconfig_of("https://10.5.0.2:6443")
+    bench.talosctl.does(*BOOTSTRAPPED)
+
+    observed = bench.create()
+
+    assert bench.read() == observed
+    assert bench.files.kubeconfig.read_text() == kubeconfig_of("https://127.0.0.1:32771")
+    assert mode(bench.files.kubeconfig) == 0o600
+    assert bench.lines[-1].startswith("bootstrapped after")
+    assert "waiting for the kubeconfig of 10.5.0.2: OK" in bench.files.log.read_text()
+    bench.wait = Wait.HEALTHY
+    assert bench.create() == observed, "the same plan has created it"
+
+
+def test_an_api_that_never_answers_is_a_failure_that_leaves_only_the_log(bench: Bench) -> None:
+    bench.wait = Wait.API
+    bench.talosctl.kubeconfig = kubeconfig_of("https://10.5.0.2:6443")
+    bench.wants(timeout_s=3.0)
+    bench.talosctl.does(*BOOTSTRAPPED)
+
+    error = (
+        r"the Kubernetes API at https://127.0.0.1:32771 took too long: .*\n  full log: .*/demo.log"
+    )
+    with pytest.raises(CommandError, match=error):
+        bench.create()
+
+    bench.assert_only_the_log_is_left()
+    assert "waiting for the Kubernetes API" in bench.files.log.read_text()
 
 
 # Start

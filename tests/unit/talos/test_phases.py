@@ -40,7 +40,7 @@ def test_each_phase_is_one_line_with_its_duration() -> None:
     for line, after in PRINTED:
         clock.now += after
         phases.line(line)
-    phases.finish()
+    phases.finish("ready")
 
     assert shown == [
         "network: 0.2 s; next: nodes",

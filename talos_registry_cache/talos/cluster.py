@@ -2,16 +2,24 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docker import DockerClient
 
-from talos_registry_cache.talos import command_line, docker_nodes, nodes, process, virtual_machines
+from talos_registry_cache.talos import (
+    command_line,
+    docker_nodes,
+    ended_nodes,
+    nodes,
+    process,
+    virtual_machines,
+)
 from talos_registry_cache.talos.cluster_files import ClusterFiles, make_private, write_private
 from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
+from talos_registry_cache.talos.ended_nodes import NodeEndedError
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.nodes import Found, Node
 from talos_registry_cache.talos.phases import Phases
@@ -20,6 +28,9 @@ from talos_registry_cache.talos.versions import Talosctl
 
 # A talosconfig without contexts; talosctl does not accept an empty file.
 EMPTY_TALOSCONFIG = 'context: ""\ncontexts: {}\n'
+
+# For how long the engine may work on requests of a talosctl that was ended.
+SETTLES_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class ClusterOperations:
         Raises:
             TakenError: another cluster has this name.
             CommandError: talosctl failed or took too long; the message names the log.
+            NodeEndedError: a node ended; the message says why.
             TalosError: sudo needs a password, a file cannot be written, the engine does not answer.
         """
         found = self.read()
@@ -167,19 +179,41 @@ class ClusterOperations:
         for name, content in plan.files.items():
             _write(files.patch(name), content)
 
-    def _run(self, plan: Invocation, log: Path, runner: Runner) -> None:
+    def _boot(self, plan: Invocation, runner: Runner) -> None:
+        """Run talosctl until it succeeds or fails, or a node ends."""
+        log, name = self.files.log, self.files.name
+        if self.provisioner.is_virtual:
+            self._run(plan, log, runner)
+            return
+        try:
+            self._run(plan, log, runner, ended_nodes.Watch(self.engine, name))
+        except TalosError as error:
+            if explained := ended_nodes.explain(self.engine, name, log):
+                raise NodeEndedError(f"{explained}\n  full log: {log}") from error
+            if hint := ended_nodes.too_small(self.engine, name):
+                raise CommandError(f"{error}\n  {hint}") from error
+            raise
+
+    def _run(
+        self,
+        plan: Invocation,
+        log: Path,
+        runner: Runner,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         runner.run(
             plan.argv(is_root=_is_root()),
             env={**_environment(), **plan.env},
             log=log,
             pid_file=self.files.pid,
             within_s=plan.timeout_s,
+            check=check,
         )
 
     def _create(self, plan: Invocation) -> Observed:
         phases = Phases(self.runner.on_line)
         self._write_files(plan)
-        self._run(plan, self.files.log, replace(self.runner, on_line=phases.line))
+        self._boot(plan, replace(self.runner, on_line=phases.line))
         _write(self.files.command, _command(plan))
         complete = self._complete()
         phases.finish()
@@ -203,12 +237,13 @@ class ClusterOperations:
             )
         return observed
 
-    def _remove(self, talosctl: Talosctl | None) -> None:
-        """Remove everything but the logs."""
+    def _remove(self, talosctl: Talosctl | None, *, is_interrupted: bool = False) -> None:
+        """Remove everything but the logs, also what an interrupted talosctl had asked for."""
         files = self.files
-        process.end_orphan(files.pid, str(files.state), grace_s=self.runner.grace_s)
+        is_ended = process.end_orphan(files.pid, str(files.state), grace_s=self.runner.grace_s)
         if self.provisioner is Provisioner.DOCKER:
-            docker_nodes.remove(self.engine, files.name)
+            settles_s = SETTLES_S if is_ended or is_interrupted else 0.0
+            docker_nodes.remove(self.engine, files.name, settles_s=settles_s)
         elif files.state.exists():
             self._remove_virtual_machines(talosctl)
         try:
@@ -236,7 +271,7 @@ class ClusterOperations:
     def _undo(self, error: BaseException, talosctl: Talosctl | None) -> None:
         """Remove the remains of a creation that failed with this error."""
         try:
-            self._remove(talosctl)
+            self._remove(talosctl, is_interrupted=True)
         except TalosError as failure:
             note = f"  remains could not be removed, and the next run tries again: {failure}"
             if isinstance(error, TalosError):

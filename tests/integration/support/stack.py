@@ -167,7 +167,7 @@ class CacheStack:
         """Start `pulumi up` in its own session, without waiting for it."""
         with output.open("wb") as log:
             return subprocess.Popen(
-                ["pulumi", "up", "--yes", "--skip-preview", "--stack", self.name],
+                [*self._enter, "pulumi", "up", "--yes", "--skip-preview", "--stack", self.name],
                 cwd=self.folder,
                 env=os.environ | self._env,
                 stdin=subprocess.DEVNULL,

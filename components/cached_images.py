@@ -1,6 +1,6 @@
 """CachedImages: the dynamic resource behind `ImageSet`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from pulumi import dynamic
 
 from talos_registry_cache.registry.errors import RegistryError
 
-from . import dynamic_provider
+from . import apart, dynamic_provider
 
 if TYPE_CHECKING:
     # Not needed in the provider's process.
@@ -73,26 +73,36 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def create(self, props: Properties) -> dynamic.CreateResult:
         """Bring the images into the caches."""
-        return dynamic.CreateResult("images", _warming().warmed(props))
+        return dynamic.CreateResult("images", apart.run(_warmed, props))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
         """Bring added, lost and damaged images into the caches."""
-        warming = _warming()
-        if lost := news["images"].keys() & _lost(olds).keys():
-            warming.remove_damaged(news, lost)
-        return dynamic.UpdateResult(warming.warmed(news))
+        lost = news["images"].keys() & _lost(olds).keys()
+        return dynamic.UpdateResult(apart.run(_warmed, news, lost))
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Verify that the caches' storages hold all images completely."""
-        return dynamic.ReadResult(id_, {**props, "missing": _warming().missing(props)})
+        return dynamic.ReadResult(id_, {**props, "missing": apart.run(_missing, props)})
 
 
 def _lost(props: Properties) -> Mapping[str, str]:
     return props.get("missing") or {}
 
 
+def _warmed(props: Properties, damaged: Collection[str] = ()) -> dict[str, Any]:
+    if damaged:
+        _warming().remove_damaged(props, damaged)
+    outputs: dict[str, Any] = _warming().warmed(props)
+    return outputs
+
+
+def _missing(props: Properties) -> Mapping[str, str]:
+    missing: Mapping[str, str] = _warming().missing(props)
+    return missing
+
+
 def _warming() -> ModuleType:
-    """Import the code that only the provider's process needs, to keep the program's start fast."""
+    """Import the code that only warming needs, to keep the program's start fast."""
     from . import warming  # noqa: PLC0415 - see above
 
     return warming

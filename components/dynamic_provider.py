@@ -3,13 +3,15 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
+
+from . import apart
 
 SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
 """The environment variable that, set to `1`, simulates clusters and image sets."""
@@ -36,6 +38,7 @@ def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
 
     It uses the engine that the Docker provider is configured with. Pulumi shows the traceback of
     every error that a provider raises; errors that the user can fix are reduced to their message.
+    Ctrl-C interrupts the work of `apart`.
 
     Args:
         request: the configuration that Pulumi passes to the provider.
@@ -43,8 +46,12 @@ def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
     """
     if host := request.config.get("docker:host"):
         os.environ["DOCKER_HOST"] = host
-    _plain.update({EngineError, *plain})
+    _plain.update({EngineError, apart.CancelledError, *plain})
     traceback.format_exc = _format_exc
+    # The host's own method does nothing, and is bound already: only its code can be replaced.
+    if servicer := getattr(sys.modules["__main__"], "DynamicResourceProviderServicer", None):
+        servicer.Cancel.__code__ = _cancel.__code__
+        servicer.Cancel.__defaults__ = (apart.cancel,)
 
 
 @contextmanager
@@ -62,6 +69,19 @@ def engine() -> Iterator[DockerClient]:
         yield client
     finally:
         client.close()
+
+
+def _cancel(
+    self: object,  # noqa: ARG001 - as there
+    request: object,  # noqa: ARG001 - as there
+    context: object,  # noqa: ARG001 - as there
+    cancel: Callable[[], None],
+) -> object:
+    """Handle Ctrl-C, in place of `Cancel` of the host, with whose globals this runs."""
+    from google.protobuf import empty_pb2  # type: ignore[import-untyped] # noqa: PLC0415 - see above
+
+    cancel()
+    return empty_pb2.Empty()
 
 
 def _format_exc(limit: int | None = None, chain: bool = True) -> str:  # noqa: FBT001, FBT002

@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 from pulumi import dynamic
 
+from talos_registry_cache.engine import lock
 from talos_registry_cache.talos import kubeconfig, versions
 from talos_registry_cache.talos.cluster import ClusterOperations, Observed
 from talos_registry_cache.talos.cluster_files import ClusterFiles
@@ -20,7 +21,7 @@ from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.waiting import Wait
 
-from . import dynamic_provider
+from . import apart, dynamic_provider
 from .settings import Cluster
 from .trust import Trust
 
@@ -110,7 +111,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, TalosError)
+        dynamic_provider.prepare(req, TalosError, lock.LockError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Compare the properties, and the cluster on the engine with its state.
@@ -136,14 +137,8 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         """Run the planned talosctl and wait as the settings say; a failure leaves only its log."""
         if dynamic_provider.is_simulated():
             return dynamic.CreateResult(props["name"], {**props, **_outputs(_SIMULATED, props)})
-        with _operations(props) as cluster:
-            observed = cluster.create(_plan(props), _talosctl(props))
-            try:
-                _merge(props)
-            except TalosError as error:
-                cluster.destroy(_talosctl(props))
-                raise TalosError(f"{error}; the cluster was removed again") from error
-        return dynamic.CreateResult(props["name"], {**props, **_outputs(observed, props)})
+        outputs = apart.run(_created, props)
+        return dynamic.CreateResult(props["name"], {**props, **outputs})
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Update the nodes in the state; a cluster that no longer exists is removed from it."""
@@ -168,8 +163,38 @@ class LocalClusterProvider(dynamic.ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         """Destroy the cluster with all of its files, complete or not."""
         _unmerge(props)
-        with _operations(props) as cluster:
+        with _operations(props) as cluster, _alone(cluster):
             cluster.destroy(_talosctl(props))
+
+
+def _created(props: Properties) -> dict[str, Any]:
+    """Create the cluster, and return its outputs.
+
+    Raises:
+        TalosError: it cannot be created, or Ctrl-C has interrupted this.
+    """
+    try:
+        with _operations(props) as cluster, _alone(cluster):
+            observed = cluster.create(_plan(props), _talosctl(props))
+            try:
+                _merge(props)
+            except TalosError as error:
+                cluster.destroy(_talosctl(props))
+                raise TalosError(f"{error}; the cluster was removed again") from error
+    except KeyboardInterrupt as interrupt:
+        left = getattr(interrupt, "__notes__", ["  everything but its log was removed again"])
+        text = f"the creation of the cluster {props['name']} was interrupted"
+        raise TalosError("\n".join((text, *left))) from None
+    return _outputs(observed, props)
+
+
+@contextmanager
+def _alone(cluster: ClusterOperations) -> Iterator[None]:
+    """Wait for an earlier run that was interrupted and still undoes its creation."""
+    waiting = "waiting for an earlier run that still works on this cluster"
+    name = str(cluster.files.folder)
+    with lock.held(cluster.engine, name, lambda: cluster.runner.on_line(waiting)):
+        yield
 
 
 def spec_properties(spec: ClusterSpec) -> dict[str, Any]:

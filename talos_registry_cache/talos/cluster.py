@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from docker import DockerClient
 from talos_registry_cache.talos import (
     command_line,
     docker_nodes,
+    ended_nodes,
     nodes,
     process,
     virtual_machines,
@@ -20,6 +21,7 @@ from talos_registry_cache.talos import (
 from talos_registry_cache.talos.cluster_files import ClusterFiles, make_private, write_private
 from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
+from talos_registry_cache.talos.ended_nodes import NodeEndedError
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.nodes import Found, Node
 from talos_registry_cache.talos.phases import Phases
@@ -36,6 +38,9 @@ _REACHED = {
     Wait.API: "the Kubernetes API answers",
     Wait.NONE: "bootstrapped",
 }
+
+# For how long the engine may work on requests of a talosctl that was ended.
+SETTLES_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class ClusterOperations:
         Raises:
             TakenError: another cluster has this name.
             CommandError: talosctl or the wait failed or took too long; the message names the log.
+            NodeEndedError: a node ended; the message says why.
             TalosError: sudo needs a password, a file cannot be written, the engine does not answer.
         """
         found = self.read()
@@ -185,24 +191,54 @@ class ClusterOperations:
         for name, content in plan.files.items():
             _write(files.patch(name), content)
 
-    def _run(self, plan: Invocation, log: Path, runner: Runner) -> None:
+    def _boot(self, plan: Invocation, phases: Phases) -> Observed:
+        """Run talosctl, and wait as far as `wait` says, or until a node ends."""
+        if self.provisioner.is_virtual:
+            return self._booted(plan, phases, lambda: None)
+        log, name = self.files.log, self.files.name
+        try:
+            return self._booted(plan, phases, ended_nodes.Watch(self.engine, name))
+        except TalosError as error:
+            if explained := ended_nodes.explain(self.engine, name, log):
+                raise NodeEndedError(f"{explained}\n  full log: {log}") from error
+            if hint := ended_nodes.too_small(self.engine, name):
+                raise CommandError(f"{error}\n  {hint}") from error
+            raise
+
+    def _booted(self, plan: Invocation, phases: Phases, check: Callable[[], None]) -> Observed:
+        def checked(line: str) -> None:
+            check()
+            phases.line(line)
+
+        deadline = time.monotonic() + plan.timeout_s
+        with waiting.ended_early(self.wait, phases.line) as on_line:
+            self._run(plan, self.files.log, replace(self.runner, on_line=on_line), check)
+        complete = self._complete()
+        if self.wait is not Wait.HEALTHY:
+            access = self._access(complete, plan.program)
+            access.wait_for(self.wait, deadline, checked)
+        return complete
+
+    def _run(
+        self,
+        plan: Invocation,
+        log: Path,
+        runner: Runner,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         runner.run(
             plan.argv(is_root=_is_root()),
             env={**_environment(), **plan.env},
             log=log,
             pid_file=self.files.pid,
             within_s=plan.timeout_s,
+            check=check,
         )
 
     def _create(self, plan: Invocation) -> Observed:
         phases = Phases(self.runner.on_line)
-        deadline = time.monotonic() + plan.timeout_s
         self._write_files(plan)
-        with waiting.ended_early(self.wait, phases.line) as on_line:
-            self._run(plan, self.files.log, replace(self.runner, on_line=on_line))
-        complete = self._complete()
-        if self.wait is not Wait.HEALTHY:
-            self._access(complete, plan.program).wait_for(self.wait, deadline, phases.line)
+        complete = self._boot(plan, phases)
         command = _command(plan)
         _write(self.files.command, command)
         phases.finish(_REACHED[self.wait])
@@ -232,12 +268,13 @@ class ClusterOperations:
             )
         return observed
 
-    def _remove(self, talosctl: Talosctl | None) -> None:
-        """Remove everything but the logs."""
+    def _remove(self, talosctl: Talosctl | None, *, is_interrupted: bool = False) -> None:
+        """Remove everything but the logs, also what an interrupted talosctl had asked for."""
         files = self.files
-        process.end_orphan(files.pid, str(files.state), grace_s=self.runner.grace_s)
+        is_ended = process.end_orphan(files.pid, str(files.state), grace_s=self.runner.grace_s)
         if self.provisioner is Provisioner.DOCKER:
-            docker_nodes.remove(self.engine, files.name)
+            settles_s = SETTLES_S if is_ended or is_interrupted else 0.0
+            docker_nodes.remove(self.engine, files.name, settles_s=settles_s)
         elif files.state.exists():
             self._remove_virtual_machines(talosctl)
         try:
@@ -265,7 +302,7 @@ class ClusterOperations:
     def _undo(self, error: BaseException, talosctl: Talosctl | None) -> None:
         """Remove the remains of a creation that failed with this error."""
         try:
-            self._remove(talosctl)
+            self._remove(talosctl, is_interrupted=True)
         except TalosError as failure:
             note = f"  remains could not be removed, and the next run tries again: {failure}"
             if isinstance(error, TalosError):

@@ -32,8 +32,8 @@ def find(engine: DockerClient, cluster: str) -> Found | None:
     Raises:
         TalosError: the engine does not answer.
     """
-    with _answering():
-        containers = _containers(engine, cluster)
+    with answering():
+        containers = containers_of(engine, cluster)
         networks = engine.networks.list(filters=_labelled(cluster))
     if not containers and not networks:
         return None
@@ -54,8 +54,8 @@ def start(engine: DockerClient, cluster: str, on_line: Callable[[str], None]) ->
     Raises:
         TalosError: a node does not start or stay up, or the engine does not answer.
     """
-    with _answering():
-        stopped = [one for one in _containers(engine, cluster) if not _node(one, cluster).runs]
+    with answering():
+        stopped = [one for one in containers_of(engine, cluster) if not _node(one, cluster).runs]
     stopped.sort(key=lambda one: (_node(one, cluster).role != "controlplane", one.name))
     failures = []
     started = []
@@ -66,25 +66,53 @@ def start(engine: DockerClient, cluster: str, on_line: Callable[[str], None]) ->
             started.append(container)
         except DockerException as error:
             failures.append(f"the node {container.name} cannot be started: {error}")
-    with _answering():
+    with answering():
         failures += _ended(started)
     if failures:
         raise TalosError("; ".join(failures))
 
 
-def remove(engine: DockerClient, cluster: str) -> None:
+def remove(engine: DockerClient, cluster: str, *, settles_s: float = 0.0) -> None:
     """Remove a cluster from the engine: its containers with their volumes, and its network.
+
+    Args:
+        engine: the engine.
+        cluster: the name of the cluster.
+        settles_s: for how long nothing more must appear. The engine may take that long to complete
+            the requests of a talosctl that was ended.
 
     Raises:
         TalosError: the engine does not answer, or refuses.
     """
-    with _answering():
-        for container in _containers(engine, cluster):
+    until = time.monotonic() + settles_s
+    while (found := _remove_found(engine, cluster)) or time.monotonic() < until:
+        if found:
+            until = time.monotonic() + settles_s
+        time.sleep(POLL_S)
+
+
+def _remove_found(engine: DockerClient, cluster: str) -> bool:
+    """Remove what there is of a cluster; returns whether there was anything."""
+    containers = containers_of(engine, cluster)
+    with answering():
+        for container in containers:
             with suppress(NotFound):
                 container.remove(force=True, v=True)
-        for network in engine.networks.list(filters=_labelled(cluster)):
+        networks = engine.networks.list(filters=_labelled(cluster))
+        for network in networks:
             with suppress(NotFound):
                 network.remove()
+    return bool(containers or networks)
+
+
+def containers_of(engine: DockerClient, cluster: str) -> list[Container]:
+    """The containers of a cluster's nodes.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    with answering():
+        return engine.containers.list(all=True, filters=_labelled(cluster), ignore_removed=True)
 
 
 def _ended(started: list[Container]) -> list[str]:
@@ -102,10 +130,6 @@ def _ended(started: list[Container]) -> list[str]:
         for container in started
         if container.status != "running"
     ]
-
-
-def _containers(engine: DockerClient, cluster: str) -> list[Container]:
-    return engine.containers.list(all=True, filters=_labelled(cluster), ignore_removed=True)
 
 
 def _labelled(cluster: str) -> dict[str, Any]:
@@ -139,7 +163,8 @@ def _kubernetes_endpoint(nodes: list[Node]) -> str | None:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
+    """Turn errors of the engine into TalosError."""
     try:
         yield
     except (DockerException, OSError) as error:

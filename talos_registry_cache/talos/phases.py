@@ -15,6 +15,8 @@ PHASES = {
     "waiting for the Kubernetes API": "Kubernetes API",
 }
 ROUTINE = ("waiting for ", "creating ", "generating ", "bootstrapping ", "validating ", " ", "\t")
+# talosctl panics if a node ends at once.
+PANIC = ("panic: ", "goroutine ", "github.com/", "main.")
 SHOWN_EVERY_S = 10.0
 
 
@@ -45,7 +47,9 @@ class Phases:
         if following != self._phase:
             self._end_phase(f"; next: {following}")
             self._phase, self._phase_started = following, self._clock()
-        elif not line.startswith(ROUTINE) or self._clock() - self._shown >= SHOWN_EVERY_S:
+        elif (
+            not line.startswith((*ROUTINE, *PANIC)) or self._clock() - self._shown >= SHOWN_EVERY_S
+        ):
             self._say(line)
 
     def finish(self, reached: str) -> None:

@@ -42,6 +42,7 @@ class Runner:
         log: Path,
         pid_file: Path,
         within_s: float,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Run a program in a process group of its own until it exits.
 
@@ -53,17 +54,24 @@ class Runner:
             log: where the command line and all output are written, readable by its owner only.
             pid_file: holds the process ID while the program runs; see `end_orphan`.
             within_s: seconds after which it is ended.
+            check: called while the program runs; an error that it raises ends the program.
 
         Raises:
             CommandError: it cannot be run, failed or took too long; the message has the last lines
                 of output and the path of the log.
         """
         started = time.monotonic()
+
+        def check_all() -> None:
+            if time.monotonic() >= started + within_s:
+                raise _EndedError("took too long and was ended")
+            check()
+
         try:
             with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._run(argv, env, output, pid_file, started + within_s)
+                self._run(argv, env, output, pid_file, check_all)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -78,7 +86,7 @@ class Runner:
         env: Mapping[str, str],
         output: "_Output",
         pid_file: Path,
-        deadline: float,
+        check: Callable[[], None],
     ) -> None:
         child = subprocess.Popen(
             argv,
@@ -94,7 +102,7 @@ class Runner:
         with child.stdout as pipe:
             try:
                 pid_file.write_text(f"{child.pid}\n")
-                _wait(child, output, pipe, deadline)
+                _wait(child, output, pipe, check)
             except BaseException:
                 self._end(child, output, pipe)
                 raise
@@ -188,11 +196,13 @@ class _EndedError(Exception):
 
 
 def _wait(
-    child: "subprocess.Popen[bytes]", output: "_Output", pipe: IO[bytes], deadline: float
+    child: "subprocess.Popen[bytes]",
+    output: "_Output",
+    pipe: IO[bytes],
+    check: Callable[[], None],
 ) -> None:
     while child.poll() is None:
-        if time.monotonic() >= deadline:
-            raise _EndedError("took too long and was ended")
+        check()
         output.pass_on(pipe, POLL_S)
     output.finish(pipe)
     if child.returncode > 0:

@@ -13,7 +13,7 @@ import pytest
 from docker import DockerClient
 from pulumi.dynamic import Config, ConfigureRequest
 
-from components import dynamic_provider, warming
+from components import apart, dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
@@ -83,6 +83,11 @@ class Caches:
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_module, "PAUSES_S", (0, 0))
     monkeypatch.setattr(warm_module, "UNKNOWN_PAUSES_S", (0,))
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "run", lambda work, *arguments: work(*arguments))
 
 
 class Engine:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,12 +15,12 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 import yaml
 from docker import DockerClient
-from google.protobuf import struct_pb2  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, struct_pb2  # type: ignore[import-untyped]
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from components import dynamic_provider, local_cluster, settings, talos_cluster
+from components import apart, dynamic_provider, local_cluster, settings, talos_cluster
 from components.local_cluster import PLAN, LocalClusterProvider
 from components.mirrors import Mirrors
 from components.talos_cluster import TalosCluster, TalosClusterArgs
@@ -146,6 +147,8 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    # In this process, because it starts sooner.
+    monkeypatch.setattr(apart, "run", lambda work, *arguments: work(*arguments))
     with fake_docker.serving(tmp_path) as (engine, client):
         monkeypatch.setenv("DOCKER_HOST", engine.address)
         yield Bench(tmp_path, engine, client)
@@ -586,3 +589,26 @@ def test_the_provider_works_in_pulumi_s_process_with_the_configured_engine(
         host.Create(provider_pb2.CreateRequest(properties=news), timeout=WITHIN_S)
     assert error.value.details().startswith("talosctl cluster create docker")
     assert error.value.details().endswith(f"full log: {bench.files.log}"), "and no traceback"
+
+
+def test_ctrl_c_stops_talosctl_and_undoes_the_creation(
+    bench: Bench, host: provider_pb2_grpc.ResourceProviderStub
+) -> None:
+    bench.talosctl.does(*STEPS[:-1], "hang")
+    provider = serialize_provider(LocalClusterProvider())
+    properties = struct_of({**bench.props(), "__provider": provider})
+    creation = host.Create.future(
+        provider_pb2.CreateRequest(properties=properties), timeout=WITHIN_S
+    )
+    deadline = time.monotonic() + WITHIN_S
+    while NODES[1] not in bench.engine.names:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    host.Cancel(empty_pb2.Empty(), timeout=WITHIN_S)
+
+    said, left = creation.exception().details().splitlines()
+    assert said == "the creation of the cluster demo was interrupted"
+    assert left == "  everything but its log was removed again"
+    assert bench.engine.names == []
+    assert list(bench.files.base.iterdir()) == [bench.files.log]

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from docker import DockerClient
 
 API_VERSION = "1.43"
+IMAGE = "sha256:0"
 
 
 class FakeDocker:
@@ -28,8 +29,11 @@ class FakeDocker:
         self.address = f"unix://{folder.parent}/docker.sock"
         self.removed: list[str] = []
         self.started: list[str] = []
-        for kind in ("containers", "networks"):
+        for kind in ("containers", "networks", "images"):
             (folder / kind).mkdir(parents=True)
+        self.nodes_log("booted")
+        image = {"Id": IMAGE, "Architecture": "arm64"}
+        (folder / "images" / f"{IMAGE}.json").write_text(json.dumps(image))
 
     def add_node(self, cluster: str, name: str, **more: Any) -> None:
         """Add a container with talosctl's labels."""
@@ -40,6 +44,10 @@ class FakeDocker:
         """Add a network with talosctl's labels."""
         made = network(cluster)
         (self.folder / "networks" / f"{made['Id']}.json").write_text(json.dumps(made))
+
+    def nodes_log(self, text: str) -> None:
+        """Set what all nodes have logged."""
+        (self.folder / "logs").write_text(text)
 
     def stop_node(self, name: str, status: str = "exited") -> None:
         """Stop a node, which has no address until it is started again."""
@@ -67,7 +75,8 @@ class FakeDocker:
     @property
     def names(self) -> list[str]:
         """All containers and networks."""
-        return sorted(path.stem for path in self.folder.glob("*/*.json"))
+        kinds = ("containers", "networks")
+        return sorted(path.stem for kind in kinds for path in (self.folder / kind).glob("*.json"))
 
 
 def container(
@@ -89,9 +98,11 @@ def container(
         "Id": name,
         "Name": f"/{name}",
         "Created": created,
-        "Image": "sha256:0",
-        "Config": {"Labels": labels(cluster) | {"talos.type": type_}},
-        "State": {"Status": status},
+        "Image": IMAGE,
+        # With a terminal, the log is plain text.
+        "Config": {"Labels": labels(cluster) | {"talos.type": type_}, "Tty": True},
+        "HostConfig": {"Memory": 256 * 2**20},
+        "State": {"Status": status, "ExitCode": 0, "OOMKilled": False},
         "NetworkSettings": {
             "Ports": {**bindings, "10250/tcp": None},
             "Networks": {cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}}},
@@ -146,6 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/version":
             self._answer(200, {"ApiVersion": API_VERSION})
             return
+        last = urlsplit(self.path).path.rpartition("/")[2]
+        if last in {"version", "info"}:
+            self._answer(200, {"DockerRootDir": str(self.engine.folder), "Arch": "amd64"})
+            return
+        if last == "logs":
+            self._answer(200, (self.engine.folder / "logs").read_text())
+            return
         folder, *name, query = self._asked()
         if name != ["json"] and name:
             self._show(folder / f"{name[0]}.json")
@@ -195,7 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"message": "no such object"})
 
     def _answer(self, code: int, body: Any) -> None:
-        content = b"" if body is None else json.dumps(body).encode()
+        text = body if isinstance(body, str) else json.dumps(body)
+        content = b"" if body is None else text.encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -57,7 +57,7 @@ def step(which):
         write(os.environ["KUBECONFIG"], {kubeconfig!r})
     elif which == "stop":
         node = {nodes}["worker"]
-        make("containers", node | {{"State": {{"Status": "exited"}}}})
+        make("containers", node | {{"State": {stopped}}})
     elif which == "check":
         print("waiting for etcd to be healthy: ...", flush=True)
     elif which == "hang":
@@ -85,6 +85,7 @@ class FakeTalosctl:
         self.version = "v1.13.0"
         self.state_yaml = "clusterinfo: {}"
         self.kubeconfig = f"current-context: admin@{cluster}"
+        self.stopped = {"Status": "exited", "ExitCode": 1}
         self.does(*STEPS)
 
     def does(self, *steps: str, destroying: tuple[str, ...] = ("destroy",)) -> None:
@@ -106,6 +107,7 @@ class FakeTalosctl:
             version=programs.VERSION_OUTPUT.format(tag=self.version),
             state_yaml=self.state_yaml,
             kubeconfig=self.kubeconfig,
+            stopped=self.stopped,
             steps=list(steps),
             destroy_steps=list(destroying),
         )

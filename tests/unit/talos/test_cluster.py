@@ -20,6 +20,7 @@ from talos_registry_cache.talos import cluster, command_line, docker_nodes
 from talos_registry_cache.talos.cluster import ClusterOperations, Observed
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
+from talos_registry_cache.talos.ended_nodes import NodeEndedError
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
@@ -92,7 +93,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(cluster, "SETTLES_S", 0.1)
     with fake_docker.serving(tmp_path) as (engine, client):
         yield Bench(tmp_path, engine, client)
 
@@ -311,7 +313,7 @@ def test_a_failure_leaves_only_the_log(bench: Bench, after: int) -> None:
         bench.create()
 
     bench.assert_only_the_log_is_left()
-    assert bench.files.log.read_text().endswith("something is wrong\n")
+    assert "something is wrong\n" in bench.files.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -330,6 +332,45 @@ def test_a_cluster_without_its_nodes_is_a_failure(
         bench.create()
 
     bench.assert_only_the_log_is_left()
+
+
+OUT_OF_MEMORY = {"Status": "exited", "ExitCode": 137, "OOMKilled": True}
+
+
+@pytest.mark.parametrize("ends", ["hang", "fail"])
+@pytest.mark.parametrize(
+    ("stopped", "logged", "cause"),
+    [
+        ({}, "exec /sbin/init: exec format error", r"architecture \(arm64\) than .*amd64"),
+        ({}, "failed to create cgroup: read-only", "control groups are not delegated"),
+        ({}, "mount: operation not permitted", "CAP_SYS_ADMIN"),
+        (OUT_OF_MEMORY, "booting", "no memory was left of its 256 MiB; .*`memory`"),
+        ({}, "booting", "exit code 1\n  starting"),
+    ],
+)
+def test_a_node_that_ends_fails_the_creation_at_once_with_the_likely_cause(
+    bench: Bench, ends: str, stopped: dict[str, Any], logged: str, cause: str
+) -> None:
+    """Whether talosctl waits for it or fails."""
+    bench.engine.nodes_log(f"starting\n{logged}\n")
+    bench.talosctl.stopped |= stopped
+    bench.talosctl.does(*STEPS[:-2], "stop", ends)
+
+    with pytest.raises(
+        NodeEndedError, match=rf"(?s)^the node demo-worker-1 ended .*{cause}.*{logged}.*full log: "
+    ):
+        bench.create()
+
+    bench.assert_only_the_log_is_left()
+    assert logged in bench.files.log.read_text()
+
+
+def test_a_node_with_too_little_memory_is_named_if_the_creation_fails(bench: Bench) -> None:
+    bench.talosctl.does(*STEPS[:-1], "fail")
+    with pytest.raises(
+        CommandError, match=r"(?s)something is wrong.*demo-\S+ is limited to 256 MiB; .*`memory`"
+    ):
+        bench.create()
 
 
 def test_remains_of_a_failure_are_reported_and_removed_by_the_next_run(bench: Bench) -> None:

@@ -60,6 +60,14 @@ def test_a_warning_is_shown_as_it_is() -> None:
     assert shown == ["warning: kernel module br_netfilter is not loaded"]
 
 
+def test_a_panic_is_not_shown() -> None:
+    shown: list[str] = []
+    phases = Phases(shown.append, Clock())
+    for line in ("panic: invalid IP", "goroutine 1 [running]:", "main.main()", "\tmain.go:16"):
+        phases.line(line)
+    assert shown == []
+
+
 def test_a_check_that_takes_long_is_shown_from_time_to_time() -> None:
     shown: list[str] = []
     clock = Clock()

@@ -41,6 +41,7 @@ class Bench:
         within_s: float = SOON_S,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Run a script as talosctl. It knows its folder as `$F`."""
         program = programs.shell(self.folder / "talosctl", f"F={self.folder}\n{script}")
@@ -50,6 +51,7 @@ class Bench:
             log=self.log,
             pid_file=self.pid_file,
             within_s=within_s,
+            check=check,
         )
 
     def pid(self, name: str) -> int:
@@ -195,6 +197,17 @@ def test_an_exception_ends_the_program(bench: Bench, error: type[BaseException])
 
     assert eventually_dead(bench.pid("leader"))
     assert not bench.pid_file.exists()
+
+
+def test_an_error_of_the_check_ends_the_program(bench: Bench) -> None:
+    def check() -> None:
+        if (bench.folder / "leader").exists():
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        bench.run("echo $$ > $F/leader; sleep 60", check=check)
+
+    assert eventually_dead(bench.pid("leader"))
 
 
 def test_processes_of_root_are_ended_through_sudo(

@@ -1,0 +1,141 @@
+"""Docker nodes that end while their cluster is created, and the likely cause.
+
+A node that runs never ends by itself during a boot. talosctl does not look at the containers: it
+waits for the node's API until its time limit, or fails with a panic.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from docker import DockerClient
+from docker.models.containers import Container
+
+from talos_registry_cache.talos import docker_nodes
+from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.talos.nodes import role
+
+LOOK_EVERY_S = 1.0
+ENDED = frozenset({"exited", "dead", "restarting"})
+LOGGED_LINES = 200
+SHOWN_LINES = 5
+LONGEST_SHOWN = 200
+
+MIB = 2**20
+# From Talos's requirements.
+NEEDED = {"controlplane": 2048 * MIB, "worker": 1024 * MIB}
+RAISE_MEMORY = "a control plane node needs 2 GiB, and a worker 1 GiB. Raise `memory` of the cluster"
+
+OTHER_ARCHITECTURE = "exec format error"
+# By a text in the log of a node. The first that is found counts.
+CAUSES = {
+    OTHER_ARCHITECTURE: "its image is for another architecture",
+    "failed to create cgroup": (
+        "control groups are not delegated to the engine's containers; nodes need a writable "
+        "/sys/fs/cgroup. Run the engine on the machine itself, not in a container"
+    ),
+    "operation not permitted": (
+        "privileged containers lack a capability, such as CAP_SYS_ADMIN; nodes need all of them. "
+        "Run the engine as root on the machine itself, without user namespaces"
+    ),
+}
+
+
+class NodeEndedError(TalosError):
+    """A node ended while its cluster was created; the message says why."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks for ended nodes from time to time.
+
+    Attributes:
+        engine: the engine of the nodes.
+        cluster: the name of the cluster.
+    """
+
+    engine: DockerClient
+    cluster: str
+    _looked: float = field(default_factory=time.monotonic, init=False)
+
+    def __call__(self) -> None:
+        """Look, unless that was just done.
+
+        Raises:
+            NodeEndedError: a node has ended.
+            TalosError: the engine does not answer.
+        """
+        if time.monotonic() - self._looked >= LOOK_EVERY_S:
+            for container in docker_nodes.containers_of(self.engine, self.cluster):
+                if container.status in ENDED:
+                    raise NodeEndedError(f"the node {container.name} has ended")
+            self._looked = time.monotonic()
+
+
+def explain(engine: DockerClient, cluster: str, log: Path) -> str:
+    """Add what the nodes have logged to the cluster's log, and explain why nodes have ended.
+
+    Args:
+        engine: the engine of the nodes.
+        cluster: the name of the cluster.
+        log: the cluster's log.
+
+    Returns:
+        A paragraph for each node that has ended; empty if all run.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    told = []
+    for container in docker_nodes.containers_of(engine, cluster):
+        with docker_nodes.answering():
+            lines = container.logs(tail=LOGGED_LINES).decode(errors="replace").splitlines()
+            with log.open("a") as file:
+                file.write("\n".join((f"$ docker logs {container.name}", *lines, "")))
+            if container.status in ENDED:
+                told.append("\n".join(_explained(engine, container, lines)))
+    return "\n".join(told)
+
+
+def too_small(engine: DockerClient, cluster: str) -> str:
+    """Name a node with less memory than Talos needs, since its checks may never pass; or nothing.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    for container in docker_nodes.containers_of(engine, cluster):
+        limit = container.attrs["HostConfig"].get("Memory")
+        needed = NEEDED[role(container.labels.get(docker_nodes.TYPE, ""))]
+        if limit and limit < needed:
+            found = f"the memory of {container.name} is limited to {limit / MIB:.0f} MiB"
+            return f"{found}; {RAISE_MEMORY}"
+    return ""
+
+
+def _explained(engine: DockerClient, container: Container, lines: list[str]) -> Iterator[str]:
+    state = container.attrs["State"]
+    yield f"the node {container.name} ended with exit code {state.get('ExitCode')}"
+    shown = lines[-SHOWN_LINES:]
+    found = [(text, line) for text in CAUSES for line in lines if text in line]
+    if state.get("OOMKilled"):
+        yield f"  likely cause: {_out_of_memory(container)}"
+    elif found:
+        (text, line), *_ = found
+        shown = [line]
+        cause = CAUSES[text]
+        if text == OTHER_ARCHITECTURE:
+            cause += _architectures(engine, container)
+        yield f"  likely cause: {cause}"
+    yield from (f"  {line[:LONGEST_SHOWN]}" for line in shown)
+
+
+def _out_of_memory(container: Container) -> str:
+    limit = container.attrs["HostConfig"].get("Memory")
+    left = f"of its {limit / MIB:.0f} MiB" if limit else "on the machine of the engine"
+    return f"no memory was left {left}; {RAISE_MEMORY}"
+
+
+def _architectures(engine: DockerClient, container: Container) -> str:
+    image = engine.images.get(container.attrs["Image"]).attrs["Architecture"]
+    return f" ({image}) than the engine ({engine.version()['Arch']})"

@@ -12,7 +12,7 @@ from docker import DockerClient
 from talos_registry_cache.talos import (
     command_line,
     docker_nodes,
-    ended_nodes,
+    node_watch,
     nodes,
     process,
     virtual_machines,
@@ -21,8 +21,8 @@ from talos_registry_cache.talos import (
 from talos_registry_cache.talos.cluster_files import ClusterFiles, make_private, write_private
 from talos_registry_cache.talos.cluster_spec import Provisioner
 from talos_registry_cache.talos.command_line import Invocation
-from talos_registry_cache.talos.ended_nodes import NodeEndedError
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
+from talos_registry_cache.talos.node_watch import NodeEndedError
 from talos_registry_cache.talos.nodes import Found, Node
 from talos_registry_cache.talos.phases import Phases
 from talos_registry_cache.talos.process import Runner
@@ -197,12 +197,12 @@ class ClusterOperations:
             return self._booted(plan, phases, lambda: None)
         log, name = self.files.log, self.files.name
         try:
-            return self._booted(plan, phases, ended_nodes.Watch(self.engine, name))
+            return self._booted(plan, phases, node_watch.Watch(self.engine, name, phases.line))
         except TalosError as error:
-            if explained := ended_nodes.explain(self.engine, name, log):
+            if explained := node_watch.explain(self.engine, name, log):
                 raise NodeEndedError(f"{explained}\n  full log: {log}") from error
-            if hint := ended_nodes.too_small(self.engine, name):
-                raise CommandError(f"{error}\n  {hint}") from error
+            if hints := node_watch.hints(self.engine, name):
+                raise CommandError("\n  ".join((str(error), *hints))) from error
             raise
 
     def _booted(self, plan: Invocation, phases: Phases, check: Callable[[], None]) -> Observed:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from docker.models.containers import Container
+from pulumi.automation import CommandError
 
 from tests.integration.support import belongings, kubernetes, nodes, private_engine
 from tests.integration.support.kubernetes import CLUSTER, Registries, Site
@@ -14,7 +15,12 @@ from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
 from toolchain import kubernetes_images
 
-API_SERVER = next(one.name for one in kubernetes_images.images() if "kube-apiserver" in one.name)
+API_SERVER, ETCD, KUBELET = (
+    next(one.name for one in kubernetes_images.images() if one.program is program)
+    for program in (kubernetes_images.APISERVER, kubernetes_images.ETCD, kubernetes_images.KUBELET)
+)
+# Reserved for documentation (RFC 5737).
+NOBODY = "192.0.2.1"
 NODES_WITHIN_S = 60
 WAITS_S = 20
 
@@ -72,6 +78,23 @@ def test_nodes_wait_for_a_stopped_cache_if_they_must_not_use_the_registry_itself
 
     assert code == 0, _printed(caches)
     assert not registries.asked_for(API_SERVER)
+
+
+def test_images_that_nodes_cannot_pull_from_an_unreachable_mirror_are_named(
+    site: Site, caches: CacheStack
+) -> None:
+    unreachable = {"mirrorHost": NOBODY, "skipFallback": True, "timeout": "100s", "workers": 0}
+    caches.configure({"far": {**CLUSTER, **unreachable}}, "clusters")
+
+    with pytest.raises(CommandError) as failure:
+        caches.up()
+
+    shown, _, error = str(failure.value).partition("Diagnostics:")
+    for image in (ETCD, KUBELET):
+        told = f'far-controlplane-1 cannot pull {image}: Head "http://{NOBODY}:'
+        assert told in shown, "while talosctl waits"
+        assert told in error
+    assert nodes.left_of(site.client, "far") == []
 
 
 def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:

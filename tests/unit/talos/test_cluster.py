@@ -16,12 +16,12 @@ import yaml
 from docker import DockerClient
 
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.talos import cluster, command_line, docker_nodes
+from talos_registry_cache.talos import cluster, command_line, docker_nodes, node_watch
 from talos_registry_cache.talos.cluster import ClusterOperations, Observed
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
-from talos_registry_cache.talos.ended_nodes import NodeEndedError
 from talos_registry_cache.talos.errors import CommandError, TakenError, TalosError
+from talos_registry_cache.talos.node_watch import NodeEndedError
 from talos_registry_cache.talos.process import Runner
 from talos_registry_cache.talos.versions import Version
 from talos_registry_cache.talos.waiting import Wait
@@ -319,8 +319,11 @@ def test_a_failure_leaves_only_the_log(bench: Bench, after: int) -> None:
 @pytest.mark.parametrize(
     ("steps", "error"),
     [
-        ((*STEPS, "stop"), "demo-worker-1 is exited"),
-        (tuple(step for step in STEPS if step != "worker"), "0 of 1 worker nodes exist"),
+        ((*STEPS, "stop"), "the node demo-worker-1 ended with exit code 1"),
+        (
+            tuple(step for step in STEPS if step != "worker"),
+            "created the cluster demo, but 0 of 1 worker nodes exist",
+        ),
     ],
     ids=["stopped", "missing"],
 )
@@ -328,7 +331,7 @@ def test_a_cluster_without_its_nodes_is_a_failure(
     bench: Bench, steps: tuple[str, ...], error: str
 ) -> None:
     bench.talosctl.does(*steps)
-    with pytest.raises(TalosError, match=f"created the cluster demo, but {error}"):
+    with pytest.raises(TalosError, match=error):
         bench.create()
 
     bench.assert_only_the_log_is_left()
@@ -371,6 +374,22 @@ def test_a_node_with_too_little_memory_is_named_if_the_creation_fails(bench: Ben
         CommandError, match=r"(?s)something is wrong.*demo-\S+ is limited to 256 MiB; .*`memory`"
     ):
         bench.create()
+
+
+def test_an_image_that_a_node_cannot_pull_is_named_at_once_and_in_the_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_watch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(node_watch, "READ_LOGS_EVERY_S", 0.0)
+    bench.engine.nodes_log('retrying error: failed to pull image "ghcr.io/a:1": no route\n')
+    bench.wants(timeout_s=3.0)
+    bench.talosctl.does(*STEPS[:-1], "hang")
+    told = "demo-controlplane-1 cannot pull ghcr.io/a:1: no route"
+
+    with pytest.raises(CommandError, match=f"(?s)took too long.*{told}"):
+        bench.create()
+
+    assert bench.lines.count(told) == 1
 
 
 def test_remains_of_a_failure_are_reported_and_removed_by_the_next_run(bench: Bench) -> None:

@@ -1,22 +1,23 @@
-"""Docker nodes that end while their cluster is created, and the likely cause.
+"""Docker nodes that end or cannot pull images while their cluster is created.
 
 A node that runs never ends by itself during a boot. talosctl does not look at the containers: it
 waits for the node's API until its time limit, or fails with a panic.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.talos import docker_nodes
+from talos_registry_cache.talos import docker_nodes, failed_pulls
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.nodes import role
 
 LOOK_EVERY_S = 1.0
+READ_LOGS_EVERY_S = 5.0
 ENDED = frozenset({"exited", "dead", "restarting"})
 LOGGED_LINES = 200
 SHOWN_LINES = 5
@@ -48,16 +49,20 @@ class NodeEndedError(TalosError):
 
 @dataclass(slots=True)
 class Watch:
-    """Looks for ended nodes from time to time.
+    """Looks for ended nodes from time to time, and shows which images a node cannot pull.
 
     Attributes:
         engine: the engine of the nodes.
         cluster: the name of the cluster.
+        show: called with a line for the user.
     """
 
     engine: DockerClient
     cluster: str
+    show: Callable[[str], None]
     _looked: float = field(default_factory=time.monotonic, init=False)
+    _read_logs: float = field(default_factory=time.monotonic, init=False)
+    _shown: set[tuple[str, str]] = field(default_factory=set, init=False)
 
     def __call__(self) -> None:
         """Look, unless that was just done.
@@ -66,11 +71,24 @@ class Watch:
             NodeEndedError: a node has ended.
             TalosError: the engine does not answer.
         """
-        if time.monotonic() - self._looked >= LOOK_EVERY_S:
-            for container in docker_nodes.containers_of(self.engine, self.cluster):
-                if container.status in ENDED:
-                    raise NodeEndedError(f"the node {container.name} has ended")
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        nodes = docker_nodes.containers_of(self.engine, self.cluster)
+        for container in nodes:
+            if container.status in ENDED:
+                raise NodeEndedError(f"the node {container.name} has ended")
+        if time.monotonic() - self._read_logs >= READ_LOGS_EVERY_S:
+            self._show_failed_pulls(nodes)
+            self._read_logs = time.monotonic()
+        self._looked = time.monotonic()
+
+    def _show_failed_pulls(self, nodes: list[Container]) -> None:
+        for container in nodes:
+            name = str(container.name)
+            for image, reason in failed_pulls.find(_log(container)).items():
+                if (name, image) not in self._shown:
+                    self._shown.add((name, image))
+                    self.show(failed_pulls.describe(name, image, reason))
 
 
 def explain(engine: DockerClient, cluster: str, log: Path) -> str:
@@ -89,17 +107,31 @@ def explain(engine: DockerClient, cluster: str, log: Path) -> str:
     """
     told = []
     for container in docker_nodes.containers_of(engine, cluster):
-        with docker_nodes.answering():
-            lines = container.logs(tail=LOGGED_LINES).decode(errors="replace").splitlines()
-            with log.open("a") as file:
-                file.write("\n".join((f"$ docker logs {container.name}", *lines, "")))
-            if container.status in ENDED:
+        lines = _log(container).splitlines()
+        with log.open("a") as file:
+            file.write("\n".join((f"$ docker logs {container.name}", *lines, "")))
+        if container.status in ENDED:
+            with docker_nodes.answering():
                 told.append("\n".join(_explained(engine, container, lines)))
     return "\n".join(told)
 
 
-def too_small(engine: DockerClient, cluster: str) -> str:
-    """Name a node with less memory than Talos needs, since its checks may never pass; or nothing.
+def hints(engine: DockerClient, cluster: str) -> list[str]:
+    """Collect why running nodes may not become healthy, a line each.
+
+    Raises:
+        TalosError: the engine does not answer.
+    """
+    found = [
+        failed_pulls.describe(str(container.name), image, reason)
+        for container in docker_nodes.containers_of(engine, cluster)
+        for image, reason in failed_pulls.find(_log(container)).items()
+    ]
+    return [*found, *_too_small(engine, cluster)]
+
+
+def _too_small(engine: DockerClient, cluster: str) -> Iterator[str]:
+    """Name each node with less memory than Talos needs, since its checks may never pass.
 
     Raises:
         TalosError: the engine does not answer.
@@ -109,8 +141,12 @@ def too_small(engine: DockerClient, cluster: str) -> str:
         needed = NEEDED[role(container.labels.get(docker_nodes.TYPE, ""))]
         if limit and limit < needed:
             found = f"the memory of {container.name} is limited to {limit / MIB:.0f} MiB"
-            return f"{found}; {RAISE_MEMORY}"
-    return ""
+            yield f"{found}; {RAISE_MEMORY}"
+
+
+def _log(container: Container) -> str:
+    with docker_nodes.answering():
+        return container.logs(tail=LOGGED_LINES).decode(errors="replace")
 
 
 def _explained(engine: DockerClient, container: Container, lines: list[str]) -> Iterator[str]:

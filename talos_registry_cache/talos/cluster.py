@@ -174,6 +174,9 @@ class ClusterOperations:
             log=log,
             pid_file=self.files.pid,
             within_s=plan.timeout_s,
+            # There, talosctl 1.12 and later write the machine configurations of virtual machines,
+            # with all keys of the cluster.
+            folder=self.files.folder if self.provisioner.is_virtual else None,
         )
 
     def _create(self, plan: Invocation) -> Observed:

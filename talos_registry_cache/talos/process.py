@@ -42,6 +42,7 @@ class Runner:
         log: Path,
         pid_file: Path,
         within_s: float,
+        folder: Path | None = None,
     ) -> None:
         """Run a program in a process group of its own until it exits.
 
@@ -53,6 +54,7 @@ class Runner:
             log: where the command line and all output are written, readable by its owner only.
             pid_file: holds the process ID while the program runs; see `end_orphan`.
             within_s: seconds after which it is ended.
+            folder: its working directory, or None for the one of this process.
 
         Raises:
             CommandError: it cannot be run, failed or took too long; the message has the last lines
@@ -63,7 +65,7 @@ class Runner:
             with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._run(argv, env, output, pid_file, started + within_s)
+                self._run(argv, env, folder, output, pid_file, started + within_s)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -76,6 +78,7 @@ class Runner:
         self,
         argv: Sequence[str],
         env: Mapping[str, str],
+        folder: Path | None,
         output: "_Output",
         pid_file: Path,
         deadline: float,
@@ -83,6 +86,7 @@ class Runner:
         child = subprocess.Popen(
             argv,
             env=dict(env),
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -81,10 +81,10 @@ MODULES = (
     "nft_reject_inet", "nft_redir", "nft_log", "nft_limit", "nft_numgen", "nft_hash",
     "nft_fib_inet", "xt_conntrack", "xt_comment", "xt_mark", "xt_MASQUERADE", "dm_mod",
 )  # fmt: skip
-# Talos refuses to start without some of them (KSPP); the others are those of talosctl.
+# Talos and the kubelet refuse to start without some of them; the others are those of talosctl.
 KERNEL_ARGUMENTS = (
     "talos.platform=metal console=ttyS0 init_on_alloc=1 slab_nomerge pti=on consoleblank=0 "
-    "printk.devkmsg=on module.sig_enforce=1 panic=1 reboot=k talos.shutdown=halt "
+    "printk.devkmsg=on module.sig_enforce=1 panic=1 oops=panic reboot=k talos.shutdown=halt "
     "talos.dashboard.disabled=1"
 )
 # Talos formats with the options of its kernel's time, by a file that Debian 12 lacks.

@@ -14,6 +14,7 @@ from toolchain import (
     registry_image,
     release,
     stack,
+    talos_vm,
     talosctl,
     test_tools,
     virtualenv,
@@ -83,6 +84,8 @@ def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     test_tools.ensure()
     kubernetes_images.ensure()
+    if talos_vm.why_impossible() == "":
+        talos_vm.ensure()
     return _pytest([CLUSTER_TESTS], arguments, env)
 
 

@@ -10,8 +10,12 @@ from toolchain.paths import CACHE
 from toolchain.report import SetupError, run
 
 
-def unpacked(package: str) -> Path:
+def unpacked(package: str, suite: str = "") -> Path:
     """Return a folder of this checkout with the files of a package; download it if necessary.
+
+    Args:
+        package: its name.
+        suite: a suite of the machine's archive, if not the machine's own.
 
     Raises:
         SetupError: this is not Debian or Ubuntu, or the package cannot be downloaded.
@@ -27,8 +31,8 @@ def unpacked(package: str) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _update_lists()
-    run(["apt-get", "download", "--quiet=2", package], cwd=partial)
+    options = _update_suite(suite) if suite else _update_lists()
+    run(["apt-get", *options, "download", "--quiet=2", package], cwd=partial)
     (archive,) = partial.glob(f"{package}_*.deb")
     run(["dpkg-deb", "--extract", archive, partial])
     archive.unlink()
@@ -36,10 +40,43 @@ def unpacked(package: str) -> Path:
     return folder
 
 
+def missing(*packages: str) -> list[str]:
+    """Return those of the packages, and of what they depend on, that are not installed.
+
+    Raises:
+        SetupError: a package is unknown.
+    """
+    _update_lists()
+    simulate = ["apt-get", "install", "--simulate", "--quiet=2", "--no-install-recommends"]
+    lines = run([*simulate, *packages]).splitlines()
+    return [line.split()[1] for line in lines if line.startswith("Inst ")]
+
+
 @functools.cache
-def _update_lists() -> None:
+def _update_lists() -> tuple[str, ...]:
     if os.geteuid() == 0:
         run(["apt-get", "update", "--quiet=2"])
+    return ()
+
+
+@functools.cache
+def _update_suite(suite: str) -> tuple[str, ...]:
+    """Fetch the lists of another suite, and return the options with which apt-get uses it."""
+    folder = CACHE / "debian-suites" / suite
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    targets = run(["apt-get", "indextargets", "--format", "$(SITE)", "Label: Debian"])
+    site = targets.split()[0]
+    sources = folder / "sources.list"
+    sources.write_text(f"deb {site} {suite} main\n")
+    options = (
+        f"--option=Dir::Etc::SourceList={sources}",
+        "--option=Dir::Etc::SourceParts=/dev/null",
+        f"--option=Dir::State::Lists={folder / 'lists'}",
+        f"--option=Dir::Cache={folder / 'cache'}",
+    )
+    run(["apt-get", *options, "update", "--quiet=2"])
+    return options
 
 
 def files(package: str, *patterns: str) -> dict[str, Path]:

@@ -233,6 +233,9 @@ class ClusterOperations:
             pid_file=self.files.pid,
             within_s=plan.timeout_s,
             check=check,
+            # There, talosctl 1.12 and later write the machine configurations of virtual machines,
+            # with all keys of the cluster.
+            folder=self.files.folder if self.provisioner.is_virtual else None,
         )
 
     def _create(self, plan: Invocation) -> Observed:

@@ -43,6 +43,7 @@ class Runner:
         pid_file: Path,
         within_s: float,
         check: Callable[[], None] = lambda: None,
+        folder: Path | None = None,
     ) -> None:
         """Run a program in a process group of its own until it exits.
 
@@ -55,6 +56,7 @@ class Runner:
             pid_file: holds the process ID while the program runs; see `end_orphan`.
             within_s: seconds after which it is ended.
             check: called while the program runs; an error that it raises ends the program.
+            folder: its working directory, or None for the one of this process.
 
         Raises:
             CommandError: it cannot be run, failed or took too long; the message has the last lines
@@ -71,7 +73,7 @@ class Runner:
             with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._run(argv, env, output, pid_file, check_all)
+                self._wait(_start(argv, env, folder), output, pid_file, check_all)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -80,23 +82,13 @@ class Runner:
         except OSError as error:
             raise CommandError(f"cannot run {_named(argv)}: {error}") from error
 
-    def _run(
+    def _wait(
         self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
+        child: "subprocess.Popen[bytes]",
         output: "_Output",
         pid_file: Path,
         check: Callable[[], None],
     ) -> None:
-        child = subprocess.Popen(
-            argv,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            start_new_session=True,
-        )
         assert child.stdout is not None  # noqa: S101 - it was started with a pipe
         # Not `with child`, which would wait for ever if it cannot be ended.
         with child.stdout as pipe:
@@ -121,6 +113,21 @@ class Runner:
             child.wait()
         else:
             output.say(f"this could not be ended; run: sudo kill -KILL -- -{child.pid}")
+
+
+def _start(
+    argv: Sequence[str], env: Mapping[str, str], folder: Path | None
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        argv,
+        env=dict(env),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+        start_new_session=True,
+    )
 
 
 def capture(argv: Sequence[str], *, within_s: float) -> str:

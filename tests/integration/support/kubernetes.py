@@ -1,7 +1,7 @@
 """A private engine, and an upstream with the images of a Talos cluster."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -147,12 +147,15 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def stack(site: Site, folder: Path, **caches: Any) -> Iterator[CacheStack]:
+def stack(
+    site: Site, folder: Path, enter: Sequence[str] = (), **caches: Any
+) -> Iterator[CacheStack]:
     """A stack on the engine, which is destroyed at the end.
 
     Args:
         site: the engine.
         folder: parent of its directory.
+        enter: command prefix for Pulumi, within the network namespace of the engine.
         caches: settings of its caches, beside the upstreams.
     """
     settings = {
@@ -165,7 +168,7 @@ def stack(site: Site, folder: Path, **caches: Any) -> Iterator[CacheStack]:
         site.client,
         settings,
         engine_host=site.engine.host,
-        enter=site.engine.enter,
+        enter=(*site.engine.enter, *enter),
         within_s=UP_WITHIN_S,
     ) as made:
         try:

@@ -55,6 +55,8 @@ def step(which):
     elif which == "kubeconfig":
         assert ":" not in os.environ["KUBECONFIG"]
         write(os.environ["KUBECONFIG"], {kubeconfig!r})
+    elif which == "configs":
+        write("controlplane.yaml", "the keys of the cluster")
     elif which == "stop":
         node = {nodes}["worker"]
         make("containers", node | {{"State": {stopped}}})

@@ -553,6 +553,19 @@ def test_virtual_machines_that_do_not_run_after_create_are_destroyed(virtual: Be
     assert virtual.left == ["demo.log"]
 
 
+def test_talosctl_writes_machine_configurations_into_the_private_folder(
+    virtual: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    working_directory = tmp_path_factory.mktemp("program")
+    monkeypatch.chdir(working_directory)
+    virtual.talosctl.does("folder", "configs", "fail")
+    with pytest.raises(TalosError):
+        virtual.create()
+
+    assert list(working_directory.iterdir()) == []
+    assert virtual.left == ["demo.log"]
+
+
 @pytest.mark.usefixtures("state")
 def test_stopped_virtual_machines_stay_stopped(virtual: Bench) -> None:
     observed = virtual.cluster.start()

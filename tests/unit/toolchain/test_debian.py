@@ -51,3 +51,25 @@ def test_missing_program_is_named(commands: Commands, monkeypatch: pytest.Monkey
         debian.unpacked("tool")
 
     assert commands.lines == []
+
+
+def test_a_package_of_another_suite_comes_from_the_machine_s_archive(
+    commands: Commands, tmp_path: Path
+) -> None:
+    debian._update_suite.cache_clear()
+    commands.answers = {"indextargets": "http://archive/debian\nhttp://archive/debian\n"}
+
+    debian.unpacked("tool", suite="testing")
+
+    (sources,) = tmp_path.rglob("sources.list")
+    assert sources.read_text() == "deb http://archive/debian testing main\n"
+    update, download = (one for one in commands.lines if f"SourceList={sources}" in one)
+    assert update.endswith("update --quiet=2")
+    assert download.endswith("download --quiet=2 tool")
+
+
+def test_missing_packages_are_those_that_would_be_installed(commands: Commands) -> None:
+    printed = "Inst libtool (1.0 Debian [amd64])\nInst tool (1.0)\nConf libtool (1.0)\n"
+    commands.answers = {"--simulate": printed}
+
+    assert debian.missing("tool", "present") == ["libtool", "tool"]

@@ -65,7 +65,7 @@ class Runner:
             with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._run(argv, env, folder, output, pid_file, started + within_s)
+                self._run(argv, env, folder, output, pid_file=pid_file, deadline=started + within_s)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -80,6 +80,7 @@ class Runner:
         env: Mapping[str, str],
         folder: Path | None,
         output: "_Output",
+        *,
         pid_file: Path,
         deadline: float,
     ) -> None:

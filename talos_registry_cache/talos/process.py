@@ -73,7 +73,8 @@ class Runner:
             with _private(log) as file:
                 file.write(f"$ {shlex.join(argv)}\n".encode())
                 output = _Output(file, self.on_line)
-                self._wait(_start(argv, env, folder), output, pid_file, check_all)
+                child = _start(argv, env, folder)
+                self._wait(child, output, pid_file=pid_file, check=check_all)
         except _EndedError as ended:
             took = time.monotonic() - started
             raise CommandError(
@@ -86,6 +87,7 @@ class Runner:
         self,
         child: "subprocess.Popen[bytes]",
         output: "_Output",
+        *,
         pid_file: Path,
         check: Callable[[], None],
     ) -> None:
@@ -105,12 +107,12 @@ class Runner:
     def _end(self, child: "subprocess.Popen[bytes]", output: "_Output", pipe: IO[bytes]) -> None:
         def wait() -> None:
             output.pass_on(pipe, POLL_S)
-            child.poll()
+            _reap(child, os.WNOHANG)
 
         is_ended = _end_group(child.pid, self.grace_s, wait)
         output.finish(pipe)
         if is_ended:
-            child.wait()
+            _reap(child)
         else:
             output.say(f"this could not be ended; run: sudo kill -KILL -- -{child.pid}")
 
@@ -128,6 +130,21 @@ def _start(
         bufsize=0,
         start_new_session=True,
     )
+
+
+def _reap(child: "subprocess.Popen[bytes]", options: int = 0) -> None:
+    """Reap a process that was ended.
+
+    Not with `child.poll` and `child.wait`: an interrupt in the middle of them leaves their lock
+    held, and they would wait for it for ever.
+    """
+    try:
+        pid, status = os.waitpid(child.pid, options)
+    except ChildProcessError:
+        child.returncode = child.returncode or 0
+    else:
+        if pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
 
 
 def capture(argv: Sequence[str], *, within_s: float) -> str:

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -264,3 +265,23 @@ def test_a_pid_file_without_a_process_is_ignored(tmp_path: Path, text: str) -> N
     (tmp_path / "pid").write_text(text)
     assert not process.end_orphan(tmp_path / "pid", "talosctl", grace_s=5)
     assert not process.end_orphan(tmp_path / "missing", "talosctl", grace_s=5)
+
+
+class InterruptedPopen(Popen[bytes]):
+    """A process whose first `poll` is interrupted while it holds its lock, as by Ctrl-C."""
+
+    def poll(self) -> int | None:
+        lock: threading.Lock = vars(self)["_waitpid_lock"]
+        lock.acquire(blocking=False)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_the_middle_of_a_poll_ends_the_program(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", InterruptedPopen)
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run("sleep 60")
+
+    assert not bench.pid_file.exists()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import kubernetes, private_engine
+from tests.integration.support import kubernetes
 from tests.integration.support.creation import Creation, volumes_of
+from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import PATIENCE, eventually
 from toolchain import kubernetes_images
 
@@ -23,13 +24,8 @@ pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
 
 
 @pytest.fixture(scope="module")
-def creation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Creation]:
-    if reason := private_engine.why_impossible():
-        pytest.skip(reason)
-    with (
-        kubernetes.site(tmp_path_factory.mktemp("engine")) as site,
-        kubernetes.stack(site, tmp_path_factory.mktemp("stack")) as made,
-    ):
+def creation(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Creation]:
+    with kubernetes.stack(site, tmp_path_factory.mktemp("stack")) as made:
         made.configure({"references": list(kubernetes_images.names())}, "images")
         made.up()
         yield Creation(made, site.client, NAME, volumes_of(site.client))

@@ -9,7 +9,7 @@ import pytest
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, kubernetes, nodes, private_engine
+from tests.integration.support import belongings, kubernetes, nodes
 from tests.integration.support.kubernetes import CLUSTER, Registries, Site
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
@@ -25,14 +25,6 @@ NODES_WITHIN_S = 60
 WAITS_S = 20
 
 pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if reason := private_engine.why_impossible():
-        pytest.skip(reason)
-    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """A real cluster of Talos 1.11, whose machine configuration has no RegistryMirrorConfig yet."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.support import belongings, kubernetes, private_engine, processes
+from tests.integration.support import belongings, kubernetes, processes
 from tests.integration.support.kubernetes import CLUSTER, REGISTRIES, Site
 from tests.integration.support.stack import upstreams
 
@@ -16,16 +15,6 @@ LISTED_WITHIN_S = 30
 NOT_PULLED = ("/flannel:", "/installer:", "/pause:")
 
 pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    if reason := private_engine.why_impossible():
-        pytest.skip(reason)
-    folder = tmp_path / "engine"
-    folder.mkdir()
-    with kubernetes.site(folder) as made:
-        yield made
 
 
 def test_a_cluster_of_talos_1_11_becomes_healthy_through_its_mirrors(

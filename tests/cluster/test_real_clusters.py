@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, kubernetes, nodes, private_engine, processes
+from tests.integration.support import belongings, kubernetes, nodes, processes
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import eventually
@@ -116,14 +116,6 @@ class Cluster:
 
     def _file(self, kind: str) -> str:
         return str(self.caches.outputs()["clusters"][NAME][kind])
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if reason := private_engine.why_impossible():
-        pytest.skip(reason)
-    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

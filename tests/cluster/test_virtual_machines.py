@@ -6,13 +6,12 @@ That is the address of the Talos guide, which has a cluster of firecracker, the 
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, kubernetes, private_engine, processes
+from tests.integration.support import belongings, kubernetes, processes
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.stack import ROOT, CacheStack
 from toolchain import kubernetes_images, talos_vm
@@ -20,7 +19,10 @@ from toolchain import kubernetes_images, talos_vm
 NAME = "machines"
 CIDR, GATEWAY = "10.6.0.0/24", "10.6.0.1"
 
-pytestmark = pytest.mark.timeout(2 * kubernetes.UP_WITHIN_S)
+pytestmark = [
+    pytest.mark.timeout(2 * kubernetes.UP_WITHIN_S),
+    pytest.mark.skipif(talos_vm.why_impossible() != "", reason=talos_vm.why_impossible()),
+]
 
 CLUSTER = {
     **kubernetes.CLUSTER,
@@ -49,14 +51,6 @@ if [ -e "$1" ]; then mount --bind "$1" /dev/kvm; fi
 shift
 exec "$@"
 """
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if reason := private_engine.why_impossible() or talos_vm.why_impossible():
-        pytest.skip(reason)
-    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import kubernetes, nodes, private_engine, processes
+from tests.integration.support import kubernetes, nodes, processes
 from tests.integration.support.kubernetes import CLUSTER, Site
 from tests.integration.support.stack import CacheStack
 from tests.integration.support.talos_node import TALOSCTL
@@ -19,14 +19,6 @@ HEALTHY_WITHIN_S = 300
 ALL_HEALTHY = "waiting for all k8s nodes to report schedulable: OK"
 
 pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if reason := private_engine.why_impossible():
-        pytest.skip(reason)
-    with kubernetes.site(tmp_path_factory.mktemp("engine")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """cachectl nodes: the nodes of a stack's clusters, and where their images came from."""
 
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,9 +72,9 @@ def nodes(
     node counts, from the creation of this node on. Logs are limited in size, and start again with
     the cache, so an image may have come from a cache although its log does not show it.
 
-    Needs `talosctl`, and the talosconfig that `pulumi up` has written. For clusters that use the
-    caches of another stack (`mirrorsFrom`), name that stack with `--stack`, and the folder of the
-    clusters with `--folder`.
+    Needs the talosctl of the cluster, and the talosconfig that `pulumi up` has written. For
+    clusters that use the caches of another stack (`mirrorsFrom`), name that stack with `--stack`,
+    and the folder of the clusters with `--folder`.
 
     Exit codes: 0 every node is ready, 1 failure, 2 wrong usage, 3 a node does not run, does not
     answer or is not ready.
@@ -135,7 +136,7 @@ def _shown(client: DockerClient, files: ClusterFiles, requests: list[Request]) -
     found = docker_nodes.find(client, files.name) or virtual_machines.find(files)
     there = found.nodes if found else ()
     try:
-        api = TalosApi(versions.find().path, files.talosconfig)
+        api = TalosApi(versions.find(_talosctl(files)).path, files.talosconfig)
     except TalosError as error:
         return [Shown(node, None, {}, str(error)) for node in there]
 
@@ -157,6 +158,12 @@ def _shown(client: DockerClient, files: ClusterFiles, requests: list[Request]) -
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(look, there))
+
+
+def _talosctl(files: ClusterFiles) -> str:
+    """The talosctl that created a cluster, which may not be the one on PATH."""
+    words = shlex.split(files.command.read_text()) if files.command.exists() else []
+    return words[words.index("cluster") - 1] if "cluster" in words else "talosctl"
 
 
 def _show(shown: list[Shown], *, is_verbose: bool) -> None:

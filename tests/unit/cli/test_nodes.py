@@ -142,6 +142,18 @@ def test_stopped_and_silent_nodes_are_named_and_the_others_are_shown(engine: Fak
 
 
 @pytest.mark.usefixtures("engine")
+def test_the_talosctl_that_created_the_cluster_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    moved = Path("talosctl").rename(tmp_path / "talosctl 1.13")
+    command = f"KUBECONFIG=k '{moved}' cluster create docker --name demo\n"
+    Path(".state/clusters/dev/demo/command").write_text(command)
+
+    assert run("demo").exit_code == ExitCode.OK
+
+
+@pytest.mark.usefixtures("engine")
 def test_nodes_are_shown_without_talosctl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     Path("talosctl").unlink()

@@ -271,9 +271,28 @@ def _varnish(own: Path, values: Mapping[str, str]) -> Server:
     vcl.write_text(_filled(FILES / "varnish.vcl", values) + "\n")
     program = debian.unpacked("varnish") / "usr" / "sbin" / "varnishd"
     at = (host.LOOPBACK, int(values["SHARE"]))
-    options = ["-F", "-j", "none", "-n", folder / "work", "-a", f"{at[0]}:{at[1]}", "-f", vcl]
+    options: list[str | Path] = [
+        "-F",
+        "-j",
+        "none",
+        "-n",
+        folder / "work",
+        "-a",
+        f"{at[0]}:{at[1]}",
+        "-f",
+        vcl,
+    ]
     storage = values["VARNISH"].replace("FOLDER", str(folder))
-    memory = ["-s", f"blobs={storage}", "-s", "Transient=malloc,64m", "-p", "thread_pool_min=10"]
+    memory = [
+        "-s",
+        f"blobs={storage}",
+        "-s",
+        "Transient=malloc,64m",
+        "-p",
+        "thread_pool_min=10",
+        "-l",
+        "4m",
+    ]
     return Server([program, *options, *memory], folder, at, _libraries())
 
 
@@ -281,11 +300,13 @@ def _traffic_server(own: Path, values: Mapping[str, str]) -> Server:
     folder = own / "ats"
     package = debian.unpacked("trafficserver")
     shutil.copytree(package / "etc" / "trafficserver", folder / "etc")
-    for name in ("run", "log", "cache"):
+    for name in ("run", "logs", "cache"):
         (folder / name).mkdir()
     target = f"http://127.0.0.1:{values['CACHE']}/"
     (folder / "etc" / "records.config").write_text(_filled(FILES / "ats.config", values) + "\n")
-    (folder / "etc" / "remap.config").write_text(f"map / {target}\n")
+    # Layers that repositories share are one object.
+    key = "@plugin=cachekey.so @pparam=--capture-path=/.*\\/blobs\\/(.*)/$1/"
+    (folder / "etc" / "remap.config").write_text(f"map / {target} {key}\n")
     (folder / "etc" / "storage.config").write_text(f"{folder / 'cache'} 2G\n")
     (folder / "etc" / "cache.config").write_text("url_regex=.* ttl-in-cache=1h\n")
     usr = (package / "usr").resolve()
@@ -293,7 +314,7 @@ def _traffic_server(own: Path, values: Mapping[str, str]) -> Server:
         "prefix": folder, "exec_prefix": usr, "bindir": usr / "bin", "sbindir": usr / "sbin",
         "sysconfdir": folder / "etc", "datadir": folder, "includedir": folder,
         "libdir": usr / "lib", "libexecdir": usr / "lib" / "trafficserver" / "modules",
-        "localstatedir": folder, "runtimedir": folder / "run", "logdir": folder / "log",
+        "localstatedir": folder, "runtimedir": folder / "run", "logdir": folder / "logs",
         "cachedir": folder / "cache",
     }  # fmt: skip
     runroot = folder / "runroot.yaml"

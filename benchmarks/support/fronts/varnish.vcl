@@ -3,8 +3,8 @@ vcl 4.1;
 backend default {
   .host = "127.0.0.1";
   .port = "@CACHE@";
-  .first_byte_timeout = 60s;
-  .between_bytes_timeout = 60s;
+  .first_byte_timeout = @SILENCE@s;
+  .between_bytes_timeout = @SILENCE@s;
 }
 
 sub vcl_recv {

@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.support import front_bed, session, table
 from benchmarks.support.front_bed import Site, Upstream
-from benchmarks.support.image_set import INDEX, MB, Content, Image
+from benchmarks.support.image_set import MB, Content, Image
 from benchmarks.support.session import CannotRunError
+from talos_registry_cache.registry.manifests import ACCEPT
 from tests.integration.support.processes import CommandFailedError
 from toolchain.report import SetupError, step
 
@@ -32,7 +33,6 @@ CANDIDATES: Mapping[str, Sequence[str]] = {
     "cache alone": (),
     "nginx": ("nginx",),
     "Varnish": ("Varnish",),
-    "ATS": ("ATS",),
     "nginx, Varnish": ("nginx", "Varnish"),
     "nginx, ATS": ("nginx", "ATS"),
 }
@@ -42,6 +42,7 @@ HERDS = (1, 4, 16)
 LINK_MBIT, SLOW_MBIT, UNLIMITED_MBIT = 100, 40, 10_000
 SLOW_MB = 20
 LARGE_MB = 1000
+PACED_MB, PACED_S, FAST_MBIT = 60, 10, 400
 FRESH_S, SILENCE_S = 2, 8
 LATE_S = 0.7
 WARM_CLIENTS, WARM_S = 4, 3
@@ -114,9 +115,11 @@ def _candidate(home: Path, upstream: Upstream, name: str, *, is_large: bool) -> 
         "SILENCE": str(SILENCE_S),
         "BLOBTTL": "1h",
         "VARNISH": "file,FOLDER/blobs,2g",
+        "ATS": "2G",
     }
     measures: list[Callable[[Site, Upstream], Row]] = [
-        _idle, _herds, _twice, _warm, _waiting, _beside, _leaves, _tags, _breaks, _silent, _killed,
+        _idle, _herds, _twice, _warm, _waiting, _beside, _leaves,
+        _slow_client, _tags, _breaks, _silent, _killed,
     ]  # fmt: skip
     if is_large:
         measures.append(_large)
@@ -250,6 +253,23 @@ def _leaves(site: Site, upstream: Upstream) -> Row:
         got = second.result()
     copies = table.copies(upstream.sent() - before, len(blob.content))
     return {"first client leaves: second has all, copies": f"{got.has(blob)}, {copies}"}
+
+
+def _slow_client(site: Site, upstream: Upstream) -> Row:
+    """The first client is slow; the link is not."""
+    upstream.link.limit(UNLIMITED_MBIT)
+    image = upstream.push([PACED_MB])
+    upstream.link.limit(FAST_MBIT)
+    path = _path(image, image.blobs[1])
+    before = upstream.sent()
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(_get, site.url, path, pace=PACED_MB * MB / PACED_S)
+        time.sleep(LATE_S / 4)
+        fast = _get(site.url, path)
+        is_whole = slow.result().has(image.blobs[1]) and fast.has(image.blobs[1])
+    copies = table.copies(upstream.sent() - before, PACED_MB * MB)
+    label = f"slow first client ({PACED_S} s): the second one's time, both whole, copies"
+    return {label: f"{table.seconds(fast.seconds)}, {is_whole}, {copies}"}
 
 
 def _tags(site: Site, upstream: Upstream) -> Row:
@@ -406,10 +426,11 @@ def _get(
     leave: threading.Event | None = None,
     silence_s: float = PATIENCE_S,
     is_hashed: bool = True,
+    pace: float = 0,
 ) -> Got:
     """Ask on a new connection; leave in the middle when told to."""
     with closing(_connection(url, silence_s)) as connection:
-        return _ask(connection, path, method, headers, leave, is_hashed=is_hashed)
+        return _ask(connection, path, method, headers, leave, is_hashed=is_hashed, pace=pace)
 
 
 def _ask(
@@ -420,13 +441,15 @@ def _ask(
     leave: threading.Event | None = None,
     *,
     is_hashed: bool = True,
+    pace: float = 0,
 ) -> Got:
+    """Ask and receive, at most `pace` bytes per second if it is not 0."""
     began = time.monotonic()
     status, first, size, is_whole = 0, 0.0, 0, False
     seen = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK))
     try:
-        connection.request(method, path, headers={"Accept": INDEX, **(headers or {})})
+        connection.request(method, path, headers={"Accept": ACCEPT, **(headers or {})})
         answer = connection.getresponse()
         status, length = answer.status, answer.length
         while not (leave and leave.is_set()) and (count := answer.readinto1(buffer)):
@@ -434,7 +457,10 @@ def _ask(
             size += count
             if is_hashed:
                 seen.update(buffer[:count])
+            if pace:
+                time.sleep(max(0, began + size / pace - time.monotonic()))
         is_whole = method == "HEAD" or length in (None, size)
+        answer.close()
     except (OSError, HTTPException):
         is_whole = False
     seconds = time.monotonic() - began

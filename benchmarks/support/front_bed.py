@@ -307,7 +307,7 @@ def _traffic_server(own: Path, values: Mapping[str, str]) -> Server:
     # Layers that repositories share are one object.
     key = "@plugin=cachekey.so @pparam=--capture-path=/.*\\/blobs\\/(.*)/$1/"
     (folder / "etc" / "remap.config").write_text(f"map / {target} {key}\n")
-    (folder / "etc" / "storage.config").write_text(f"{folder / 'cache'} 2G\n")
+    (folder / "etc" / "storage.config").write_text(f"{folder / 'cache'} {values['ATS']}\n")
     (folder / "etc" / "cache.config").write_text("url_regex=.* ttl-in-cache=1h\n")
     usr = (package / "usr").resolve()
     root = {

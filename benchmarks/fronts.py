@@ -14,18 +14,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 from benchmarks.support import front_bed, session, table
 from benchmarks.support.front_bed import Site, Upstream
+from benchmarks.support.front_client import Got, ask, connect, get
 from benchmarks.support.image_set import MB, Content, Image
 from benchmarks.support.session import CannotRunError
-from talos_registry_cache.registry.manifests import ACCEPT
 from tests.integration.support.processes import CommandFailedError
 from toolchain.report import SetupError, step
 
@@ -47,35 +45,9 @@ FRESH_S, SILENCE_S = 2, 8
 LATE_S = 0.7
 WARM_CLIENTS, WARM_S = 4, 3
 TAGS = 50
-PATIENCE_S = 60
-CHUNK = 1 << 20
 WITHIN_S = 1500
 
 Row = dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Got:
-    """An answer.
-
-    Attributes:
-        status: its status; 0 if there is none.
-        first_s, seconds: time to the first byte and until the end.
-        size: bytes received.
-        is_whole: whether the connection did not break off.
-        digest: of what was received.
-    """
-
-    status: int
-    first_s: float
-    seconds: float
-    size: int
-    is_whole: bool
-    digest: str
-
-    def has(self, blob: Content) -> bool:
-        """Whether this is all of a blob or manifest."""
-        return self.is_whole and self.digest == blob.digest
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -157,11 +129,11 @@ def _pull(site: Site, image: Image, count: int) -> None:
 
     def client() -> None:
         path = f"/v2/{image.repository}/manifests"
-        index = _get(site.url, f"{path}/{image.tag}")
-        manifest = _get(site.url, f"{path}/{image.manifest.digest}")
+        index = get(site.url, f"{path}/{image.tag}")
+        manifest = get(site.url, f"{path}/{image.manifest.digest}")
         wanted = (image.index, image.manifest, *image.blobs)
         with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
-            blobs = pool.map(lambda blob: _get(site.url, _path(image, blob)), image.blobs)
+            blobs = pool.map(lambda blob: get(site.url, _path(image, blob)), image.blobs)
         for got, content in zip((index, manifest, *blobs), wanted, strict=True):
             if not got.has(content):
                 raise CannotRunError(f"a client received {got} instead of {content.digest}")
@@ -191,7 +163,7 @@ def _warm(site: Site, upstream: Upstream) -> Row:
     def client(_: int) -> int:
         size = 0
         while time.monotonic() < until:
-            size += _get(site.url, _path(image, image.blobs[1]), is_hashed=False).size
+            size += get(site.url, _path(image, image.blobs[1]), is_hashed=False).size
         return size
 
     before = time.monotonic()
@@ -207,7 +179,7 @@ def _waiting(site: Site, upstream: Upstream) -> Row:
     before = upstream.sent()
     with ThreadPoolExecutor(4) as pool:
         _begun(pool, site, image, blob)
-        late = [pool.submit(_get, site.url, _path(image, blob)) for _ in range(3)]
+        late = [pool.submit(get, site.url, _path(image, blob)) for _ in range(3)]
         answers = [one.result() for one in late]
     copies = table.copies(upstream.sent() - before, len(blob.content))
     first = max(got.first_s for got in answers)
@@ -225,8 +197,8 @@ def _beside(site: Site, upstream: Upstream) -> Row:
     before = upstream.sent()
     with ThreadPoolExecutor(3) as pool:
         first = _begun(pool, site, image, blob)
-        head = pool.submit(_get, site.url, path, "HEAD")
-        part = pool.submit(_get, site.url, path, headers={"Range": "bytes=100-199"})
+        head = pool.submit(get, site.url, path, "HEAD")
+        part = pool.submit(get, site.url, path, headers={"Range": "bytes=100-199"})
         headed, ranged = head.result(), part.result()
         is_whole = first.result().has(blob)
     wanted = hashlib.sha256(blob.content[100:200]).hexdigest()
@@ -247,7 +219,7 @@ def _leaves(site: Site, upstream: Upstream) -> Row:
     leave = threading.Event()
     with ThreadPoolExecutor(2) as pool:
         _begun(pool, site, image, blob, leave)
-        second = pool.submit(_get, site.url, _path(image, blob))
+        second = pool.submit(get, site.url, _path(image, blob))
         time.sleep(LATE_S)
         leave.set()
         got = second.result()
@@ -263,9 +235,9 @@ def _slow_client(site: Site, upstream: Upstream) -> Row:
     path = _path(image, image.blobs[1])
     before = upstream.sent()
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(_get, site.url, path, pace=PACED_MB * MB / PACED_S)
+        slow = pool.submit(get, site.url, path, pace=PACED_MB * MB / PACED_S)
         time.sleep(LATE_S / 4)
-        fast = _get(site.url, path)
+        fast = get(site.url, path)
         is_whole = slow.result().has(image.blobs[1]) and fast.has(image.blobs[1])
     copies = table.copies(upstream.sent() - before, PACED_MB * MB)
     label = f"slow first client ({PACED_S} s): the second one's time, both whole, copies"
@@ -277,8 +249,8 @@ def _tags(site: Site, upstream: Upstream) -> Row:
     upstream.link.limit(UNLIMITED_MBIT)
     image = upstream.push([0.1])
     path = f"/v2/{image.repository}/manifests/{image.tag}"
-    _get(site.url, path)
-    fresh = median(_get(site.url, path).seconds for _ in range(TAGS))
+    get(site.url, path)
+    fresh = median(get(site.url, path).seconds for _ in range(TAGS))
     row = {"tag, fresh": f"{fresh * 1000:.1f} ms"}
     time.sleep(FRESH_S + 0.5)
     upstream.server.signal(signal.SIGSTOP)
@@ -287,7 +259,7 @@ def _tags(site: Site, upstream: Upstream) -> Row:
     finally:
         upstream.server.signal(signal.SIGCONT)
     time.sleep(FRESH_S + 0.5)
-    _get(site.url, path)
+    get(site.url, path)
     time.sleep(FRESH_S + 0.5)
     upstream.server.kill()
     try:
@@ -299,9 +271,9 @@ def _tags(site: Site, upstream: Upstream) -> Row:
 
 def _twice_on_one_connection(site: Site, path: str, image: Image) -> str:
     """The latencies of a tag twice on one connection, and once on another."""
-    with closing(_connection(site.url, SILENCE_S)) as connection:
-        answers = [_ask(connection, path) for _ in range(2)]
-    answers.append(_get(site.url, path, silence_s=SILENCE_S))
+    with closing(connect(site.url, SILENCE_S)) as connection:
+        answers = [ask(connection, path) for _ in range(2)]
+    answers.append(get(site.url, path, silence_s=SILENCE_S))
     return ", ".join(
         f"{got.seconds * 1000:.1f} ms" if got.has(image.index) else f"no ({got.seconds:.1f} s)"
         for got in answers
@@ -351,7 +323,7 @@ def _large(site: Site, upstream: Upstream) -> Row:
     before, began = upstream.sent(), time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         path = _path(image, image.blobs[1])
-        answers = [pool.submit(_get, site.url, path) for _ in range(4)]
+        answers = [pool.submit(get, site.url, path) for _ in range(4)]
         good = sum(answer.result().has(image.blobs[1]) for answer in answers)
     took = time.monotonic() - began
     copies = table.copies(upstream.sent() - before, LARGE_MB * MB)
@@ -378,7 +350,7 @@ def _begun(
     leave: threading.Event | None = None,
 ) -> Future[Got]:
     """Let a client begin to receive a blob."""
-    getting = pool.submit(_get, site.url, _path(image, blob), leave=leave)
+    getting = pool.submit(get, site.url, _path(image, blob), leave=leave)
     time.sleep(LATE_S)
     return getting
 
@@ -387,7 +359,7 @@ def _during(site: Site, image: Image, blob: Content, fault: Callable[[], None]) 
     """What two clients receive of a blob when something happens in the middle."""
     with ThreadPoolExecutor(2) as pool:
         first = _begun(pool, site, image, blob)
-        second = pool.submit(_get, site.url, _path(image, blob))
+        second = pool.submit(get, site.url, _path(image, blob))
         time.sleep(LATE_S)
         fault()
         return first.result(), second.result()
@@ -400,7 +372,7 @@ def _after(what: str, site: Site, image: Image, blob: Content, answers: Sequence
         else f"cut after {got.seconds - LATE_S:.1f} s"
         for got in answers
     )  # fmt: skip
-    again = [_get(site.url, _path(image, blob)) for _ in range(2)]
+    again = [get(site.url, _path(image, blob)) for _ in range(2)]
     later = ", ".join(
         "whole" if got.has(blob) else f"{got.status} {got.size} bytes in {got.seconds:.1f} s"
         for got in again
@@ -410,61 +382,6 @@ def _after(what: str, site: Site, image: Image, blob: Content, answers: Sequence
 
 def _path(image: Image, blob: Content) -> str:
     return f"/v2/{image.repository}/blobs/{blob.digest}"
-
-
-def _connection(url: str, silence_s: float) -> HTTPConnection:
-    address = urlsplit(url)
-    return HTTPConnection(str(address.hostname), address.port, timeout=silence_s)
-
-
-def _get(
-    url: str,
-    path: str,
-    method: str = "GET",
-    *,
-    headers: Mapping[str, str] | None = None,
-    leave: threading.Event | None = None,
-    silence_s: float = PATIENCE_S,
-    is_hashed: bool = True,
-    pace: float = 0,
-) -> Got:
-    """Ask on a new connection; leave in the middle when told to."""
-    with closing(_connection(url, silence_s)) as connection:
-        return _ask(connection, path, method, headers, leave, is_hashed=is_hashed, pace=pace)
-
-
-def _ask(
-    connection: HTTPConnection,
-    path: str,
-    method: str = "GET",
-    headers: Mapping[str, str] | None = None,
-    leave: threading.Event | None = None,
-    *,
-    is_hashed: bool = True,
-    pace: float = 0,
-) -> Got:
-    """Ask and receive, at most `pace` bytes per second if it is not 0."""
-    began = time.monotonic()
-    status, first, size, is_whole = 0, 0.0, 0, False
-    seen = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
-    try:
-        connection.request(method, path, headers={"Accept": ACCEPT, **(headers or {})})
-        answer = connection.getresponse()
-        status, length = answer.status, answer.length
-        while not (leave and leave.is_set()) and (count := answer.readinto1(buffer)):
-            first = first or time.monotonic() - began
-            size += count
-            if is_hashed:
-                seen.update(buffer[:count])
-            if pace:
-                time.sleep(max(0, began + size / pace - time.monotonic()))
-        is_whole = method == "HEAD" or length in (None, size)
-        answer.close()
-    except (OSError, HTTPException):
-        is_whole = False
-    seconds = time.monotonic() - began
-    return Got(status, first or seconds, seconds, size, is_whole, f"sha256:{seen.hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Takes about ten minutes, and needs root and Debian's or Ubuntu's packages. Every
 """
 
 import argparse
+import functools
 import hashlib
 import signal
 import sys
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="*", default=[*CANDIDATES], choices=[*CANDIDATES])
     parser.add_argument("--large", action="store_true", help="also a layer of 1 GB")
     options = parser.parse_args(arguments)
-    work = lambda: _bench(options.only, is_large=options.large)  # noqa: E731
+    work = functools.partial(_bench, options.only, is_large=options.large)
     return session.run(work, within_s=WITHIN_S)
 
 

@@ -302,13 +302,11 @@ def _traffic_server(own: Path, values: Mapping[str, str]) -> Server:
     shutil.copytree(package / "etc" / "trafficserver", folder / "etc")
     for name in ("run", "logs", "cache"):
         (folder / name).mkdir()
-    target = f"http://127.0.0.1:{values['CACHE']}/"
-    (folder / "etc" / "records.config").write_text(_filled(FILES / "ats.config", values) + "\n")
-    # Layers that repositories share are one object.
-    key = "@plugin=cachekey.so @pparam=--capture-path=/.*\\/blobs\\/(.*)/$1/"
-    (folder / "etc" / "remap.config").write_text(f"map / {target} {key}\n")
+    settings = {"records": "ats", "plugin": "ats-plugin", "cache": "ats-cache"}
+    for name, file in settings.items():
+        text = _filled(FILES / f"{file}.config", values)
+        (folder / "etc" / f"{name}.config").write_text(f"{text}\n")
     (folder / "etc" / "storage.config").write_text(f"{folder / 'cache'} {values['ATS']}\n")
-    (folder / "etc" / "cache.config").write_text("url_regex=.* ttl-in-cache=1h\n")
     usr = (package / "usr").resolve()
     root = {
         "prefix": folder, "exec_prefix": usr, "bindir": usr / "bin", "sbindir": usr / "sbin",

@@ -204,7 +204,7 @@ def running_site(
         names: programs, in the order in which a request passes them; none for the cache alone.
         values: values for their configuration files, by name.
     """
-    ports = {name: host.free_port() for name in ("CACHE", "PORT", "SHARE")}
+    ports = {name: host.free_port() for name in ("CACHE", "PORT", "SHARE", "TAGS")}
     stored, own = folder / "cache", folder / "fronts"
     for each in (stored, own):
         each.mkdir(parents=True)

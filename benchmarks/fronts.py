@@ -122,7 +122,7 @@ def _herds(site: Site, upstream: Upstream) -> Row:
         took = time.monotonic() - began
         copies = table.copies(upstream.sent() - before, sum(LAYERS_MB) * MB)
         row[f"{count} cold: copies, time"] = f"{copies}, {table.seconds(took)}"
-    return row | {"memory, peak": table.megabytes(site.memory("VmHWM"))}
+    return row | {"memory, peak in the herds": table.megabytes(site.memory("VmHWM"))}
 
 
 def _pull(site: Site, image: Image, count: int) -> None:
@@ -331,7 +331,7 @@ def _large(site: Site, upstream: Upstream) -> Row:
     peak, mapped = site.memory("VmHWM"), site.memory("RssFile")
     return {
         "1 GB, 4 clients: whole, copies, time": f"{good} of 4, {copies}, {table.seconds(took)}",
-        "memory, peak; of files": f"{table.megabytes(peak)}; {table.megabytes(mapped)}",
+        "1 GB: memory since the last start, peak; of mapped files": f"{table.megabytes(peak)}; {table.megabytes(mapped)}",
     }
 
 

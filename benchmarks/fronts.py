@@ -331,7 +331,7 @@ def _large(site: Site, upstream: Upstream) -> Row:
     peak, mapped = site.memory("VmHWM"), site.memory("RssFile")
     return {
         "1 GB, 4 clients: whole, copies, time": f"{good} of 4, {copies}, {table.seconds(took)}",
-        "1 GB: memory since the last start, peak; of mapped files": f"{table.megabytes(peak)}; {table.megabytes(mapped)}",
+        "1 GB: memory, peak; mapped files": f"{table.megabytes(peak)}; {table.megabytes(mapped)}",
     }
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from components.image_set import ARCHITECTURES
@@ -81,6 +81,11 @@ def images(scale: float) -> Iterator[Image]:
     for reference, sizes in _IMAGES.items():
         below = [base] if any(name in reference for name in _ON_BASE) else []
         yield _image(reference, (*below, *(_layer(size * scale) for size in sizes)))
+
+
+def image(reference: str, sizes: Iterable[float]) -> Image:
+    """Generate an image whose layers have these sizes in MB."""
+    return _image(reference, tuple(map(_layer, sizes)))
 
 
 def _image(reference: str, layers: tuple[Content, ...]) -> Image:

@@ -104,7 +104,7 @@ def fill(url: str, scale: float) -> Mapping[str, int]:
     sizes: dict[str, int] = {}
     with httpx2.Client(base_url=url, trust_env=False, timeout=60) as http:
         for image in image_set.images(scale):
-            _push(http, image)
+            push(http, image)
             for blob in image.blobs:
                 sizes[f"/v2/{image.repository}/blobs/{blob.digest}"] = len(blob.content)
     return sizes
@@ -133,7 +133,8 @@ def wait_for(url: str, container: Container) -> None:
     raise CannotRunError(f"{container.name} does not answer at {url}: {said or 'no log'}")
 
 
-def _push(http: httpx2.Client, image: Image) -> None:
+def push(http: httpx2.Client, image: Image) -> None:
+    """Push an image to the registry at the base URL of a client."""
     for blob in image.blobs:
         started = http.post(f"/v2/{image.repository}/blobs/uploads/").raise_for_status()
         location = httpx2.URL(started.headers["Location"])

@@ -26,7 +26,7 @@ PASSWORD = "Let-me-in 4711"  # noqa: S105 - protects caches of these tests
 API_SERVER = next(one.name for one in kubernetes_images.images() if "kube-apiserver" in one.name)
 NAME, NODES = "real", 2
 ANSWERS_WITHIN_S = 60
-READY_WITHIN_S = 180
+READY_WITHIN_S = 300
 # Beside the images, the upstream answers look-ups of tags.
 ONE_COPY = 1.01
 ALL_HEALTHY = "waiting for coredns to report ready: OK"

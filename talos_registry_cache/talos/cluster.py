@@ -199,10 +199,11 @@ class ClusterOperations:
         try:
             return self._booted(plan, phases, node_watch.Watch(self.engine, name, phases.line))
         except TalosError as error:
-            if explained := node_watch.explain(self.engine, name, log):
-                raise NodeEndedError(f"{explained}\n  full log: {log}") from error
-            if hints := node_watch.hints(self.engine, name):
-                raise CommandError("\n  ".join((str(error), *hints))) from error
+            found = node_watch.diagnose(self.engine, name, log)
+            if found.ended:
+                raise NodeEndedError(f"{found.ended}\n  full log: {log}") from error
+            if found.hints:
+                raise CommandError("\n  ".join((str(error), *found.hints))) from error
             raise
 
     def _booted(self, plan: Invocation, phases: Phases, check: Callable[[], None]) -> Observed:

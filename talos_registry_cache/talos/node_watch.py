@@ -91,57 +91,56 @@ class Watch:
                     self.show(failed_pulls.describe(name, image, reason))
 
 
-def explain(engine: DockerClient, cluster: str, log: Path) -> str:
-    """Add what the nodes have logged to the cluster's log, and explain why nodes have ended.
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why a creation has failed, as far as the nodes show it.
+
+    Attributes:
+        ended: a paragraph for each node that has ended; empty if all run.
+        hints: why running nodes may not become healthy, a line each.
+    """
+
+    ended: str
+    hints: tuple[str, ...]
+
+
+def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
+    """Add what the nodes have logged to the cluster's log, and look for the cause of a failure.
 
     Args:
         engine: the engine of the nodes.
         cluster: the name of the cluster.
         log: the cluster's log.
 
-    Returns:
-        A paragraph for each node that has ended; empty if all run.
-
     Raises:
         TalosError: the engine does not answer.
     """
-    told = []
+    ended: list[str] = []
+    pulls: list[str] = []
+    memory: list[str] = []
     for container in docker_nodes.containers_of(engine, cluster):
-        lines = _log(container).splitlines()
+        console = _log(container)
+        lines = console.splitlines()
         with log.open("a") as file:
             file.write("\n".join((f"$ docker logs {container.name}", *lines, "")))
         if container.status in ENDED:
             with docker_nodes.answering():
-                told.append("\n".join(_explained(engine, container, lines)))
-    return "\n".join(told)
+                ended.append("\n".join(_explained(engine, container, lines)))
+        pulls += [
+            failed_pulls.describe(str(container.name), image, reason)
+            for image, reason in failed_pulls.find(console).items()
+        ]
+        memory += _too_small(container)
+    return Diagnosis("\n".join(ended), (*pulls, *memory))
 
 
-def hints(engine: DockerClient, cluster: str) -> list[str]:
-    """Collect why running nodes may not become healthy, a line each.
-
-    Raises:
-        TalosError: the engine does not answer.
-    """
-    found = [
-        failed_pulls.describe(str(container.name), image, reason)
-        for container in docker_nodes.containers_of(engine, cluster)
-        for image, reason in failed_pulls.find(_log(container)).items()
-    ]
-    return [*found, *_too_small(engine, cluster)]
-
-
-def _too_small(engine: DockerClient, cluster: str) -> Iterator[str]:
-    """Name each node with less memory than Talos needs, since its checks may never pass.
-
-    Raises:
-        TalosError: the engine does not answer.
-    """
-    for container in docker_nodes.containers_of(engine, cluster):
-        limit = container.attrs["HostConfig"].get("Memory")
-        needed = NEEDED[role(container.labels.get(docker_nodes.TYPE, ""))]
-        if limit and limit < needed:
-            found = f"the memory of {container.name} is limited to {limit / MIB:.0f} MiB"
-            yield f"{found}; {RAISE_MEMORY}"
+def _too_small(container: Container) -> Iterator[str]:
+    """Whether a node has less memory than Talos needs, since its checks may never pass."""
+    limit = container.attrs["HostConfig"].get("Memory")
+    needed = NEEDED[role(container.labels.get(docker_nodes.TYPE, ""))]
+    if limit and limit < needed:
+        found = f"the memory of {container.name} is limited to {limit / MIB:.0f} MiB"
+        yield f"{found}; {RAISE_MEMORY}"
 
 
 def _log(container: Container) -> str:

@@ -12,7 +12,6 @@ from tests.integration.support import kubernetes
 from tests.integration.support.creation import Creation, volumes_of
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import PATIENCE, eventually
-from toolchain import kubernetes_images
 
 NAME = "faulty"
 CLUSTER: dict[str, Any] = {**kubernetes.CLUSTER, "workers": 0, "cidr": "10.8.0.0/24"}
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
 
 @pytest.fixture(scope="module")
 def creation(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Creation]:
-    with kubernetes.stack(site, tmp_path_factory.mktemp("stack")) as made:
-        made.configure({"references": list(kubernetes_images.names())}, "images")
-        made.up()
+    with kubernetes.warm_stack(site, tmp_path_factory.mktemp("stack")) as made:
         yield Creation(made, site.client, NAME, volumes_of(site.client))
 
 

@@ -35,9 +35,7 @@ def registries(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def caches(site: Site, tmp_path: Path) -> Iterator[CacheStack]:
-    with kubernetes.stack(site, tmp_path) as made:
-        made.configure({"references": list(kubernetes_images.names())}, "images")
-        made.up()
+    with kubernetes.warm_stack(site, tmp_path) as made:
         yield made
 
 

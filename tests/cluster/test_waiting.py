@@ -11,7 +11,6 @@ from tests.integration.support import kubernetes, nodes, processes
 from tests.integration.support.kubernetes import CLUSTER, Site
 from tests.integration.support.stack import CacheStack
 from tests.integration.support.talos_node import TALOSCTL
-from toolchain import kubernetes_images
 
 NAME = "early"
 ANSWERS_WITHIN_S = 60
@@ -23,9 +22,7 @@ pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
 
 @pytest.fixture(scope="module")
 def stack(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheStack]:
-    with kubernetes.stack(site, tmp_path_factory.mktemp("stack")) as made:
-        made.configure({"references": list(kubernetes_images.names())}, "images")
-        made.up()
+    with kubernetes.warm_stack(site, tmp_path_factory.mktemp("stack")) as made:
         yield made
 
 

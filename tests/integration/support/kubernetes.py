@@ -239,6 +239,20 @@ def registries(site: Site, folder: Path) -> Iterator[Registries]:
         container.remove(force=True)
 
 
+@contextmanager
+def warm_stack(site: Site, folder: Path) -> Iterator[CacheStack]:
+    """A stack whose caches hold the images of a cluster; it is destroyed at the end.
+
+    Args:
+        site: the engine.
+        folder: parent of its directory.
+    """
+    with stack(site, folder) as made:
+        made.configure({"references": list(kubernetes_images.names())}, "images")
+        made.up()
+        yield made
+
+
 def of_next_version() -> list[str]:
     """The images of a cluster with the next version of Kubernetes."""
     this_version = f":{kubernetes_images.KUBELET.version}"

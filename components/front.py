@@ -56,7 +56,7 @@ http {
   proxy_cache_path blobs levels=1:2 keys_zone=blobs:1m max_size=4g inactive=1m use_temp_path=off;
   proxy_cache_path tags levels=1:2 keys_zone=tags:10m max_size=256m inactive=365d use_temp_path=off;
   # In memory only, since its keys are passwords.
-  proxy_cache_path /dev/shm/readers keys_zone=readers:1m max_size=1m inactive=1m;
+  proxy_cache_path /dev/shm/readers keys_zone=readers:1m max_size=1m inactive=10s;
   upstream registry { server unix:%{socket}; keepalive 16; }
   proxy_http_version 1.1;
   proxy_set_header Connection "";
@@ -125,7 +125,7 @@ _CERTIFICATE = """
     ssl_certificate {folder}/server.crt;
     ssl_certificate_key {folder}/server.key;"""
 
-# The registry checks passwords, and the front remembers its answer for a minute.
+# The registry checks passwords, and the front remembers its answer for ten seconds.
 _READERS = """
     auth_request /readers;
     location = /readers {
@@ -135,7 +135,7 @@ _READERS = """
       proxy_set_header Content-Length "";
       proxy_cache readers;
       proxy_cache_key $http_authorization;
-      proxy_cache_valid 200 1m;
+      proxy_cache_valid 200 10s;
     }"""
 
 _TAG_CACHE = _Text("""

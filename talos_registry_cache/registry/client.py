@@ -41,6 +41,8 @@ ERROR_LIMIT = 64 << 10
 # The end of an aborted transfer that may be an error message.
 UNCERTAIN_TAIL = 16 << 10
 MESSAGE_LIMIT = 500
+# The front of a cache would answer with the tag that it remembers.
+ASK_THE_REGISTRY = {"Cache-Control": "no-cache"}
 
 Endpoints = Mapping[str, Endpoint | str]
 """The endpoint of each registry, by registry host such as docker.io; a URL for open ones."""
@@ -228,7 +230,8 @@ class RegistryClient:
 
     async def _read_manifest(self, url: httpx2.URL, target: str) -> Fetched:
         content = bytearray()
-        async with self._answer("GET", url, {"Accept": manifests.ACCEPT}) as answer:
+        headers = {"Accept": manifests.ACCEPT, **ASK_THE_REGISTRY}
+        async with self._answer("GET", url, headers) as answer:
             async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > manifests.SIZE_LIMIT:

@@ -29,8 +29,9 @@ from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
 # Pauses before the requests of a blob. The second request tells whether the first one stored it,
-# which fails while a node is fetching the same blob.
-PAUSES_S = (0, 0, 2, 5)
+# which fails while a node is fetching the same blob. A front may pass it on before the registry has
+# stored the blob.
+PAUSES_S = (0, 0.05, 2, 5)
 # Pauses before the requests of a tag that the cache does not know.
 UNKNOWN_PAUSES_S = (0, 0.5, 2)
 NONEXISTENT_DIGEST = f"sha256:{'0' * 64}"

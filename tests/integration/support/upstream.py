@@ -69,7 +69,14 @@ class Upstream:
 
     def push(self, index: images.Index) -> Pushed:
         """Push an image under a new name."""
-        repository = _new_repository()
+        return self._push(index, _new_repository())
+
+    def move(self, image: Pushed) -> Pushed:
+        """Push a new image under the tag of another one."""
+        index = images.oci_index(host.architecture(), host.other_architecture())
+        return self._push(index, image.repository)
+
+    def _push(self, index: images.Index, repository: str) -> Pushed:
         for blob in images.blobs_of(index):
             self._push_blob(repository, blob)
         for image in index.images.values():

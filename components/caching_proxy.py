@@ -14,7 +14,7 @@ from .placement import (
     CONTAINER_PORT,
     METRICS_PORT,
     PROBE,
-    Front,
+    FrontProcess,
     MountedFiles,
     Placement,
     Process,
@@ -56,7 +56,7 @@ class CachingProxyArgs:
     endpoint_host: str
     files: MountedFiles
     access: Access
-    front: Front | None = None
+    front: FrontProcess | None = None
 
 
 class CachingProxy(pulumi.ComponentResource):

@@ -21,7 +21,7 @@ from .placement import (
     PROBE_INTERVAL,
     PROBE_RETRIES,
     PROBE_TIMEOUT,
-    Front,
+    FrontProcess,
     MountedFiles,
     Process,
     volume_name,
@@ -253,7 +253,9 @@ def _registry(resource: str, name: str, process: Process, shared: Mounts = ()) -
     )
 
 
-def _front(resource: str, name: str, process: Process, args: Front, shared: Mounts) -> _Container:
+def _front(
+    resource: str, name: str, process: Process, args: FrontProcess, shared: Mounts
+) -> _Container:
     storage = [(STORAGE_FOLDER, volume) for volume in process.stored.volumes]
     return _Container(
         resource=resource,

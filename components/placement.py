@@ -41,8 +41,8 @@ class MountedFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
-    """The front of a cache: nginx, as `front.configuration` describes it.
+class FrontProcess:
+    """The process of the front before a cache: nginx, as `front.configuration` describes it.
 
     Attributes:
         image: ID of the image.
@@ -81,7 +81,7 @@ class Process:
     upstream: Upstream
     caches: Caches
     labels: Mapping[str, pulumi.Input[Any]]
-    front: Front | None = None
+    front: FrontProcess | None = None
 
     @property
     def log_options(self) -> dict[str, str]:

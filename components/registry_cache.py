@@ -18,7 +18,7 @@ from .hooks import NetworkHooks, VolumeHooks
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
 from .on_swarm import OnSwarm
-from .placement import Front, MountedFiles, Placement, volume_name
+from .placement import FrontProcess, MountedFiles, Placement, volume_name
 from .private_files import PrivateFile
 from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .settings import Caches
@@ -174,13 +174,13 @@ class RegistryCache(pulumi.ComponentResource):
             front=self._front,
         )
 
-    def _declare_front(self) -> Front | None:
+    def _declare_front(self) -> FrontProcess | None:
         """Declare the image and the files that the fronts of all caches have in common."""
         settings = self._args.front
         if settings is None:
             return None
         labels = label.of_stack(self._stack)
-        return Front(
+        return FrontProcess(
             image=self._image(engine.image_to_run(settings.image)),
             files=self._placement.files(FRONTS, labels, self._access.front_files, self),
         )

@@ -54,12 +54,13 @@ def ensure(host: str, reference: str, build: Callable[[], Content]) -> None:
     Raises:
         SetupError: it can be neither pulled nor built.
     """
+    repository, tag = reference.split(":")
     built = built_reference(reference)
     if engine.has_image(host, built) or engine.has_image(host, reference):
         return
     with step(f"image {reference}: pull"):
         try:
-            engine.pull_image(host, *reference.split(":"), timeout_s=PULL_TIMEOUT_S)
+            engine.pull_image(host, repository, tag, timeout_s=PULL_TIMEOUT_S)
         except OSError as error:
             problem = str(error)
         else:
@@ -75,7 +76,7 @@ def ensure(host: str, reference: str, build: Callable[[], Content]) -> None:
         ) from error
     changes = [f"USER {USER}", "ENV PATH=/bin", *content.instructions]
     with step(f"image {built}: load"):
-        engine.import_image(host, packed, *built.split(":"), changes)
+        engine.import_image(host, packed, built_reference(repository), tag, changes)
 
 
 def _layer(content: Content) -> bytes:

@@ -34,7 +34,7 @@ def _from_package() -> Content:
         version = debian.unpack_with_dependencies(PACKAGE, Path(folder))
         programs = _programs(Path(folder))
     say(f"    {REFERENCE} is replaced by the package {PACKAGE} {version}")
-    label = f"the package {PACKAGE} {version}, as an image by talos-registry-cache"
+    label = f"Built from the package {PACKAGE} {version} by talos-registry-cache"
     return Content(
         programs=programs,
         files={},

@@ -38,7 +38,7 @@ INSTRUCTIONS = (
     'CMD ["/etc/distribution/config.yml"]',
     "VOLUME /var/lib/registry",
     "EXPOSE 5000",
-    'LABEL org.opencontainers.image.description="the Go module, built by talos-registry-cache"',
+    'LABEL org.opencontainers.image.description="Built from the Go module by talos-registry-cache"',
 )
 
 

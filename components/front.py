@@ -25,7 +25,10 @@ COMMAND = ("nginx", "-e", "stderr", "-p", WORK_FOLDER, "-c", f"{FOLDER}/{CONFIGU
 PROBE_URL = f"http://127.0.0.1:{TAGS_PORT}/"
 # containerd gives up a pull after 300 s without a byte, so a client must not wait longer for the
 # fetch of another one.
-SHARED_WITHIN_S = 240
+WAITS_S = 240
+# How long a blob is served from the front itself, counted from its first byte. By then, the registry
+# has it, or has found that its digest is wrong.
+SHARED_S = 10
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
 
@@ -96,9 +99,9 @@ http {
       proxy_pass http://registry;
       proxy_cache blobs;
       proxy_cache_key $uri;
-      proxy_cache_valid 200 1h;
+      proxy_cache_valid 200 %{shared}s;
       proxy_cache_lock on;
-      proxy_cache_lock_timeout %{shared}s;
+      proxy_cache_lock_timeout %{waits}s;
       proxy_cache_lock_age 1h;
     }
     location ~ ^/v2/.+/manifests/ {
@@ -184,7 +187,8 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
     return _CONFIGURATION.substitute(
         socket=SOCKET,
         silence=SILENCE_S,
-        shared=SHARED_WITHIN_S,
+        waits=WAITS_S,
+        shared=SHARED_S,
         port=PORT,
         tags=f"127.0.0.1:{TAGS_PORT}",
         storage=STORAGE_FOLDER,

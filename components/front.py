@@ -26,8 +26,8 @@ PROBE_URL = f"http://127.0.0.1:{TAGS_PORT}/"
 # containerd gives up a pull after 300 s without a byte, so a client must not wait longer for the
 # fetch of another one.
 WAITS_S = 240
-# How long a blob is served from the front itself, counted from its first byte. Those who wait longer
-# get it from the registry, which has stored it, or has found that its digest is wrong.
+# How long a blob is served from the front itself, counted from its first byte. After that, the
+# registry is asked, which has stored it, or has found that its digest is wrong.
 SHARED_S = 30
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60

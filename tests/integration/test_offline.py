@@ -31,15 +31,22 @@ class Cache:
     gate: Gate
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[None, {}], ids=["registry", "front"])
 def cache(
-    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: DockerClient,
+    upstream: Upstream,
 ) -> Iterator[Cache]:
     """A cache that came up while its upstream was away."""
     folder = tmp_path_factory.mktemp("offline")
     with (
         guarding(upstream, "none") as gate,
-        stack(folder, engine, {"upstreams": upstreams(gate.url, REGISTRY)}) as made,
+        stack(
+            folder,
+            engine,
+            {"upstreams": upstreams(gate.url, REGISTRY), "front": request.param},
+        ) as made,
     ):
         with upstream.away():
             made.up()

@@ -129,7 +129,7 @@ def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
 
 def _start_again(client: DockerClient, cache: Cache) -> None:
     try:
-        if processes.start_again(client, cache.name):
+        if processes.start_again(client, cache.process):
             console.say(f"{cache.registry}: started its cache, which was stopped")
     except RegistryError as error:
         # Its storage can be used all the same.
@@ -138,7 +138,7 @@ def _start_again(client: DockerClient, cache: Cache) -> None:
 
 def _remove_staging(client: DockerClient, cache: Cache) -> None:
     if isinstance(cache.storage, str) and volume.holds(
-        client.containers.get(cache.name), volume.STAGING
+        client.containers.get(cache.process), volume.STAGING
     ):
         with volume.mounted(client, cache.storage, cache.image) as mounted:
             mounted.remove_staged()

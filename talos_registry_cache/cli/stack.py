@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -34,7 +35,8 @@ class Cache:
 
     Attributes:
         registry: the registry host that it caches, such as docker.io.
-        name: the name of its container or service.
+        name: the name of its container or service; with a front, that of the front.
+        process: the name of the container or service that runs its registry.
         is_service: whether it is a service.
         is_running: whether it runs.
         health: its health, such as healthy, or its state if it does not run; for a service that
@@ -52,6 +54,7 @@ class Cache:
 
     registry: str
     name: str
+    process: str
     is_service: bool
     is_running: bool
     health: str
@@ -66,6 +69,11 @@ class Cache:
     why_unhealthy: str = ""
 
     @property
+    def has_front(self) -> bool:
+        """Whether nginx stands before its registry."""
+        return self.process != self.name
+
+    @property
     def trouble(self) -> str | None:
         """A message about restarts of its process; None if there were none."""
         if not (self.restarts or self.was_out_of_memory):
@@ -73,7 +81,7 @@ class Cache:
         why = (
             "it exceeded its memory limit, for example with a huge manifest (docs/limits.md)"
             if self.was_out_of_memory
-            else f"see: docker logs {self.name}"
+            else f"see: docker logs {self.process}"
         )
         return f"restarted {self.restarts} times after it had ended by itself; {why}"
 
@@ -157,10 +165,12 @@ def find(client: DockerClient, name: str | None) -> Stack:
         UsageError: the stack is not up, or several are and no name is given.
     """
     stacks: defaultdict[str, list[Cache]] = defaultdict(list)
-    for container in client.containers.list(
+    containers = client.containers.list(
         all=True, filters={"label": labels.UPSTREAM}, ignore_removed=True
-    ):
-        if cache := _cache(container):
+    )
+    by_name = {container.name: container for container in containers}
+    for container in containers:
+        if cache := _cache(container, by_name.get(container.labels.get(labels.REGISTRY))):
             stacks[container.labels[labels.STACK]].append(cache)
     for service, url in services.find(client):
         if cache := _cache_of(service, url):
@@ -175,10 +185,16 @@ def find(client: DockerClient, name: str | None) -> Stack:
     return Stack(name, {cache.registry: cache for cache in caches}, client)
 
 
-def _cache(container: Container) -> Cache | None:
-    """The cache that a container is; None for a container that is not a cache."""
-    attributes: Mapping[str, Any] = container.attrs
-    bindings = (attributes["HostConfig"]["PortBindings"] or {}).get(PORT)
+def _cache(container: Container, behind: Container | None = None) -> Cache | None:
+    """The cache that a container is; None for a container that is not a cache.
+
+    Args:
+        container: the container of a registry, or of the front before it.
+        behind: the container of the registry behind a front; None if there is none.
+    """
+    bindings = (container.attrs["HostConfig"]["PortBindings"] or {}).get(PORT)
+    registry = behind or container
+    attributes: Mapping[str, Any] = registry.attrs
     volumes = {
         mount["Destination"]: mount["Name"]
         for mount in attributes["Mounts"]
@@ -188,15 +204,17 @@ def _cache(container: Container) -> Cache | None:
     storage = _storage(environment, volumes)
     if not bindings or storage is None or OF_SERVICE in container.labels:
         return None
-    scheme = services.scheme(environment)
+    mirror = container.labels.get(labels.MIRROR)
+    scheme = urlsplit(mirror).scheme if mirror else services.scheme(environment)
     # Loopback first. An empty address is any address.
     addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
     return Cache(
         registry=container.labels[labels.UPSTREAM],
         name=str(container.name),
+        process=container.labels.get(labels.REGISTRY, str(container.name)),
         is_service=False,
-        is_running=container.status == "running",
-        health=processes.health(container),
+        is_running=registry.status == "running",
+        health=_health(container, behind),
         endpoint=_url(scheme, addresses[0]),
         mirror=_url(scheme, addresses[-1]),
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
@@ -205,7 +223,7 @@ def _cache(container: Container) -> Cache | None:
         ca=container.labels.get(labels.CA),
         restarts=attributes.get("RestartCount", 0),
         was_out_of_memory=attributes["State"].get("OOMKilled", False),
-        why_unhealthy=processes.why_unhealthy(container),
+        why_unhealthy=processes.why_unhealthy(registry) or processes.why_unhealthy(container),
     )
 
 
@@ -226,6 +244,7 @@ def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
     return Cache(
         registry=spec["Labels"][labels.UPSTREAM],
         name=spec["Name"],
+        process=spec["Name"],
         is_service=True,
         is_running=running > 0,
         health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",
@@ -236,6 +255,14 @@ def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
         image=container["Image"],
         ca=spec["Labels"].get(labels.CA),
     )
+
+
+def _health(container: Container, behind: Container | None) -> str:
+    """The health of a registry if it is bad, else that of the front before it."""
+    if labels.REGISTRY in container.labels and behind is None:
+        return "without its registry"
+    of_registry = processes.health(behind or container)
+    return of_registry if of_registry not in processes.HEALTHY else processes.health(container)
 
 
 def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | S3Location | None:

@@ -124,7 +124,7 @@ def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usag
 def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:
     if cache.is_service:
         return node_metrics.of_service(client, cache)
-    container = client.containers.get(cache.name)
+    container = client.containers.get(cache.process)
     _, raw = container.exec_run(["wget", "-q", "-O", "-", METRICS_URL], stderr=False)
     return read_metrics(raw.decode()) if isinstance(raw, bytes) else None
 
@@ -145,7 +145,7 @@ def _probed(client: DockerClient, cache: Cache) -> Usage | None:
 
 def _container(client: DockerClient, cache: Cache) -> Container | None:
     if not cache.is_service:
-        return client.containers.get(cache.name)
+        return client.containers.get(cache.process)
     filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.name}"}
     return next(iter(client.containers.list(filters=filters, ignore_removed=True)), None)
 

@@ -84,3 +84,48 @@ def test_only_an_unhealthy_cache_has_a_reason(health: dict[str, Any], reason: st
 
 def test_a_task_of_a_service_is_no_cache() -> None:
     assert stack._cache(container({}, **{stack.OF_SERVICE: "registry-team-docker-io"})) is None
+
+
+# With a front
+
+
+def registry(health: str = "healthy") -> Container:
+    """The registry behind a front."""
+    made = container({"REGISTRY_PROXY_REMOTEURL": "https://registry-1.docker.io"})
+    made.attrs["Name"] = "/registry-team-docker.io-registry"
+    made.attrs["Image"] = "sha256:registry"
+    made.attrs["HostConfig"]["PortBindings"] = {}
+    made.attrs["State"]["Health"] = {"Status": health, "Log": SLOW}
+    return made
+
+
+def front() -> Container:
+    mirror = "https://172.17.0.1:5000"
+    name = "registry-team-docker.io-registry"
+    return container(**{labels.REGISTRY: name, labels.MIRROR: mirror})
+
+
+def test_a_cache_with_a_front_is_read_from_both_containers() -> None:
+    cache = stack._cache(front(), registry())
+
+    assert cache is not None
+    assert (cache.name, cache.process) == (
+        "registry-team-docker.io",
+        "registry-team-docker.io-registry",
+    )
+    assert (cache.endpoint, cache.mirror) == ("https://127.0.0.1:5000", "https://172.17.0.1:5000")
+    assert cache.remote_url == "https://registry-1.docker.io"
+    assert (cache.image, cache.storage, cache.has_front) == ("sha256:registry", "data", True)
+    assert stack._cache(registry()) is None, "the registry is no cache of its own"
+
+
+def test_a_front_is_as_healthy_as_its_registry() -> None:
+    cache, alone = stack._cache(front(), registry("unhealthy")), stack._cache(front())
+
+    assert cache is not None
+    assert alone is not None
+    assert (cache.health, cache.why_unhealthy) == (
+        "unhealthy",
+        "cannot write to /var/lib/registry",
+    )
+    assert alone.health == "without its registry"

@@ -76,8 +76,9 @@ http {
     "~^tag (STALE|UPDATING)" stale;
     ~^tag miss;
   }
-  log_format pull '$time_iso8601 $remote_addr "$request" $status $body_bytes_sent $request_time '
-                  '$result "$http_user_agent"';
+  # As the registry logs, and how long it took and what came of it.
+  log_format pull '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
+                  '"$http_referer" "$http_user_agent" $request_time $result';
   server {
     listen %{port}%{ssl};%{certificate}
     access_log /dev/stdout pull;

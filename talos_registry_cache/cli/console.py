@@ -74,14 +74,20 @@ def say(line: str) -> None:
     err.print(line, markup=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name begins with > is aligned to the right."""
+def made_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Make a table; a column whose name begins with > is aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
     for row in rows:
         made.add_row(*(_plain(cell) for cell in row))
+    return made
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, as `made_table` makes it."""
+    made = made_table(columns, rows)
     if out.is_terminal:
         out.print(made)
     else:
@@ -92,6 +98,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def as_json(result: Any) -> None:
     """Print a result as JSON."""
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
+
+
+def as_json_line(result: Any) -> None:
+    """Print a result as JSON on one line."""
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 def size(number: int) -> str:

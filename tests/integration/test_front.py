@@ -1,5 +1,6 @@
 """Caches with a front: clients share fetches, and tags do not wait for the upstream."""
 
+import json
 import os
 import signal
 import threading
@@ -15,7 +16,10 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
+from talos_registry_cache.cli import pull_log
+from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import manifests
+from tests.integration.conftest import NewStack
 from tests.integration.support import docker_cli, gate, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -25,6 +29,7 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY = "docker.io"
+STORED = "/var/lib/registry/docker/registry/v2"
 HEALTHY_WITHIN_S = 60
 FRESH_S = 2
 # An answer without the upstream, on a busy machine. The registry alone waits for a minute.
@@ -191,13 +196,13 @@ def test_a_log_line_has_client_image_size_and_whether_it_was_cached(
     eventually(lambda: _is_stored(cache, image, blob), within_s=10, what="the blob is stored")
     cache.pull(image)
 
-    lines = [line for line in cache.log() if blob in line and "GET" in line]
+    pulls = [pull for pull in map(pull_log.parse, cache.log()) if pull and pull.target == blob]
 
-    fields = [line.rpartition('"GET ')[2].split()[2:6] for line in lines]
-    assert [(status, result) for status, _, _, result in fields][0 :: len(fields) - 1] == [
-        ("200", "miss"),
-        ("200", "hit"),
+    assert [(pull.method, pull.status, pull.result) for pull in pulls] == [
+        ("GET", HTTPStatus.OK, "miss"),
+        ("GET", HTTPStatus.OK, "hit"),
     ]
+    assert {pull.repository for pull in pulls} == {image.repository}
     assert not [line for line in cache.log() if "Wget" in line], "health checks are not logged"
 
 
@@ -340,6 +345,55 @@ def test_declared_images_are_warmed_and_verified_through_the_front(
     assert max(n for one, n in cache.requests(image).items() if "GET" in one) == 1
 
 
+def test_watch_and_status_show_what_was_cached(cache: Cache, upstream: Upstream) -> None:
+    image = upstream.push_index()
+    cachectl = Cachectl(cache.stack.name, cache.stack.folder)
+    before = cachectl("status", "--json").result[REGISTRY]["stored"]["metrics"]
+
+    with cachectl.started("watch", "--json") as watching:
+        for _ in range(2):
+            pulled = cache.pull(image)
+        shown = [json.loads(line) for line in watching.lines(2 * (2 + len(pulled.blobs)))]
+
+    after = cachectl("status", "--json").result[REGISTRY]["stored"]["metrics"]
+    assert {one["repository"] for one in shown} == {image.repository}
+    assert {one["registry"] for one in shown} == {REGISTRY}
+    assert after["to_clients"] - before["to_clients"] == sum(one["size"] for one in shown)
+    assert after["hits"] > before["hits"]
+    assert after["misses"] > before["misses"]
+    assert after["from_upstream"] > before["from_upstream"]
+
+
+def test_watch_needs_a_front(new_stack: NewStack, upstream: Upstream) -> None:
+    plain = new_stack({"upstreams": upstreams(upstream.url, REGISTRY)})
+    plain.up()
+
+    done = Cachectl(plain.name, plain.folder)("watch")
+
+    assert done.code == ExitCode.USAGE
+    assert "caches.front" in done.err
+
+
+def test_a_damaged_blob_is_found_and_removed(cache: Cache, upstream: Upstream) -> None:
+    image = upstream.push_index()
+    blob = cache.pull(image).blobs[-1]
+    eventually(lambda: _is_stored(cache, image, blob), within_s=10, what="the blob is stored")
+    hexadecimal = blob.removeprefix("sha256:")
+    path = f"{STORED}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+    cache.registry.exec_run(["sh", "-c", f"printf x | busybox dd of={path} conv=notrunc"])
+    cachectl = Cachectl(cache.stack.name, cache.stack.folder)
+
+    assert cachectl("scrub").code == ExitCode.NOT_ALL_THERE
+    assert cachectl("scrub", "--repair").code == 0
+
+    eventually(
+        lambda: _digest_or_none(cache, image) == image.digest,
+        within_s=HEALTHY_WITHIN_S,
+        what="the blob is fetched again",
+    )
+    assert cachectl("scrub").code == 0
+
+
 def test_warming_sees_a_moved_tag_at_once(cache: Cache, upstream: Upstream) -> None:
     image = upstream.push_index()
     cache.pull(image)
@@ -358,7 +412,7 @@ def test_nothing_changes_with_nothing_to_do(cache: Cache) -> None:
 
 
 def _is_stored(cache: Cache, image: Pushed, blob: str) -> bool:
-    folder = f"/var/lib/registry/docker/registry/v2/repositories/{image.repository}/_layers"
+    folder = f"{STORED}/repositories/{image.repository}/_layers"
     code, _ = cache.registry.exec_run(["test", "-f", f"{folder}/{blob.replace(':', '/')}/link"])
     return bool(code == 0)
 

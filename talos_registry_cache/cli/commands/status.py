@@ -1,16 +1,26 @@
 """cachectl status: health, storage and hits of each cache."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import typer
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli import caches, console, node_metrics, options, stack, upstream
+from talos_registry_cache.cli import (
+    caches,
+    console,
+    log_lines,
+    node_metrics,
+    options,
+    pull_log,
+    stack,
+    upstream,
+)
 from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
+from talos_registry_cache.cli.pulls import Total
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
@@ -62,8 +72,8 @@ def status(
 
     Hits, misses and bytes are the registry's own numbers since its last start; "saved" is what
     clients got and the upstream did not have to send. The registry counts a request for a part of
-    a blob as a request for the whole, so warming counts as a client. Upstreams are contacted from
-    this machine.
+    a blob as a request for the whole, so warming counts as a client. With a front, hits, misses and
+    the bytes for clients are those in the front's log. Upstreams are contacted from this machine.
 
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.
@@ -108,12 +118,24 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
     try:
         if isinstance(cache.storage, S3Location):
             storage = InStore(client, cache.storage, cache.image)
-            return _of(storage.tags(), storage.size(), _metrics(client, cache))
-        return _probed(client, cache)
+            usage: Usage | None = _of(storage.tags(), storage.size(), _metrics(client, cache))
+        else:
+            usage = _probed(client, cache)
     except (CachectlError, RegistryError) as error:
         # Its health and the other caches can be shown all the same.
         console.say(f"{cache.registry}: {error}")
         return None
+    return _with_front(client, cache, usage) if usage and cache.has_front else usage
+
+
+def _with_front(client: DockerClient, cache: Cache, usage: Usage) -> Usage:
+    """The usage with the numbers of the front: its registry sees misses only."""
+    total = Total()
+    for pull in filter(None, map(pull_log.parse, log_lines.read(client, cache))):
+        total.add(pull)
+    from_upstream = usage.metrics.from_upstream if usage.metrics else 0
+    metrics = Metrics(total.cached, total.results["miss"], from_upstream, total.size)
+    return replace(usage, metrics=metrics)
 
 
 def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from talos_registry_cache.cli import stack
+from talos_registry_cache.cli import log_lines, stack
 from talos_registry_cache.cli.__main__ import app
-from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from tests.unit.talos import fake_docker
@@ -92,7 +91,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDock
             yield stack.Stack("dev", caches, client)
 
         monkeypatch.setattr(stack, "opened", opened)
-        monkeypatch.setattr(logs, "streams", lambda *_: [iter([LOG.encode()])])
+        monkeypatch.setattr(log_lines, "read", lambda *_: LOG.splitlines())
         yield made
 
 

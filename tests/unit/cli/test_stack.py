@@ -102,7 +102,7 @@ def registry(health: str = "healthy") -> Container:
 def front() -> Container:
     mirror = "https://172.17.0.1:5000"
     name = "registry-team-docker.io-registry"
-    return container(**{labels.REGISTRY: name, labels.MIRROR: mirror})
+    return container({}, **{labels.REGISTRY: name, labels.MIRROR: mirror})
 
 
 def test_a_cache_with_a_front_is_read_from_both_containers() -> None:

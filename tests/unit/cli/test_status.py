@@ -34,7 +34,11 @@ def test_a_truncated_probe_is_repeated_a_few_times(
 ) -> None:
     engine: Any = Engine(*outputs)
     cache: Any = SimpleNamespace(
-        name="registry-dev", storage="registry-dev", is_service=False, is_running=True
+        process="registry-dev",
+        storage="registry-dev",
+        is_service=False,
+        is_running=True,
+        has_front=False,
     )
 
     assert status._usage(engine, cache) == usage

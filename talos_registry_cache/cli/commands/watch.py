@@ -66,9 +66,7 @@ def _print(client: DockerClient, caches: Mapping[str, Cache], tail: int, *, as_j
         if one and (pull := pull_log.parse(one[1])):
             registry = one[0].registry
             if as_json:
-                console.as_json_line(
-                    {"registry": registry, **asdict(pull), "time": pull.time.isoformat()}
-                )
+                console.as_json_line({"registry": registry, **_described(pull)})
             else:
                 console.out.print(_line(registry, pull), markup=False)
             sys.stdout.flush()
@@ -97,6 +95,10 @@ def _rows(pulls: Pulls, seconds: float) -> list[tuple[str, ...]]:
 def _row(image: str, client: str, total: Total) -> tuple[str, ...]:
     numbers = (str(total.results[result]) for result in RESULTS)
     return (image, client, *numbers, console.size(total.size))
+
+
+def _described(pull: Pull) -> dict[str, object]:
+    return {**asdict(pull), "time": pull.time.isoformat()}
 
 
 def _line(registry: str, pull: Pull) -> str:

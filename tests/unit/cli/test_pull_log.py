@@ -50,7 +50,7 @@ def test_any_other_line_is_none(line: str) -> None:
 
 
 def as_nginx_logs(text: str) -> str:
-    """A value as nginx writes it: quotes, backslashes and all but printable ASCII as \\xNN."""
+    """A value as nginx writes it: quotes, backslashes and all but printable ASCII in hex."""
     return "".join(
         chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\x{byte:02X}"
         for byte in text.encode(errors="surrogatepass")

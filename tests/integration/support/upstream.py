@@ -12,6 +12,7 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from components.settings import front
 from components.settings.caches import DEFAULT_IMAGE
 from talos_registry_cache.engine import registry_image
 from tests.integration.support import host, images, network, processes
@@ -33,6 +34,7 @@ def image_for(reference: str) -> str:
 
 
 IMAGE = image_for(DEFAULT_IMAGE)
+FRONT_IMAGE = image_for(front.DEFAULT_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,12 @@ WAITS_S = 240
 # How long a blob is served from the front itself, counted from its first byte. After that, the
 # registry is asked, which has stored it, or has found that its digest is wrong.
 SHARED_S = 30
+MANIFEST_TYPES = (
+    r"vnd\.oci\.image\.index\.v1",
+    r"vnd\.oci\.image\.manifest\.v1",
+    r"vnd\.docker\.distribution\.manifest\.list\.v2",
+    r"vnd\.docker\.distribution\.manifest\.v2",
+)
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
 
@@ -66,6 +72,8 @@ http {
   proxy_set_header Host $http_host;
   proxy_read_timeout %{silence}s;
   proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;
+  # Clients that accept all types of manifests get the same answer, whatever the order of the types.
+  map $http_accept $accepts { default $http_accept; ~%{all_types} all; }
   map $http_cache_control $revalidates { default ""; ~no-cache yes; }
   map "$kind $upstream_cache_status$upstream_http_x_cache" $result {
     default -;
@@ -145,7 +153,7 @@ _READERS = """
 _TAG_CACHE = _Text("""
       proxy_ignore_client_abort on;
       proxy_cache tags;
-      proxy_cache_key $uri$http_accept;
+      proxy_cache_key $uri$accepts;
       proxy_cache_bypass $revalidates;
       proxy_cache_valid 200 %{freshness}s;
       proxy_cache_lock on;
@@ -188,6 +196,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
     return _CONFIGURATION.substitute(
         socket=SOCKET,
         silence=SILENCE_S,
+        all_types="".join(f"(?=.*/{one}\\+json)" for one in MANIFEST_TYPES),
         waits=WAITS_S,
         shared=SHARED_S,
         port=PORT,

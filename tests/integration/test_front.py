@@ -225,6 +225,19 @@ def test_a_tag_is_served_at_once_while_the_upstream_is_silent(
             time.sleep(FRESH_S)
 
 
+def test_a_node_pulls_a_warmed_image_at_once_while_the_upstream_is_silent(
+    cache: Cache, upstream: Upstream, containerd: Containerd
+) -> None:
+    image = upstream.push_index()
+    cachectl = Cachectl(cache.stack.name, cache.stack.folder)
+    assert cachectl("warm", f"{REGISTRY}/{image.name}").code == 0
+
+    with cache.gate.silent():
+        started = time.monotonic()
+        assert containerd.pull(REGISTRY, image, cache.mirrors) == image.digest
+        assert time.monotonic() - started < AT_ONCE_S
+
+
 def test_a_tag_is_served_from_the_front_while_it_is_fresh(cache: Cache, upstream: Upstream) -> None:
     image = upstream.push_index()
     cache.pull(image)

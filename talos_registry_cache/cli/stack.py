@@ -186,6 +186,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
     named = {str(container.name): container for container in containers}
     behind = {container.labels.get(labels.REGISTRY) for container in containers}
     for container in containers:
+        cache: Cache | None
         if registry := container.labels.get(labels.REGISTRY):
             cache = _fronted(container, named.get(registry))
         else:
@@ -193,8 +194,8 @@ def find(client: DockerClient, name: str | None) -> Stack:
         if cache:
             stacks[container.labels[labels.STACK]].append(cache)
     for service, url in services.find(client):
-        if cache := _cache_of(service, url):
-            stacks[service["Spec"]["Labels"][labels.STACK]].append(cache)
+        if one := _cache_of(service, url):
+            stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:

@@ -41,7 +41,7 @@ def logs(
     with stack.opened(stack_name) as found:
         caches = found.only(upstreams or [])
         if follow:
-            for thread in follow(
+            for thread in start_following(
                 found.engine, caches, lambda cache, line: _show(cache, line, caches), tail=tail
             ):
                 thread.join()
@@ -54,7 +54,7 @@ def logs(
                 _show(cache, line, caches)
 
 
-def follow(
+def start_following(
     client: DockerClient,
     caches: Mapping[str, Cache],
     take: Callable[[Cache, str], None],

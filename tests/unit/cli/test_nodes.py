@@ -39,7 +39,17 @@ OF_KUBELET = Request(
 
 
 def test_requests_of_nodes_that_a_cache_has_served() -> None:
-    assert list(served(LOG)) == [OF_ETCD, OF_KUBELET]
+    assert list(served(LOG.splitlines())) == [OF_ETCD, OF_KUBELET]
+
+
+def test_requests_of_nodes_that_a_front_has_served() -> None:
+    line = (
+        f'2026-11-27T14:03:03+00:00 {GATEWAY} "HEAD /v2/etcd/manifests/v3.6.9{{}} HTTP/1.1" '
+        '{} 0 0.001 hit "containerd/2.2.2"'
+    )
+    log = [line.format("?ns=registry.k8s.io", status) for status in (200, 404)]
+
+    assert list(served([*log, line.format("", 200)])) == [OF_ETCD]
 
 
 @pytest.mark.parametrize(

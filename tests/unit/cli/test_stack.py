@@ -137,14 +137,14 @@ def test_the_object_store_is_read_from_the_registry_behind_the_front() -> None:
     assert only(front(), stored).storage == LOCATION
 
 
-UNHEALTHY = {"Health": {"Status": "unhealthy", "Log": [{"Output": "refused"}]}}
+UNHEALTHY: dict[str, Any] = {"Health": {"Status": "unhealthy", "Log": [{"Output": "refused"}]}}
 
 
 @pytest.mark.parametrize(
     ("containers", "health", "reason", "runs"),
     [
         ([front(**UNHEALTHY), behind()], "unhealthy", "refused", True),
-        ([front(), behind(**UNHEALTHY)], "unhealthy", "refused", True),
+        ([front(), behind(None, **UNHEALTHY)], "unhealthy", "refused", True),
         ([front(Status="exited"), behind()], "exited", "", False),
         ([front(), behind(Status="exited")], "exited", "", False),
         ([front()], "no registry", f"there is no container {REGISTRY}", False),

@@ -134,14 +134,15 @@ def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
 
 
 def _start_again(client: DockerClient, cache: Cache) -> None:
-    try:
-        # The registry first: the front needs it.
-        started = [processes.start_again(client, name) for name in cache.processes]
-        if any(started):
-            console.say(f"{cache.registry}: started its cache, which was stopped")
-    except RegistryError as error:
-        # Its storage can be used all the same.
-        console.say(f"{cache.registry}: {error}")
+    started = []
+    for name in cache.processes:
+        try:
+            started.append(processes.start_again(client, name))
+        except RegistryError as error:
+            # Its storage can be used all the same.
+            console.say(f"{cache.registry}: {error}")
+    if any(started):
+        console.say(f"{cache.registry}: started its cache, which was stopped")
 
 
 def _remove_staging(client: DockerClient, cache: Cache) -> None:

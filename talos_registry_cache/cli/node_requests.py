@@ -40,11 +40,13 @@ def served(lines: Iterable[str]) -> Iterator[Request]:
             at = datetime.strptime(match["at"], "%d/%b/%Y:%H:%M:%S %z")
             for registry in parse_qs(match["query"]).get("ns", ()):
                 yield Request(at, match["client"], registry, match["repository"], match["target"])
-        elif pull := pull_log.parse(line):
-            if pull.kind is Kind.MANIFEST and pull.namespace and pull.status in SUCCESS:
-                yield Request(
-                    pull.time, pull.client, pull.namespace, pull.repository, pull.reference
-                )
+        elif (
+            (pull := pull_log.parse(line))
+            and pull.kind is Kind.MANIFEST
+            and pull.namespace
+            and pull.status in SUCCESS
+        ):
+            yield Request(pull.time, pull.client, pull.namespace, pull.repository, pull.reference)
 
 
 def is_from_caches(

@@ -1,6 +1,7 @@
 """cachectl watch: show pulls as they happen."""
 
 import queue
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -101,7 +102,7 @@ def _requests(
 def _show(seen: Iterator[tuple[Cache, Pull] | None]) -> None:
     pulls = Pulls()
     live = Live(console=console.out, auto_refresh=False, transient=True)
-    is_live = console.out.is_terminal
+    is_live, due = console.out.is_terminal, 0.0
     try:
         with live if is_live else nullcontext():
             for one in seen:
@@ -110,7 +111,8 @@ def _show(seen: Iterator[tuple[Cache, Pull] | None]) -> None:
                     pulls.add(cache.registry, pull)
                     if not is_live and pull.kind is not Kind.OTHER:
                         console.out.print(_line(cache, pull), markup=False)
-                if is_live:
+                if is_live and time.monotonic() >= due:
+                    due = time.monotonic() + EVERY_S
                     most = max(1, console.out.height - FRAME_LINES)
                     live.update(console.rendered(COLUMNS, _rows(pulls, most)), refresh=True)
     finally:

@@ -1,5 +1,6 @@
 """Pulls as they happen, from the logs of fronts."""
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from talos_registry_cache.cli import stack
+from talos_registry_cache.cli import console, stack
 from talos_registry_cache.cli.__main__ import app
 from talos_registry_cache.cli.commands import watch
 from talos_registry_cache.cli.errors import UsageError
@@ -53,6 +55,18 @@ def test_without_a_terminal_each_request_is_a_line_before_the_table(
     counted = ["0", "1", "0", "1", "0", "2.0", "kB", "2.0", "kB/s"]
     assert lines[-2] == ["docker.io/app:1", "10.5.0.2", *counted]
     assert lines[-1] == ["total", *counted]
+
+
+def test_on_a_terminal_the_table_replaces_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=120))
+
+    done = watched(monkeypatch)
+
+    assert done.exit_code == 0, done.output
+    # The live table is erased, and the final one stays.
+    assert screen.getvalue().count("docker.io/app:1") == 2
+    assert "docker.io/app@sha256:ab" not in screen.getvalue()
 
 
 def test_scripts_get_an_object_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, watch, metrics,
+    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, watch,
+    metrics,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

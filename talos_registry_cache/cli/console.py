@@ -74,8 +74,18 @@ def say(line: str) -> None:
     err.print(line, markup=False)
 
 
-def made_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Make a table; a column whose name begins with > is aligned to the right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; a column whose name begins with > is aligned to the right."""
+    made = rendered(columns, rows)
+    if out.is_terminal:
+        out.print(made)
+    else:
+        # For a file or a program: lines are not cut.
+        Console(file=sys.stdout, highlight=False, width=1000).print(made)
+
+
+def rendered(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table as `table` prints it."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         right = column.startswith(">")
@@ -85,24 +95,15 @@ def made_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, as `made_table` makes it."""
-    made = made_table(columns, rows)
-    if out.is_terminal:
-        out.print(made)
-    else:
-        # For a file or a program: lines are not cut.
-        Console(file=sys.stdout, highlight=False, width=1000).print(made)
-
-
 def as_json(result: Any) -> None:
     """Print a result as JSON."""
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 
-def as_json_line(result: Any) -> None:
-    """Print a result as JSON on one line."""
+def json_line(result: Any) -> None:
+    """Print a result as JSON on one line, at once."""
     sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 def size(number: int) -> str:

@@ -47,6 +47,18 @@ def find(engine: DockerClient, name: str) -> Container | Service:
         return found
 
 
+def container(engine: DockerClient, name: str) -> Container:
+    """Find a container by its name.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    try:
+        return engine.containers.get(name)
+    except NotFound:
+        raise ProcessError(f"there is no container {name}") from None
+
+
 def service(engine: DockerClient, name: str) -> Service | None:
     """Find a Swarm service by its name; None if there is none."""
     # The filter also matches names that only begin like this.

@@ -196,7 +196,7 @@ def test_a_log_line_has_client_image_size_and_whether_it_was_cached(
     eventually(lambda: _is_stored(cache, image, blob), within_s=10, what="the blob is stored")
     cache.pull(image)
 
-    pulls = [pull for pull in map(pull_log.parse, cache.log()) if pull and pull.target == blob]
+    pulls = [pull for pull in pull_log.parse_all(cache.log()) if pull.reference == blob]
 
     assert [(pull.method, pull.status, pull.result) for pull in pulls] == [
         ("GET", HTTPStatus.OK, "miss"),

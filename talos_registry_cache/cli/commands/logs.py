@@ -1,13 +1,20 @@
 """cachectl logs: show the logs of the caches."""
 
+import itertools
+import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
+from docker import DockerClient
 
-from talos_registry_cache.cli import console, log_lines, options, stack
+from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.engine import services
+
+# components/caching_proxy.py: the user agent, in both forms that the registry logs.
+HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
 
 
 def logs(
@@ -26,21 +33,92 @@ def logs(
 ) -> None:
     """Show the logs of the caches, one line for each request, without health checks.
 
+    A cache with a front (`caches.front`) shows the front's log. For its registry's own, see
+    `docker logs`.
+
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     with stack.opened(stack_name) as found:
         caches = found.only(upstreams or [])
         if follow:
-            for one in log_lines.follow(found.engine, caches, tail):
-                if one:
-                    _print(*one, caches)
+            for thread in start_following(
+                found.engine, caches, lambda cache, line: _show(cache, line, caches), tail=tail
+            ):
+                thread.join()
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            for line in deque(log_lines.read(found.engine, cache), maxlen=tail):
-                _print(cache, line, caches)
+            logged = itertools.chain(*map(lines, streams(found.engine, cache)))
+            last = deque((line for line in logged if not _is_health_check(line)), maxlen=tail)
+            for line in last:
+                _show(cache, line, caches)
 
 
-def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
+def start_following(
+    client: DockerClient,
+    caches: Mapping[str, Cache],
+    take: Callable[[Cache, str], None],
+    *,
+    tail: int,
+) -> list[threading.Thread]:
+    """Follow the logs of caches: call `take` with each line, in a thread for each log.
+
+    Args:
+        client: the engine.
+        caches: the caches.
+        take: takes a cache and a line of its log; called in several threads.
+        tail: how many of the last lines to start with.
+
+    Returns:
+        The threads. They end with the containers, or with the process.
+    """
+
+    def read(cache: Cache, stream: Iterator[bytes]) -> None:
+        for line in lines(stream):
+            take(cache, line)
+
+    threads = [
+        threading.Thread(target=read, args=(cache, stream), daemon=True)
+        for cache in caches.values()
+        for stream in streams(client, cache, follow=True, tail=tail)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an output that comes in pieces."""
+    rest = b""
+    for piece in stream:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def streams(
+    client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
+) -> list[Iterator[bytes]]:
+    """The output of a cache, or of a service on each of its nodes, in pieces.
+
+    A cache with a front has the output of the front.
+    """
+    if cache.is_service:
+        running = services.tasks(client, cache.name)
+        return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
+    # Its types do not allow a variable for `follow`.
+    container: Any = client.containers.get(cache.name)
+    return [iter(container.logs(stream=True, follow=follow, tail=tail))]
+
+
+def _show(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
+    if _is_health_check(line):
+        return
     name = f"{cache.registry}: " if len(caches) > 1 else ""
     console.out.print(f"{name}{line}", markup=False)
+
+
+def _is_health_check(line: str) -> bool:
+    return any(sign in line for sign in HEALTH_CHECK)

@@ -12,7 +12,8 @@ import typer
 from docker import DockerClient
 from docker.errors import NotFound
 
-from talos_registry_cache.cli import console, log_lines, options, stack
+from talos_registry_cache.cli import console, options, stack
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from talos_registry_cache.cli.stack import Cache
@@ -117,7 +118,8 @@ def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> list[Request
     return [
         request
         for cache in caches.values()
-        for request in served("\n".join(log_lines.read(client, cache)))
+        for stream in logs.streams(client, cache)
+        for request in served(logs.lines(stream))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -11,16 +12,15 @@ from docker.models.containers import Container
 from talos_registry_cache.cli import (
     caches,
     console,
-    log_lines,
     node_metrics,
     options,
     pull_log,
     stack,
     upstream,
 )
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
-from talos_registry_cache.cli.pulls import Total
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
@@ -48,7 +48,8 @@ class Usage:
     Attributes:
         repositories, tags: how many of each are stored.
         size: the space on disk, in bytes.
-        metrics: the metrics since its last start; None if it has none.
+        metrics: the registry's since its last start; with a front, hits, misses and bytes to
+            clients are those in the front's log. None if the registry has none.
     """
 
     repositories: int
@@ -72,8 +73,12 @@ def status(
 
     Hits, misses and bytes are the registry's own numbers since its last start; "saved" is what
     clients got and the upstream did not have to send. The registry counts a request for a part of
-    a blob as a request for the whole, so warming counts as a client. With a front, hits, misses and
-    the bytes for clients are those in the front's log. Upstreams are contacted from this machine.
+    a blob as a request for the whole, so warming counts as a client. Upstreams are contacted from
+    this machine.
+
+    With a front (`caches.front`), hits, misses and what clients got come from the front's log,
+    which is limited in size and starts again with the container. A request that shared the fetch
+    of another, and a stale tag, count as hits.
 
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.
@@ -125,17 +130,17 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
         # Its health and the other caches can be shown all the same.
         console.say(f"{cache.registry}: {error}")
         return None
-    return _with_front(client, cache, usage) if usage and cache.has_front else usage
+    if usage and usage.metrics and cache.has_front:
+        return replace(usage, metrics=_of_front(client, cache, usage.metrics))
+    return usage
 
 
-def _with_front(client: DockerClient, cache: Cache, usage: Usage) -> Usage:
-    """The usage with the numbers of the front: its registry sees misses only."""
-    total = Total()
-    for pull in filter(None, map(pull_log.parse, log_lines.read(client, cache))):
-        total.add(pull)
-    from_upstream = usage.metrics.from_upstream if usage.metrics else 0
-    metrics = Metrics(total.cached, total.results["miss"], from_upstream, total.size)
-    return replace(usage, metrics=metrics)
+def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
+    """The counters of a cache with a front, whose registry sees the misses only."""
+    # Line by line: the stack's settings bound the log to some 30 MB.
+    logged = chain.from_iterable(map(logs.lines, logs.streams(client, cache)))
+    seen = pull_log.totals(pull_log.parse_all(logged))
+    return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
 
 
 def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:
@@ -168,7 +173,7 @@ def _probed(client: DockerClient, cache: Cache) -> Usage | None:
 def _container(client: DockerClient, cache: Cache) -> Container | None:
     if not cache.is_service:
         return client.containers.get(cache.process)
-    filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.name}"}
+    filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.process}"}
     return next(iter(client.containers.list(filters=filters, ignore_removed=True)), None)
 
 

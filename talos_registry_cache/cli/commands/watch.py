@@ -1,8 +1,9 @@
 """cachectl watch: show pulls as they happen."""
 
-import sys
+import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,15 +11,20 @@ import typer
 from docker import DockerClient
 from rich.live import Live
 
-from talos_registry_cache.cli import console, log_lines, options, pull_log, stack
+from talos_registry_cache.cli import console, options, pull_log, stack
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import UsageError
-from talos_registry_cache.cli.pull_log import Pull
-from talos_registry_cache.cli.pulls import Pulls, Total
+from talos_registry_cache.cli.pull_log import Kind, Pull, Result
+from talos_registry_cache.cli.pulled import FAILED, Pulled, Pulls
 from talos_registry_cache.cli.stack import Cache
 
-REDRAWN_EVERY_S = 0.5
-COLUMNS = ("image", "client", ">hits", ">shared", ">stale", ">misses", ">failed", ">bytes")
-RESULTS = ("hit", "shared", "stale", "miss", "failed")
+EVERY_S = 0.25
+# The lines of a terminal that are not for images: head, rules, total and the cursor.
+FRAME_LINES = 6
+COLUMNS = (
+    "image", "client", ">hits", ">shared", ">stale", ">misses", ">failed", ">bytes", ">rate",
+)  # fmt: skip
+COUNTED = (Result.HIT, Result.SHARED, Result.STALE, Result.MISS, FAILED)
 
 
 def watch(
@@ -29,79 +35,112 @@ def watch(
     *,
     tail: Annotated[
         int,
-        typer.Option("--tail", "-n", min=0, help="How many earlier lines of each log to count."),
+        typer.Option(
+            "--tail", "-n", min=0, help="How many earlier requests of each cache to include."
+        ),
     ] = 0,
     stack_name: options.StackName = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object for each request, on one line.")
+        bool,
+        typer.Option("--json", help="Print each request as a JSON object on a line of its own."),
     ] = False,
 ) -> None:
-    """Show pulls as they happen, by image and client, until Ctrl-C.
+    """Show pulls as they happen, for each image and client, until Ctrl-C.
 
-    Needs caches with a front (`caches.front` in the stack file). A *hit* is stored, or a tag that
-    is still fresh. *Shared* means that the blob was fetched for another client as well. *Stale* is
-    a tag that the front remembers while it asks the upstream again. For a *miss*, the registry was
-    asked. Without a terminal, each request is a line.
+    Requests are counted by where the answer came from: "hits" from the cache; "shared" from the
+    fetch of another client, for which the request waited; "stale" from the cache, with a tag past
+    its freshness; "misses" from the registry, which asked the upstream if it had to. "failed" got
+    an error. A blob counts for the image of its repository whose manifest the client asked for
+    last. The rate is that of the time from an image's first request to its last.
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    Without a terminal, each request is a line as it happens, and the table comes at the end. A
+    request appears once it is answered. Needs caches with a front: set `caches.front`.
+
+    Exit codes: 0 ended by Ctrl-C, or the fronts have stopped, 1 failure, 2 wrong usage.
     """
     with stack.opened(stack_name) as found:
         caches = found.only(upstreams or [])
-        if without := [host for host, cache in caches.items() if not cache.has_front]:
+        if without := [registry for registry, cache in caches.items() if not cache.has_front]:
             raise UsageError(
-                f"the cache of {without[0]} has no front, so it does not log what was cached; "
-                "set caches.front in the stack file"
+                f"the cache of {without[0]} has no front, whose log shows the pulls: "
+                "set caches.front and run `pulumi up`"
             )
+        seen = _requests(found.engine, caches, tail)
         try:
-            if as_json or not console.out.is_terminal:
-                _print(found.engine, caches, tail, as_json=as_json)
+            if as_json:
+                for cache, pull in filter(None, seen):
+                    console.json_line(_described(cache, pull))
             else:
-                _show(found.engine, caches, tail)
+                _show(seen)
         except KeyboardInterrupt:
+            # It is how this command ends.
             return
 
 
-def _print(client: DockerClient, caches: Mapping[str, Cache], tail: int, *, as_json: bool) -> None:
-    for one in log_lines.follow(client, caches, tail):
-        if one and (pull := pull_log.parse(one[1])):
-            registry = one[0].registry
-            if as_json:
-                console.as_json_line({"registry": registry, **_described(pull)})
-            else:
-                console.out.print(_line(registry, pull), markup=False)
-            sys.stdout.flush()
+def _requests(
+    client: DockerClient, caches: Mapping[str, Cache], tail: int
+) -> Iterator[tuple[Cache, Pull] | None]:
+    """The requests to caches as they happen; None whenever there was none for a moment."""
+    waiting: queue.SimpleQueue[tuple[Cache, Pull]] = queue.SimpleQueue()
+
+    def take(cache: Cache, line: str) -> None:
+        if pull := pull_log.parse(line):
+            waiting.put((cache, pull))
+
+    threads = logs.start_following(client, caches, take, tail=tail)
+    while True:
+        # Before the queue: what a thread puts last is still taken.
+        ended = not any(thread.is_alive() for thread in threads)
+        try:
+            yield waiting.get(timeout=0 if ended else EVERY_S)
+        except queue.Empty:
+            if ended:
+                return
+            yield None
 
 
-def _show(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> None:
-    pulls, started, drawn = Pulls(), time.monotonic(), 0.0
-    with Live(console=console.out, auto_refresh=False) as live:
-        for one in log_lines.follow(client, caches, tail):
-            if one and (pull := pull_log.parse(one[1])):
-                pulls.add(one[0].registry, pull)
-            now = time.monotonic()
-            if now - drawn >= REDRAWN_EVERY_S:
-                drawn = now
-                live.update(console.made_table(COLUMNS, _rows(pulls, now - started)), refresh=True)
+def _show(seen: Iterator[tuple[Cache, Pull] | None]) -> None:
+    pulls = Pulls()
+    live = Live(console=console.out, auto_refresh=False, transient=True)
+    is_live, due = console.out.is_terminal, 0.0
+    try:
+        with live if is_live else nullcontext():
+            for one in seen:
+                if one:
+                    cache, pull = one
+                    pulls.add(cache.registry, pull)
+                    if not is_live and pull.kind is not Kind.OTHER:
+                        console.out.print(_line(cache, pull), markup=False)
+                if is_live and time.monotonic() >= due:
+                    due = time.monotonic() + EVERY_S
+                    most = max(1, console.out.height - FRAME_LINES)
+                    live.update(console.rendered(COLUMNS, _rows(pulls, most)), refresh=True)
+    finally:
+        console.table(COLUMNS, _rows(pulls))
 
 
-def _rows(pulls: Pulls, seconds: float) -> list[tuple[str, ...]]:
-    rate = f"{console.size(int(pulls.total.size / max(seconds, 1)))}/s"
-    return [
-        *(_row(image, client, total) for (image, client), total in sorted(pulls.by_image.items())),
-        _row("total", rate, pulls.total),
-    ]
+def _rows(pulls: Pulls, most: int | None = None) -> Iterator[tuple[str, ...]]:
+    """The rows of the images that were pulled last, and that of the total."""
+    for image, client, pulled in list(pulls.images())[:most]:
+        yield image, client, *_cells(pulled)
+    yield "total", "", *_cells(pulls.total)
 
 
-def _row(image: str, client: str, total: Total) -> tuple[str, ...]:
-    numbers = (str(total.results[result]) for result in RESULTS)
-    return (image, client, *numbers, console.size(total.size))
+def _cells(pulled: Pulled) -> tuple[str, ...]:
+    counts = (str(pulled.requests[result]) for result in COUNTED)
+    return *counts, console.size(pulled.size), f"{console.size(pulled.rate)}/s"
 
 
-def _described(pull: Pull) -> dict[str, object]:
-    return {**asdict(pull), "time": pull.time.isoformat()}
+def _line(cache: Cache, pull: Pull) -> str:
+    separator = "@" if ":" in pull.reference else ":"
+    return (
+        f"{pull.time.isoformat()} {pull.client} {pull.method} {pull.kind} "
+        f"{cache.registry}/{pull.repository}{separator}{pull.reference} "
+        f"{pull.status} {pull.result} {console.size(pull.size)} in {pull.seconds:.3f} s"
+    )
 
 
-def _line(registry: str, pull: Pull) -> str:
-    what = f"{registry}/{pull.repository}{'@' if ':' in pull.target else ':'}{pull.target}"
-    took = f"{console.size(pull.size)} in {pull.seconds:.1f} s"
-    return f"{pull.client} {pull.method} {what}: {pull.result}, {pull.status}, {took}"
+def _described(cache: Cache, pull: Pull) -> dict[str, object]:
+    described = asdict(pull)
+    described["time"] = pull.time.isoformat()
+    return {"registry": cache.registry, **described}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from talos_registry_cache.cli import log_lines, stack
+from talos_registry_cache.cli import stack
 from talos_registry_cache.cli.__main__ import app
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from tests.unit.talos import fake_docker
@@ -38,7 +39,17 @@ OF_KUBELET = Request(
 
 
 def test_requests_of_nodes_that_a_cache_has_served() -> None:
-    assert list(served(LOG)) == [OF_ETCD, OF_KUBELET]
+    assert list(served(LOG.splitlines())) == [OF_ETCD, OF_KUBELET]
+
+
+def test_requests_of_nodes_that_a_front_has_served() -> None:
+    line = (
+        f"{GATEWAY} - - [27/Nov/2026:14:03:03 +0000] "
+        '"HEAD /v2/etcd/manifests/v3.6.9{} HTTP/1.1" {} 0 "-" "containerd/2.2.2" 0.001 hit'
+    )
+    log = [line.format("?ns=registry.k8s.io", status) for status in (200, 404)]
+
+    assert list(served([*log, line.format("", 200)])) == [OF_ETCD]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +102,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDock
             yield stack.Stack("dev", caches, client)
 
         monkeypatch.setattr(stack, "opened", opened)
-        monkeypatch.setattr(log_lines, "read", lambda *_: LOG.splitlines())
+        monkeypatch.setattr(logs, "streams", lambda *_: [iter([LOG.encode()])])
         yield made
 
 

@@ -1,5 +1,7 @@
 """Real nodes whose cache stops while they boot, or cannot be reached."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ import pytest
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
+from talos_registry_cache.talos import node_runtime
 from tests.integration.support import belongings, kubernetes, nodes
 from tests.integration.support.kubernetes import CLUSTER, Registries, Site
 from tests.integration.support.polling import eventually
@@ -85,6 +88,50 @@ def test_images_that_nodes_cannot_pull_from_an_unreachable_mirror_are_named(
         assert told in shown, "while talosctl waits"
         assert told in error
     assert nodes.left_of(site.client, "far") == []
+
+
+def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted(
+    site: Site, tmp_path: Path
+) -> None:
+    with kubernetes.stack(site, tmp_path, tls={"kind": "own"}) as caches:
+        caches.set_secret("readers.nodes", "a-password")
+        caches.configure({"early": {**CLUSTER, "workers": 0}}, "clusters")
+
+        with _booting(site, caches, "early") as up:
+            (node,) = nodes.of_cluster(site.client, "early").values()
+            _restart_runtime_without_credentials(node)
+            code = up.wait(kubernetes.UP_WITHIN_S)
+
+        printed = _printed(caches)
+        assert code == 0, printed
+        assert "restarting early-controlplane-1" in printed
+
+
+def _restart_runtime_without_credentials(node: Container) -> None:
+    """Leave the runtime of a node as Talos does if it starts the runtime too early."""
+    node.reload()
+    root = Path(f"/proc/{node.attrs['State']['Pid']}/root")
+    configuration = root / node_runtime.CONFIGURATION.lstrip("/")
+    log = root / node_runtime.LOG.lstrip("/")
+
+    def starts() -> int:
+        return log.read_text().count('"starting containerd"') if log.exists() else 0
+
+    eventually(
+        lambda: configuration.exists() and "username" in configuration.read_text() and starts(),
+        within_s=NODES_WITHIN_S,
+        what="the runtime runs",
+    )
+    written = configuration.read_text()
+    configuration.write_text("version = 3\n")
+    before = starts()
+    for line in node.top()["Processes"]:
+        if "/etc/cri/containerd.toml" in line[-1]:
+            os.kill(int(line[1]), signal.SIGKILL)
+    eventually(
+        lambda: starts() > before, within_s=NODES_WITHIN_S, what="the runtime is started again"
+    )
+    configuration.write_text(written)
 
 
 def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:

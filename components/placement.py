@@ -17,9 +17,9 @@ from .storage import Stored
 
 CONTAINER_PORT = 5000
 METRICS_PORT = 5001
-# `up` waits for the first answer, so the first probes come fast, also after a failure. Once the cache
-# is up, a probe takes its time, since each one starts a process. Engines before 25 have one interval
-# for both.
+# `up` waits for the first answer, so the first probes come fast, also after a failure. Once the
+# cache is up, a probe takes its time, since each one starts a process. Engines before 25 have one
+# interval for both.
 PROBE = (
     "wget -q -O /dev/null {url} || {{ busybox rm -f /dev/shm/up; exit 1; }}; "
     "[ ! -e /dev/shm/up ] || sleep 25; : > /dev/shm/up"

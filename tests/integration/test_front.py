@@ -366,11 +366,11 @@ def test_watch_and_status_show_what_was_cached(cache: Cache, upstream: Upstream)
     for _ in range(2):
         pulled = cache.pull(image)
     requests = 2 * (2 + len(pulled.blobs))
-    watching = cachectl.start("watch", "--json", "--tail", str(requests))
-    assert watching.stdout
-    shown = [json.loads(watching.stdout.readline()) for _ in range(requests)]
-    watching.send_signal(signal.SIGINT)
-    assert watching.wait(HEALTHY_WITHIN_S) == 0
+    with cachectl.start("watch", "--json", "--tail", str(requests)) as watching:
+        assert watching.stdout
+        shown = [json.loads(watching.stdout.readline()) for _ in range(requests)]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(HEALTHY_WITHIN_S) == 0
 
     after = cachectl("status", "--json").result[REGISTRY]["stored"]["metrics"]
     assert {one["repository"] for one in shown} == {image.repository}

@@ -2,7 +2,7 @@
 
 Talos 1.13 starts it without waiting for the file that has the credentials of registries
 (internal/app/machined/pkg/system/services/cri.go), and it reads that file only once. If it was
-faster, it has no credentials until the node restarts; by then the file is there.
+faster, it has no credentials until the node restarts.
 """
 
 import io

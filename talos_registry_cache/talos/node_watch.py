@@ -5,6 +5,7 @@ waits for the node's API until its time limit, or fails with a panic.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ MIB = 2**20
 NEEDED = {"controlplane": 2048 * MIB, "worker": 1024 * MIB}
 RAISE_MEMORY = "a control plane node needs 2 GiB, and a worker 1 GiB. Raise `memory` of the cluster"
 
+MOST_RESTARTS = 3
 MISSED_CREDENTIALS = (
     "whose container runtime was started by Talos before it had the credentials of the mirrors"
 )
@@ -55,7 +57,7 @@ class NodeEndedError(TalosError):
 class Watch:
     """Looks for ended nodes from time to time, and shows which images a node cannot pull.
 
-    A node whose container runtime has missed its credentials is restarted, once.
+    A node whose container runtime has missed its credentials is restarted, a few times at most.
 
     Attributes:
         engine: the engine of the nodes.
@@ -69,7 +71,7 @@ class Watch:
     _looked: float = field(default_factory=time.monotonic, init=False)
     _read_logs: float = field(default_factory=time.monotonic, init=False)
     _shown: set[tuple[str, str]] = field(default_factory=set, init=False)
-    _restarted: set[str] = field(default_factory=set, init=False)
+    _restarts: Counter[str] = field(default_factory=Counter, init=False)
 
     def __call__(self) -> None:
         """Look, unless that was just done.
@@ -101,11 +103,11 @@ class Watch:
 
     def _restart_if_needed(self, container: Container, failed: Mapping[str, str]) -> None:
         name = str(container.name)
-        if name in self._restarted:
+        if self._restarts[name] == MOST_RESTARTS:
             return
         with docker_nodes.answering():
             if node_runtime.missed_its_credentials(container, failed.values()):
-                self._restarted.add(name)
+                self._restarts[name] += 1
                 self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
                 # At once: a node that boots has nothing to lose, and would take half a minute.
                 container.restart(timeout=0)

@@ -1,6 +1,7 @@
 """Real nodes whose cache stops while they boot, or cannot be reached."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ from docker.models.containers import Container
 from pulumi.automation import CommandError
 
 from talos_registry_cache.talos import node_runtime
-from tests.integration.support import belongings, kubernetes, nodes
+from tests.integration.support import belongings, kubernetes, nodes, processes
 from tests.integration.support.kubernetes import CLUSTER, Registries, Site
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
-from toolchain import kubernetes_images
+from toolchain import debian, kubernetes_images
 
 API_SERVER, ETCD, KUBELET = (
     next(one.name for one in kubernetes_images.images() if one.program is program)
@@ -110,7 +111,8 @@ def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted(
 def _restart_runtime_without_credentials(node: Container) -> None:
     """Leave the runtime of a node as Talos does if it starts the runtime too early."""
     node.reload()
-    root = Path(f"/proc/{node.attrs['State']['Pid']}/root")
+    pid = node.attrs["State"]["Pid"]
+    root = Path(f"/proc/{pid}/root")
     configuration = root / node_runtime.CONFIGURATION.lstrip("/")
     log = root / node_runtime.LOG.lstrip("/")
 
@@ -122,8 +124,11 @@ def _restart_runtime_without_credentials(node: Container) -> None:
         within_s=NODES_WITHIN_S,
         what="the runtime runs",
     )
-    written = configuration.read_text()
-    configuration.write_text("version = 3\n")
+    # A node has no shell, and its configuration is read-only.
+    (root / "tmp" / "empty").write_text("version = 3\n")
+    shutil.copy(debian.busybox(), root / "tmp" / "busybox")
+    enter = ("nsenter", f"--target={pid}", "--mount", "/tmp/busybox")  # noqa: S108 - of the node
+    processes.run(*enter, "mount", "--bind", "/tmp/empty", node_runtime.CONFIGURATION)  # noqa: S108
     before = starts()
     for line in node.top()["Processes"]:
         if "/etc/cri/containerd.toml" in line[-1]:
@@ -131,7 +136,7 @@ def _restart_runtime_without_credentials(node: Container) -> None:
     eventually(
         lambda: starts() > before, within_s=NODES_WITHIN_S, what="the runtime is started again"
     )
-    configuration.write_text(written)
+    processes.run(*enter, "umount", node_runtime.CONFIGURATION)
 
 
 def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:

@@ -125,10 +125,10 @@ def _restart_runtime_without_credentials(node: Container) -> None:
         what="the runtime runs",
     )
     # A node has no shell, and its configuration is read-only.
-    (root / "tmp" / "empty").write_text("version = 3\n")
-    shutil.copy(debian.busybox(), root / "tmp" / "busybox")
-    enter = ("nsenter", f"--target={pid}", "--mount", "/tmp/busybox")  # noqa: S108 - of the node
-    processes.run(*enter, "mount", "--bind", "/tmp/empty", node_runtime.CONFIGURATION)  # noqa: S108
+    (root / "var" / "empty").write_text("version = 3\n")
+    shutil.copy(debian.busybox(), root / "var" / "busybox")
+    enter = ("nsenter", f"--target={pid}", "--mount", "/var/busybox")
+    processes.run(*enter, "mount", "--bind", "/var/empty", node_runtime.CONFIGURATION)
     before = starts()
     for line in node.top()["Processes"]:
         if "/etc/cri/containerd.toml" in line[-1]:

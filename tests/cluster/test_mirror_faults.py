@@ -116,11 +116,12 @@ def _restart_runtime_without_credentials(node: Container) -> None:
     configuration = root / node_runtime.CONFIGURATION.lstrip("/")
     log = root / node_runtime.LOG.lstrip("/")
 
-    def starts() -> int:
-        return log.read_text().count('"starting containerd"') if log.exists() else 0
+    def started() -> list[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if '"starting containerd"' in line]
 
     eventually(
-        lambda: configuration.exists() and "username" in configuration.read_text() and starts(),
+        lambda: configuration.exists() and "username" in configuration.read_text() and started(),
         within_s=NODES_WITHIN_S,
         what="the runtime runs",
     )
@@ -129,12 +130,14 @@ def _restart_runtime_without_credentials(node: Container) -> None:
     shutil.copy(debian.busybox(), root / "var" / "busybox")
     enter = ("nsenter", f"--target={pid}", "--mount", "/var/busybox")
     processes.run(*enter, "mount", "--bind", "/var/empty", node_runtime.CONFIGURATION)
-    before = starts()
+    before = started()
     for line in node.top()["Processes"]:
         if "/etc/cri/containerd.toml" in line[-1]:
             os.kill(int(line[1]), signal.SIGKILL)
     eventually(
-        lambda: starts() > before, within_s=NODES_WITHIN_S, what="the runtime is started again"
+        lambda: started() not in ([], before),
+        within_s=NODES_WITHIN_S,
+        what="the runtime is started again",
     )
     processes.run(*enter, "umount", node_runtime.CONFIGURATION)
 

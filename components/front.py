@@ -108,6 +108,7 @@ http {
       proxy_pass http://registry;
       proxy_cache blobs;
       proxy_cache_key $uri;
+      proxy_cache_bypass $revalidates;
       proxy_cache_valid 200 %{shared}s;
       proxy_cache_lock on;
       proxy_cache_lock_timeout %{waits}s;

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -409,6 +410,22 @@ def test_a_damaged_blob_is_found_and_removed(cache: Cache, upstream: Upstream) -
         what="the blob is fetched again",
     )
     assert cachectl("scrub").code == 0
+
+
+def test_an_image_that_was_pruned_is_stored_when_it_is_warmed_again(
+    cache: Cache, upstream: Upstream, tmp_path: Path
+) -> None:
+    image = upstream.push_index()
+    name = f"{REGISTRY}/{image.name}"
+    (tmp_path / "keep.txt").write_text(f"{REGISTRY}/nothing:1\n")
+    cachectl = Cachectl(cache.stack.name, cache.stack.folder)
+    cachectl("warm", name)
+
+    pruned = cachectl("prune", "--keep", tmp_path / "keep.txt", "--yes")
+    warmed = cachectl("warm", name)
+    verified = cachectl("verify", name)
+
+    assert [one.code for one in (pruned, warmed, verified)] == [0, 0, 0], pruned.err + warmed.err
 
 
 def test_warming_sees_a_moved_tag_at_once(cache: Cache, upstream: Upstream) -> None:

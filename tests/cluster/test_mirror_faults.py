@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -131,15 +131,24 @@ def _restart_runtime_without_credentials(node: Container) -> None:
     enter = ("nsenter", f"--target={pid}", "--mount", "/var/busybox")
     processes.run(*enter, "mount", "--bind", "/var/empty", node_runtime.CONFIGURATION)
     before = started()
-    for line in node.top()["Processes"]:
-        if "/etc/cri/containerd.toml" in line[-1]:
-            os.kill(int(line[1]), signal.SIGKILL)
+    (runtime,) = _runtimes(pid)
+    os.kill(runtime, signal.SIGKILL)
     eventually(
         lambda: started() not in ([], before),
         within_s=NODES_WITHIN_S,
         what="the runtime is started again",
     )
     processes.run(*enter, "umount", node_runtime.CONFIGURATION)
+
+
+def _runtimes(node: int) -> Iterator[int]:
+    """The container runtimes of a node. `docker top` does not show them."""
+    mounts = Path(f"/proc/{node}/ns/mnt").readlink()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_runtime = b"/etc/cri/containerd.toml" in (folder / "cmdline").read_bytes()
+            if is_runtime and (folder / "ns" / "mnt").readlink() == mounts:
+                yield int(folder.name)
 
 
 def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:

@@ -41,14 +41,14 @@ check: ## Lint, and check formatting and types
 	@$(PYTHON) -m mypy
 
 demo: ## Show what the caches save: boot nodes cold, warm and offline; results in build/
-	@$(TOOLCHAIN) run -- python -m benchmarks.demo $(ARGS)
+	@$(TOOLCHAIN) run --all-images -- python -m benchmarks.demo $(ARGS)
 
 pr-preview: ## Preview what this checkout, or the commit HEAD, changes in stacks that run BASE
 	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
 bench: ## Measure `up`, sixteen nodes and a team's caches; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
-	@$(TOOLCHAIN) run -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
+	@$(TOOLCHAIN) run --all-images -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 
 cluster-bench: ## Measure how fast a whole Talos cluster boots; results in build/

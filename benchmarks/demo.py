@@ -1,4 +1,4 @@
-"""Boots nodes cold and warm behind a slow link: the guide's way and this project.
+"""Boots nodes cold and warm behind a slow link: the guide's way and this project's.
 
 Run by `make demo`, with four nodes, and by `make bench`, with sixteen. Needs no network: the
 upstream is a registry on this machine, behind a link of 100 Mbit/s, with ten images of the sizes
@@ -17,7 +17,7 @@ from statistics import median
 from time import monotonic
 
 from benchmarks.support import caches, session, table, upstream
-from benchmarks.support.caches import GUIDE, OURS, WAYS, Endpoints
+from benchmarks.support.caches import GUIDE, OURS, UNDECLARED, WAYS, Endpoints
 from benchmarks.support.nodes import boot
 from benchmarks.support.picture import Bar, Panel, draw
 from benchmarks.support.site import Site, open_site
@@ -85,7 +85,11 @@ def _demonstrate(options: argparse.Namespace) -> None:
         with upstream.running(site, SMALL if options.small else 1.0) as source:
             source.limit(MBIT)
             say(f"    a node needs {table.megabytes(source.copy_size)}")
-            results = {GUIDE: _guide(site, source, nodes), OURS: _ours(site, source, nodes)}
+            results = {
+                GUIDE: _guide(site, source, nodes),
+                UNDECLARED: _undeclared(site, source, nodes),
+                OURS: _ours(site, source, nodes),
+            }
             size = source.copy_size
     table.write("demo.md", _table(results, size, nodes), options.into)
     _draw(results, size, nodes, options.into / "demo.png")
@@ -96,6 +100,14 @@ def _guide(site: Site, source: Upstream, nodes: int) -> Result:
     say(f"==> {GUIDE}: docker run for each registry; nobody warms the caches")
     before, started = source.sent(), monotonic()
     with caches.guide(site, source.url) as endpoints:
+        return _booted(source, [endpoints] * nodes, before, monotonic() - started)
+
+
+def _undeclared(site: Site, source: Upstream, nodes: int) -> Result:
+    say(f"==> {UNDECLARED}: pulumi up with fronts, and the stack knows no images")
+    with caches.project(site, source.url) as project:
+        before, started = source.sent(), monotonic()
+        endpoints = project.up()
         return _booted(source, [endpoints] * nodes, before, monotonic() - started)
 
 
@@ -140,7 +152,7 @@ def _draw(results: Mapping[str, Result], size: int, nodes: int, file: Path) -> N
     def panel(
         title: str, values: Mapping[str, float], texts: Mapping[str, str], mark: float | None = None
     ) -> Panel:
-        return Panel(title, [Bar(way, values[way], texts[way], way == OURS) for way in WAYS], mark)
+        return Panel(title, [Bar(way, values[way], texts[way], way != GUIDE) for way in WAYS], mark)
 
     cold = {title: way.ready_s + way.cold_s for title, way in results.items()}
     warm = {title: way.again_s for title, way in results.items()}

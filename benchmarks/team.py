@@ -74,7 +74,7 @@ def _team(folder: Path) -> Iterator[Team]:
     bed_folder = folder / "bed"
     bed_folder.mkdir()
     with team_bed.running(bed_folder, hosts=HOSTS) as bed:
-        # Without the front that tests put before the upstream: it is slower.
+        # Without the gate that tests put before the upstream: it is slower.
         direct = {REGISTRY: {"port": team.PORT, "remoteUrl": bed.upstream.url}}
         with team.running(folder, bed, upstreams=direct) as up:
             yield up

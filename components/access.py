@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pulumi
 
+from . import front
 from .certificate import OwnAuthority, OwnCertificate, PasswordFile
 from .private_files import FOLDER, PrivateFile
 from .registry_cache_args import RegistryCacheArgs, output
@@ -27,11 +28,13 @@ class Access:
 
     Attributes:
         files: their private files, by name.
+        front_files: the files that their fronts read, by name.
         environment: environment variables that tell the registry of these files.
         trust: what clients need.
     """
 
     files: Mapping[str, PrivateFile] = field(default_factory=dict)
+    front_files: Mapping[str, PrivateFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     trust: Trust = OPEN
 
@@ -46,6 +49,7 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
     """
     child = pulumi.ResourceOptions(parent=parent)
     files: dict[str, PrivateFile] = {}
+    server_files: Mapping[str, PrivateFile] = {}
     environment: dict[str, str] = {}
     ca: pulumi.Output[str] | None = None
     match args.tls:
@@ -58,12 +62,13 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
                 authority=authority,
                 opts=child,
             )
-            files |= _server_files(server.certificate, server.key)
+            server_files = _server_files(server.certificate, server.key)
             ca = authority.ca
         case GivenTls(certificate=certificate, ca=given):
-            files |= _server_files(certificate, output(args.tls_key))
+            server_files = _server_files(certificate, output(args.tls_key))
             ca = pulumi.Output.from_input(given) if given else None
-    if args.tls:
+    if server_files and args.front is None:
+        files |= server_files
         environment |= {
             "REGISTRY_HTTP_TLS_CERTIFICATE": f"{FOLDER}/{CERTIFICATE_FILE}",
             "REGISTRY_HTTP_TLS_KEY": f"{FOLDER}/{KEY_FILE}",
@@ -80,8 +85,11 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
             "REGISTRY_AUTH_HTPASSWD_REALM": REALM,
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
+    front_files = (
+        front.files(args.front, server_files, readers=args.readers != {}) if args.front else {}
+    )
     own_files, own_environment = _for_caches(args)
-    return Access(files | own_files, environment | own_environment, Trust(ca, reader))
+    return Access(files | own_files, front_files, environment | own_environment, Trust(ca, reader))
 
 
 def _for_caches(args: RegistryCacheArgs) -> tuple[dict[str, PrivateFile], dict[str, str]]:

@@ -8,20 +8,25 @@ import pulumi
 
 from talos_registry_cache.engine import labels as label
 
-from . import credential_helper
+from . import credential_helper, front
 from .access import Access
-from .placement import CONTAINER_PORT, METRICS_PORT, MountedFiles, Placement, Process
+from .placement import (
+    CONTAINER_PORT,
+    METRICS_PORT,
+    PROBE,
+    FrontProcess,
+    MountedFiles,
+    Placement,
+    Process,
+)
 from .settings import Caches
 from .settings.caches import Upstream
 from .settings.placement import SwarmPlacement
 from .settings.storage import S3Storage, VolumeStorage
 from .storage import Stored, in_object_store, s3_location
 
-# `up` waits for the first answer, so the first probes come fast. Once the cache is up, a probe
-# takes its time, since each one starts a process. Engines before 25 have one interval for both.
-PROBE = "wget -q -O /dev/null {url} || exit 1; [ ! -e /dev/shm/up ] || sleep 25; : > /dev/shm/up"
 PLAIN_URL = f"http://127.0.0.1:{CONTAINER_PORT}/v2/"
-# With TLS, the registry itself has no certificate for this address, and may ask for a password.
+# With TLS, the registry has no certificate for this address, and behind a front, it has no port.
 CLOSED_URL = f"http://127.0.0.1:{METRICS_PORT}/debug/health"
 
 
@@ -39,6 +44,7 @@ class CachingProxyArgs:
         endpoint_host: host at which this machine reaches it.
         files: its private files.
         access: who may use it, and the credentials that it uses.
+        front: the front before it, if there is one.
     """
 
     upstream: Upstream
@@ -50,6 +56,7 @@ class CachingProxyArgs:
     endpoint_host: str
     files: MountedFiles
     access: Access
+    front: FrontProcess | None = None
 
 
 class CachingProxy(pulumi.ComponentResource):
@@ -82,7 +89,7 @@ class CachingProxy(pulumi.ComponentResource):
         self.endpoint = _url(args, args.endpoint_host)
         remote_url = _remote_url(name, args)
         stored = self._stored(name, args)
-        answers = PROBE.format(url=CLOSED_URL if args.caches.tls else PLAIN_URL)
+        answers = PROBE.format(url=CLOSED_URL if args.caches.tls or args.front else PLAIN_URL)
         process = Process(
             host=name,
             image=args.image,
@@ -95,6 +102,7 @@ class CachingProxy(pulumi.ComponentResource):
             upstream=args.upstream,
             caches=args.caches,
             labels=self._labels(name, args),
+            front=args.front,
         )
         self.name = args.placement.run(process, self)
         self.storage = stored.name
@@ -122,8 +130,8 @@ class CachingProxy(pulumi.ComponentResource):
         labels: dict[str, Any] = {**label.of_upstream(pulumi.get_stack(), name)}
         if args.access.trust.ca is not None:
             labels[label.CA] = args.access.trust.ca
-        if isinstance(args.caches.placement, SwarmPlacement):
-            # A container shows its addresses. A service does not.
+        if args.front or isinstance(args.caches.placement, SwarmPlacement):
+            # A registry's container shows its address, and whether it has TLS. Others do not.
             labels[label.MIRROR] = self.mirror
         return labels
 
@@ -147,7 +155,10 @@ def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, st
         special = {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
     else:
         special = _proxy(args.caches, remote_url)
-    return {**common, **special, **args.access.environment}
+    address = (
+        {"REGISTRY_HTTP_NET": "unix", "REGISTRY_HTTP_ADDR": front.SOCKET} if args.front else {}
+    )
+    return {**common, **special, **address, **args.access.environment}
 
 
 def _proxy(caches: Caches, remote_url: str) -> dict[str, str]:

@@ -14,9 +14,11 @@ from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import EngineFacts
-from .hooks import NetworkHooks
-from .names import in_names
-from .placement import MountedFiles, OnEngine, OnSwarm, Placement, volume_name
+from .hooks import NetworkHooks, VolumeHooks
+from .names import in_names, registry_name, shared_volume_name
+from .on_engine import OnEngine
+from .on_swarm import OnSwarm
+from .placement import FrontProcess, MountedFiles, Placement, volume_name
 from .private_files import PrivateFile
 from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .settings import Caches
@@ -31,6 +33,7 @@ from .trust import Trust
 
 LOOPBACK = "127.0.0.1"
 ANONYMOUS = "anonymous"
+FRONTS = "fronts"
 
 
 class RegistryCache(pulumi.ComponentResource):
@@ -89,6 +92,7 @@ class RegistryCache(pulumi.ComponentResource):
         self._placement = self._place(network, hooks)
         self._access = access.declare(args, self._addresses(), self)
         self._anonymous_files: MountedFiles | None = None
+        self._front = self._declare_front()
         self.proxies = {
             host: CachingProxy(
                 host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
@@ -148,6 +152,7 @@ class RegistryCache(pulumi.ComponentResource):
             writer_image=self._image(engine.image_to_run(self._args.image)),
             belongings=self._belongings,
             network_hooks=hooks,
+            volume_hooks=VolumeHooks(),
         )
 
     def _addresses(self) -> Sequence[str]:
@@ -166,6 +171,18 @@ class RegistryCache(pulumi.ComponentResource):
             endpoint_host=self._endpoint_host,
             files=self._files(host, upstream),
             access=self._access,
+            front=self._front,
+        )
+
+    def _declare_front(self) -> FrontProcess | None:
+        """Declare the image and the files that the fronts of all caches have in common."""
+        settings = self._args.front
+        if settings is None:
+            return None
+        labels = label.of_stack(self._stack)
+        return FrontProcess(
+            image=self._image(engine.image_to_run(settings.image)),
+            files=self._placement.files(FRONTS, labels, self._access.front_files, self),
         )
 
     @property
@@ -233,8 +250,10 @@ def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     """The names that the network, containers and volumes of a stack's caches may have."""
     prefix = names.of_caches(caches.name_prefix, stack)
     hosts = [in_names(host) for host in caches.upstreams]
-    ends = [ANONYMOUS, *hosts, *map(_with_credentials, hosts)]
+    ends = [ANONYMOUS, FRONTS, *hosts, *map(_with_credentials, hosts)]
     found = {prefix, *(f"{prefix}-{end}" for end in ends)}
+    for host in hosts:
+        found |= {registry_name(f"{prefix}-{host}"), shared_volume_name(f"{prefix}-{host}")}
     if isinstance(caches.storage, VolumeStorage):
         found |= {volume_name(caches.storage, prefix, host) for host in caches.upstreams}
     return found

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from toolchain import (
     engine,
+    front_image,
     kubernetes_images,
     pulumi,
     registry_image,
@@ -63,6 +64,7 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     if options.all_images:
         registry_image.ensure_all(env["DOCKER_HOST"])
+        front_image.ensure(env["DOCKER_HOST"])
     if options.test_tools:
         test_tools.ensure()
     if options.kubernetes:
@@ -73,6 +75,7 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     files = (stack.file(name).read_text() for name in ("guide", "talos"))
     env = _ready(virtualenv.DEVELOPMENT, "".join(files))
+    front_image.ensure(env["DOCKER_HOST"])
     test_tools.ensure()
     # Tests mostly wait for other processes.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
@@ -82,6 +85,7 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
+    front_image.ensure(env["DOCKER_HOST"])
     test_tools.ensure()
     kubernetes_images.ensure()
     if talos_vm.why_impossible() == "":
@@ -126,6 +130,8 @@ def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
     host = engine.ensure()
     pulumi.ensure()
     registry_image.ensure(host, stack_file)
+    if front_image.is_used(stack_file):
+        front_image.ensure(host)
     talosctl.ensure(stack_file)
     say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
     return pulumi.environment(host)
@@ -159,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         if run is _on_stack:
             command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
         if run is _run:
-            all_images = "prepare the registry images of all stacks, not only the default one"
+            all_images = "prepare the images of all stacks, not only the default one"
             command.add_argument("--all-images", action="store_true", help=all_images)
             tools = "prepare the test tools too"
             command.add_argument("--test-tools", action="store_true", help=tools)

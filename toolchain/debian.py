@@ -3,7 +3,9 @@
 import functools
 import itertools
 import os
+import re
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from toolchain.paths import CACHE
@@ -23,21 +25,28 @@ def unpacked(package: str, suite: str = "") -> Path:
     folder = CACHE / "debian" / package
     if folder.exists():
         return folder
-    missing = [tool for tool in ("apt-get", "dpkg-deb") if not shutil.which(tool)]
-    if missing:
-        raise SetupError(
-            f"unpacking {package} needs {' and '.join(missing)}, which Debian and Ubuntu have"
-        )
+    _require_tools(package)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     options = _update_suite(suite) if suite else _update_lists()
-    run(["apt-get", *options, "download", "--quiet=2", package], cwd=partial)
-    (archive,) = partial.glob(f"{package}_*.deb")
-    run(["dpkg-deb", "--extract", archive, partial])
-    archive.unlink()
+    _unpack([package], partial, options)
     partial.rename(folder)
     return folder
+
+
+def unpack_with_dependencies(package: str, folder: Path) -> str:
+    """Download a package and all it depends on, unpack them into a folder, and return its version.
+
+    Raises:
+        SetupError: this is not Debian or Ubuntu, or a package cannot be downloaded.
+    """
+    _require_tools(package)
+    _update_lists()
+    # As on a machine without any package.
+    versions = _to_install(package, options=["--option=Dir::State::status=/dev/null"])
+    _unpack(versions, folder)
+    return versions[package]
 
 
 def missing(*packages: str) -> list[str]:
@@ -47,9 +56,38 @@ def missing(*packages: str) -> list[str]:
         SetupError: a package is unknown.
     """
     _update_lists()
+    return list(_to_install(*packages))
+
+
+def busybox() -> Path:
+    """Return a static busybox.
+
+    Raises:
+        SetupError: the package cannot be unpacked.
+    """
+    return files("busybox-static", "bin/busybox", "usr/bin/busybox")["busybox"]
+
+
+def _require_tools(package: str) -> None:
+    missing = [tool for tool in ("apt-get", "dpkg-deb") if not shutil.which(tool)]
+    if missing:
+        raise SetupError(
+            f"unpacking {package} needs {' and '.join(missing)}, which Debian and Ubuntu have"
+        )
+
+
+def _to_install(*packages: str, options: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions of packages and their dependencies, of those that are not installed."""
     simulate = ["apt-get", "install", "--simulate", "--quiet=2", "--no-install-recommends"]
-    lines = run([*simulate, *packages]).splitlines()
-    return [line.split()[1] for line in lines if line.startswith("Inst ")]
+    printed = run([*simulate, *options, *packages])
+    return dict(re.findall(r"^Inst (\S+).*?\(([^\s)]+)", printed, re.MULTILINE))
+
+
+def _unpack(packages: Iterable[str], folder: Path, options: Iterable[str] = ()) -> None:
+    run(["apt-get", *options, "download", "--quiet=2", *packages], cwd=folder)
+    for archive in list(folder.glob("*.deb")):
+        run(["dpkg-deb", "--extract", archive, folder])
+        archive.unlink()
 
 
 @functools.cache

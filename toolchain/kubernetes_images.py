@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain import debian, golang, layer, registry_image, talos_node
+from toolchain import debian, golang, layer, talos_node
 from toolchain.paths import CACHE
 from toolchain.report import step
 
@@ -214,7 +214,7 @@ def _base() -> bytes:
             layer.add_folder(tar, folder, mode=0o1777 if folder == "tmp" else 0o755)
         for name, target in BASE_LINKS.items():
             layer.add_link(tar, name, target)
-        busybox = debian.unpacked(registry_image.BUSYBOX_PACKAGE) / "bin" / "busybox"
+        busybox = debian.busybox()
         layer.add_file(tar, "usr/bin/busybox", busybox.read_bytes(), 0o755)
         for applet in APPLETS:
             layer.add_link(tar, f"usr/bin/{applet}", "busybox")

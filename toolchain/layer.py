@@ -2,6 +2,8 @@
 
 import io
 import tarfile
+from collections.abc import Iterable
+from pathlib import Path
 
 
 def add_folder(tar: tarfile.TarFile, name: str, *, mode: int = 0o755, owner: int = 0) -> None:
@@ -23,6 +25,12 @@ def add_link(
     entry = _entry(name, kind, 0o777)
     entry.linkname = target
     tar.addfile(entry)
+
+
+def with_parents(folders: Iterable[str]) -> list[str]:
+    """Return folders and all folders that contain them, each after its own."""
+    paths = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
+    return sorted(str(path) for path in paths if path != Path())
 
 
 def _entry(name: str, kind: bytes, mode: int, owner: int = 0) -> tarfile.TarInfo:

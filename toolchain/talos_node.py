@@ -165,7 +165,7 @@ def ensure(machined: golang.Program = MACHINED) -> Path:
 
 
 def _write(tar: tarfile.TarFile, machined: golang.Program, programs: dict[str, Path]) -> None:
-    for folder in _with_parents(FOLDERS):
+    for folder in layer.with_parents(FOLDERS):
         layer.add_folder(tar, folder, mode=0o1777 if folder == "tmp" else 0o755)
     for name, target in LINKS.items():
         layer.add_link(tar, name, target)
@@ -217,8 +217,3 @@ def _settings(machined: golang.Program) -> Iterator[tuple[str, bytes]]:
     yield "etc/cni/net.d/10-bridge.conflist", POD_NETWORK
     yield "usr/etc/in-container", b"true\n"
     yield from ((name, b"") for name in EMPTY_FILES)
-
-
-def _with_parents(folders: tuple[str, ...]) -> list[str]:
-    paths = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
-    return sorted(str(path) for path in paths if path != Path())

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from toolchain import debian, golang, layer, registry_image, talos_node
+from toolchain import debian, golang, layer, talos_node
 from toolchain.paths import CACHE
 from toolchain.report import SetupError, step
 
@@ -228,7 +228,7 @@ def _write_initramfs(folder: Path, init: Path, modules: Path) -> None:
     (folder / "init").write_text("\n".join(script) + "\n")
     (folder / "init").chmod(0o755)
     shutil.copy(init, folder / "talos-init")
-    shutil.copy(debian.unpacked(registry_image.BUSYBOX_PACKAGE) / "bin" / "busybox", folder)
+    shutil.copy(debian.busybox(), folder)
     for name in ("dev", "proc", "root", "run", "sys", "tmp"):
         (folder / name).mkdir()
     names = folder.with_suffix(".names")

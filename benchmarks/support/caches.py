@@ -1,4 +1,4 @@
-"""The two sets of caches that are compared: the guide's and this project's."""
+"""The caches that are compared: the guide's, and this project's with and without an image set."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,11 @@ from benchmarks.support.pulumi_stack import Config, Stack
 from benchmarks.support.site import Site
 from benchmarks.support.upstream import wait_for
 
-GUIDE, OURS = WAYS = ("the guide's way", "this project")
+GUIDE, UNDECLARED, OURS = WAYS = (
+    "the guide's way",
+    "this project, undeclared",
+    "this project, declared",
+)
 
 Endpoints = Mapping[str, str]
 """The URL of each registry's cache, by the registry's host."""
@@ -46,19 +50,23 @@ class Project:
     stack: Stack
     settings: Config
 
+    def up(self) -> Endpoints:
+        """Create the caches."""
+        self.stack.up()
+        return dict(self.stack.outputs()["mirrors"])
+
     def up_with_images(self) -> Endpoints:
         """Create the caches and warm them with the images."""
         self.stack.configure({**self.settings, "images": {"references": list(REFERENCES)}})
-        self.stack.up()
-        return dict(self.stack.outputs()["mirrors"])
+        return self.up()
 
 
 @contextmanager
 def project(site: Site, upstream: str) -> Iterator[Project]:
-    """A stack of this project that is not up yet."""
+    """A stack of this project, with fronts, that is not up yet."""
     ports = dict(zip(REGISTRIES, site.free_ports(len(REGISTRIES)), strict=True))
     upstreams = {host: {"port": port, "remoteUrl": upstream} for host, port in ports.items()}
-    settings = {"caches": {"upstreams": upstreams, "storage": {"onDestroy": "delete"}}}
+    settings = {"caches": {"upstreams": upstreams, "storage": {"onDestroy": "delete"}, "front": {}}}
     with tempfile.TemporaryDirectory() as folder, site.stack_name() as name:
         stack = Stack(name, Path(folder) / "stack")
         stack.prepare(settings)

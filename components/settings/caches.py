@@ -11,6 +11,7 @@ from talos_registry_cache.registry.catalogue import CATALOGUE
 
 from .. import names
 from .access import Tls, Via, sent_in_the_clear
+from .front import Front
 from .mistakes import Mistake, Path
 from .model import EACH, Context, Model, Needed, Rules, right
 from .placement import EnginePlacement, Placement, SwarmPlacement
@@ -127,6 +128,10 @@ class Caches(Model):
             "machine without network"
         ),
     )
+    front: Front | None = Field(
+        default=None,
+        description="nginx before each registry; the default is none",
+    )
     ttl: Ttl = Field(default="never", description="How long cached images are kept, such as 720h")
     mirror_host: MirrorHost = Field(
         default="auto",
@@ -236,6 +241,9 @@ class Caches(Model):
         if written.get("ttl", "never") != "never" and replicas != 1:
             text = f"found {self.ttl}, but several caches would each clean up the store they share"
             yield Mistake(("ttl",), f"{text}; allowed: never")
+        if written.get("front") is not None:
+            text = "found front, which runs beside a registry on the same engine"
+            yield Mistake(("front",), f"{text}; allowed: none")
         if written.get("mirror_host") == "auto":
             text = "found auto, but the Swarm is not this machine"
             yield Mistake(("mirrorHost",), f"{text}; allowed: a name or address of its nodes")

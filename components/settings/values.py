@@ -345,6 +345,11 @@ Timeout = Annotated[
     _Matching(_DURATION, "a duration such as 20m"),
     _lasting("1s", "168h", "a duration"),
 ]
+Freshness = Annotated[
+    str,
+    _Matching(_DURATION, "a duration such as 1m"),
+    _lasting("0s", "24h", "a duration"),
+]
 Ttl = Annotated[
     str,
     _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h"),

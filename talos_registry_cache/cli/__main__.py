@@ -22,6 +22,7 @@ from talos_registry_cache.cli.commands.scrub import scrub
 from talos_registry_cache.cli.commands.status import status
 from talos_registry_cache.cli.commands.verify import verify
 from talos_registry_cache.cli.commands.warm import warm
+from talos_registry_cache.cli.commands.watch import watch
 from talos_registry_cache.cli.errors import CachectlError, ExitCode, UsageError
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import StorageError
@@ -38,7 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, metrics,
+    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, watch,
+    metrics,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

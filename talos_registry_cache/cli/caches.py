@@ -28,7 +28,13 @@ GIVEN_UP_WITHIN_S, GIVEN_UP_EVERY_S = 1.0, 0.05
 
 
 def storage_of(client: DockerClient, cache: Cache) -> CacheStorage:
-    """The storage of a cache."""
+    """The storage of a cache.
+
+    Raises:
+        ProcessError: the container of its registry is gone.
+    """
+    if not cache.image:
+        raise processes.ProcessError(f"{cache.registry}: {cache.why_unhealthy}")
     match cache.storage:
         case S3Location() as location:
             return InStore(client, location, cache.image)
@@ -128,17 +134,20 @@ def _give_up(client: DockerClient, working: Iterable[Future[Any]]) -> None:
 
 
 def _start_again(client: DockerClient, cache: Cache) -> None:
-    try:
-        if processes.start_again(client, cache.name):
-            console.say(f"{cache.registry}: started its cache, which was stopped")
-    except RegistryError as error:
-        # Its storage can be used all the same.
-        console.say(f"{cache.registry}: {error}")
+    started = []
+    for name in cache.processes:
+        try:
+            started.append(processes.start_again(client, name))
+        except RegistryError as error:
+            # Its storage can be used all the same.
+            console.say(f"{cache.registry}: {error}")
+    if any(started):
+        console.say(f"{cache.registry}: started its cache, which was stopped")
 
 
 def _remove_staging(client: DockerClient, cache: Cache) -> None:
     if isinstance(cache.storage, str) and volume.holds(
-        client.containers.get(cache.name), volume.STAGING
+        processes.container(client, cache.process), volume.STAGING
     ):
         with volume.mounted(client, cache.storage, cache.image) as mounted:
             mounted.remove_staged()

@@ -76,12 +76,7 @@ def say(line: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; a column whose name begins with > is aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*(_plain(cell) for cell in row))
+    made = rendered(columns, rows)
     if out.is_terminal:
         out.print(made)
     else:
@@ -89,9 +84,26 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         Console(file=sys.stdout, highlight=False, width=1000).print(made)
 
 
+def rendered(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table as `table` prints it."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(_plain(cell) for cell in row))
+    return made
+
+
 def as_json(result: Any) -> None:
     """Print a result as JSON."""
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
+
+
+def json_line(result: Any) -> None:
+    """Print a result as JSON on one line, at once."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 def size(number: int) -> str:

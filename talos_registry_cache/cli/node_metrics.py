@@ -24,7 +24,7 @@ def of_service(client: DockerClient, cache: Cache) -> Metrics | None:
     Raises:
         docker.errors.DockerException: the engine cannot run the container.
     """
-    networks = _networks_by_address(services.tasks(client, cache.name))
+    networks = _networks_by_address(services.tasks(client, cache.process))
     if not networks:
         return None
     gets = [f"{GET} {_url(address)} | busybox head -c {SIZE_LIMIT}" for address in networks]

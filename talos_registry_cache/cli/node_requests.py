@@ -9,11 +9,11 @@ from urllib.parse import parse_qs
 from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
 
-# A manifest that was served, in the log of a registry. `ns` tells requests to a mirror from others.
+# A manifest that was served, in the log of a registry or a front. `ns` tells requests to a mirror
+# from others.
 SERVED = re.compile(
-    r'^(?P<client>\S+) \S+ \S+ \[(?P<at>[^\]]*)\] "(?:GET|HEAD) '
-    r'/v2/(?P<repository>\S+)/manifests/(?P<target>[^\s?]+)\?(?P<query>\S*) [^"]*" 2\d\d ',
-    re.MULTILINE,
+    r'(?P<client>\S+) \S+ \S+ \[(?P<at>[^\]]*)\] "(?:GET|HEAD) '
+    r'/v2/(?P<repository>\S+)/manifests/(?P<target>[^\s?]+)\?(?P<query>\S*) [^"]*" 2\d\d '
 )
 
 
@@ -27,12 +27,17 @@ class Request(NamedTuple):
     target: str
 
 
-def served(log: str) -> Iterator[Request]:
-    """The requests of nodes for manifests that a cache has answered, from its log."""
-    for match in SERVED.finditer(log):
-        at = datetime.strptime(match["at"], "%d/%b/%Y:%H:%M:%S %z")
-        for registry in parse_qs(match["query"]).get("ns", ()):
-            yield Request(at, match["client"], registry, match["repository"], match["target"])
+def served(lines: Iterable[str]) -> Iterator[Request]:
+    """The requests of nodes for manifests that a cache has answered, from its log.
+
+    Args:
+        lines: the log of a registry or of a front.
+    """
+    for line in lines:
+        if match := SERVED.match(line):
+            at = datetime.strptime(match["at"], "%d/%b/%Y:%H:%M:%S %z")
+            for registry in parse_qs(match["query"]).get("ns", ()):
+                yield Request(at, match["client"], registry, match["repository"], match["target"])
 
 
 def is_from_caches(

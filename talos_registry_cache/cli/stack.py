@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -21,6 +22,8 @@ from talos_registry_cache.registry.s3_location import S3Location
 
 # One call may write a large layer or move thousands of files.
 ENGINE_WITHIN_S = 600
+# How a registry behind a front listens: on a socket that only the front reaches.
+SOCKET = ("REGISTRY_HTTP_NET", "unix")
 # A label of the tasks of a service, which are not caches of their own.
 OF_SERVICE = "com.docker.swarm.service.name"
 
@@ -32,26 +35,36 @@ Reader = tuple[str, str]
 class Cache:
     """A cache, read from its container or service.
 
+    A cache with a front has two containers: the front, which clients reach, and the registry
+    behind it.
+
     Attributes:
         registry: the registry host that it caches, such as docker.io.
-        name: the name of its container or service.
+        name: the name of its container or service; with a front, of the front's container.
+        process: the name of the container or service that runs the registry; without a front,
+            the same as `name`.
         is_service: whether it is a service.
-        is_running: whether it runs.
-        health: its health, such as healthy, or its state if it does not run; for a service that
-            does not run on all of its nodes, on how many it does.
+        is_running: whether it runs, with its front.
+        health: its health, such as healthy, or its state if it does not run; with a front, of the
+            worse of the two containers; for a service that does not run on all of its nodes, on
+            how many it does.
         endpoint: its URL on this machine, or None if it is not published.
         mirror: its URL for nodes; the endpoint if it has no other address.
         remote_url: the registry API of its upstream, or None for a cache without an upstream.
         storage: its storage: the name of a volume, or a location in an object store.
-        image: the ID or the name of its image.
+        image: the ID or the name of the registry's image; empty if the registry behind a front is
+            gone.
         ca: the certificate of its authority, PEM; None without TLS.
-        restarts: how often the engine restarted it after it had ended by itself.
-        was_out_of_memory: whether it was killed because it exceeded its memory limit.
-        why_unhealthy: the last output of its health check if it is unhealthy; else empty.
+        restarts: how often the engine restarted it, or its front, after it had ended by itself.
+        was_out_of_memory: whether it, or its front, was killed because it exceeded its memory
+            limit.
+        why_unhealthy: the last output of the health check if it is unhealthy, or the name of a
+            missing container; else empty.
     """
 
     registry: str
     name: str
+    process: str
     is_service: bool
     is_running: bool
     health: str
@@ -66,6 +79,16 @@ class Cache:
     why_unhealthy: str = ""
 
     @property
+    def has_front(self) -> bool:
+        """Whether clients reach it through a front."""
+        return self.process != self.name
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The names of its containers or of its service: the registry, then the front if any."""
+        return tuple(dict.fromkeys((self.process, self.name)))
+
+    @property
     def trouble(self) -> str | None:
         """A message about restarts of its process; None if there were none."""
         if not (self.restarts or self.was_out_of_memory):
@@ -73,7 +96,7 @@ class Cache:
         why = (
             "it exceeded its memory limit, for example with a huge manifest (docs/limits.md)"
             if self.was_out_of_memory
-            else f"see: docker logs {self.name}"
+            else f"see: {', '.join(f'docker logs {name}' for name in self.processes)}"
         )
         return f"restarted {self.restarts} times after it had ended by itself; {why}"
 
@@ -157,14 +180,22 @@ def find(client: DockerClient, name: str | None) -> Stack:
         UsageError: the stack is not up, or several are and no name is given.
     """
     stacks: defaultdict[str, list[Cache]] = defaultdict(list)
-    for container in client.containers.list(
+    containers = client.containers.list(
         all=True, filters={"label": labels.UPSTREAM}, ignore_removed=True
-    ):
-        if cache := _cache(container):
+    )
+    named = {str(container.name): container for container in containers}
+    behind = {container.labels.get(labels.REGISTRY) for container in containers}
+    for container in containers:
+        cache: Cache | None
+        if registry := container.labels.get(labels.REGISTRY):
+            cache = _fronted(container, named.get(registry))
+        else:
+            cache = None if container.name in behind else _cache(container)
+        if cache:
             stacks[container.labels[labels.STACK]].append(cache)
     for service, url in services.find(client):
-        if cache := _cache_of(service, url):
-            stacks[service["Spec"]["Labels"][labels.STACK]].append(cache)
+        if one := _cache_of(service, url):
+            stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
     if name is None and len(stacks) == 1:
         (name,) = stacks
     if name is None or name not in stacks:
@@ -177,36 +208,91 @@ def find(client: DockerClient, name: str | None) -> Stack:
 
 def _cache(container: Container) -> Cache | None:
     """The cache that a container is; None for a container that is not a cache."""
-    attributes: Mapping[str, Any] = container.attrs
-    bindings = (attributes["HostConfig"]["PortBindings"] or {}).get(PORT)
-    volumes = {
-        mount["Destination"]: mount["Name"]
-        for mount in attributes["Mounts"]
-        if mount["Type"] == "volume"
-    }
-    environment = services.as_mapping(attributes["Config"]["Env"])
-    storage = _storage(environment, volumes)
-    if not bindings or storage is None or OF_SERVICE in container.labels:
+    environment = services.as_mapping(container.attrs["Config"]["Env"])
+    storage = _storage(environment, _volumes(container))
+    bindings = _bindings(container)
+    lost_its_front = SOCKET in environment.items()
+    if storage is None or OF_SERVICE in container.labels or not (bindings or lost_its_front):
         return None
     scheme = services.scheme(environment)
-    # Loopback first. An empty address is any address.
-    addresses = sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
+    health, why = processes.health(container), processes.why_unhealthy(container)
+    if lost_its_front:
+        health, why = "no front", "the container of its front is gone"
     return Cache(
         registry=container.labels[labels.UPSTREAM],
         name=str(container.name),
+        process=str(container.name),
         is_service=False,
         is_running=container.status == "running",
-        health=processes.health(container),
-        endpoint=_url(scheme, addresses[0]),
-        mirror=_url(scheme, addresses[-1]),
+        health=health,
+        # Loopback is first.
+        endpoint=_url(scheme, bindings[0]) if bindings else None,
+        mirror=_url(scheme, bindings[-1]) if bindings else None,
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
-        image=attributes["Image"],
+        image=container.attrs["Image"],
         ca=container.labels.get(labels.CA),
-        restarts=attributes.get("RestartCount", 0),
-        was_out_of_memory=attributes["State"].get("OOMKilled", False),
-        why_unhealthy=processes.why_unhealthy(container),
+        restarts=_restarts(container),
+        was_out_of_memory=_was_out_of_memory(container),
+        why_unhealthy=why,
     )
+
+
+def _fronted(front: Container, registry: Container | None) -> Cache:
+    """A cache with a front.
+
+    Args:
+        front: the container of the front.
+        registry: the container of the registry; None if it is gone.
+    """
+    process = front.labels[labels.REGISTRY]
+    both = [front] if registry is None else [registry, front]
+    environment = services.as_mapping(registry.attrs["Config"]["Env"]) if registry else {}
+    worst = next((one for one in both if processes.health(one) not in processes.HEALTHY), front)
+    health, why = processes.health(worst), processes.why_unhealthy(worst)
+    if registry is None:
+        health, why = "no registry", f"there is no container {process}"
+    mirror = front.labels[labels.MIRROR]
+    bindings = _bindings(front)
+    return Cache(
+        registry=front.labels[labels.UPSTREAM],
+        name=str(front.name),
+        process=process,
+        is_service=False,
+        is_running=registry is not None and all(one.status == "running" for one in both),
+        health=health,
+        endpoint=_url(urlsplit(mirror).scheme, bindings[0]) if bindings else None,
+        mirror=mirror,
+        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
+        # The front mounts the same volume.
+        storage=_storage(environment, _volumes(registry or front)) or "",
+        image=registry.attrs["Image"] if registry else "",
+        ca=front.labels.get(labels.CA),
+        restarts=sum(map(_restarts, both)),
+        was_out_of_memory=any(map(_was_out_of_memory, both)),
+        why_unhealthy=why,
+    )
+
+
+def _bindings(container: Container) -> list[Mapping[str, str]]:
+    """The addresses at which the engine publishes the port of clients; loopback first."""
+    bindings = (container.attrs["HostConfig"]["PortBindings"] or {}).get(PORT) or []
+    # An empty address is any address.
+    return sorted(bindings, key=lambda bound: not _is_loopback(bound["HostIp"]))
+
+
+def _volumes(container: Container) -> Mapping[str, str]:
+    """The names of a container's volumes, by the paths at which they are mounted."""
+    mounts = [mount for mount in container.attrs["Mounts"] if mount["Type"] == "volume"]
+    return {mount["Destination"]: mount["Name"] for mount in mounts}
+
+
+def _restarts(container: Container) -> int:
+    return int(container.attrs.get("RestartCount", 0))
+
+
+def _was_out_of_memory(container: Container) -> bool:
+    return bool(container.attrs["State"].get("OOMKilled", False))
 
 
 def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
@@ -226,6 +312,7 @@ def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
     return Cache(
         registry=spec["Labels"][labels.UPSTREAM],
         name=spec["Name"],
+        process=spec["Name"],
         is_service=True,
         is_running=running > 0,
         health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",

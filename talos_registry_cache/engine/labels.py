@@ -10,6 +10,8 @@ CA = f"{PROJECT}.ca"
 """The CA certificate (PEM) that clients of a cache trust; absent without TLS."""
 MIRROR = f"{PROJECT}.mirror"
 """The URL at which clients reach a cache, on whichever node it runs."""
+REGISTRY = f"{PROJECT}.registry"
+"""On a front: the name of the container that runs the registry behind it."""
 
 STATE = f"{PROJECT}.state"
 """Where Pulumi keeps the state of the stack; see `components.state_owner`."""

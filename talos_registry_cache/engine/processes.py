@@ -14,6 +14,7 @@ from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from docker.models.services import Service
 
+from talos_registry_cache.engine import labels
 from talos_registry_cache.registry.errors import RegistryError
 
 HEALTHY = frozenset({"healthy", "running"})
@@ -30,7 +31,24 @@ class ProcessError(RegistryError):
 
 
 def find(engine: DockerClient, name: str) -> Container | Service:
-    """Find a container or a Swarm service by its name.
+    """Find the container or Swarm service of a cache by its name; its registry if it has a front.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    try:
+        container = engine.containers.get(name)
+        behind = container.labels.get(labels.REGISTRY)
+        return engine.containers.get(behind) if behind else container
+    except NotFound:
+        found: Service | None = service(engine, name) if manages_swarm(engine) else None
+        if found is None:
+            raise ProcessError(f"there is no container and no service {name}") from None
+        return found
+
+
+def container(engine: DockerClient, name: str) -> Container:
+    """Find a container by its name.
 
     Raises:
         ProcessError: there is none.
@@ -38,10 +56,7 @@ def find(engine: DockerClient, name: str) -> Container | Service:
     try:
         return engine.containers.get(name)
     except NotFound:
-        found: Service | None = service(engine, name) if manages_swarm(engine) else None
-        if found is None:
-            raise ProcessError(f"there is no container and no service {name}") from None
-        return found
+        raise ProcessError(f"there is no container {name}") from None
 
 
 def service(engine: DockerClient, name: str) -> Service | None:

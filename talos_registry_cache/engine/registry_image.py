@@ -1,6 +1,6 @@
-"""The image that caches run: the one in the settings, or one that was built here in its place.
+"""Images to run: the official ones in the settings, or those that were built here in their place.
 
-`make` builds an image of the same registry if the image in the settings cannot be pulled. The built
+`make` builds an image if the default one, of a registry or of nginx, cannot be pulled. The built
 image has its own name, so that one name never means two images.
 """
 
@@ -12,7 +12,7 @@ BUILT = "talos-registry-cache"
 
 
 def on_engine(client: DockerClient, reference: str) -> str:
-    """The image to run for one that the settings name; no registry is contacted.
+    """Return the image to run in place of one in the settings, without contacting a registry.
 
     Args:
         client: the engine.

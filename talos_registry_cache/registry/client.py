@@ -41,6 +41,8 @@ ERROR_LIMIT = 64 << 10
 # The end of an aborted transfer that may be an error message.
 UNCERTAIN_TAIL = 16 << 10
 MESSAGE_LIMIT = 500
+# The front of a cache would answer with the tag that it remembers.
+ASK_THE_REGISTRY = {"Cache-Control": "no-cache"}
 
 Endpoints = Mapping[str, Endpoint | str]
 """The endpoint of each registry, by registry host such as docker.io; a URL for open ones."""
@@ -194,14 +196,22 @@ class RegistryClient:
             RegistryError: the blob cannot be read, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
-        await retrying(self._retry, lambda: self._try_to_read(repository, transfer))
+        await retrying(self._retry, lambda: self._try_to_read(repository, transfer, {}))
 
-    async def pull_blob(self, repository: str, blob: Descriptor, on_chunk: OnChunk) -> bool:
+    async def pull_blob(
+        self, repository: str, blob: Descriptor, on_chunk: OnChunk, *, past_front: bool = False
+    ) -> bool:
         """Make a cache fetch a blob; if the cache has it already, only one byte is read.
 
         The request asks for the first byte. Distribution answers with it for a stored blob, and
         otherwise with the whole blob while it fetches it (registry/proxy/proxyblobstore.go ignores
         Range).
+
+        Args:
+            repository: the repository.
+            blob: the blob.
+            on_chunk: receives the content, unless the cache has it already.
+            past_front: whether a front must ask the registry, even if it still has the blob itself.
 
         Returns:
             Whether the cache had the blob. If not, the blob arrived undamaged; another call tells
@@ -211,8 +221,9 @@ class RegistryClient:
             RegistryError: the blob cannot be fetched, or is damaged.
         """
         transfer = _Transfer(blob, on_chunk)
+        headers = ASK_THE_REGISTRY if past_front else {}
         return await retrying(
-            self._retry, lambda: self._try_to_read(repository, transfer, probe=True)
+            self._retry, lambda: self._try_to_read(repository, transfer, headers, probe=True)
         )
 
     async def _check_followed(self, request: httpx2.Request) -> None:
@@ -228,7 +239,8 @@ class RegistryClient:
 
     async def _read_manifest(self, url: httpx2.URL, target: str) -> Fetched:
         content = bytearray()
-        async with self._answer("GET", url, {"Accept": manifests.ACCEPT}) as answer:
+        headers = {"Accept": manifests.ACCEPT, **ASK_THE_REGISTRY}
+        async with self._answer("GET", url, headers) as answer:
             async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > manifests.SIZE_LIMIT:
@@ -255,19 +267,30 @@ class RegistryClient:
                 raise ContentError(f"{url}: {source} does not have {blob.digest}")
 
     async def _try_to_read(
-        self, repository: str, transfer: "_Transfer", *, probe: bool = False
+        self,
+        repository: str,
+        transfer: "_Transfer",
+        headers: Mapping[str, str],
+        *,
+        probe: bool = False,
     ) -> bool:
         try:
-            return await self._read(repository, transfer, probe=probe)
+            return await self._read(repository, transfer, dict(headers), probe=probe)
         except UnreachableError as error:
             message = transfer.drop_uncertain()
             raise UnreachableError(f"{error}: {message}" if message else str(error)) from error
 
-    async def _read(self, repository: str, transfer: "_Transfer", *, probe: bool = False) -> bool:
+    async def _read(
+        self,
+        repository: str,
+        transfer: "_Transfer",
+        headers: dict[str, str],
+        *,
+        probe: bool = False,
+    ) -> bool:
         """Read the rest of a blob; with `probe`, returns whether the cache has it stored."""
         url = self._url(repository, "blobs", transfer.blob.digest)
         probe = probe and transfer.offset == 0 and transfer.blob.size > 0
-        headers = {}
         if probe:
             headers["Range"] = "bytes=0-0"
         elif transfer.offset:

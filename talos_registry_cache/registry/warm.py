@@ -29,8 +29,11 @@ from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
 # Pauses before the requests of a blob. The second request tells whether the first one stored it,
-# which fails while a node is fetching the same blob.
-PAUSES_S = (0, 0, 2, 5)
+# which fails while a node is fetching the same blob. A front may answer before the registry has
+# stored the blob, and from its own memory if the blob was removed moments ago. So the last requests
+# go past it.
+PAUSES_S = (0, 0.05, 2, 5)
+PAST_FRONT_FROM_S = 2
 # Pauses before the requests of a tag that the cache does not know.
 UNKNOWN_PAUSES_S = (0, 0.5, 2)
 NONEXISTENT_DIGEST = f"sha256:{'0' * 64}"
@@ -226,7 +229,8 @@ class _Warming:
 
         for pause_s in PAUSES_S:
             await asyncio.sleep(pause_s)
-            if await cache.pull_blob(repository, blob, count):
+            past_front = pause_s >= PAST_FRONT_FROM_S
+            if await cache.pull_blob(repository, blob, count, past_front=past_front):
                 self._done += blob.size
                 self._report()
                 return fetched

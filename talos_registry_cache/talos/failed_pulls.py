@@ -1,8 +1,8 @@
-"""Images that nodes cannot pull, as Talos logs them on the console of a node."""
+"""Images that nodes cannot pull, as Talos and the container runtime of a node log them."""
 
 import re
 
-# From internal/pkg/containers/image of Talos. The kubelet logs elsewhere.
+# From internal/pkg/containers/image of Talos, and containerd.
 FAILED = re.compile(r'failed to pull image "(?P<image>[^"]+)": (?P<reason>.+)')
 LAST_CAUSE = "failed to do request: "
 # The node gave up waiting and tries again, or lists the causes in lines of their own.
@@ -14,7 +14,7 @@ def find(log: str) -> dict[str, str]:
     """Find the images that a node could not pull.
 
     Args:
-        log: the node's console.
+        log: the log.
 
     Returns:
         the reason of the last failure, by the reference of the image.

@@ -5,14 +5,15 @@ waits for the node's API until its time limit, or fails with a panic.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.talos import docker_nodes, failed_pulls
+from talos_registry_cache.talos import docker_nodes, failed_pulls, node_runtime
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.nodes import role
 
@@ -27,6 +28,11 @@ MIB = 2**20
 # From Talos's requirements.
 NEEDED = {"controlplane": 2048 * MIB, "worker": 1024 * MIB}
 RAISE_MEMORY = "a control plane node needs 2 GiB, and a worker 1 GiB. Raise `memory` of the cluster"
+
+MOST_RESTARTS = 3
+MISSED_CREDENTIALS = (
+    "whose container runtime was started by Talos before it had the credentials of the mirrors"
+)
 
 OTHER_ARCHITECTURE = "exec format error"
 # By a text in the log of a node. The first that is found counts.
@@ -51,6 +57,8 @@ class NodeEndedError(TalosError):
 class Watch:
     """Looks for ended nodes from time to time, and shows which images a node cannot pull.
 
+    A node whose container runtime has missed its credentials is restarted, a few times at most.
+
     Attributes:
         engine: the engine of the nodes.
         cluster: the name of the cluster.
@@ -63,6 +71,7 @@ class Watch:
     _looked: float = field(default_factory=time.monotonic, init=False)
     _read_logs: float = field(default_factory=time.monotonic, init=False)
     _shown: set[tuple[str, str]] = field(default_factory=set, init=False)
+    _restarts: Counter[str] = field(default_factory=Counter, init=False)
 
     def __call__(self) -> None:
         """Look, unless that was just done.
@@ -78,17 +87,30 @@ class Watch:
             if container.status in ENDED:
                 raise NodeEndedError(f"the node {container.name} has ended")
         if time.monotonic() - self._read_logs >= READ_LOGS_EVERY_S:
-            self._show_failed_pulls(nodes)
+            self._look_at_pulls(nodes)
             self._read_logs = time.monotonic()
         self._looked = time.monotonic()
 
-    def _show_failed_pulls(self, nodes: list[Container]) -> None:
+    def _look_at_pulls(self, nodes: list[Container]) -> None:
         for container in nodes:
+            failed = _failed_pulls(container, _log(container))
+            self._restart_if_needed(container, failed)
             name = str(container.name)
-            for image, reason in failed_pulls.find(_log(container)).items():
+            for image, reason in failed.items():
                 if (name, image) not in self._shown:
                     self._shown.add((name, image))
                     self.show(failed_pulls.describe(name, image, reason))
+
+    def _restart_if_needed(self, container: Container, failed: Mapping[str, str]) -> None:
+        name = str(container.name)
+        if self._restarts[name] == MOST_RESTARTS:
+            return
+        with docker_nodes.answering():
+            if node_runtime.missed_its_credentials(container, failed.values()):
+                self._restarts[name] += 1
+                self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
+                # At once: a node that boots has nothing to lose, and would take half a minute.
+                container.restart(timeout=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +150,7 @@ def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
                 ended.append("\n".join(_explained(engine, container, lines)))
         pulls += [
             failed_pulls.describe(str(container.name), image, reason)
-            for image, reason in failed_pulls.find(console).items()
+            for image, reason in _failed_pulls(container, console).items()
         ]
         memory += _too_small(container)
     return Diagnosis("\n".join(ended), (*pulls, *memory))
@@ -141,6 +163,11 @@ def _too_small(container: Container) -> Iterator[str]:
     if limit and limit < needed:
         found = f"the memory of {container.name} is limited to {limit / MIB:.0f} MiB"
         yield f"{found}; {RAISE_MEMORY}"
+
+
+def _failed_pulls(container: Container, console: str) -> dict[str, str]:
+    with docker_nodes.answering():
+        return {**failed_pulls.find(console), **node_runtime.find_failed_pulls(container)}
 
 
 def _log(container: Container) -> str:

@@ -1,19 +1,23 @@
 """Real nodes whose cache stops while they boot, or cannot be reached."""
 
+import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, kubernetes, nodes
+from talos_registry_cache.talos import node_runtime
+from tests.integration.support import belongings, kubernetes, nodes, processes
 from tests.integration.support.kubernetes import CLUSTER, Registries, Site
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
-from toolchain import kubernetes_images
+from toolchain import debian, kubernetes_images
 
 API_SERVER, ETCD, KUBELET = (
     next(one.name for one in kubernetes_images.images() if one.program is program)
@@ -85,6 +89,66 @@ def test_images_that_nodes_cannot_pull_from_an_unreachable_mirror_are_named(
         assert told in shown, "while talosctl waits"
         assert told in error
     assert nodes.left_of(site.client, "far") == []
+
+
+def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted(
+    site: Site, tmp_path: Path
+) -> None:
+    with kubernetes.stack(site, tmp_path, tls={"kind": "own"}) as caches:
+        caches.set_secret("readers.nodes", "a-password")
+        caches.configure({"early": {**CLUSTER, "workers": 0}}, "clusters")
+
+        with _booting(site, caches, "early") as up:
+            (node,) = nodes.of_cluster(site.client, "early").values()
+            _restart_runtime_without_credentials(node)
+            code = up.wait(kubernetes.UP_WITHIN_S)
+
+        printed = _printed(caches)
+        assert code == 0, printed
+        assert "restarting early-controlplane-1" in printed
+
+
+def _restart_runtime_without_credentials(node: Container) -> None:
+    """Leave the runtime of a node as Talos does if it starts the runtime too early."""
+    node.reload()
+    pid = node.attrs["State"]["Pid"]
+    root = Path(f"/proc/{pid}/root")
+    configuration = root / node_runtime.CONFIGURATION.lstrip("/")
+    log = root / node_runtime.LOG.lstrip("/")
+
+    def started() -> list[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if '"starting containerd"' in line]
+
+    eventually(
+        lambda: configuration.exists() and "username" in configuration.read_text() and started(),
+        within_s=NODES_WITHIN_S,
+        what="the runtime runs",
+    )
+    # A node has no shell, and its configuration is read-only.
+    (root / "var" / "empty").write_text("version = 3\n")
+    shutil.copy(debian.busybox(), root / "var" / "busybox")
+    enter = ("nsenter", f"--target={pid}", "--mount", "/var/busybox")
+    processes.run(*enter, "mount", "--bind", "/var/empty", node_runtime.CONFIGURATION)
+    before = started()
+    (runtime,) = _runtimes(pid)
+    os.kill(runtime, signal.SIGKILL)
+    eventually(
+        lambda: started() not in ([], before),
+        within_s=NODES_WITHIN_S,
+        what="the runtime is started again",
+    )
+    processes.run(*enter, "umount", node_runtime.CONFIGURATION)
+
+
+def _runtimes(node: int) -> Iterator[int]:
+    """The container runtimes of a node. `docker top` does not show them."""
+    mounts = Path(f"/proc/{node}/ns/mnt").readlink()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_runtime = b"/etc/cri/containerd.toml" in (folder / "cmdline").read_bytes()
+            if is_runtime and (folder / "ns" / "mnt").readlink() == mounts:
+                yield int(folder.name)
 
 
 def _declare(caches: CacheStack, name: str, registries: Registries, **settings: object) -> None:

@@ -307,3 +307,19 @@ def test_the_upstream_sends_one_copy_of_each_image_to_one_node_and_to_four(
         assert len(nodes.of_cluster(site.client, "cold")) == 1 + workers
     copies = (site.sent() - before) / sum(map(kubernetes.size, kubernetes_images.names()))
     assert 1 <= copies <= ONE_COPY
+
+
+def test_new_nodes_share_the_fetches_of_images_that_the_stack_does_not_declare(
+    site: Site, tmp_path: Path
+) -> None:
+    site.start_upstream()
+    with kubernetes.stack(site, tmp_path, front={}) as undeclared:
+        settings = {**CLUSTER, "cidr": "10.8.0.0/24", "workers": 2}
+        undeclared.configure({"shared": settings}, "clusters")
+        before = site.sent()
+
+        undeclared.up()
+
+        assert len(nodes.of_cluster(site.client, "shared")) == 3
+    copies = (site.sent() - before) / sum(map(kubernetes.size, kubernetes_images.names()))
+    assert copies <= ONE_COPY

@@ -111,4 +111,4 @@ def warming_stack(
 def warming(warming_stack: Warming) -> Iterator[Warming]:
     """That stack; all faults are removed after each test."""
     yield warming_stack
-    warming_stack.front.recover()
+    warming_stack.gate.recover()

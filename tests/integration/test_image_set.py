@@ -12,7 +12,7 @@ from docker.models.containers import Container
 from pulumi.automation import CommandError
 
 from tests.integration.support import docker_cli, host, images
-from tests.integration.support.front import Front, guarding
+from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
@@ -25,10 +25,10 @@ AT_ONCE = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """A stack with an image set, and the front of its upstream, which counts requests."""
+    """A stack with an image set, and the gate of its upstream, which counts requests."""
 
     stack: CacheStack
-    front: Front
+    gate: Gate
     engine: DockerClient
 
     def configure(self, *pushed: Pushed, registry: str = REGISTRY) -> list[str]:
@@ -53,10 +53,10 @@ def image_set(
 ) -> Iterator[ImageSet]:
     folder = tmp_path_factory.mktemp("images")
     with (
-        guarding(upstream, "none") as front,
-        stack(folder, engine, {"upstreams": upstreams(front.url, *REGISTRIES)}) as made,
+        guarding(upstream, "none") as gate,
+        stack(folder, engine, {"upstreams": upstreams(gate.url, *REGISTRIES)}) as made,
     ):
-        yield ImageSet(made, front, engine)
+        yield ImageSet(made, gate, engine)
 
 
 def test_images_are_served_without_the_upstream_and_each_blob_is_fetched_once(
@@ -71,7 +71,7 @@ def test_images_are_served_without_the_upstream_and_each_blob_is_fetched_once(
 
     digests = [image.digest for image in (*shared, second)]
     assert image_set.stack.outputs()["images"] == dict(zip(references, digests, strict=True))
-    served = Counter(image_set.front.blobs_served())
+    served = Counter(image_set.gate.blobs_served())
     assert {blob.digest for blob in images.blobs_of(index)} < set(served)
     assert set(served.values()) == {1}
     with upstream.away():
@@ -85,13 +85,13 @@ def test_only_an_added_image_is_fetched(image_set: ImageSet, upstream: Upstream)
     first, second = upstream.push_index(), upstream.push_index()
     image_set.configure(first)
     image_set.stack.up()
-    before = image_set.front.blobs_served()
+    before = image_set.gate.blobs_served()
 
     image_set.configure(first, second)
     assert image_set.stack.preview().get("update") == 1
     image_set.stack.up()
 
-    added = image_set.front.blobs_served()[len(before) :]
+    added = image_set.gate.blobs_served()[len(before) :]
     assert added
     assert set(before).isdisjoint(added)
     with upstream.away():

@@ -11,7 +11,7 @@ from docker.models.containers import Container
 
 from tests.integration.support import belongings, docker_cli
 from tests.integration.support.containerd import Containerd
-from tests.integration.support.front import Front, guarding
+from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.stack import stack, upstreams
@@ -23,30 +23,37 @@ HEALTHY_WITHIN_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache of a stack, and the front of its upstream."""
+    """The cache of a stack, and the gate of its upstream."""
 
     container: Container
     endpoint: str
     mirrors: dict[str, str]
-    front: Front
+    gate: Gate
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[None, {}], ids=["registry", "front"])
 def cache(
-    tmp_path_factory: pytest.TempPathFactory, engine: DockerClient, upstream: Upstream
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: DockerClient,
+    upstream: Upstream,
 ) -> Iterator[Cache]:
     """A cache that came up while its upstream was away."""
     folder = tmp_path_factory.mktemp("offline")
     with (
-        guarding(upstream, "none") as front,
-        stack(folder, engine, {"upstreams": upstreams(front.url, REGISTRY)}) as made,
+        guarding(upstream, "none") as gate,
+        stack(
+            folder,
+            engine,
+            {"upstreams": upstreams(gate.url, REGISTRY), "front": request.param},
+        ) as made,
     ):
         with upstream.away():
             made.up()
         outputs = made.outputs()
         described = outputs["caches"][REGISTRY]
         container = engine.containers.get(described["name"])
-        yield Cache(container, described["endpoint"], outputs["mirrors"], front)
+        yield Cache(container, described["endpoint"], outputs["mirrors"], gate)
 
 
 @pytest.mark.parametrize("push", [Upstream.push_index, Upstream.push_docker_image])
@@ -61,7 +68,7 @@ def test_docker_and_containerd_pull_what_either_has_pulled_without_the_upstream(
     assert docker_cli.pull(cache.endpoint, by_docker) == by_docker.digest
     assert containerd.pull(REGISTRY, by_containerd, cache.mirrors) == by_containerd.digest
 
-    fetched = cache.front.blobs_served()
+    fetched = cache.gate.blobs_served()
     assert len(fetched) == len(set(fetched)), "no blob is fetched twice"
     with upstream.away():
         for image in (by_docker, by_containerd):
@@ -70,7 +77,7 @@ def test_docker_and_containerd_pull_what_either_has_pulled_without_the_upstream(
         with pytest.raises(CommandFailedError):
             docker_cli.pull(cache.endpoint, never)
     assert docker_cli.pull(cache.endpoint, by_docker) == by_docker.digest
-    assert cache.front.blobs_served() == fetched
+    assert cache.gate.blobs_served() == fetched
     assert docker_cli.pull(cache.endpoint, never) == never.digest
 
 

@@ -11,7 +11,7 @@ from docker import DockerClient
 
 from tests.integration.support import belongings, docker_cli, processes
 from tests.integration.support.containerd import Containerd
-from tests.integration.support.front import Front, Scheme, guarding
+from tests.integration.support.gate import Gate, Scheme, guarding
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
@@ -31,10 +31,10 @@ SCHEMES = [scheme for scheme in get_args(Scheme) if scheme != "none"]
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A stack with a cache of an upstream that requires a password, and the upstream's front."""
+    """A stack with a cache of an upstream that requires a password, and the upstream's gate."""
 
     stack: CacheStack
-    front: Front
+    gate: Gate
 
 
 @pytest.fixture(scope="module", params=SCHEMES)
@@ -45,33 +45,33 @@ def guarded(
     request: pytest.FixtureRequest,
 ) -> Iterator[Guarded]:
     """It has the wrong password at first."""
-    with guarding(upstream, request.param, USERNAME, PASSWORD) as front:
-        registries = upstreams(front.url, REGISTRY) | upstreams(upstream.url, OTHER)
+    with guarding(upstream, request.param, USERNAME, PASSWORD) as gate:
+        registries = upstreams(gate.url, REGISTRY) | upstreams(upstream.url, OTHER)
         registries[REGISTRY]["username"] = USERNAME
         # All caches of a stack trust the CA of its parent caches.
-        via = {"mirrors": {OTHER: upstream.url}, "ca": front.ca}
+        via = {"mirrors": {OTHER: upstream.url}, "ca": gate.ca}
         settings = {"upstreams": registries, "via": via, "logs": {"level": "debug"}}
         with stack(tmp_path_factory.mktemp("guarded"), engine, settings) as made:
             made.set_password(REGISTRY, WRONG)
             made.up()
-            yield Guarded(made, front)
+            yield Guarded(made, gate)
 
 
 def test_only_the_right_password_gives_access_and_a_change_replaces_no_cache(
     guarded: Guarded, upstream: Upstream, containerd: Containerd
 ) -> None:
-    made, front = guarded.stack, guarded.front
+    made, gate = guarded.stack, guarded.gate
     image, before = upstream.push_index(), made.ids()
     with pytest.raises(CommandFailedError):
         docker_cli.pull(made.endpoint(REGISTRY), image)
-    assert front.served == []
+    assert gate.served == []
 
     made.set_password(REGISTRY, PASSWORD)
     made.up()
 
     mirrors = made.outputs()["mirrors"]
     assert containerd.pull(REGISTRY, image, mirrors) == image.digest
-    assert front.served
+    assert gate.served
     assert made.replaced(before) == {f"{made.prefix}-{REGISTRY}-credentials"}
     with upstream.away():
         assert docker_cli.pull(made.endpoint(REGISTRY), image) == image.digest
@@ -80,12 +80,12 @@ def test_only_the_right_password_gives_access_and_a_change_replaces_no_cache(
 def test_a_password_that_the_upstream_changes_can_be_changed_here(
     guarded: Guarded, upstream: Upstream
 ) -> None:
-    made, front = guarded.stack, guarded.front
-    if front.scheme == "bearer":
+    made, gate = guarded.stack, guarded.gate
+    if gate.scheme == "bearer":
         pytest.skip("an upstream with tokens accepts the old password until they expire")
     cached, later = upstream.push_index(), upstream.push_index()
     docker_cli.pull(made.endpoint(REGISTRY), cached)
-    front.password = CHANGED
+    gate.password = CHANGED
     with pytest.raises(CommandFailedError):
         docker_cli.pull(made.endpoint(REGISTRY), later)
     assert docker_cli.pull(made.endpoint(REGISTRY), cached) == cached.digest

@@ -115,7 +115,7 @@ def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
     volume = engine.volumes.create(name, driver="local", driver_opts=options)
     try:
         with pytest.raises(OwnershipError, match=f"cannot change the owner of volume {name}"):
-            file_owner.hand_over(engine, name, images["official"], print)
+            file_owner.hand_over(engine, name, images["official"], "docker", print)
     finally:
         # An engine does not remove a volume that a container has.
         volume.remove()

@@ -86,7 +86,7 @@ def test_no_pull_fails_while_a_node_is_lost_and_it_returns_by_itself(
     image = ours.bed.upstream.push_index()
     ours.settled(ours.pull(ours.bed.manager, image))
     hosts, lost = ours.hosts_folder(), ours.bed.hosts[-1]
-    asked = len(ours.front.blobs_served())
+    asked = len(ours.gate.blobs_served())
 
     with pulling(lambda: containerd.pull_by(REGISTRY, image, hosts)) as pulls:
         lost.lose()
@@ -97,7 +97,7 @@ def test_no_pull_fails_while_a_node_is_lost_and_it_returns_by_itself(
         eventually(lambda: _serves(ours, lost), within_s=SERVES_WITHIN_S, what="it serves again")
 
     assert pulls.failures == []
-    assert len(ours.front.blobs_served()) == asked
+    assert len(ours.gate.blobs_served()) == asked
     assert ours.pull(lost, image).digest == image.digest
 
 
@@ -117,9 +117,9 @@ def test_nodes_use_the_upstream_while_the_store_is_away(ours: Team, containerd: 
     finally:
         ours.bed.store.start()
 
-    asked = len(ours.front.blobs_served())
+    asked = len(ours.gate.blobs_served())
     assert ours.pull(node, stored).digest == stored.digest
-    assert len(ours.front.blobs_served()) == asked
+    assert len(ours.gate.blobs_served()) == asked
     assert ours.pull(node, new).digest == new.digest
 
 
@@ -162,13 +162,13 @@ def test_each_node_fetches_a_blob_at_most_once_when_all_are_asked_at_once(
     ours: Team,
 ) -> None:
     image = ours.bed.upstream.push_index()
-    before = len(ours.front.blobs_served())
+    before = len(ours.gate.blobs_served())
 
     with ThreadPoolExecutor() as pool:
         pulled = list(pool.map(lambda host: ours.pull(host, image), ours.bed.hosts))
 
     assert pulled[0] == pulled[1]
-    assert BLOBS <= len(ours.front.blobs_served()) - before <= BLOBS * len(ours.bed.hosts)
+    assert BLOBS <= len(ours.gate.blobs_served()) - before <= BLOBS * len(ours.bed.hosts)
 
 
 def _serves(ours: Team, host: Host, ca: str = "") -> bool:

@@ -32,17 +32,17 @@ def test_a_blob_that_one_node_has_fetched_is_not_fetched_by_another(
 ) -> None:
     image = ours.bed.upstream.push_index()
     first, last = ours.bed.hosts[0], ours.bed.hosts[-1]
-    before = len(ours.front.blobs_served())
+    before = len(ours.gate.blobs_served())
 
     cold = ours.pull(first, image)
-    once = len(ours.front.blobs_served()) - before
+    once = len(ours.gate.blobs_served()) - before
     ours.settled(cold)
     warm = ours.pull(last, image)
 
     assert cold == warm
     assert cold.digest == image.digest
     assert once == BLOBS
-    assert len(ours.front.blobs_served()) - before == BLOBS
+    assert len(ours.gate.blobs_served()) - before == BLOBS
 
 
 def test_only_readers_with_the_ca_have_access(ours: Team) -> None:
@@ -95,9 +95,9 @@ def test_destroy_leaves_nothing_on_the_swarm_and_keeps_the_objects(ours: Team) -
         )
     assert ours.bed.store.objects() == kept
     ours.stack.up()
-    asked = len(ours.front.blobs_served())
+    asked = len(ours.gate.blobs_served())
     assert ours.pull(ours.bed.hosts[-1], image).digest == image.digest
-    assert len(ours.front.blobs_served()) == asked
+    assert len(ours.gate.blobs_served()) == asked
 
 
 def _has_no_container(host: Host) -> bool:

@@ -58,10 +58,10 @@ def test_a_new_workstation_fetches_nothing_from_the_upstream(
     image = teams.bed.upstream.push_index()
     warm = teams.pull(teams.bed.manager, image)
     teams.settled(warm)
-    asked = len(teams.front.blobs_served())
+    asked = len(teams.gate.blobs_served())
 
     assert _pull(own, workstation, image) == warm
-    assert len(teams.front.blobs_served()) == asked
+    assert len(teams.gate.blobs_served()) == asked
     with teams.bed.upstream.away():
         assert _pull(own, workstation, image) == warm
 
@@ -73,7 +73,7 @@ def test_a_new_image_is_cached_by_both_tiers(
     # the first request, and may fetch it again for the second one while the first is in progress
     # (distribution 3.1.2, proxyblobstore.go). On a busy machine, it may not store the first copy.
     image = teams.bed.upstream.push_index()
-    served = teams.front.blobs_served
+    served = teams.gate.blobs_served
     asked = len(served())
 
     cold = _pull(own, workstation, image)

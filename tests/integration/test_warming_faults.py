@@ -12,7 +12,7 @@ from docker import DockerClient
 from docker.models.containers import Container
 
 from tests.integration.conftest import NewStack
-from tests.integration.support import belongings, docker_cli, front, host, images, sessions
+from tests.integration.support import belongings, docker_cli, gate, host, images, sessions
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.stack import upstreams
 from tests.integration.support.upstream import Upstream
@@ -54,7 +54,7 @@ def test_a_layer_that_does_not_match_its_digest_is_not_cached(
 ) -> None:
     (bad, image), (good, _) = push(upstream), push(upstream)
     layer = image.blobs[-1]
-    warming.front.fail(layer.digest, *[front.altered] * 9)
+    warming.gate.fail(layer.digest, *[gate.altered] * 9)
 
     said = warming.warm_in_vain(bad, good)
 
@@ -62,7 +62,7 @@ def test_a_layer_that_does_not_match_its_digest_is_not_cached(
     assert f"{reference(bad)}: " in said
     assert f"{layer.digest} is damaged" in said
     warming.assert_cached(good)
-    warming.front.recover()
+    warming.gate.recover()
     url = f"{warming.endpoint}/v2/{bad.repository}/blobs/{layer.digest}"
     for _ in range(2):
         served = requests.get(url, timeout=60).content
@@ -74,13 +74,13 @@ def test_a_layer_that_does_not_match_its_digest_is_not_cached(
 def test_up_continues_after_the_upstream_has_vanished(warming: Warming, upstream: Upstream) -> None:
     pushed, image = push(upstream)
     first, last = image.blobs[1:]
-    warming.front.fail(last.digest, front.vanish)
+    warming.gate.fail(last.digest, gate.vanish)
 
     said = warming.warm_in_vain(pushed)
 
     assert f"{reference(pushed)}: " in said
     assert last.digest in said
-    warming.front.recover()
+    warming.gate.recover()
     warming.warm(pushed)
     # In total, before and after the fault.
     assert warming.fetches(first) == 1
@@ -90,7 +90,7 @@ def test_up_continues_after_the_upstream_has_vanished(warming: Warming, upstream
 def test_up_continues_after_the_cache_was_killed(warming: Warming, upstream: Upstream) -> None:
     pushed, image = push(upstream, sizes=(100_000, 3_000_000))
     first, last = image.blobs[1:]
-    warming.front.fail(last.digest, front.slow(0.2))
+    warming.gate.fail(last.digest, gate.slow(0.2))
 
     with ThreadPoolExecutor() as threads:
         up = threads.submit(warming.warm_in_vain, pushed)
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_warming_and_the_next_up_continues(
     # Two repositories share a temporary registry on the storage of their cache.
     (good, _), (slow, image) = push(upstream), push(upstream, (SLOW_SIZE,))
     layer = image.blobs[-1]
-    warming.front.fail(layer.digest, *[front.slow(1)] * 9)
+    warming.gate.fail(layer.digest, *[gate.slow(1)] * 9)
     references = {"references": [reference(good), reference(slow)]}
     warming.stack.configure(references, "images")
     output = tmp_path / "up.log"
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_warming_and_the_next_up_continues(
     assert "Traceback" not in output.read_text()
     assert presses > 1 or "it was interrupted" in output.read_text()
     warming.stack.cancel()
-    warming.front.recover()
+    warming.gate.recover()
 
     warming.stack.up()
 

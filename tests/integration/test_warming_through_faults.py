@@ -7,8 +7,8 @@ import pytest
 import requests
 
 from tests.integration.conftest import NewStack
-from tests.integration.support import docker_cli, front
-from tests.integration.support.front import Fault
+from tests.integration.support import docker_cli, gate
+from tests.integration.support.gate import Fault
 from tests.integration.support.stack import upstreams
 from tests.integration.support.upstream import Upstream
 from tests.integration.support.warming import REGISTRY, Warming, push, reference, warm
@@ -16,21 +16,21 @@ from tests.integration.support.warming import REGISTRY, Warming, push, reference
 TINY = (1_000,)
 MANY = 60
 
-TOO_MANY = front.status(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
-FAILING = front.status(HTTPStatus.INTERNAL_SERVER_ERROR)
+TOO_MANY = gate.status(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
+FAILING = gate.status(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-@pytest.mark.parametrize("fault", [TOO_MANY, FAILING, front.cut], ids=["429", "500", "cut"])
+@pytest.mark.parametrize("fault", [TOO_MANY, FAILING, gate.cut], ids=["429", "500", "cut"])
 def test_failed_requests_for_content_are_retried(
     warming: Warming, upstream: Upstream, fault: Fault
 ) -> None:
     pushed, image = push(upstream)
-    warming.front.fail(image.manifest.digest, fault)
-    warming.front.fail(image.blobs[-1].digest, fault, fault)
+    warming.gate.fail(image.manifest.digest, fault)
+    warming.gate.fail(image.blobs[-1].digest, fault, fault)
 
     warming.warm(pushed)
 
-    warming.front.recover()
+    warming.gate.recover()
     warming.assert_cached(pushed)
 
 
@@ -40,7 +40,7 @@ def test_failed_requests_for_tags_are_retried(
 ) -> None:
     pushed, _ = push(upstream)
     # The cache retries once, and then answers 404.
-    warming.front.fail(pushed.tag, fault, fault, methods=("HEAD", "GET"))
+    warming.gate.fail(pushed.tag, fault, fault, methods=("HEAD", "GET"))
 
     warming.warm(pushed)
 
@@ -51,7 +51,7 @@ def test_a_slow_upstream_is_waited_for_with_progress_messages(
     warming: Warming, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream, sizes=(3_000_000,))
-    warming.front.fail(image.blobs[-1].digest, front.slow(0.1))
+    warming.gate.fail(image.blobs[-1].digest, gate.slow(0.1))
     warming.stack.configure({"references": [reference(pushed)]}, "images")
 
     said = warming.stack.pulumi("up", "--yes", "--skip-preview", "--color=never")
@@ -75,7 +75,7 @@ def test_two_stacks_can_be_warmed_at_once(
     warming: Warming, new_stack: NewStack, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream)
-    both = [new_stack({"upstreams": upstreams(warming.front.url, REGISTRY)}) for _ in range(2)]
+    both = [new_stack({"upstreams": upstreams(warming.gate.url, REGISTRY)}) for _ in range(2)]
 
     with ThreadPoolExecutor() as threads:
         for done in [threads.submit(warm, one, pushed) for one in both]:
@@ -91,7 +91,7 @@ def test_a_manifest_that_does_not_match_its_digest_is_requested_again(
     warming: Warming, upstream: Upstream
 ) -> None:
     pushed, image = push(upstream)
-    warming.front.fail(image.manifest.digest, front.respaced)
+    warming.gate.fail(image.manifest.digest, gate.respaced)
 
     warming.warm(pushed)
 

@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -32,51 +33,78 @@ def logs(
 ) -> None:
     """Show the logs of the caches, one line for each request, without health checks.
 
+    A cache with a front (`caches.front`) shows the front's log. For its registry's own, see
+    `docker logs`.
+
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """
     with stack.opened(stack_name) as found:
         caches = found.only(upstreams or [])
         if follow:
-            _follow(found.engine, caches, tail)
+            for thread in start_following(
+                found.engine, caches, lambda cache, line: _show(cache, line, caches), tail=tail
+            ):
+                thread.join()
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            printed = b"".join(itertools.chain(*streams(found.engine, cache)))
-            lines = [
-                line
-                for line in printed.decode(errors="replace").splitlines()
-                if not _is_health_check(line)
-            ]
-            for line in lines[max(0, len(lines) - tail) :]:
-                _print(cache, line, caches)
+            logged = itertools.chain(*map(lines, streams(found.engine, cache)))
+            last = deque((line for line in logged if not _is_health_check(line)), maxlen=tail)
+            for line in last:
+                _show(cache, line, caches)
 
 
-def _follow(client: DockerClient, caches: Mapping[str, Cache], tail: int) -> None:
-    """Show new lines of all caches. Ctrl-C ends the process, and with it these threads."""
+def start_following(
+    client: DockerClient,
+    caches: Mapping[str, Cache],
+    take: Callable[[Cache, str], None],
+    *,
+    tail: int,
+) -> list[threading.Thread]:
+    """Follow the logs of caches: call `take` with each line, in a thread for each log.
 
-    def follow(cache: Cache, stream: Iterator[bytes]) -> None:
-        rest = b""
-        for piece in stream:
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in (line.decode(errors="replace") for line in lines):
-                if not _is_health_check(line):
-                    _print(cache, line, caches)
+    Args:
+        client: the engine.
+        caches: the caches.
+        take: takes a cache and a line of its log; called in several threads.
+        tail: how many of the last lines to start with.
+
+    Returns:
+        The threads. They end with the containers, or with the process.
+    """
+
+    def read(cache: Cache, stream: Iterator[bytes]) -> None:
+        for line in lines(stream):
+            take(cache, line)
 
     threads = [
-        threading.Thread(target=follow, args=(cache, stream), daemon=True)
+        threading.Thread(target=read, args=(cache, stream), daemon=True)
         for cache in caches.values()
         for stream in streams(client, cache, follow=True, tail=tail)
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    return threads
+
+
+def lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an output that comes in pieces."""
+    rest = b""
+    for piece in stream:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def streams(
     client: DockerClient, cache: Cache, *, follow: bool = False, tail: int | str = "all"
 ) -> list[Iterator[bytes]]:
-    """The output of a cache, or of a service on each of its nodes, in pieces."""
+    """The output of a cache, or of a service on each of its nodes, in pieces.
+
+    A cache with a front has the output of the front.
+    """
     if cache.is_service:
         running = services.tasks(client, cache.name)
         return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
@@ -85,7 +113,9 @@ def streams(
     return [iter(container.logs(stream=True, follow=follow, tail=tail))]
 
 
-def _print(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
+def _show(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:
+    if _is_health_check(line):
+        return
     name = f"{cache.registry}: " if len(caches) > 1 else ""
     console.out.print(f"{name}{line}", markup=False)
 

@@ -119,7 +119,7 @@ def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> list[Request
         request
         for cache in caches.values()
         for stream in logs.streams(client, cache)
-        for request in served(b"".join(stream).decode(errors="replace"))
+        for request in served(logs.lines(stream))
     ]
 
 

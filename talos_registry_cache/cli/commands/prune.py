@@ -164,7 +164,7 @@ def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bo
     with ExitStack() as until_done:
         if yes and not cache.is_service:
             # Before it is read: new content might look unused.
-            until_done.enter_context(processes.forgetting(client, cache.name))
+            until_done.enter_context(processes.forgetting(client, cache.process))
         stored, pruning = _read(storage, cache, choose)
         if yes and pruning.folders and cache.is_service:
             # It keeps running, so only content that is unused in two readings is removed.
@@ -173,7 +173,7 @@ def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bo
         uploads = layout.left_behind(stored, time.time() - LEFT_AFTER_S)
         if yes and pruning.folders:
             if cache.is_service:
-                until_done.enter_context(processes.forgetting(client, cache.name))
+                until_done.enter_context(processes.forgetting(client, cache.process))
             storage.remove(pruning.folders)
         if yes and uploads:
             storage.remove_uploads(uploads)

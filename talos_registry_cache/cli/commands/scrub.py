@@ -62,7 +62,7 @@ def _scrub(client: DockerClient, cache: Cache, *, repair: bool) -> list[Damage]:
         stored = storage.read(lambda _digest, _size, piece: meter.add(len(piece)))
     damages = cache_storage.confirmed(storage, list(layout.damages(stored)))
     if damages and repair:
-        with processes.forgetting(client, cache.name):
+        with processes.forgetting(client, cache.process):
             return cache_storage.remove_damaged(storage, damages)
     return damages
 

@@ -1,14 +1,24 @@
 """cachectl status: health, storage and hits of each cache."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli import caches, console, node_metrics, options, stack, upstream
+from talos_registry_cache.cli import (
+    caches,
+    console,
+    node_metrics,
+    options,
+    pull_log,
+    stack,
+    upstream,
+)
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache
@@ -38,7 +48,8 @@ class Usage:
     Attributes:
         repositories, tags: how many of each are stored.
         size: the space on disk, in bytes.
-        metrics: the metrics since its last start; None if it has none.
+        metrics: the registry's since its last start; with a front, hits, misses and bytes to
+            clients are those in the front's log. None if the registry has none.
     """
 
     repositories: int
@@ -64,6 +75,10 @@ def status(
     clients got and the upstream did not have to send. The registry counts a request for a part of
     a blob as a request for the whole, so warming counts as a client. Upstreams are contacted from
     this machine.
+
+    With a front (`caches.front`), hits, misses and what clients got come from the front's log,
+    which is limited in size and starts again with the container. A request that shared the fetch
+    of another, and a stale tag, count as hits.
 
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.
@@ -108,12 +123,24 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
     try:
         if isinstance(cache.storage, S3Location):
             storage = InStore(client, cache.storage, cache.image)
-            return _of(storage.tags(), storage.size(), _metrics(client, cache))
-        return _probed(client, cache)
+            usage: Usage | None = _of(storage.tags(), storage.size(), _metrics(client, cache))
+        else:
+            usage = _probed(client, cache)
     except (CachectlError, RegistryError) as error:
         # Its health and the other caches can be shown all the same.
         console.say(f"{cache.registry}: {error}")
         return None
+    if usage and usage.metrics and cache.has_front:
+        return replace(usage, metrics=_of_front(client, cache, usage.metrics))
+    return usage
+
+
+def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
+    """The counters of a cache with a front, whose registry sees the misses only."""
+    # Line by line: the stack's settings bound the log to some 30 MB.
+    logged = chain.from_iterable(map(logs.lines, logs.streams(client, cache)))
+    seen = pull_log.totals(pull_log.parse_all(logged))
+    return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
 
 
 def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:
@@ -124,7 +151,7 @@ def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usag
 def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:
     if cache.is_service:
         return node_metrics.of_service(client, cache)
-    container = client.containers.get(cache.name)
+    container = client.containers.get(cache.process)
     _, raw = container.exec_run(["wget", "-q", "-O", "-", METRICS_URL], stderr=False)
     return read_metrics(raw.decode()) if isinstance(raw, bytes) else None
 
@@ -145,8 +172,8 @@ def _probed(client: DockerClient, cache: Cache) -> Usage | None:
 
 def _container(client: DockerClient, cache: Cache) -> Container | None:
     if not cache.is_service:
-        return client.containers.get(cache.name)
-    filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.name}"}
+        return client.containers.get(cache.process)
+    filters: dict[str, Any] = {"label": f"{stack.OF_SERVICE}={cache.process}"}
     return next(iter(client.containers.list(filters=filters, ignore_removed=True)), None)
 
 

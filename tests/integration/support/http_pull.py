@@ -42,7 +42,24 @@ def pull(endpoint: str, image: Pushed, http: httpx2.Client | None = None) -> Pul
         with httpx2.Client(trust_env=False, timeout=TIMEOUT_S) as plain:
             return pull(endpoint, image, plain)
     repository = f"{endpoint}/v2/{image.repository}"
-    named, digest = _manifest(http, repository, image.tag)
+    manifest, digest = _for_this_machine(http, repository, image.tag)
+    blobs = tuple(blob.digest for blob in manifest.blobs)
+    return Pulled(digest, blobs, sum(_blob(http, repository, blob) for blob in blobs))
+
+
+def largest_blob(endpoint: str, image: Pushed) -> str:
+    """The digest of the largest blob of an image for this machine's platform."""
+    with httpx2.Client(trust_env=False, timeout=TIMEOUT_S) as http:
+        repository = f"{endpoint}/v2/{image.repository}"
+        manifest, _ = _for_this_machine(http, repository, image.tag)
+    return max(manifest.blobs, key=lambda blob: blob.size).digest
+
+
+def _for_this_machine(
+    http: httpx2.Client, repository: str, tag: str
+) -> tuple[manifests.Manifest, str]:
+    """The manifest for this machine's platform, and the digest of the tag."""
+    named, digest = _manifest(http, repository, tag)
     manifest = named
     if isinstance(named, manifests.Index):
         (mine,) = (
@@ -52,8 +69,7 @@ def pull(endpoint: str, image: Pushed, http: httpx2.Client | None = None) -> Pul
         )
         manifest, _ = _manifest(http, repository, mine.digest)
     assert isinstance(manifest, manifests.Manifest)
-    blobs = tuple(blob.digest for blob in manifest.blobs)
-    return Pulled(digest, blobs, sum(_blob(http, repository, blob) for blob in blobs))
+    return manifest, digest
 
 
 def _manifest(

@@ -20,7 +20,7 @@ from docker import DockerClient
 from tests.integration.support import host, images, network, privileged_runtime, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.processes import CommandFailedError
-from tests.integration.support.upstream import IMAGE, Pushed
+from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Pushed
 
 START_WITHIN_S = 60
 STOP_WITHIN_S = 300
@@ -198,7 +198,7 @@ def why_impossible() -> str:
 
 @contextmanager
 def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[PrivateEngine]:
-    """Run a private engine with the registry image, and remove it at the end.
+    """Run a private engine with the images of caches, and remove it at the end.
 
     Args:
         folder: directory of its files.
@@ -209,7 +209,7 @@ def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[Privat
         installed(folder, namespace, options) as engine,
     ):
         archive = folder / "image.tar"
-        save(IMAGE, archive)
+        save(archive, IMAGE, FRONT_IMAGE)
         engine.start()
         engine.load(archive)
         archive.unlink()
@@ -237,10 +237,10 @@ def installed(
         engine.close()
 
 
-def save(image: str, archive: Path) -> None:
-    """Save an image of this machine's engine to a file."""
+def save(archive: Path, *images: str) -> None:
+    """Save images of this machine's engine to a file."""
     engine = os.environ["DOCKER_HOST"]
-    processes.run("docker", "--host", engine, "save", "--output", archive, image)
+    processes.run("docker", "--host", engine, "save", "--output", archive, *images)
 
 
 def _unmount(folder: Path) -> None:

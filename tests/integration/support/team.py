@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx2
 
-from tests.integration.support import front, host, http_pull, processes, stack, swarm_belongings
-from tests.integration.support.front import Front
+from tests.integration.support import gate, host, http_pull, processes, stack, swarm_belongings
+from tests.integration.support.gate import Gate
 from tests.integration.support.http_pull import Pulled
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack
@@ -38,14 +38,14 @@ class Team:
     Attributes:
         bed: its test bed.
         stack: the stack.
-        front: the upstream of its caches, which counts requests.
+        gate: the upstream of its caches, which counts requests.
         password: password of the reader.
         folder: directory for files of clients.
     """
 
     bed: Bed
     stack: CacheStack
-    front: Front
+    gate: Gate
     password: str
     folder: Path = field(repr=False)
 
@@ -162,7 +162,7 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
 def running(folder: Path, bed: Bed, **more: Mapping[str, Any]) -> Iterator[Team]:
     """Bring up a team's stack, and remove it at the end."""
     password = secrets.token_urlsafe(12)
-    with front.guarding(bed.upstream, "none") as before, bed.manager.engine.client() as engine:
+    with gate.guarding(bed.upstream, "none") as before, bed.manager.engine.client() as engine:
         wanted = {**settings(bed, before.url), **more}
         with stack.stack(folder, engine, wanted, engine_host=bed.manager.engine.host) as made:
             made.set_secret("s3Keys.accessKey", bed.store.access_key)

@@ -12,6 +12,7 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from components.settings import front
 from components.settings.caches import DEFAULT_IMAGE
 from talos_registry_cache.engine import registry_image
 from tests.integration.support import host, images, network, processes
@@ -33,6 +34,7 @@ def image_for(reference: str) -> str:
 
 
 IMAGE = image_for(DEFAULT_IMAGE)
+FRONT_IMAGE = image_for(front.DEFAULT_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,14 @@ class Upstream:
 
     def push(self, index: images.Index) -> Pushed:
         """Push an image under a new name."""
-        repository = _new_repository()
+        return self._push(index, _new_repository())
+
+    def move(self, image: Pushed) -> Pushed:
+        """Push a new image under the tag of another one."""
+        index = images.oci_index(host.architecture(), host.other_architecture())
+        return self._push(index, image.repository)
+
+    def _push(self, index: images.Index, repository: str) -> Pushed:
         for blob in images.blobs_of(index):
             self._push_blob(repository, blob)
         for image in index.images.values():

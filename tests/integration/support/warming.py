@@ -11,7 +11,7 @@ from docker.models.containers import Container
 from pulumi.automation import CommandError
 
 from tests.integration.support import docker_cli, host, images
-from tests.integration.support.front import Front, guarding
+from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.images import Blob, Image
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
@@ -22,10 +22,10 @@ SMALL = (200_000, 100_000)
 
 @dataclass(frozen=True, slots=True)
 class Warming:
-    """A stack that is up, with one cache, and the front of its upstream."""
+    """A stack that is up, with one cache, and the gate of its upstream."""
 
     stack: CacheStack
-    front: Front
+    gate: Gate
     cache: Container
     endpoint: str
 
@@ -39,26 +39,26 @@ class Warming:
 
     def assert_cached(self, pushed: Pushed) -> None:
         """Assert that an image can be pulled without fetching a blob."""
-        before = self.front.blobs_served()
+        before = self.gate.blobs_served()
         assert docker_cli.pull(self.endpoint, pushed) == pushed.digest
-        assert self.front.blobs_served() == before
+        assert self.gate.blobs_served() == before
 
     def fetches(self, blob: Blob) -> int:
         """Number of fetches of a blob."""
-        return self.front.blobs_served().count(blob.digest)
+        return self.gate.blobs_served().count(blob.digest)
 
 
 @contextmanager
 def running(folder: Path, engine: DockerClient, upstream: Upstream) -> Iterator[Warming]:
     """Bring up a stack without images."""
     with (
-        guarding(upstream, "none") as front,
-        stack(folder, engine, {"upstreams": upstreams(front.url, REGISTRY)}) as made,
+        guarding(upstream, "none") as gate,
+        stack(folder, engine, {"upstreams": upstreams(gate.url, REGISTRY)}) as made,
     ):
         made.up()
         described = made.outputs()["caches"][REGISTRY]
         cache = engine.containers.get(described["name"])
-        yield Warming(made, front, cache, described["endpoint"])
+        yield Warming(made, gate, cache, described["endpoint"])
 
 
 def warm(made: CacheStack, *pushed: Pushed, others: Sequence[str] = ()) -> Mapping[str, int]:

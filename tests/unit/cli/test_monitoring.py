@@ -44,6 +44,15 @@ def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
         assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', label)}")
 
 
+def test_prometheus_asks_no_front() -> None:
+    (job,) = yaml.safe_load((monitoring_folder() / PROMETHEUS[0]).read_text())["scrape_configs"]
+
+    (drop,) = (rule for rule in job["relabel_configs"] if rule.get("action") == "drop")
+
+    (source,) = drop["source_labels"]
+    assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', labels.REGISTRY)}")
+
+
 def test_every_query_of_the_dashboard_is_limited_to_the_selection(
     panels: list[dict[str, Any]],
 ) -> None:

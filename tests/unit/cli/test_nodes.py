@@ -39,7 +39,17 @@ OF_KUBELET = Request(
 
 
 def test_requests_of_nodes_that_a_cache_has_served() -> None:
-    assert list(served(LOG)) == [OF_ETCD, OF_KUBELET]
+    assert list(served(LOG.splitlines())) == [OF_ETCD, OF_KUBELET]
+
+
+def test_requests_of_nodes_that_a_front_has_served() -> None:
+    line = (
+        f"{GATEWAY} - - [27/Nov/2026:14:03:03 +0000] "
+        '"HEAD /v2/etcd/manifests/v3.6.9{} HTTP/1.1" {} 0 "-" "containerd/2.2.2" 0.001 hit'
+    )
+    log = [line.format("?ns=registry.k8s.io", status) for status in (200, 404)]
+
+    assert list(served([*log, line.format("", 200)])) == [OF_ETCD]
 
 
 @pytest.mark.parametrize(

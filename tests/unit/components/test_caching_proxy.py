@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from components import credential_helper, hooks
-from components.hooks import NetworkHooks
+from components.hooks import NetworkHooks, VolumeHooks
 from components.storage import WRITABLE
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import declare, environment
@@ -138,6 +138,6 @@ def test_a_container_is_deleted_before_its_replacement_is_created() -> None:
     assert [hook.__qualname__ for hook in one.before_create] == [
         hooks.make_way.__qualname__,
         NetworkHooks.before_container.__qualname__,
-        hooks.hand_over_storage.__qualname__,
+        VolumeHooks.hand_over.__qualname__,
         hooks.watch_health.__qualname__,
     ]

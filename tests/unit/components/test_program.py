@@ -264,7 +264,7 @@ def test_the_hooks_find_their_inputs_in_the_declared_resources(
 ) -> None:
     handed_over = []
     monkeypatch.setattr(
-        file_owner, "hand_over", lambda _, volume, image, __: handed_over.append((volume, image))
+        file_owner, "hand_over", lambda _, volume, image, *__: handed_over.append((volume, image))
     )
     graph = run({"upstreams": {"docker.io": {"port": 1024}}, "publishOn": ["192.0.2.1"]})
     hooked = [*graph.all(NETWORK), *graph.all(CONTAINER)]

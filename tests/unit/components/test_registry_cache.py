@@ -8,8 +8,8 @@ import yaml
 from components import hooks, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork
-from components.hooks import NetworkHooks
-from components.placement import OnEngine
+from components.hooks import NetworkHooks, VolumeHooks
+from components.on_engine import OnEngine
 from components.registry_cache import names_on_engine
 from talos_registry_cache.engine import labels
 from tests.unit.components.declared_caches import GATEWAY, declare
@@ -321,6 +321,7 @@ def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
         writer_image="sha256:0",
         belongings=Belongings(facts, "here", "registry-dev"),
         network_hooks=NetworkHooks("registry-dev"),
+        volume_hooks=VolumeHooks(),
     )
     return placement._addresses("one")
 

@@ -65,6 +65,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "tls": {"kind": "own", "names": ["caches.test"]},
             "via": {**VIA, "ca": AUTHORITY.certificate},
             "logs": {},
+            "front": {},
         },
         "clusters": {"demo": CLUSTER},
         "images": {"references": ["registry.test/a:1"], "talos": {}},

@@ -4,7 +4,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import engine, hooks
+from components import engine
+from components.hooks import VolumeHooks
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine.file_owner import OwnershipError
 
@@ -13,32 +14,62 @@ FILES = {"volumeName": "files", "containerPath": "/credentials", "readOnly": Tru
 
 
 def before(**inputs: Any) -> None:
-    arguments = pulumi.ResourceHookArgs(
-        urn="", id="", name="quay.io-container", type="", new_inputs=inputs
-    )
-    asyncio.run(hooks.hand_over_storage(arguments))
+    before_all([inputs])
+
+
+def before_all(containers: list[dict[str, Any]]) -> None:
+    """Create several containers at once."""
+    hooks = VolumeHooks()
+
+    async def create() -> None:
+        await asyncio.gather(
+            *(
+                hooks.hand_over(
+                    pulumi.ResourceHookArgs(
+                        urn="", id="", name="quay.io-container", type="", new_inputs=inputs
+                    )
+                )
+                for inputs in containers
+            )
+        )
+
+    asyncio.run(create())
 
 
 @pytest.fixture
-def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The volumes that were handed over, each with its image."""
-    made: list[tuple[str, str]] = []
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """The volumes that were handed over, each with its image and first folder."""
+    made: list[tuple[str, str, str]] = []
     monkeypatch.setattr(engine, "client", lambda: None)
     monkeypatch.setattr(
-        file_owner, "hand_over", lambda _, volume, image, __: made.append((volume, image))
+        file_owner,
+        "hand_over",
+        lambda _, volume, image, first, __: made.append((volume, image, first)),
     )
     return made
 
 
-def test_only_the_storage_volume_changes_owner(handed_over: list[tuple[str, str]]) -> None:
+def test_only_the_storage_volume_changes_owner(handed_over: list[tuple[str, str, str]]) -> None:
     before(image="sha256:1", volumes=[STORAGE, FILES])
 
-    assert handed_over == [("data", "sha256:1")]
+    assert handed_over == [("data", "sha256:1", "docker")]
+
+
+def test_a_volume_of_several_containers_changes_owner_once(
+    handed_over: list[tuple[str, str, str]],
+) -> None:
+    shared = {"volumeName": "shared", "containerPath": "/front"}
+    registry = {"image": "sha256:1", "volumes": [STORAGE, shared]}
+    front = {"image": "sha256:2", "volumes": [shared, {**STORAGE, "readOnly": True}]}
+
+    before_all([front, registry])
+
+    assert sorted(handed_over) == [("data", "sha256:1", "docker"), ("shared", "sha256:2", "nginx")]
 
 
 @pytest.mark.parametrize("volumes", [None, [], [FILES], [{**STORAGE, "readOnly": True}]])
 def test_read_only_volumes_keep_their_owner(
-    handed_over: list[tuple[str, str]], volumes: list[dict[str, Any]] | None
+    handed_over: list[tuple[str, str, str]], volumes: list[dict[str, Any]] | None
 ) -> None:
     before(image="sha256:1", volumes=volumes)
 

@@ -2,14 +2,14 @@ import pytest
 
 from talos_registry_cache.engine import registry_image
 from tests.unit.components.fake_engine import FakeEngine
-from toolchain import registry_image as toolchain
+from toolchain import official_image
 
 OFFICIAL = "registry:3.1.2"
 BUILT = "talos-registry-cache/registry:3.1.2"
 
 
 def test_the_toolchain_builds_images_under_the_expected_name() -> None:
-    assert toolchain.built_reference() == f"{registry_image.BUILT}/{toolchain.reference()}"
+    assert official_image.built_reference(OFFICIAL) == f"{registry_image.BUILT}/{OFFICIAL}"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ Containers and networks are JSON files in the form of the engine's API, which `f
 writes.
 """
 
+import base64
+import io
 import json
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +32,7 @@ class FakeDocker:
         self.address = f"unix://{folder.parent}/docker.sock"
         self.removed: list[str] = []
         self.started: list[str] = []
+        self.restarted: list[str] = []
         for kind in ("containers", "networks", "images"):
             (folder / kind).mkdir(parents=True)
         self.nodes_log("booted")
@@ -48,6 +52,12 @@ class FakeDocker:
     def nodes_log(self, text: str) -> None:
         """Set what all nodes have logged."""
         (self.folder / "logs").write_text(text)
+
+    def put_file(self, node: str, path: str, text: str) -> None:
+        """Write a file of a node."""
+        file = self.folder / "files" / node / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
     def stop_node(self, name: str, status: str = "exited") -> None:
         """Stop a node, which has no address until it is started again."""
@@ -102,7 +112,12 @@ def container(
         # With a terminal, the log is plain text.
         "Config": {"Labels": labels(cluster) | {"talos.type": type_}, "Tty": True},
         "HostConfig": {"Memory": 256 * 2**20},
-        "State": {"Status": status, "ExitCode": 0, "OOMKilled": False},
+        "State": {
+            "Status": status,
+            "ExitCode": 0,
+            "OOMKilled": False,
+            "StartedAt": "2026-11-27T14:00:01.5Z",
+        },
         "NetworkSettings": {
             "Ports": {**bindings, "10250/tcp": None},
             "Networks": {cluster: {"IPAddress": address, "IPAMConfig": {"IPv4Address": address}}},
@@ -164,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
         if last == "logs":
             self._answer(200, (self.engine.folder / "logs").read_text())
             return
+        if last == "archive":
+            self._send_file()
+            return
         folder, *name, query = self._asked()
         if name != ["json"] and name:
             self._show(folder / f"{name[0]}.json")
@@ -187,6 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         folder, name, what, _ = self._asked()
+        if what == "restart":
+            self.engine.restarted.append(name)
+            self._answer(204, None)
+            return
         assert what in {"start", "unpause"}
         if (self.engine.folder / f"{name}.refuses").exists():
             self._answer(500, {"message": f"{name}: address already in use"})
@@ -205,6 +227,21 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         _, _, kind, *words = parts.path.split("/")
         return (self.engine.folder / kind, *words, parse_qs(parts.query))
+
+    def _send_file(self) -> None:
+        _, name, _, query = self._asked()
+        file = self.engine.folder / "files" / name / query["path"][0].lstrip("/")
+        if not file.exists():
+            self._answer(404, {"message": "no such file"})
+            return
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.add(file, file.name)
+        stat = json.dumps({"name": file.name, "size": file.stat().st_size})
+        self.send_response(200)
+        self.send_header("X-Docker-Container-Path-Stat", base64.b64encode(stat.encode()).decode())
+        self.end_headers()
+        self.wfile.write(packed.getvalue())
 
     def _show(self, path: Path) -> None:
         if path.exists():

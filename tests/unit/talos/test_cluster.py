@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -390,6 +391,28 @@ def test_an_image_that_a_node_cannot_pull_is_named_at_once_and_in_the_error(
         bench.create()
 
     assert bench.lines.count(told) == 1
+
+
+def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted_three_times(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_watch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(node_watch, "READ_LOGS_EVERY_S", 0.0)
+    cause = "authorization failed: no basic auth credentials"
+    failed = {"time": "2026-11-27T14:00:09Z", "error": f'failed to pull image "pause:1": {cause}'}
+    old = {"time": "2026-11-27T13:00:00Z", "error": 'failed to pull image "old:1": gone'}
+    log = "\n".join(["no JSON", json.dumps(old), json.dumps(failed)])
+    for node in ("demo-controlplane-1", "demo-worker-1"):
+        bench.engine.put_file(node, "/var/log/cri.log", log)
+    bench.engine.put_file("demo-worker-1", "/etc/cri/conf.d/cri.toml", "username = 'nodes'")
+    bench.wants(timeout_s=3.0)
+    bench.talosctl.does(*STEPS[:-1], "hang")
+
+    with pytest.raises(CommandError, match=f"demo-worker-1 cannot pull pause:1: {cause}"):
+        bench.create()
+
+    assert bench.engine.restarted == 3 * ["demo-worker-1"]
+    assert not [line for line in bench.lines if "old:1" in line]
 
 
 def test_remains_of_a_failure_are_reported_and_removed_by_the_next_run(bench: Bench) -> None:

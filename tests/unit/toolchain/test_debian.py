@@ -9,6 +9,8 @@ from tests.unit.toolchain.fakes import Commands, programs
 from toolchain import debian
 from toolchain.report import SetupError
 
+TO_INSTALL = "Inst libtool [0.9] (1.0 Debian [amd64])\nInst tool (1:1.0)\nConf libtool (1.0)\n"
+
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
@@ -19,9 +21,10 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
         printed = noted(command)
         if "download" in command:
             assert cwd is not None
-            (cwd / "tool_1.0_amd64.deb").touch()
+            for package in command[command.index("--quiet=2") + 1 :]:
+                (cwd / f"{package}_1.0_amd64.deb").touch()
         if "--extract" in command:
-            (command[-1] / "program").touch()
+            (command[-1] / f"{command[-2].name.partition('_')[0]}-program").touch()
         return printed
 
     monkeypatch.setattr(debian, "CACHE", tmp_path)
@@ -40,7 +43,7 @@ def test_package_is_unpacked_once_even_after_a_failure(commands: Commands) -> No
     first, second = debian.unpacked("tool"), debian.unpacked("tool")
 
     assert first == second
-    assert [file.name for file in first.iterdir()] == ["program"]
+    assert [file.name for file in first.iterdir()] == ["tool-program"]
     assert len(commands.lines) == 4
 
 
@@ -69,7 +72,27 @@ def test_a_package_of_another_suite_comes_from_the_machine_s_archive(
 
 
 def test_missing_packages_are_those_that_would_be_installed(commands: Commands) -> None:
-    printed = "Inst libtool (1.0 Debian [amd64])\nInst tool (1.0)\nConf libtool (1.0)\n"
-    commands.answers = {"--simulate": printed}
+    commands.answers = {"--simulate": TO_INSTALL}
 
     assert debian.missing("tool", "present") == ["libtool", "tool"]
+
+
+def test_package_is_unpacked_with_all_it_depends_on(commands: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    commands.answers = {"Dir::State::status=/dev/null tool": TO_INSTALL}
+
+    assert debian.unpack_with_dependencies("tool", folder) == "1:1.0"
+    assert {file.name for file in folder.iterdir()} == {"libtool-program", "tool-program"}
+
+
+@pytest.mark.parametrize("folder", ["bin", "usr/bin"])
+def test_busybox_is_found_where_the_distribution_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    program = tmp_path / folder / "busybox"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr(debian, "unpacked", lambda _: tmp_path)
+
+    assert debian.busybox() == program

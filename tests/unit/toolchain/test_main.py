@@ -12,6 +12,7 @@ from tests.unit.toolchain.fakes import Processes
 from toolchain import __main__ as command_line
 from toolchain import (
     engine,
+    front_image,
     pulumi,
     registry_image,
     release,
@@ -36,6 +37,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(pulumi, "environment", lambda host: {"DOCKER_HOST": host})
     monkeypatch.setattr(registry_image, "ensure", lambda _, stack_file: steps.append(stack_file))
     monkeypatch.setattr(registry_image, "ensure_all", lambda _: steps.append("all images"))
+    monkeypatch.setattr(front_image, "ensure", lambda _: steps.append("front"))
     monkeypatch.setattr(talosctl, "ensure", lambda _: None)
     monkeypatch.setattr(test_tools, "ensure", lambda: steps.append("test tools"))
     return steps
@@ -58,13 +60,25 @@ def test_command_on_a_stack_prepares_what_the_stack_needs(
     assert done == ["requirements.txt", "pulumi", (ROOT / "Pulumi.guide.yaml").read_text()]
 
 
+def test_image_of_the_front_is_prepared_for_a_stack_that_has_one(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stack_file = tmp_path / "Pulumi.fast.yaml"
+    stack_file.write_text("config:\n  talos-registry-cache:caches:\n    front: {}\n")
+    monkeypatch.setattr(stack, "file", lambda _: stack_file)
+    monkeypatch.setattr(stack, "up", lambda *_: 0)
+
+    assert command_line.main(["up", "fast"]) == 0
+    assert done[-1] == "front"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line", "more"),
     [
         (["run", "--", "pulumi", "stack", "ls"], "pulumi stack ls", []),
-        (["run", "--all-images", "--", "x"], "x", ["all images"]),
+        (["run", "--all-images", "--", "x"], "x", ["all images", "front"]),
         (["run", "--test-tools", "--", "x"], "x", ["test tools"]),
-        (["test", "--", "-k", "settings"], " -k settings", ["test tools"]),
+        (["test", "--", "-k", "settings"], " -k settings", ["front", "test tools"]),
     ],
 )
 def test_command_runs_in_the_prepared_environment(

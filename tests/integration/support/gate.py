@@ -1,4 +1,4 @@
-"""A reverse proxy for the upstream that checks credentials, counts requests and injects faults."""
+"""A gate before the upstream: it checks credentials, counts requests and injects faults."""
 
 import base64
 import http.client
@@ -29,10 +29,10 @@ FORWARDED = ("Accept", "Range", "If-None-Match")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 Fault = Callable[["Handler", http.client.HTTPResponse], None]
-"""Answers a request instead of the front, given the answer of the upstream."""
+"""Answers a request instead of the gate, given the answer of the upstream."""
 
 
-class Front:
+class Gate:
     """A reverse proxy that clients see as a registry with accounts.
 
     Attributes:
@@ -50,6 +50,8 @@ class Front:
         self.password = password
         self.served: list[str] = []
         self.is_gone = False
+        self._answers = threading.Event()
+        self._answers.set()
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._tokens: set[str] = set()
         self._server = _Server(self)
@@ -87,6 +89,19 @@ class Front:
         """Inject faults into the next requests for a tag or a digest, one for each request."""
         for method in methods:
             self._faults[f"{method} {target}"].extend(faults)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Accept connections, and answer nothing until the end of the block."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._answers.set()
+
+    def wait(self) -> None:
+        """Wait until it is not silent."""
+        self._answers.wait(TIMEOUT_S)
 
     def recover(self) -> None:
         """Remove all faults."""
@@ -137,21 +152,21 @@ class Front:
 @contextmanager
 def guarding(
     upstream: Upstream, scheme: Scheme, username: str = "somebody", password: str = ""
-) -> Iterator[Front]:
-    """Run a front for an upstream."""
-    front = Front(upstream, scheme, username, password)
+) -> Iterator[Gate]:
+    """Run a gate for an upstream."""
+    gate = Gate(upstream, scheme, username, password)
     try:
-        yield front
+        yield gate
     finally:
-        front.close()
+        gate.close()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, front: Front) -> None:
-        self.front = front
-        super().__init__((front.upstream.address, host.free_port()), Handler)
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        super().__init__((gate.upstream.address, host.free_port()), Handler)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -162,15 +177,15 @@ class Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        front = self.server.front
+        gate = self.server.gate
         authorization = self.headers.get("Authorization", "")
         if self.path.startswith(f"{TOKEN_PATH}?"):
-            if front.knows(authorization):
-                self._answer(HTTPStatus.OK, {"token": front.new_token(), "expires_in": 300})
+            if gate.knows(authorization):
+                self._answer(HTTPStatus.OK, {"token": gate.new_token(), "expires_in": 300})
             else:
                 self._answer(HTTPStatus.UNAUTHORIZED, {"details": "wrong user or password"})
-        elif front.lets_in(authorization):
-            self._forward(front)
+        elif gate.lets_in(authorization):
+            self._forward(gate)
         else:
             self._answer(HTTPStatus.UNAUTHORIZED, {"errors": [{"code": "UNAUTHORIZED"}]})
 
@@ -184,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.dumps(content).encode()
         self.send_response(status)
         if status is HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", self.server.front.challenge())
+            self.send_header("WWW-Authenticate", self.server.gate.challenge())
         self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -192,9 +207,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _forward(self, front: Front) -> None:
+    def _forward(self, gate: Gate) -> None:
         connection = http.client.HTTPConnection(
-            front.upstream.address, front.upstream.port, timeout=TIMEOUT_S
+            gate.upstream.address, gate.upstream.port, timeout=TIMEOUT_S
         )
         headers = {
             name: ", ".join(values)
@@ -204,8 +219,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, headers=headers)
             answer = connection.getresponse()
-            front.served.append(f"{self.command} {self.path}")
-            fault = front.fault(self.command, self.path) or Handler.pass_on
+            gate.served.append(f"{self.command} {self.path}")
+            fault = gate.fault(self.command, self.path) or Handler.pass_on
             fault(self, answer)
         finally:
             connection.close()
@@ -228,7 +243,8 @@ class Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         # Clients may disconnect at any time.
         with suppress(ConnectionError):
-            if not self.server.front.is_gone:
+            self.server.gate.wait()
+            if not self.server.gate.is_gone:
                 super().handle()
 
 
@@ -273,5 +289,5 @@ def respaced(handler: Handler, answer: http.client.HTTPResponse) -> None:
 
 def vanish(handler: Handler, answer: http.client.HTTPResponse) -> None:
     """Close the connection in the middle of the content, and answer no more requests."""
-    handler.server.front.is_gone = True
+    handler.server.gate.is_gone = True
     cut(handler, answer)

@@ -1,0 +1,271 @@
+"""Caches as containers of an engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+
+from talos_registry_cache.engine import file_owner
+from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine.volume import FRONT_FOLDER, STORAGE_FOLDER
+
+from . import front, hooks
+from .belongings import Belongings
+from .hooks import NetworkHooks, VolumeHooks
+from .names import in_names, registry_name, shared_volume_name
+from .placement import (
+    CONTAINER_PORT,
+    PROBE,
+    PROBE_INTERVAL,
+    PROBE_RETRIES,
+    PROBE_TIMEOUT,
+    FrontProcess,
+    MountedFiles,
+    Process,
+    volume_name,
+)
+from .private_files import FOLDER, FilesInVolume, PrivateFile
+from .settings.storage import VolumeStorage
+from .storage import WRITABLE, Stored
+
+HEALTHY_WITHIN_S = 60
+
+Labels = Mapping[str, pulumi.Input[Any]]
+Mounts = Sequence[tuple[str, pulumi.Input[str]]]
+"""Folders, and the volumes to mount there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A container of a cache: its registry, or the front before it.
+
+    Attributes:
+        resource: name of the resource.
+        name: its name.
+        image: ID of its image.
+        labels: labels.
+        probe: shell command of the health check.
+        environment: environment variables.
+        command: the program and its arguments, if not the image's own.
+        read_once: digest of the files that it reads only when it starts.
+        writable: volumes that it may write to.
+        read_only: other volumes.
+        port: the port of this machine at which it is published, if it is.
+    """
+
+    resource: str
+    name: str
+    image: pulumi.Input[str]
+    labels: Labels
+    probe: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] | None = None
+    read_once: pulumi.Output[str] | None = None
+    writable: Mounts = ()
+    read_only: Mounts = ()
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnEngine:
+    """Containers of the engine that Pulumi talks to.
+
+    Attributes:
+        prefix: name of the caches' network, and prefix of all other names.
+        publish_on: addresses of this machine on which ports are published.
+        writer_image: ID of the image of the containers that fill volumes.
+        belongings: what the stack has on the engine.
+        network_hooks: hooks of the caches' network.
+        volume_hooks: hooks of the containers that write to volumes.
+    """
+
+    prefix: str
+    publish_on: Sequence[str]
+    writer_image: pulumi.Input[str]
+    belongings: Belongings
+    network_hooks: NetworkHooks
+    volume_hooks: VolumeHooks
+
+    def files(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        files: Mapping[str, PrivateFile],
+        parent: pulumi.Resource,
+    ) -> MountedFiles:
+        """Declare a volume that holds the files."""
+        volume = f"{self.prefix}-{in_names(name)}"
+        made = FilesInVolume(
+            name,
+            volume=volume,
+            image=self.writer_image,
+            labels={**labels, **self.belongings.marks_of_writer(volume)},
+            volume_labels=self.belongings.labels_of_volume(volume, labels),
+            files=files,
+            opts=pulumi.ResourceOptions(parent=parent),
+        )
+        return MountedFiles(volume=made.volume, read_once=made.read_once)
+
+    def volume(self, host: str, settings: VolumeStorage, parent: pulumi.Resource) -> Stored:
+        """Declare a volume of the engine."""
+        name = volume_name(settings, self.prefix, host)
+        labels = self.belongings.labels_of_volume(name, label.of_upstream(pulumi.get_stack(), host))
+        volume = docker.Volume(
+            f"{host}-storage",
+            name=name,
+            labels=label.inputs(labels),
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                retain_on_delete=settings.on_destroy == "keep",
+                # An adopted volume may have some, and would be replaced at every `up`.
+                ignore_changes=["driverOpts"],
+            ),
+        )
+        return Stored(volume.name, [volume.name], WRITABLE)
+
+    def run(self, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """Declare a container, or two: a front has the name and the port of the cache."""
+        name = f"{self.prefix}-{in_names(process.host)}"
+        resource = f"{process.host}-container"
+        if process.front is None:
+            registry = _registry(resource, name, process)
+            public = replace(registry, labels=process.labels, port=process.upstream.port)
+            return self._declare(public, process, parent)
+        shared = [(FRONT_FOLDER, self._shared_volume(process.host, name, parent))]
+        behind = _registry(f"{process.host}-registry", registry_name(name), process, shared)
+        self._declare(behind, process, parent)
+        before = _front(resource, name, process, process.front, shared)
+        return self._declare(before, process, parent)
+
+    def _shared_volume(
+        self, host: str, container: str, parent: pulumi.Resource
+    ) -> pulumi.Output[str]:
+        """Declare the volume that a front shares with its registry."""
+        name = shared_volume_name(container)
+        labels = self.belongings.labels_of_volume(name, label.of_upstream(pulumi.get_stack(), host))
+        volume = docker.Volume(
+            f"{host}-front",
+            name=name,
+            labels=label.inputs(labels),
+            opts=pulumi.ResourceOptions(parent=parent),
+        )
+        return volume.name
+
+    def _declare(
+        self, one: _Container, process: Process, parent: pulumi.Resource
+    ) -> pulumi.Output[str]:
+        """Declare a container; returns its name, once it is healthy."""
+        labels = {**one.labels, **self.belongings.marks_of_cache(one.name)}
+        if one.read_once:
+            # A changed label replaces the container, which then reads the files again.
+            labels[label.FILES] = one.read_once
+        return docker.Container(
+            one.resource,
+            name=one.name,
+            image=one.image,
+            # Not the image's own user: all who use a volume must be the same user.
+            user=file_owner.user(),
+            labels=label.inputs(labels),
+            restart="always",
+            entrypoints=list(one.command) if one.command else None,
+            envs=[f"{key}={value}" for key, value in sorted(one.environment.items())],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.prefix)],
+            ports=self._ports(one),
+            volumes=[
+                *(
+                    docker.ContainerVolumeArgs(volume_name=volume, container_path=folder)
+                    for folder, volume in one.writable
+                ),
+                *(
+                    docker.ContainerVolumeArgs(
+                        volume_name=volume, container_path=folder, read_only=True
+                    )
+                    for folder, volume in one.read_only
+                ),
+            ],
+            read_only=True,
+            capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+            security_opts=["no-new-privileges"],
+            memory=process.memory_mib,
+            # Without it, the engine's default would show as a change after every refresh.
+            memory_swap=2 * process.memory_mib,
+            log_driver="json-file",
+            log_opts=process.log_options,
+            healthcheck=docker.ContainerHealthcheckArgs(
+                tests=["CMD-SHELL", one.probe],
+                interval=PROBE_INTERVAL,
+                timeout=PROBE_TIMEOUT,
+                start_period="0s",
+                retries=PROBE_RETRIES,
+            ),
+            wait=True,
+            wait_timeout=HEALTHY_WITHIN_S,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                delete_before_replace=True,
+                # The provider may accept a changed health check and not apply it.
+                replace_on_changes=["healthcheck"],
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[
+                        hooks.make_way,
+                        self.network_hooks.before_container,
+                        self.volume_hooks.hand_over,
+                        hooks.watch_health,
+                    ]
+                ),
+            ),
+        ).name
+
+    def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:
+        if one.port is None:
+            return None
+        return [
+            docker.ContainerPortArgs(internal=CONTAINER_PORT, external=one.port, ip=address)
+            for address in self._addresses(one.name)
+        ]
+
+    def _addresses(self, container: str) -> Sequence[str]:
+        """The addresses to publish on, in the engine's order if they are published already.
+
+        The provider compares them in the engine's order, which differs by version: 20.10 reverses
+        the requested order, later engines sort. Any other order would replace the container at
+        every `up`.
+        """
+        published = self.belongings.facts.published.get(container, [])
+        wanted = sorted(self.publish_on)
+        return published if sorted(published) == wanted else wanted
+
+
+def _registry(resource: str, name: str, process: Process, shared: Mounts = ()) -> _Container:
+    storage = [(STORAGE_FOLDER, volume) for volume in process.stored.volumes]
+    return _Container(
+        resource=resource,
+        name=name,
+        image=process.image,
+        labels=label.of_upstream(pulumi.get_stack(), process.host),
+        probe=process.probe,
+        environment=process.environment,
+        read_once=process.files.read_once,
+        writable=[*storage, *shared],
+        read_only=[(FOLDER, process.files.volume)],
+    )
+
+
+def _front(
+    resource: str, name: str, process: Process, args: FrontProcess, shared: Mounts
+) -> _Container:
+    storage = [(STORAGE_FOLDER, volume) for volume in process.stored.volumes]
+    return _Container(
+        resource=resource,
+        name=name,
+        image=args.image,
+        labels={**process.labels, label.REGISTRY: registry_name(name)},
+        probe=PROBE.format(url=front.PROBE_URL),
+        command=front.COMMAND,
+        read_once=args.files.read_once,
+        writable=shared,
+        read_only=[*storage, (FOLDER, args.files.volume)],
+        port=process.upstream.port,
+    )

@@ -1,0 +1,80 @@
+"""The container runtime of a docker node, which pulls the images of pods and logs to a file.
+
+Talos 1.13 starts it without waiting for the file that has the credentials of registries
+(internal/app/machined/pkg/system/services/cri.go), and it reads that file only once. If it was
+faster, it has no credentials until the node restarts.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from talos_registry_cache.talos import failed_pulls
+
+LOG = "/var/log/cri.log"
+CONFIGURATION = "/etc/cri/conf.d/cri.toml"
+WITHOUT_CREDENTIALS = "no basic auth credentials"
+SIZE_LIMIT = 8 << 20
+
+
+def find_failed_pulls(container: Container) -> dict[str, str]:
+    """Find the images that the runtime of a node could not pull since the node was started.
+
+    Returns:
+        the reason of the last failure, by the reference of the image.
+
+    Raises:
+        docker.errors.DockerException: the engine does not answer.
+    """
+    started = _time(container.attrs["State"]["StartedAt"])
+    errors = [
+        str(entry.get("error", ""))
+        for entry in map(_entry, _read(container, LOG).splitlines())
+        if "time" in entry and _time(entry["time"]) >= started
+    ]
+    return failed_pulls.find("\n".join(errors))
+
+
+def missed_its_credentials(container: Container, reasons: Collection[str]) -> bool:
+    """Whether pulls have failed because the runtime was faster than its credentials.
+
+    Args:
+        container: the node.
+        reasons: why pulls have failed.
+
+    Raises:
+        docker.errors.DockerException: the engine does not answer.
+    """
+    is_anonymous = any(reason.endswith(WITHOUT_CREDENTIALS) for reason in reasons)
+    return is_anonymous and "username" in _read(container, CONFIGURATION)
+
+
+def _read(container: Container, path: str) -> str:
+    """The text of a file in a container; empty if there is none, or if it is too large."""
+    try:
+        chunks, stat = container.get_archive(path)
+    except NotFound:
+        return ""
+    if stat is None or stat["size"] > SIZE_LIMIT:
+        return ""
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        file = tar.extractfile(tar.next() or "")
+        return file.read().decode(errors="replace") if file else ""
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

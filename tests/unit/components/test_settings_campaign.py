@@ -252,6 +252,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "bucket": _matches(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
         "ttl": _between(0.001, 876_000 * 3600, seconds),
         "timeout": _between(1, 168 * 3600, seconds),
+        "tagFreshness": _between(0, 24 * 3600, seconds),
         "maxSize": _between(1 / 1024, 1 << 20, mebibytes),
         "memoryLimit": _between(16, 1 << 20, mebibytes),
         "memory": _between(256, 1 << 20, mebibytes),
@@ -275,7 +276,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
         # Everything in these has a default.
-        "demo clusters images talos logs storage placement tls caches": lambda value: not value,
+        "demo clusters images talos logs storage placement tls caches front": lambda value: not value,
         "nodeLabels": lambda labels: all(map(VALID["cache"], labels.values())),
     }.items()
     for key in keys.split()

@@ -59,7 +59,7 @@ def step(which):
         write("controlplane.yaml", "the keys of the cluster")
     elif which == "stop":
         node = {nodes}["worker"]
-        make("containers", node | {{"State": {stopped}}})
+        make("containers", node | {{"State": node["State"] | {stopped}}})
     elif which == "check":
         print("waiting for etcd to be healthy: ...", flush=True)
     elif which == "hang":

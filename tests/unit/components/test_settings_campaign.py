@@ -276,7 +276,9 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
         # Everything in these has a default.
-        "demo clusters images talos logs storage placement tls caches front": lambda value: not value,
+        "demo clusters images talos logs storage placement tls caches front": (
+            lambda value: not value
+        ),
         "nodeLabels": lambda labels: all(map(VALID["cache"], labels.values())),
     }.items()
     for key in keys.split()

@@ -8,7 +8,6 @@ faster, it has no credentials until the node restarts.
 import io
 import json
 import tarfile
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -32,27 +31,31 @@ def find_failed_pulls(container: Container) -> dict[str, str]:
     Raises:
         docker.errors.DockerException: the engine does not answer.
     """
-    started = _time(container.attrs["State"]["StartedAt"])
-    errors = [
-        str(entry.get("error", ""))
-        for entry in map(_entry, _read(container, LOG).splitlines())
-        if "time" in entry and _time(entry["time"]) >= started
-    ]
-    return failed_pulls.find("\n".join(errors))
+    return failed_pulls.find("\n".join(_errors(container)))
 
 
-def missed_its_credentials(container: Container, reasons: Collection[str]) -> bool:
-    """Whether pulls have failed because the runtime was faster than its credentials.
+def missed_its_credentials(container: Container) -> bool:
+    """Whether a mirror has refused the runtime of a node, which was faster than its credentials.
 
-    Args:
-        container: the node.
-        reasons: why pulls have failed.
+    If the mirror refuses it, the runtime asks the registry itself, so a failed pull may have
+    another reason.
 
     Raises:
         docker.errors.DockerException: the engine does not answer.
     """
-    is_anonymous = any(reason.endswith(WITHOUT_CREDENTIALS) for reason in reasons)
+    is_anonymous = any(error.endswith(WITHOUT_CREDENTIALS) for error in _errors(container))
     return is_anonymous and "username" in _read(container, CONFIGURATION)
+
+
+def _errors(container: Container) -> list[str]:
+    """The errors that the runtime has logged since the node was started."""
+    started = _time(container.attrs["State"]["StartedAt"])
+    entries = map(_entry, _read(container, LOG).splitlines())
+    return [
+        str(entry["error"])
+        for entry in entries
+        if "error" in entry and "time" in entry and _time(entry["time"]) >= started
+    ]
 
 
 def _read(container: Container, path: str) -> str:

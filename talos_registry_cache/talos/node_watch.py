@@ -106,7 +106,7 @@ class Watch:
         if self._restarts[name] == MOST_RESTARTS:
             return
         with docker_nodes.answering():
-            if node_runtime.missed_its_credentials(container, failed.values()):
+            if failed and node_runtime.missed_its_credentials(container):
                 self._restarts[name] += 1
                 self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
                 # At once: a node that boots has nothing to lose, and would take half a minute.

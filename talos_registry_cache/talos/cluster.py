@@ -196,8 +196,14 @@ class ClusterOperations:
         if self.provisioner.is_virtual:
             return self._booted(plan, phases, lambda: None)
         log, name = self.files.log, self.files.name
+        watch = node_watch.Watch(
+            self.engine,
+            name,
+            phases.line,
+            has_credentials=any("username:" in text for text in plan.files.values()),
+        )
         try:
-            return self._booted(plan, phases, node_watch.Watch(self.engine, name, phases.line))
+            return self._booted(plan, phases, watch)
         except TalosError as error:
             found = node_watch.diagnose(self.engine, name, log)
             if found.ended:

@@ -17,7 +17,6 @@ from docker.models.containers import Container
 from talos_registry_cache.talos import failed_pulls
 
 LOG = "/var/log/cri.log"
-CONFIGURATION = "/etc/cri/conf.d/cri.toml"
 WITHOUT_CREDENTIALS = "no basic auth credentials"
 SIZE_LIMIT = 8 << 20
 
@@ -34,23 +33,21 @@ def find_failed_pulls(container: Container) -> dict[str, str]:
     return failed_pulls.find("\n".join(_errors(container)))
 
 
-def missed_its_credentials(container: Container) -> bool:
-    """Whether a mirror has refused the runtime of a node, which was faster than its credentials.
+def lacks_credentials(container: Container) -> bool:
+    """Whether a mirror has refused the runtime of a node for lack of credentials.
 
-    If the mirror refuses it, the runtime asks the registry itself, so a failed pull may have
-    another reason.
+    The runtime then asks the registry itself, so a failed pull may have another reason.
 
     Raises:
         docker.errors.DockerException: the engine does not answer.
     """
-    is_anonymous = any(error.endswith(WITHOUT_CREDENTIALS) for error in _errors(container))
-    return is_anonymous and "username" in _read(container, CONFIGURATION)
+    return any(error.endswith(WITHOUT_CREDENTIALS) for error in _errors(container))
 
 
 def _errors(container: Container) -> list[str]:
     """The errors that the runtime has logged since the node was started."""
     started = _time(container.attrs["State"]["StartedAt"])
-    entries = map(_entry, _read(container, LOG).splitlines())
+    entries = map(_entry, _log(container).splitlines())
     return [
         str(entry["error"])
         for entry in entries
@@ -58,10 +55,10 @@ def _errors(container: Container) -> list[str]:
     ]
 
 
-def _read(container: Container, path: str) -> str:
-    """The text of a file in a container; empty if there is none, or if it is too large."""
+def _log(container: Container) -> str:
+    """The log; empty if there is none yet, or if it is too large."""
     try:
-        chunks, stat = container.get_archive(path)
+        chunks, stat = container.get_archive(LOG)
     except NotFound:
         return ""
     if stat is None or stat["size"] > SIZE_LIMIT:

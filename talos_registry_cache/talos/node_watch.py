@@ -63,11 +63,13 @@ class Watch:
         engine: the engine of the nodes.
         cluster: the name of the cluster.
         show: called with a line for the user.
+        has_credentials: whether the nodes are given credentials for their mirrors.
     """
 
     engine: DockerClient
     cluster: str
     show: Callable[[str], None]
+    has_credentials: bool = False
     _looked: float = field(default_factory=time.monotonic, init=False)
     _read_logs: float = field(default_factory=time.monotonic, init=False)
     _shown: set[tuple[str, str]] = field(default_factory=set, init=False)
@@ -103,10 +105,10 @@ class Watch:
 
     def _restart_if_needed(self, container: Container, failed: Mapping[str, str]) -> None:
         name = str(container.name)
-        if self._restarts[name] == MOST_RESTARTS:
+        if not failed or not self.has_credentials or self._restarts[name] == MOST_RESTARTS:
             return
         with docker_nodes.answering():
-            if failed and node_runtime.missed_its_credentials(container):
+            if node_runtime.lacks_credentials(container):
                 self._restarts[name] += 1
                 self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
                 # At once: a node that boots has nothing to lose, and would take half a minute.

@@ -1,6 +1,7 @@
 """Real nodes whose cache stops while they boot, or cannot be reached."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ API_SERVER, ETCD, KUBELET = (
 )
 # Reserved for documentation (RFC 5737).
 NOBODY = "192.0.2.1"
+CONFIGURATION = "/etc/cri/conf.d/cri.toml"
 NODES_WITHIN_S = 60
 WAITS_S = 20
 
@@ -113,7 +115,7 @@ def _restart_runtime_without_credentials(node: Container) -> None:
     node.reload()
     pid = node.attrs["State"]["Pid"]
     root = Path(f"/proc/{pid}/root")
-    configuration = root / node_runtime.CONFIGURATION.lstrip("/")
+    configuration = root / CONFIGURATION.lstrip("/")
     log = root / node_runtime.LOG.lstrip("/")
 
     def started() -> list[str]:
@@ -126,10 +128,11 @@ def _restart_runtime_without_credentials(node: Container) -> None:
         what="the runtime runs",
     )
     # A node has no shell, and its configuration is read-only.
-    (root / "var" / "empty").write_text("version = 3\n")
+    anonymous = re.sub(r"(?m)^\s*(username|password) =.*$", "", configuration.read_text())
+    (root / "var" / "anonymous").write_text(anonymous)
     shutil.copy(debian.busybox(), root / "var" / "busybox")
     enter = ("nsenter", f"--target={pid}", "--mount", "/var/busybox")
-    processes.run(*enter, "mount", "--bind", "/var/empty", node_runtime.CONFIGURATION)
+    processes.run(*enter, "mount", "--bind", "/var/anonymous", CONFIGURATION)
     before = started()
     (runtime,) = _runtimes(pid)
     os.kill(runtime, signal.SIGKILL)
@@ -138,7 +141,7 @@ def _restart_runtime_without_credentials(node: Container) -> None:
         within_s=NODES_WITHIN_S,
         what="the runtime is started again",
     )
-    processes.run(*enter, "umount", node_runtime.CONFIGURATION)
+    processes.run(*enter, "umount", CONFIGURATION)
 
 
 def _runtimes(node: int) -> Iterator[int]:

@@ -393,8 +393,11 @@ def test_an_image_that_a_node_cannot_pull_is_named_at_once_and_in_the_error(
     assert bench.lines.count(told) == 1
 
 
-def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted_three_times(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("reader", "restarts"), [(("nodes", "a-password"), 3), ((), 0)], ids=["has some", "has none"]
+)
+def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted_a_few_times(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, reader: tuple[str, ...], restarts: int
 ) -> None:
     monkeypatch.setattr(node_watch, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(node_watch, "READ_LOGS_EVERY_S", 0.0)
@@ -403,16 +406,15 @@ def test_a_node_whose_container_runtime_missed_its_credentials_is_restarted_thre
     failed = {"time": time, "error": 'failed to pull image "pause:1": no route'}
     old = {"time": "2026-11-27T13:00:00Z", "error": 'failed to pull image "old:1": gone'}
     log = "\n".join(["no JSON", *map(json.dumps, (old, refused, failed))])
-    for node in ("demo-controlplane-1", "demo-worker-1"):
-        bench.engine.put_file(node, "/var/log/cri.log", log)
-    bench.engine.put_file("demo-worker-1", "/etc/cri/conf.d/cri.toml", "username = 'nodes'")
-    bench.wants(timeout_s=3.0)
+    bench.engine.put_file("demo-worker-1", "/var/log/cri.log", log)
+    mirror = Endpoint("https://10.5.0.1:5004", None, *reader)
+    bench.wants(timeout_s=3.0, mirrors={"ghcr.io": mirror})
     bench.talosctl.does(*STEPS[:-1], "hang")
 
     with pytest.raises(CommandError, match="demo-worker-1 cannot pull pause:1: no route"):
         bench.create()
 
-    assert bench.engine.restarted == 3 * ["demo-worker-1"]
+    assert bench.engine.restarted == restarts * ["demo-worker-1"]
     assert not [line for line in bench.lines if "old:1" in line]
 
 

@@ -18,6 +18,7 @@ from time import monotonic
 
 from benchmarks.support import caches, session, table, upstream
 from benchmarks.support.caches import GUIDE, OURS, UNDECLARED, WAYS, Endpoints
+from benchmarks.support.image_set import REFERENCES
 from benchmarks.support.nodes import boot
 from benchmarks.support.picture import Bar, Panel, draw
 from benchmarks.support.site import Site, open_site
@@ -87,8 +88,8 @@ def _demonstrate(options: argparse.Namespace) -> None:
             say(f"    a node needs {table.megabytes(source.copy_size)}")
             results = {
                 GUIDE: _guide(site, source, nodes),
-                UNDECLARED: _undeclared(site, source, nodes),
-                OURS: _ours(site, source, nodes),
+                UNDECLARED: _ours(site, source, nodes, UNDECLARED, ()),
+                OURS: _ours(site, source, nodes, OURS, REFERENCES),
             }
             size = source.copy_size
     table.write("demo.md", _table(results, size, nodes), options.into)
@@ -103,19 +104,11 @@ def _guide(site: Site, source: Upstream, nodes: int) -> Result:
         return _booted(source, [endpoints] * nodes, before, monotonic() - started)
 
 
-def _undeclared(site: Site, source: Upstream, nodes: int) -> Result:
-    say(f"==> {UNDECLARED}: pulumi up with fronts, and the stack knows no images")
+def _ours(site: Site, source: Upstream, nodes: int, title: str, images: Sequence[str]) -> Result:
+    say(f"==> {title}: pulumi up, with {len(images)} images in the stack's settings")
     with caches.project(site, source.url) as project:
         before, started = source.sent(), monotonic()
-        endpoints = project.up()
-        return _booted(source, [endpoints] * nodes, before, monotonic() - started)
-
-
-def _ours(site: Site, source: Upstream, nodes: int) -> Result:
-    say(f"==> {OURS}: pulumi up, with the images in the stack's settings")
-    with caches.project(site, source.url) as project:
-        before, started = source.sent(), monotonic()
-        endpoints = project.up_with_images()
+        endpoints = project.up(images)
         return _booted(source, [endpoints] * nodes, before, monotonic() - started)
 
 

@@ -1,12 +1,12 @@
 """The caches that are compared: the guide's, and this project's with and without an image set."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.support.image_set import REFERENCES, REGISTRIES
+from benchmarks.support.image_set import REGISTRIES
 from benchmarks.support.pulumi_stack import Config, Stack
 from benchmarks.support.site import Site
 from benchmarks.support.upstream import wait_for
@@ -50,15 +50,12 @@ class Project:
     stack: Stack
     settings: Config
 
-    def up(self) -> Endpoints:
-        """Create the caches."""
+    def up(self, images: Sequence[str]) -> Endpoints:
+        """Create the caches and warm them with images."""
+        declared = {"images": {"references": list(images)}} if images else {}
+        self.stack.configure({**self.settings, **declared})
         self.stack.up()
         return dict(self.stack.outputs()["mirrors"])
-
-    def up_with_images(self) -> Endpoints:
-        """Create the caches and warm them with the images."""
-        self.stack.configure({**self.settings, "images": {"references": list(REFERENCES)}})
-        return self.up()
 
 
 @contextmanager

@@ -55,10 +55,10 @@ def hand_over(engine: DockerClient, volume: str, image: str, first_folder: str, 
         # Engines copy nothing into a read-only container; this one is never started.
         with volumes.busybox(engine, volume, image, read_only=False) as container:
             found = _owners(container)
-            if set(found) == {OWNER}:
-                return
             if len(found) == 1:
                 _put_folders(container, first_folder)
+                return
+            if set(found) == {OWNER}:
                 return
         say(f"changing the owner of the files in volume {volume} to {user()}")
         _change(engine, volume, image)

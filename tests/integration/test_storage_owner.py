@@ -16,7 +16,7 @@ from tests.integration.support import belongings, http_pull, registry_images
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack, upstreams
-from tests.integration.support.upstream import IMAGE, Pushed, Upstream
+from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Pushed, Upstream
 
 HUB = "docker.io"
 STORAGE = "/var/lib/registry"
@@ -118,6 +118,28 @@ def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
             file_owner.hand_over(engine, name, images["official"], "docker", print)
     finally:
         # An engine does not remove a volume that a container has.
+        volume.remove()
+
+
+@pytest.mark.parametrize("shape", ["official", "built", "front"])
+def test_an_empty_volume_can_be_written_whichever_image_it_was_handed_over_with(
+    engine: DockerClient, images: Mapping[str, str], shape: str
+) -> None:
+    name = f"it-empty-{secrets.token_hex(4)}"
+    volume = engine.volumes.create(name)
+    try:
+        image = {**images, "front": FRONT_IMAGE}[shape]
+        file_owner.hand_over(engine, name, image, "nginx", print)
+        # A registry and its front mount the volume they share where their images have no folder.
+        engine.containers.run(
+            IMAGE,
+            ["-c", "test -w /front && test -d /front/nginx && : > /front/nginx/file"],
+            entrypoint=["/bin/sh"],
+            user=file_owner.user(),
+            volumes={name: {"bind": "/front"}},
+            remove=True,
+        )
+    finally:
         volume.remove()
 
 

@@ -38,7 +38,10 @@ def test_our_caches_fetch_one_copy_and_those_of_the_guide_several(
     assert undeclared == ours == "1.00x"
     # The number depends on timing.
     assert float(guide.removesuffix("x")) > 1
-    assert _row(table, "upstream bytes, warm")[1:] == ["0.0 MB", "0.0 MB"]
+    _, undeclared, ours = _row(table, "upstream bytes, warm")
+    # Nodes ask for a layer of two repositories in either, and it is fetched once for each.
+    assert float(undeclared.removesuffix(" MB")) < 1
+    assert ours == "0.0 MB"
     assert (tmp_path / "demo.md").read_text() in table
     assert (tmp_path / "demo.png").read_bytes().startswith(PNG)
     assert _made(engine, name) == []

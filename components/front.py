@@ -11,14 +11,15 @@ from string import Template
 
 from talos_registry_cache.engine.volume import FRONT_FOLDER, STORAGE_FOLDER
 
+from .hooks import FIRST_FOLDERS
+from .placement import CONTAINER_PORT
 from .private_files import FOLDER, PrivateFile
 from .settings.front import Front
 from .settings.values import seconds
 
-PORT = 5000
 # On loopback within the container: port 5001 is that of the registry's metrics.
 TAGS_PORT = 5002
-WORK_FOLDER = f"{FRONT_FOLDER}/nginx"
+WORK_FOLDER = f"{FRONT_FOLDER}/{FIRST_FOLDERS[FRONT_FOLDER]}"
 SOCKET = f"{FRONT_FOLDER}/registry.sock"
 CONFIGURATION_FILE = "nginx.conf"
 COMMAND = ("nginx", "-e", "stderr", "-p", WORK_FOLDER, "-c", f"{FOLDER}/{CONFIGURATION_FILE}")
@@ -200,7 +201,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
         all_types="".join(f"(?=.*/{one}\\+json)" for one in MANIFEST_TYPES),
         waits=WAITS_S,
         shared=SHARED_S,
-        port=PORT,
+        port=CONTAINER_PORT,
         tags=f"127.0.0.1:{TAGS_PORT}",
         storage=STORAGE_FOLDER,
         ssl=" ssl" if tls else "",

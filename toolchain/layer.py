@@ -28,7 +28,7 @@ def add_link(
 
 
 def with_parents(folders: Iterable[str]) -> list[str]:
-    """Return folders and all folders that contain them, each after its own."""
+    """Return folders and all folders that contain them, parents first."""
     paths = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
     return sorted(str(path) for path in paths if path != Path())
 

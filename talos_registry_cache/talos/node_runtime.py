@@ -8,44 +8,35 @@ faster, it has no credentials until the node restarts.
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from talos_registry_cache.talos import failed_pulls
-
 LOG = "/var/log/cri.log"
 WITHOUT_CREDENTIALS = "no basic auth credentials"
 SIZE_LIMIT = 8 << 20
 
 
-def find_failed_pulls(container: Container) -> dict[str, str]:
-    """Find the images that the runtime of a node could not pull since the node was started.
-
-    Returns:
-        the reason of the last failure, by the reference of the image.
-
-    Raises:
-        docker.errors.DockerException: the engine does not answer.
-    """
-    return failed_pulls.find("\n".join(_errors(container)))
-
-
-def lacks_credentials(container: Container) -> bool:
+def lacks_credentials(errors: Iterable[str]) -> bool:
     """Whether a mirror has refused the runtime of a node for lack of credentials.
 
     The runtime then asks the registry itself, so a failed pull may have another reason.
 
+    Args:
+        errors: the errors of the runtime.
+    """
+    return any(error.endswith(WITHOUT_CREDENTIALS) for error in errors)
+
+
+def errors(container: Container) -> list[str]:
+    """The errors that the runtime of a node has logged since the node was started.
+
     Raises:
         docker.errors.DockerException: the engine does not answer.
     """
-    return any(error.endswith(WITHOUT_CREDENTIALS) for error in _errors(container))
-
-
-def _errors(container: Container) -> list[str]:
-    """The errors that the runtime has logged since the node was started."""
     started = _time(container.attrs["State"]["StartedAt"])
     entries = map(_entry, _log(container).splitlines())
     return [

@@ -6,7 +6,7 @@ waits for the node's API until its time limit, or fails with a panic.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,24 +95,26 @@ class Watch:
 
     def _look_at_pulls(self, nodes: list[Container]) -> None:
         for container in nodes:
-            failed = _failed_pulls(container, _log(container))
-            self._restart_if_needed(container, failed)
+            errors = _runtime_errors(container)
+            failed = _failed_pulls(_log(container), errors)
+            if failed and node_runtime.lacks_credentials(errors):
+                self._restart_if_possible(container)
             name = str(container.name)
             for image, reason in failed.items():
                 if (name, image) not in self._shown:
                     self._shown.add((name, image))
                     self.show(failed_pulls.describe(name, image, reason))
 
-    def _restart_if_needed(self, container: Container, failed: Mapping[str, str]) -> None:
+    def _restart_if_possible(self, container: Container) -> None:
+        """Restart a node that was given credentials, unless that was tried often enough."""
         name = str(container.name)
-        if not failed or not self.has_credentials or self._restarts[name] == MOST_RESTARTS:
+        if not self.has_credentials or self._restarts[name] == MOST_RESTARTS:
             return
+        self._restarts[name] += 1
+        self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
         with docker_nodes.answering():
-            if node_runtime.lacks_credentials(container):
-                self._restarts[name] += 1
-                self.show(f"restarting {name}, {MISSED_CREDENTIALS}")
-                # At once: a node that boots has nothing to lose, and would take half a minute.
-                container.restart(timeout=0)
+            # At once: a node that boots has nothing to lose, and would take half a minute.
+            container.restart(timeout=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
                 ended.append("\n".join(_explained(engine, container, lines)))
         pulls += [
             failed_pulls.describe(str(container.name), image, reason)
-            for image, reason in _failed_pulls(container, console).items()
+            for image, reason in _failed_pulls(console, _runtime_errors(container)).items()
         ]
         memory += _too_small(container)
     return Diagnosis("\n".join(ended), (*pulls, *memory))
@@ -167,9 +169,13 @@ def _too_small(container: Container) -> Iterator[str]:
         yield f"{found}; {RAISE_MEMORY}"
 
 
-def _failed_pulls(container: Container, console: str) -> dict[str, str]:
+def _failed_pulls(console: str, errors: Iterable[str]) -> dict[str, str]:
+    return {**failed_pulls.find(console), **failed_pulls.find("\n".join(errors))}
+
+
+def _runtime_errors(container: Container) -> list[str]:
     with docker_nodes.answering():
-        return {**failed_pulls.find(console), **node_runtime.find_failed_pulls(container)}
+        return node_runtime.errors(container)
 
 
 def _log(container: Container) -> str:

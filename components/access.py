@@ -67,7 +67,7 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
         case GivenTls(certificate=certificate, ca=given):
             server_files = _server_files(certificate, output(args.tls_key))
             ca = pulumi.Output.from_input(given) if given else None
-    if server_files and args.front is None:
+    if server_files and args.fronts is None:
         files |= server_files
         environment |= {
             "REGISTRY_HTTP_TLS_CERTIFICATE": f"{FOLDER}/{CERTIFICATE_FILE}",
@@ -86,7 +86,7 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
     front_files = (
-        front.files(args.front, server_files, readers=args.readers != {}) if args.front else {}
+        front.files(args.fronts, server_files, readers=args.readers != {}) if args.fronts else {}
     )
     own_files, own_environment = _for_caches(args)
     return Access(files | own_files, front_files, environment | own_environment, Trust(ca, reader))

@@ -11,7 +11,6 @@ from talos_registry_cache.engine import labels as label
 from . import credential_helper, front
 from .access import Access
 from .placement import (
-    CONTAINER_PORT,
     METRICS_PORT,
     PROBE,
     FrontProcess,
@@ -21,13 +20,11 @@ from .placement import (
 )
 from .settings import Caches
 from .settings.caches import Upstream
-from .settings.placement import SwarmPlacement
 from .settings.storage import S3Storage, VolumeStorage
 from .storage import Stored, in_object_store, s3_location
 
-PLAIN_URL = f"http://127.0.0.1:{CONTAINER_PORT}/v2/"
-# With TLS, the registry has no certificate for this address, and behind a front, it has no port.
-CLOSED_URL = f"http://127.0.0.1:{METRICS_PORT}/debug/health"
+# Behind a front, a registry has no other port; with TLS, it has no certificate for this address.
+PROBE_URL = f"http://127.0.0.1:{METRICS_PORT}/debug/health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class CachingProxy(pulumi.ComponentResource):
         self.endpoint = _url(args, args.endpoint_host)
         remote_url = _remote_url(name, args)
         stored = self._stored(name, args)
-        answers = PROBE.format(url=CLOSED_URL if args.caches.tls or args.front else PLAIN_URL)
+        answers = PROBE.format(url=PROBE_URL)
         process = Process(
             host=name,
             image=args.image,
@@ -127,12 +124,10 @@ class CachingProxy(pulumi.ComponentResource):
 
     def _labels(self, name: str, args: CachingProxyArgs) -> Mapping[str, pulumi.Input[str]]:
         """The labels of its container or service."""
-        labels: dict[str, Any] = {**label.of_upstream(pulumi.get_stack(), name)}
+        of_upstream = label.of_upstream(pulumi.get_stack(), name)
+        labels: dict[str, Any] = {**of_upstream, label.MIRROR: self.mirror}
         if args.access.trust.ca is not None:
             labels[label.CA] = args.access.trust.ca
-        if args.front or isinstance(args.caches.placement, SwarmPlacement):
-            # A registry's container shows its address, and whether it has TLS. Others do not.
-            labels[label.MIRROR] = self.mirror
         return labels
 
 

@@ -10,7 +10,7 @@ import pulumi
 from docker.errors import APIError, DockerException, NotFound
 
 from talos_registry_cache.engine import file_owner, ports, processes
-from talos_registry_cache.engine.volume import FRONT_FOLDER, STORAGE_FOLDER
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
 from . import engine
 from .dynamic_provider import EngineError
@@ -21,8 +21,6 @@ NETWORK_POLL_S = 0.05
 OTHERS_WITHIN_S = 15
 OTHERS_BEGIN_WITHIN_S = 0.5
 HEALTH_POLL_S = 2
-# The first folder in each volume: the registry's, and the front's own.
-FIRST_FOLDERS = {STORAGE_FOLDER: "docker", FRONT_FOLDER: "nginx"}
 
 # Containers between their first hook and their creation, by resource name.
 _in_preparation: set[str] = set()
@@ -64,6 +62,20 @@ async def _others_are_prepared() -> None:
             await asyncio.sleep(OTHERS_BEGIN_WITHIN_S)
             while _in_preparation:  # noqa: ASYNC110
                 await asyncio.sleep(NETWORK_POLL_S)
+
+
+async def hand_over_storage(arguments: pulumi.ResourceHookArgs) -> None:
+    """Give the storage of a cache to the user that the cache runs as.
+
+    If that fails, the cache is created all the same: some file systems, such as network ones, let
+    every user write. The health check reports if the cache cannot write.
+    """
+    inputs = arguments.new_inputs or {}
+    for volume in _storages(inputs):
+        try:
+            await engine.in_thread(_hand_over, volume, inputs["image"])
+        except file_owner.OwnershipError as error:
+            pulumi.log.warn(f"{arguments.name}: {error}")
 
 
 async def watch_health(arguments: pulumi.ResourceHookArgs) -> None:
@@ -174,30 +186,6 @@ class NetworkHooks:
                 engine.client().networks.get(ident).connect(container)
 
 
-class VolumeHooks:
-    """Hooks that give the volumes of caches to the user that all caches run as."""
-
-    def __init__(self) -> None:
-        """Prepare the hooks of a stack's containers."""
-        self._begun: dict[str, asyncio.Task[None]] = {}
-
-    async def hand_over(self, arguments: pulumi.ResourceHookArgs) -> None:
-        """Hand over the volumes that a container may write to, each once.
-
-        If that fails, the container is created all the same: some file systems, such as network
-        ones, let every user write. The health check reports if the cache cannot write.
-        """
-        inputs = arguments.new_inputs or {}
-        for volume, folder in _writable(inputs):
-            if volume not in self._begun:
-                handing = engine.in_thread(_hand_over, volume, inputs["image"], folder)
-                self._begun[volume] = asyncio.create_task(handing)
-            try:
-                await self._begun[volume]
-            except file_owner.OwnershipError as error:
-                pulumi.log.warn(f"{arguments.name}: {error}")
-
-
 def _remove_leftover_container(inputs: Mapping[str, Any]) -> None:
     exactly = f"^/{re.escape(inputs['name'])}$"
     for container in engine.client().containers.list(all=True, filters={"name": exactly}):
@@ -218,20 +206,16 @@ def _check_port(address: str, port: int, resource: str) -> None:
         )
 
 
-def _writable(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The writable volumes of a container, each with the first folder in it."""
+def _storages(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """The volume of the cache's storage, in the inputs of the container that may write to it."""
     for volume in inputs.get("volumes") or []:
-        if not volume.get("readOnly"):
-            yield volume["volumeName"], FIRST_FOLDERS[volume["containerPath"]]
+        if volume["containerPath"] == STORAGE_FOLDER and not volume.get("readOnly"):
+            yield volume["volumeName"]
 
 
-def _hand_over(volume: str, image: str, folder: str) -> None:
-    file_owner.hand_over(engine.client(), volume, image, folder, _say)
-
-
-def _say(line: str) -> None:
+def _hand_over(volume: str, image: str) -> None:
     # Pulumi shows what is printed; its log cannot be used in this thread.
-    print(line, flush=True)  # noqa: T201
+    file_owner.hand_over(engine.client(), volume, image, lambda line: print(line, flush=True))  # noqa: T201
 
 
 async def _tell_why_unhealthy(name: str) -> None:

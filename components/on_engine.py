@@ -1,7 +1,7 @@
 """Caches as containers of an engine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -9,11 +9,11 @@ import pulumi_docker as docker
 
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine import labels as label
-from talos_registry_cache.engine.volume import FRONT_FOLDER, STORAGE_FOLDER
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
 from . import front, hooks
 from .belongings import Belongings
-from .hooks import NetworkHooks, VolumeHooks
+from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
 from .placement import (
     CONTAINER_PORT,
@@ -33,8 +33,8 @@ from .storage import WRITABLE, Stored
 HEALTHY_WITHIN_S = 60
 
 Labels = Mapping[str, pulumi.Input[Any]]
-Mounts = Sequence[tuple[str, pulumi.Input[str]]]
-"""Folders, and the volumes to mount there."""
+Mount = tuple[str, pulumi.Input[str]]
+"""A folder, and the volume to mount there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class _Container:
     environment: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] | None = None
     read_once: pulumi.Output[str] | None = None
-    writable: Mounts = ()
-    read_only: Mounts = ()
+    writable: Sequence[Mount] = ()
+    read_only: Sequence[Mount] = ()
     port: int | None = None
 
 
@@ -78,7 +78,6 @@ class OnEngine:
         writer_image: ID of the image of the containers that fill volumes.
         belongings: what the stack has on the engine.
         network_hooks: hooks of the caches' network.
-        volume_hooks: hooks of the containers that write to volumes.
     """
 
     prefix: str
@@ -86,7 +85,6 @@ class OnEngine:
     writer_image: pulumi.Input[str]
     belongings: Belongings
     network_hooks: NetworkHooks
-    volume_hooks: VolumeHooks
 
     def files(
         self,
@@ -126,18 +124,12 @@ class OnEngine:
         return Stored(volume.name, [volume.name], WRITABLE)
 
     def run(self, process: Process, parent: pulumi.Resource) -> pulumi.Output[str]:
-        """Declare a container, or two: a front has the name and the port of the cache."""
+        """Declare a registry, and its front, which has the name and the port of the cache."""
+        assert process.front is not None  # noqa: S101 - caches on an engine have fronts
         name = f"{self.prefix}-{in_names(process.host)}"
-        resource = f"{process.host}-container"
-        if process.front is None:
-            registry = _registry(resource, name, process)
-            public = replace(registry, labels=process.labels, port=process.upstream.port)
-            return self._declare(public, process, parent)
-        shared = [(FRONT_FOLDER, self._shared_volume(process.host, name, parent))]
-        behind = _registry(f"{process.host}-registry", registry_name(name), process, shared)
-        self._declare(behind, process, parent)
-        before = _front(resource, name, process, process.front, shared)
-        return self._declare(before, process, parent)
+        shared = (front.SHARED_FOLDER, self._shared_volume(process.host, name, parent))
+        self._declare(_registry(registry_name(name), process, shared), process, parent)
+        return self._declare(_front(name, process, process.front, shared), process, parent)
 
     def _shared_volume(
         self, host: str, container: str, parent: pulumi.Resource
@@ -211,7 +203,7 @@ class OnEngine:
                     before_create=[
                         hooks.make_way,
                         self.network_hooks.before_container,
-                        self.volume_hooks.hand_over,
+                        hooks.hand_over_storage,
                         hooks.watch_health,
                     ]
                 ),
@@ -238,34 +230,32 @@ class OnEngine:
         return published if sorted(published) == wanted else wanted
 
 
-def _registry(resource: str, name: str, process: Process, shared: Mounts = ()) -> _Container:
+def _registry(name: str, process: Process, shared: Mount) -> _Container:
     storage = [(STORAGE_FOLDER, volume) for volume in process.stored.volumes]
     return _Container(
-        resource=resource,
+        resource=f"{process.host}-registry",
         name=name,
         image=process.image,
         labels=label.of_upstream(pulumi.get_stack(), process.host),
         probe=process.probe,
         environment=process.environment,
         read_once=process.files.read_once,
-        writable=[*storage, *shared],
+        writable=[*storage, shared],
         read_only=[(FOLDER, process.files.volume)],
     )
 
 
-def _front(
-    resource: str, name: str, process: Process, args: FrontProcess, shared: Mounts
-) -> _Container:
+def _front(name: str, process: Process, args: FrontProcess, shared: Mount) -> _Container:
     storage = [(STORAGE_FOLDER, volume) for volume in process.stored.volumes]
     return _Container(
-        resource=resource,
+        resource=f"{process.host}-container",
         name=name,
         image=args.image,
         labels={**process.labels, label.REGISTRY: registry_name(name)},
         probe=PROBE.format(url=front.PROBE_URL),
         command=front.COMMAND,
         read_once=args.files.read_once,
-        writable=shared,
+        writable=[shared],
         read_only=[*storage, (FOLDER, args.files.volume)],
         port=process.upstream.port,
     )

@@ -14,7 +14,7 @@ from . import access, credential_helper, engine, names, state_owner
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import EngineFacts
-from .hooks import NetworkHooks, VolumeHooks
+from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
 from .on_swarm import OnSwarm
@@ -152,7 +152,6 @@ class RegistryCache(pulumi.ComponentResource):
             writer_image=self._image(engine.image_to_run(self._args.image)),
             belongings=self._belongings,
             network_hooks=hooks,
-            volume_hooks=VolumeHooks(),
         )
 
     def _addresses(self) -> Sequence[str]:
@@ -176,7 +175,7 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _declare_front(self) -> FrontProcess | None:
         """Declare the image and the files that the fronts of all caches have in common."""
-        settings = self._args.front
+        settings = self._args.fronts
         if settings is None:
             return None
         labels = label.of_stack(self._stack)

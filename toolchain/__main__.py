@@ -64,7 +64,6 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     if options.all_images:
         registry_image.ensure_all(env["DOCKER_HOST"])
-        front_image.ensure(env["DOCKER_HOST"])
     if options.test_tools:
         test_tools.ensure()
     if options.kubernetes:
@@ -75,7 +74,6 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     files = (stack.file(name).read_text() for name in ("guide", "talos"))
     env = _ready(virtualenv.DEVELOPMENT, "".join(files))
-    front_image.ensure(env["DOCKER_HOST"])
     test_tools.ensure()
     # Tests mostly wait for other processes.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
@@ -85,7 +83,6 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
-    front_image.ensure(env["DOCKER_HOST"])
     test_tools.ensure()
     kubernetes_images.ensure()
     if talos_vm.why_impossible() == "":
@@ -130,8 +127,7 @@ def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
     host = engine.ensure()
     pulumi.ensure()
     registry_image.ensure(host, stack_file)
-    if front_image.is_used(stack_file):
-        front_image.ensure(host)
+    front_image.ensure(host)
     talosctl.ensure(stack_file)
     say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
     return pulumi.environment(host)

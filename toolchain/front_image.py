@@ -13,11 +13,6 @@ REFERENCE = "nginx:1.30.6-alpine"
 PACKAGE = "nginx"
 
 
-def is_used(stack_file: str) -> bool:
-    """Whether a stack file has a front; a comment does not count."""
-    return bool(re.search(r"""^[^#\n]*(?<![\w.-])front["']?:(\s|$)""", stack_file, re.MULTILINE))
-
-
 def ensure(host: str) -> None:
     """Pull the image, or build it from the machine's package.
 

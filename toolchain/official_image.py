@@ -13,7 +13,7 @@ PULL_TIMEOUT_S = 60
 USER = 65532
 """The unprivileged user of the images that are built here."""
 
-FOLDERS = ("bin", "dev", "etc", "proc", "sys", "tmp")
+FOLDERS = ("bin", "dev", "etc", "proc", "sys")
 APPLETS = ("cat", "sh", "sleep", "test", "wget")
 USERS = f"root:x:0:0::/:/bin/sh\nnonroot:x:{USER}:{USER}::/:/bin/sh\n"
 
@@ -87,6 +87,7 @@ def _layer(content: Content) -> bytes:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for folder in layer.with_parents([*FOLDERS, *content.owned, *parents]):
             layer.add_folder(tar, folder, owner=USER if folder in content.owned else 0)
+        layer.add_folder(tar, "tmp", mode=0o1777)
         for name, data in programs.items():
             layer.add_file(tar, name, data, 0o755)
         for name, data in files.items():

@@ -128,9 +128,8 @@ class Caches(Model):
             "machine without network"
         ),
     )
-    front: Front | None = Field(
-        default=None,
-        description="nginx before each registry; the default is none",
+    front: Front = Field(
+        default=Front(), description="The nginx before each registry; on a Swarm, there is none"
     )
     ttl: Ttl = Field(default="never", description="How long cached images are kept, such as 720h")
     mirror_host: MirrorHost = Field(
@@ -156,6 +155,11 @@ class Caches(Model):
     )
     logs: Logs = Field(default=Logs(), description="Logs of the caches")
     memory_limit: Memory = Field(default="512m", description="Memory limit of each cache")
+
+    @property
+    def fronts(self) -> Front | None:
+        """The settings of the fronts; None for caches without fronts."""
+        return None if isinstance(self.placement, SwarmPlacement) else self.front
 
     def rules(self, context: Context) -> Rules:
         """The rules across the settings of caches."""
@@ -241,7 +245,7 @@ class Caches(Model):
         if written.get("ttl", "never") != "never" and replicas != 1:
             text = f"found {self.ttl}, but several caches would each clean up the store they share"
             yield Mistake(("ttl",), f"{text}; allowed: never")
-        if written.get("front") is not None:
+        if written.get("front", Front()) != Front():
             text = "found front, which runs beside a registry on the same engine"
             yield Mistake(("front",), f"{text}; allowed: none")
         if written.get("mirror_host") == "auto":

@@ -24,7 +24,8 @@ from talos_registry_cache.registry.s3_location import S3Location
 ENGINE_WITHIN_S = 600
 # How a registry behind a front listens: on a socket that only the front reaches.
 SOCKET = ("REGISTRY_HTTP_NET", "unix")
-# A label of the tasks of a service, which are not caches of their own.
+
+# A label of the tasks of a service.
 OF_SERVICE = "com.docker.swarm.service.name"
 
 Reader = tuple[str, str]
@@ -190,7 +191,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
         if registry := container.labels.get(labels.REGISTRY):
             cache = _fronted(container, named.get(registry))
         else:
-            cache = None if container.name in behind else _cache(container)
+            cache = None if container.name in behind else _without_front(container)
         if cache:
             stacks[container.labels[labels.STACK]].append(cache)
     for service, url in services.find(client):
@@ -206,35 +207,28 @@ def find(client: DockerClient, name: str | None) -> Stack:
     return Stack(name, {cache.registry: cache for cache in caches}, client)
 
 
-def _cache(container: Container) -> Cache | None:
-    """The cache that a container is; None for a container that is not a cache."""
+def _without_front(container: Container) -> Cache | None:
+    """The cache of a registry whose front is gone; None for a container that is no registry."""
     environment = services.as_mapping(container.attrs["Config"]["Env"])
     storage = _storage(environment, _volumes(container))
-    bindings = _bindings(container)
-    lost_its_front = SOCKET in environment.items()
-    if storage is None or OF_SERVICE in container.labels or not (bindings or lost_its_front):
+    if storage is None or SOCKET not in environment.items():
         return None
-    scheme = services.scheme(environment)
-    health, why = processes.health(container), processes.why_unhealthy(container)
-    if lost_its_front:
-        health, why = "no front", "the container of its front is gone"
     return Cache(
         registry=container.labels[labels.UPSTREAM],
         name=str(container.name),
         process=str(container.name),
         is_service=False,
         is_running=container.status == "running",
-        health=health,
-        # Loopback is first.
-        endpoint=_url(scheme, bindings[0]) if bindings else None,
-        mirror=_url(scheme, bindings[-1]) if bindings else None,
+        health="no front",
+        endpoint=None,
+        mirror=None,
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=storage,
         image=container.attrs["Image"],
-        ca=container.labels.get(labels.CA),
+        ca=None,
         restarts=_restarts(container),
         was_out_of_memory=_was_out_of_memory(container),
-        why_unhealthy=why,
+        why_unhealthy="the container of its front is gone",
     )
 
 

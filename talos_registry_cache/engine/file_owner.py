@@ -23,6 +23,8 @@ Owner = tuple[int, int]
 
 OWNER: Owner = (65532, 65532)
 STORAGE_FOLDER = PurePosixPath(volumes.STORAGE_FOLDER)
+# The first folder that a registry creates in its storage.
+FIRST_FOLDER = "docker"
 CHOWN_TIMEOUT_S = 3600
 CAPABILITIES = ["CHOWN", "DAC_READ_SEARCH"]
 
@@ -38,14 +40,13 @@ def user(owner: Owner = OWNER) -> str:
     return "{}:{}".format(*owner)
 
 
-def hand_over(engine: DockerClient, volume: str, image: str, first_folder: str, say: Say) -> None:
+def hand_over(engine: DockerClient, volume: str, image: str, say: Say) -> None:
     """Give the files of a volume to `OWNER`; safe to repeat.
 
     Args:
         engine: the engine that has the volume.
         volume: the name of the volume.
         image: the image of the cache that will use it.
-        first_folder: the folder to create in an empty volume.
         say: receives a message when files change their owner, which may take a while.
 
     Raises:
@@ -56,7 +57,7 @@ def hand_over(engine: DockerClient, volume: str, image: str, first_folder: str, 
         with volumes.busybox(engine, volume, image, read_only=False) as container:
             found = _owners(container)
             if len(found) == 1:
-                _put_folders(container, first_folder)
+                _put_folders(container)
                 return
             if set(found) == {OWNER}:
                 return
@@ -95,15 +96,15 @@ def _owners(container: Container) -> list[Owner]:
     return found
 
 
-def _put_folders(container: Container, first_folder: str) -> None:
-    """Give an empty volume to `OWNER`.
+def _put_folders(container: Container) -> None:
+    """Give an empty storage to `OWNER`.
 
     It gets a folder, because engines reset the owner of an empty volume whenever they create a
     container on it.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name in (STORAGE_FOLDER.name, f"{STORAGE_FOLDER.name}/{first_folder}"):
+        for name in (STORAGE_FOLDER.name, f"{STORAGE_FOLDER.name}/{FIRST_FOLDER}"):
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             entry.uid, entry.gid = OWNER

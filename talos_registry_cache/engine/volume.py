@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 STORAGE_FOLDER = "/var/lib/registry"
 """Mount point of a cache's storage."""
-FRONT_FOLDER = "/front"
-"""Mount point of the volume that a front shares with its registry."""
 STAGING = ".cachectl-import"
 """Folder of the storage into which an import writes before it moves all into place."""
 # Ends the container of a command that was killed; others remove theirs.

@@ -9,6 +9,7 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi import automation
 
+from components import front
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine.file_owner import OwnershipError
 from tests.integration.conftest import NewStack
@@ -115,30 +116,28 @@ def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
     volume = engine.volumes.create(name, driver="local", driver_opts=options)
     try:
         with pytest.raises(OwnershipError, match=f"cannot change the owner of volume {name}"):
-            file_owner.hand_over(engine, name, images["official"], "docker", print)
+            file_owner.hand_over(engine, name, images["official"], print)
     finally:
         # An engine does not remove a volume that a container has.
         volume.remove()
 
 
 @pytest.mark.parametrize("shape", ["official", "built", "front"])
-def test_an_empty_volume_can_be_written_whichever_image_it_was_handed_over_with(
+def test_a_front_and_its_registry_can_both_write_to_the_volume_they_share(
     engine: DockerClient, images: Mapping[str, str], shape: str
 ) -> None:
-    name = f"it-empty-{secrets.token_hex(4)}"
+    name = f"it-shared-{secrets.token_hex(4)}"
     volume = engine.volumes.create(name)
     try:
-        image = {**images, "front": FRONT_IMAGE}[shape]
-        file_owner.hand_over(engine, name, image, "nginx", print)
-        # A registry and its front mount the volume they share where their images have no folder.
-        engine.containers.run(
-            IMAGE,
-            ["-c", "test -w /front && test -d /front/nginx && : > /front/nginx/file"],
-            entrypoint=["/bin/sh"],
-            user=file_owner.user(),
-            volumes={name: {"bind": "/front"}},
-            remove=True,
-        )
+        for image in ({**images, "front": FRONT_IMAGE}[shape], IMAGE, FRONT_IMAGE):
+            engine.containers.run(
+                image,
+                ["-c", f"cd {front.SHARED_FOLDER} && busybox mkdir -p one && : > one/file"],
+                entrypoint=["/bin/sh"],
+                user=file_owner.user(),
+                volumes={name: {"bind": front.SHARED_FOLDER}},
+                remove=True,
+            )
     finally:
         volume.remove()
 

@@ -35,55 +35,6 @@ def container(environment: Mapping[str, str] | None = None, **more: str) -> Cont
     return Container(attrs=attributes)
 
 
-def found(inspected: Container) -> Cache:
-    cache = stack._cache(inspected)
-    assert cache is not None
-    return cache
-
-
-def test_an_open_cache_on_a_volume() -> None:
-    cache = found(container())
-
-    assert (cache.endpoint, cache.mirror) == ("http://127.0.0.1:5000", "http://172.17.0.1:5000")
-    assert cache.ca is None
-    assert (cache.name, cache.storage) == ("registry-team-docker.io", "data")
-
-
-def test_a_closed_cache_is_reached_with_its_ca_and_the_users_password() -> None:
-    closed = {"REGISTRY_HTTP_TLS_CERTIFICATE": "/credentials/server.crt"}
-    cache = found(container(closed, **{labels.CA: "PEM"}))
-
-    assert (cache.endpoint, cache.mirror) == ("https://127.0.0.1:5000", "https://172.17.0.1:5000")
-    engine: Any = None
-    team = Stack("team", {"docker.io": cache}, engine)
-    assert team.endpoints() == {"docker.io": Endpoint("https://127.0.0.1:5000", "PEM")}
-    assert team.endpoints(("adam", "s3cret")) == {
-        "docker.io": Endpoint("https://127.0.0.1:5000", "PEM", "adam", "s3cret")
-    }
-
-
-def test_the_object_store_of_a_cache_is_read_from_its_environment() -> None:
-    assert found(container(LOCATION.environment("/credentials/s3-keys"))).storage == LOCATION
-
-
-SLOW = [{"Output": text} for text in ("an older one", "cannot write to\n/var/lib/registry\n")]
-
-
-@pytest.mark.parametrize(
-    ("health", "reason"),
-    [
-        ({"Status": "unhealthy", "Log": SLOW}, "cannot write to /var/lib/registry"),
-        ({"Status": "healthy", "Log": SLOW}, ""),
-        ({}, ""),
-    ],
-)
-def test_only_an_unhealthy_cache_has_a_reason(health: dict[str, Any], reason: str) -> None:
-    inspected = container()
-    inspected.attrs["State"]["Health"] = health
-
-    assert found(inspected).why_unhealthy == reason
-
-
 FRONT = "registry-team-docker.io"
 REGISTRY = f"{FRONT}-registry"
 REMOTE = "https://registry-1.docker.io"
@@ -131,20 +82,34 @@ def test_a_cache_with_a_front_is_read_from_both_containers() -> None:
     assert (cache.is_running, cache.health) == (True, "healthy")
 
 
+def test_clients_need_the_ca_and_the_password_of_a_closed_cache() -> None:
+    engine: Any = None
+    team = Stack("team", {"docker.io": only(behind(), front())}, engine)
+
+    assert team.endpoints() == {"docker.io": Endpoint("https://127.0.0.1:5000", "PEM")}
+    assert team.endpoints(("adam", "s3cret")) == {
+        "docker.io": Endpoint("https://127.0.0.1:5000", "PEM", "adam", "s3cret")
+    }
+
+
 def test_the_object_store_is_read_from_the_registry_behind_the_front() -> None:
     stored = behind(LOCATION.environment("/credentials/s3-keys"))
 
     assert only(front(), stored).storage == LOCATION
 
 
-UNHEALTHY: dict[str, Any] = {"Health": {"Status": "unhealthy", "Log": [{"Output": "refused"}]}}
+PROBES = [{"Output": text} for text in ("an older one", "cannot write to\n/var/lib/registry\n")]
+REASON = "cannot write to /var/lib/registry"
+HEALTHY: dict[str, Any] = {"Health": {"Status": "healthy", "Log": PROBES}}
+UNHEALTHY: dict[str, Any] = {"Health": {"Status": "unhealthy", "Log": PROBES}}
 
 
 @pytest.mark.parametrize(
     ("containers", "health", "reason", "runs"),
     [
-        ([front(**UNHEALTHY), behind()], "unhealthy", "refused", True),
-        ([front(), behind(None, **UNHEALTHY)], "unhealthy", "refused", True),
+        ([front(**HEALTHY), behind(None, **HEALTHY)], "healthy", "", True),
+        ([front(**UNHEALTHY), behind()], "unhealthy", REASON, True),
+        ([front(), behind(None, **UNHEALTHY)], "unhealthy", REASON, True),
         ([front(Status="exited"), behind()], "exited", "", False),
         ([front(), behind(Status="exited")], "exited", "", False),
         ([front()], "no registry", f"there is no container {REGISTRY}", False),
@@ -186,4 +151,4 @@ def test_a_lost_registry_is_named_by_whatever_needs_its_storage() -> None:
 
 
 def test_a_task_of_a_service_is_no_cache() -> None:
-    assert stack._cache(container({}, **{stack.OF_SERVICE: "registry-team-docker-io"})) is None
+    assert stack._without_front(container()) is None

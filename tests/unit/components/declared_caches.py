@@ -77,8 +77,8 @@ def on_swarm(*, preview: bool = False, **changed: Any) -> Graph:
 
 
 def environment(graph: Graph, host: str = "quay.io") -> dict[str, str]:
-    """The environment of a cache's container."""
-    envs = graph.one(CONTAINER, f"{host}-container").inputs["envs"]
+    """The environment of a cache's registry."""
+    envs = graph.one(CONTAINER, f"{host}-registry").inputs["envs"]
     return dict(variable.split("=", 1) for variable in envs)
 
 

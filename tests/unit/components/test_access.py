@@ -60,7 +60,7 @@ def test_by_default_caches_are_open_and_use_plain_http() -> None:
 # TLS
 
 
-def test_own_tls_gives_every_cache_a_certificate_of_the_stack_s_ca() -> None:
+def test_own_tls_gives_every_front_a_certificate_of_the_stack_s_ca() -> None:
     graph = declare({**UPSTREAMS, "tls": {}}, stack="t" * 100)
 
     (authority,) = graph.all(OWN_AUTHORITY)
@@ -70,12 +70,12 @@ def test_own_tls_gives_every_cache_a_certificate_of_the_stack_s_ca() -> None:
     assert authority.inputs["commonName"] == f"Registry caches of {'t' * 100}"[:64]
     assert graph.outputs["ca"] == AUTHORITY_MADE["ca"]
     for host in ("docker.io", "quay.io"):
-        assert environment(graph, host).items() >= TLS_VARIABLES.items()
+        assert not TLS_VARIABLES.keys() & environment(graph, host).keys()
         cache = graph.one(CONTAINER, f"{host}-container").inputs
         assert labels_of(cache)[CA_LABEL] == AUTHORITY_MADE["ca"]
         assert CA_LABEL not in labels_of(graph.one(VOLUME, f"{host}-storage").inputs)
-    assert files(graph)["server.crt"] == CERTIFICATE_MADE["certificate"]
-    assert files(graph)["server.key"] == Secret(CERTIFICATE_MADE["key"])
+    assert files(graph, "fronts")["server.crt"] == CERTIFICATE_MADE["certificate"]
+    assert files(graph, "fronts")["server.key"] == Secret(CERTIFICATE_MADE["key"])
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "https://127.0.0.1:5002"
 
 
@@ -108,9 +108,8 @@ def test_a_given_certificate_is_used_and_its_ca_is_an_output(
         {**UPSTREAMS, "tls": {**GIVEN, "ca": ca}}, secrets={"tlsKey": authority("given").key}
     )
 
-    assert environment(graph).items() >= TLS_VARIABLES.items()
-    assert files(graph)["server.crt"] == GIVEN["certificate"]
-    assert files(graph)["server.key"] == Secret(authority("given").key)
+    assert files(graph, "fronts")["server.crt"] == GIVEN["certificate"]
+    assert files(graph, "fronts")["server.key"] == Secret(authority("given").key)
     assert graph.outputs["ca"] == ca
     cache = graph.one(CONTAINER, "quay.io-container").inputs
     assert labels_of(cache).get(CA_LABEL) == ca
@@ -149,15 +148,14 @@ def test_nodes_authenticate_as_the_reader_nodes_or_the_first_one(
     assert declare({**UPSTREAMS, "tls": {}}).outputs["reader"] is None
 
 
-def test_caches_with_own_credentials_have_the_same_tls_and_reader_files() -> None:
+def test_caches_with_own_credentials_have_the_same_readers() -> None:
     caches = {"upstreams": {"docker.io": {"username": "me"}, "quay.io": None}, "tls": {}}
     graph = declare(
         caches, secrets={"passwords": {"docker.io": "hunter2"}, "readers": {"adam": "s3cret"}}
     )
 
-    closing = {"server.crt", "server.key", "readers"}
     assert files(graph).keys() == files(graph, "docker.io-credentials").keys()
-    assert files(graph).keys() == {"helper", *closing}
+    assert files(graph).keys() == {"helper", "readers"}
 
 
 # Parent caches
@@ -207,9 +205,12 @@ def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> No
 
     service = graph.one(SERVICE, "quay.io-service").inputs
     spec = service["taskSpec"]["containerSpec"]
-    assert environment(on_engine).items() <= spec["env"].items()
+    assert spec["env"].items() >= TLS_VARIABLES.items()
+    assert {
+        name for name, value in environment(on_engine).items() if spec["env"].get(name) != value
+    } == {"REGISTRY_HTTP_NET", "REGISTRY_HTTP_ADDR"}
     names = {one["fileName"].removeprefix("/credentials/") for one in spec["secrets"]}
-    assert names == files(on_engine).keys()
+    assert names == {*files(on_engine), "server.crt", "server.key"}
     assert {one["fileMode"] for one in spec["secrets"] if "helper" not in one["fileName"]} == {
         0o444
     }

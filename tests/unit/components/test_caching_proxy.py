@@ -1,11 +1,14 @@
-"""One cache as a container of an engine; test_placement.py has it as a service of a Swarm."""
+"""The registry of a cache on an engine.
+
+test_front.py has its front, and test_placement.py a service of a Swarm.
+"""
 
 from typing import Any
 
 import pytest
 
-from components import credential_helper, hooks
-from components.hooks import NetworkHooks, VolumeHooks
+from components import credential_helper, front, hooks
+from components.hooks import NetworkHooks
 from components.storage import WRITABLE
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import declare, environment
@@ -19,8 +22,8 @@ def quay(secrets: Any = None, **caches: Any) -> Graph:
     return declare({"upstreams": {"quay.io": None}, **caches}, secrets=secrets)
 
 
-def container(**caches: Any) -> Declared:
-    return quay(**caches).one(CONTAINER, "quay.io-container")
+def registry(**caches: Any) -> Declared:
+    return quay(**caches).one(CONTAINER, "quay.io-registry")
 
 
 def env(**caches: Any) -> dict[str, str]:
@@ -28,22 +31,25 @@ def env(**caches: Any) -> dict[str, str]:
 
 
 def probe(**caches: Any) -> str:
-    command: str = container(**caches).inputs["healthcheck"]["tests"][1]
+    command: str = registry(**caches).inputs["healthcheck"]["tests"][1]
     return command
 
 
-def test_a_cache_is_a_container_and_a_volume() -> None:
+def test_a_cache_is_a_registry_and_its_front() -> None:
     graph = quay()
 
-    assert [(one.type, one.name) for one in graph.resources if one.parent == "quay.io"] == [
+    assert {(one.type, one.name) for one in graph.resources if one.parent == "quay.io"} == {
         (VOLUME, "quay.io-storage"),
+        (VOLUME, "quay.io-front"),
+        (CONTAINER, "quay.io-registry"),
         (CONTAINER, "quay.io-container"),
-    ]
+    }
 
 
 def test_it_mounts_its_storage_and_its_private_files_read_only() -> None:
-    assert container().inputs["volumes"] == [
+    assert registry().inputs["volumes"] == [
         {"volumeName": "registry-dev-quay.io", "containerPath": "/var/lib/registry"},
+        {"volumeName": "registry-dev-quay.io-front", "containerPath": front.SHARED_FOLDER},
         {
             "volumeName": "registry-dev-anonymous",
             "containerPath": "/credentials",
@@ -61,7 +67,7 @@ def test_on_destroy_decides_whether_the_volume_is_kept(on_destroy: str, *, is_ke
     assert volume.retain_on_delete is is_kept
     # A change would replace the volume, and with it the images.
     assert volume.ignore_changes == ("driverOpts",)
-    assert not graph.one(CONTAINER, "quay.io-container").retain_on_delete
+    assert not graph.one(CONTAINER, "quay.io-registry").retain_on_delete
 
 
 def test_images_are_deleted_only_with_a_ttl() -> None:
@@ -76,19 +82,21 @@ def test_images_are_deleted_only_with_a_ttl() -> None:
 
 
 def test_offline_it_serves_the_same_volume_and_writes_nothing() -> None:
-    online, offline = container().inputs, container(offline=True, ttl="720h").inputs
+    online, offline = registry().inputs, registry(offline=True, ttl="720h").inputs
 
     assert {key for key in online if online[key] != offline[key]} == {"envs", "healthcheck"}
     assert env(offline=True, ttl="720h") == {
         "OTEL_TRACES_EXPORTER": "none",
         "REGISTRY_LOG_LEVEL": "info",
+        "REGISTRY_HTTP_NET": "unix",
+        "REGISTRY_HTTP_ADDR": front.SOCKET,
         "REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}",
     }
 
 
 def test_its_log_is_limited() -> None:
     logs = {"level": "debug", "maxSize": "1m", "maxFiles": 9}
-    inputs = container(logs=logs).inputs
+    inputs = registry(logs=logs).inputs
 
     assert env(logs=logs)["REGISTRY_LOG_LEVEL"] == "debug"
     assert inputs["logDriver"] == "json-file"
@@ -96,7 +104,7 @@ def test_its_log_is_limited() -> None:
 
 
 def test_it_is_read_only_without_capabilities_and_not_root() -> None:
-    inputs = container().inputs
+    inputs = registry().inputs
 
     assert inputs["readOnly"] is True
     assert inputs["capabilities"] == {"drops": ["ALL"]}
@@ -106,7 +114,7 @@ def test_it_is_read_only_without_capabilities_and_not_root() -> None:
 
 
 def test_up_waits_until_it_is_healthy() -> None:
-    inputs = container().inputs
+    inputs = registry().inputs
 
     assert inputs["wait"] is True
     assert inputs["restart"] == "always"
@@ -114,30 +122,27 @@ def test_up_waits_until_it_is_healthy() -> None:
     # The slow probe of a healthy cache ends before its timeout.
     assert inputs["healthcheck"]["timeout"] == "30s"
     assert "sleep 25" in probe()
-    assert "http://127.0.0.1:5000/v2/" in probe()
+    assert "http://127.0.0.1:5001/debug/health" in probe()
     assert probe() == WRITABLE + probe(offline=True)
-    # With TLS, the probe has neither the certificate nor a password.
-    tls = {"tls": TLS, "secrets": {"tlsKey": authority("given").key}}
-    assert "http://127.0.0.1:5001/debug/health" in probe(**tls)
 
 
 @pytest.mark.parametrize(
     ("limit", "mib"), [("512m", 512), ("2g", 2048), ("65536k", 64), ("16896k", 16), ("17408k", 17)]
 )
 def test_memory_and_swap_are_limited(limit: str, mib: int) -> None:
-    inputs = container(memoryLimit=limit).inputs
+    inputs = registry(memoryLimit=limit).inputs
 
     assert (inputs["memory"], inputs["memorySwap"]) == (mib, 2 * mib)
 
 
 def test_a_container_is_deleted_before_its_replacement_is_created() -> None:
-    one = container()
+    one = registry()
 
     assert one.delete_before_replace
     assert one.replace_on_changes == ("healthcheck",)
     assert [hook.__qualname__ for hook in one.before_create] == [
         hooks.make_way.__qualname__,
         NetworkHooks.before_container.__qualname__,
-        VolumeHooks.hand_over.__qualname__,
+        hooks.hand_over_storage.__qualname__,
         hooks.watch_health.__qualname__,
     ]

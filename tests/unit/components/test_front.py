@@ -18,8 +18,8 @@ TLS = {
 
 
 def quay(secrets: Any = None, **caches: Any) -> Graph:
-    """A stack with a cache of quay.io that has a front."""
-    return declare({"upstreams": {"quay.io": None}, "front": {}, **caches}, secrets=secrets)
+    """A stack with a cache of quay.io."""
+    return declare({"upstreams": {"quay.io": None}, **caches}, secrets=secrets)
 
 
 def both(graph: Graph) -> tuple[Declared, Declared]:
@@ -51,7 +51,7 @@ def test_the_front_has_the_name_and_the_port_of_the_cache_and_the_registry_has_n
     assert (before.inputs["name"], registry.inputs["name"]) == (NAME, f"{NAME}-registry")
     assert {port["external"] for port in before.inputs["ports"]} == {5002}
     assert "ports" not in registry.inputs
-    assert "REGISTRY_HTTP_ADDR=/front/registry.sock" in registry.inputs["envs"]
+    assert f"REGISTRY_HTTP_ADDR={front.SOCKET}" in registry.inputs["envs"]
     assert graph.outputs["caches"]["quay.io"]["name"] == NAME
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "http://127.0.0.1:5002"
 
@@ -60,13 +60,13 @@ def test_only_the_registry_can_write_to_the_storage_and_see_the_credentials() ->
     before, registry = both(quay())
 
     assert mounts(before) == {
-        "/front": (f"{NAME}-front", False),
+        front.SHARED_FOLDER: (f"{NAME}-front", False),
         "/var/lib/registry": (NAME, True),
         "/credentials": ("registry-dev-fronts", True),
     }
     assert mounts(registry) == {
         "/var/lib/registry": (NAME, False),
-        "/front": (f"{NAME}-front", False),
+        front.SHARED_FOLDER: (f"{NAME}-front", False),
         "/credentials": ("registry-dev-anonymous", True),
     }
 
@@ -135,6 +135,6 @@ def test_without_freshness_the_registry_is_asked_for_each_tag() -> None:
 
 
 def test_a_swarm_has_no_fronts() -> None:
-    assert [
-        path for path, _ in mistakes({"caches": {**ON_SWARM, "front": {}}, "s3Keys": S3_KEYS})
-    ] == ["caches.front"]
+    caches = {**ON_SWARM, "front": {"tagFreshness": "5m"}}
+
+    assert [path for path, _ in mistakes({"caches": caches, "s3Keys": S3_KEYS})] == ["caches.front"]

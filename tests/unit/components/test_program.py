@@ -298,9 +298,10 @@ def test_a_registry_image_built_on_the_engine_is_preferred(fake: FakeEngine) -> 
 
     graph = run({"upstreams": {"docker.io": None, "quay.io": {"image": "registry:3.0.0"}}})
 
-    assert [image.inputs["name"] for image in graph.all(IMAGE)] == [built, "registry:3.0.0"]
+    images = {image.inputs["name"] for image in graph.all(IMAGE)}
+    assert images == {"nginx:1.30.6-alpine", "registry:3.0.0", built}
     assert graph.outputs["caches"]["docker.io"]["image"] == built
-    assert graph.one(CONTAINER, "docker.io-container").inputs["image"] == image_id(built)
+    assert graph.one(CONTAINER, "docker.io-registry").inputs["image"] == image_id(built)
 
 
 @pytest.mark.usefixtures("fake")

@@ -8,7 +8,7 @@ import yaml
 from components import hooks, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
 from components.engine import EngineContainer, EngineFacts, EngineNetwork
-from components.hooks import NetworkHooks, VolumeHooks
+from components.hooks import NetworkHooks
 from components.on_engine import OnEngine
 from components.registry_cache import names_on_engine
 from talos_registry_cache.engine import labels
@@ -30,11 +30,12 @@ from tests.unit.components.stack_graph import (
 ROOT = Path(__file__).resolve().parents[3]
 
 IMAGE_NAME = "registry:3.1.2"
+FRONT_IMAGE = "nginx:1.30.6-alpine"
 TWO = {"upstreams": {"docker.io": None, "quay.io": None}}
 WITH_USER: Mapping[str, Any] = {
     "upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None}
 }
-CONTAINERS = {f"{host}-container" for host in WITH_USER["upstreams"]}
+REGISTRIES = {f"{host}-registry" for host in WITH_USER["upstreams"]}
 PASSWORD = {"docker.io": "hunter2'\"$"}
 
 
@@ -51,7 +52,12 @@ def stack_file(stack: str) -> Any:
 
 
 def cache_of(graph: Graph, host: str) -> Declared:
+    """The container that clients reach: the front."""
     return graph.one(CONTAINER, f"{host}-container")
+
+
+def registry_of(graph: Graph, host: str) -> Declared:
+    return graph.one(CONTAINER, f"{host}-registry")
 
 
 def ports_of(graph: Graph, host: str) -> list[tuple[str, float]]:
@@ -83,11 +89,15 @@ def test_a_stack_is_one_cache_for_each_upstream(stack: str, prefix: str, *, prev
     hosts = sorted(upstreams)
     assert graph.names(REGISTRY_CACHE) == ["caches"]
     assert graph.names(CACHING_PROXY) == hosts
-    assert graph.names(CREDENTIAL_HELPER) == ["anonymous"]
+    assert graph.names(CREDENTIAL_HELPER) == ["anonymous", "fronts"]
     assert graph.names(CONTAINER) == sorted(
-        ["anonymous-writer", *map("{}-container".format, hosts)]
+        ["anonymous-writer", "fronts-writer"]
+        + [f"{host}-{part}" for host in hosts for part in ("container", "registry")]
     )
-    assert graph.names(VOLUME) == sorted(["anonymous-volume", *map("{}-storage".format, hosts)])
+    assert graph.names(VOLUME) == sorted(
+        ["anonymous-volume", "fronts-volume"]
+        + [f"{host}-{part}" for host in hosts for part in ("storage", "front")]
+    )
     assert [network.inputs["name"] for network in graph.all(NETWORK)] == [prefix]
     for host, upstream in upstreams.items():
         assert cache_of(graph, host).inputs["name"] == f"{prefix}-{host}"
@@ -107,16 +117,17 @@ def test_resources_are_children_of_the_component_that_makes_them() -> None:
         "caches": "talos-registry-cache-dev",
         "network": "caches",
         IMAGE_NAME: "caches",
+        FRONT_IMAGE: "caches",
         **dict.fromkeys(["docker.io", "quay.io", "ghcr.io"], "caches"),
-        **dict.fromkeys(["docker.io-credentials", "anonymous"], "caches"),
+        **dict.fromkeys(["docker.io-credentials", "anonymous", "fronts"], "caches"),
         **{
             f"{host}-{part}": host
             for host in ("docker.io", "quay.io", "ghcr.io")
-            for part in ("container", "storage")
+            for part in ("container", "registry", "storage", "front")
         },
         **{
             f"{helper}-{part}": helper
-            for helper in ("docker.io-credentials", "anonymous")
+            for helper in ("docker.io-credentials", "anonymous", "fronts")
             for part in ("volume", "writer")
         },
     }
@@ -134,10 +145,11 @@ def test_an_image_is_pulled_once_and_kept() -> None:
         }
     )
 
-    assert [image.inputs["name"] for image in graph.all(IMAGE)] == [IMAGE_NAME, "registry:3.0.0"]
+    images = [image.inputs["name"] for image in graph.all(IMAGE)]
+    assert sorted(images) == sorted([IMAGE_NAME, FRONT_IMAGE, "registry:3.0.0"])
     assert all(image.inputs["keepLocally"] is True for image in graph.all(IMAGE))
-    assert cache_of(graph, "docker.io").inputs["image"] == image_id(IMAGE_NAME)
-    assert cache_of(graph, "quay.io").inputs["image"] == image_id("registry:3.0.0")
+    assert registry_of(graph, "docker.io").inputs["image"] == image_id(IMAGE_NAME)
+    assert registry_of(graph, "quay.io").inputs["image"] == image_id("registry:3.0.0")
 
 
 def test_the_network_is_deleted_before_it_is_replaced_and_never_imported() -> None:
@@ -169,7 +181,14 @@ def test_new_resources_have_labels_of_their_stack_state_and_generation() -> None
         assert found[labels.STATE]
         if found.get("talos-registry-cache.upstream") == "docker.io":
             of_upstream.add(one.name.removeprefix("docker.io-"))
-    assert of_upstream == {"container", "storage", "credentials-volume", "credentials-writer"}
+    assert of_upstream == {
+        "container",
+        "registry",
+        "storage",
+        "front",
+        "credentials-volume",
+        "credentials-writer",
+    }
 
 
 def test_resources_of_another_state_are_refused_unless_taken_over() -> None:
@@ -229,7 +248,7 @@ def test_upstreams_without_a_user_share_one_helper() -> None:
     graph = declare(WITH_USER, secrets={"passwords": PASSWORD})
 
     mounted = {
-        host: cache_of(graph, host).inputs["volumes"][1]["volumeName"]
+        host: registry_of(graph, host).inputs["volumes"][-1]["volumeName"]
         for host in ("docker.io", "quay.io", "ghcr.io")
     }
     assert mounted == {
@@ -244,7 +263,7 @@ def test_without_anonymous_upstreams_there_is_no_anonymous_helper() -> None:
         {"upstreams": {"docker.io": {"username": "me"}}}, secrets={"passwords": PASSWORD}
     )
 
-    assert graph.names(CREDENTIAL_HELPER) == ["docker.io-credentials"]
+    assert graph.names(CREDENTIAL_HELPER) == ["docker.io-credentials", "fronts"]
 
 
 # Changes
@@ -256,13 +275,13 @@ def test_without_anonymous_upstreams_there_is_no_anonymous_helper() -> None:
         (WITH_USER, "old", set()),
         (WITH_USER, "new", {"docker.io-credentials-writer"}),
         (with_quay(port=5999), "old", {"quay.io-container"}),
-        (with_quay(image="registry:3.0.0"), "old", {"quay.io-container", "registry:3.0.0"}),
+        (with_quay(image="registry:3.0.0"), "old", {"quay.io-registry", "registry:3.0.0"}),
         (
             {"upstreams": {"gcr.io": None, **WITH_USER["upstreams"]}},
             "old",
-            {"gcr.io", "gcr.io-container", "gcr.io-storage"},
+            {"gcr.io", *map("gcr.io-{}".format, ("container", "registry", "storage", "front"))},
         ),
-        ({**WITH_USER, "offline": True}, "old", CONTAINERS),
+        ({**WITH_USER, "offline": True}, "old", REGISTRIES),
     ],
     ids=["nothing", "password", "port", "image", "added upstream", "offline"],
 )
@@ -321,7 +340,6 @@ def published_on(wanted: list[str], published: list[str]) -> Sequence[str]:
         writer_image="sha256:0",
         belongings=Belongings(facts, "here", "registry-dev"),
         network_hooks=NetworkHooks("registry-dev"),
-        volume_hooks=VolumeHooks(),
     )
     return placement._addresses("one")
 

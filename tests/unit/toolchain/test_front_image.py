@@ -7,26 +7,6 @@ import pytest
 from tests.unit.toolchain.fakes import Commands
 from toolchain import debian, front_image
 
-CACHES = "config:\n  talos-registry-cache:caches:\n    upstreams: {docker.io: }\n"
-
-
-@pytest.mark.parametrize(
-    ("stack_file", "is_used"),
-    [
-        (CACHES, False),
-        (f"{CACHES}    # front: {{}}\n", False),
-        (f"{CACHES}    ttl: 1h # before the front: none\n", False),
-        (f"{CACHES}    namePrefix: front\n", False),
-        (f"{CACHES}      store-front: {{}}\n", False),
-        (f"{CACHES}    front:\n      tagFreshness: 1m\n", True),
-        (f"{CACHES}    front: {{tagFreshness: 1m}}  # nginx\n", True),
-        ("config:\n  talos-registry-cache:caches: {upstreams: {}, front: {}}\n", True),
-        ('config:\n  talos-registry-cache:caches: {"front": {}}\n', True),
-    ],
-)
-def test_image_is_used_if_a_stack_file_has_a_front(stack_file: str, *, is_used: bool) -> None:
-    assert front_image.is_used(stack_file) is is_used
-
 
 @pytest.mark.parametrize("libraries", ["lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu"])
 def test_program_is_packed_with_its_libraries_where_its_loader_finds_them(

@@ -37,7 +37,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(pulumi, "environment", lambda host: {"DOCKER_HOST": host})
     monkeypatch.setattr(registry_image, "ensure", lambda _, stack_file: steps.append(stack_file))
     monkeypatch.setattr(registry_image, "ensure_all", lambda _: steps.append("all images"))
-    monkeypatch.setattr(front_image, "ensure", lambda _: steps.append("front"))
+    monkeypatch.setattr(front_image, "ensure", lambda _: steps.append("nginx"))
     monkeypatch.setattr(talosctl, "ensure", lambda _: None)
     monkeypatch.setattr(test_tools, "ensure", lambda: steps.append("test tools"))
     return steps
@@ -57,28 +57,21 @@ def test_command_on_a_stack_prepares_what_the_stack_needs(
 
     assert command_line.main([command, "guide", "--", "--refresh", "--", "-v"]) == 3
     assert called == [("guide", {"DOCKER_HOST": HOST}, ["--refresh", "--", "-v"])]
-    assert done == ["requirements.txt", "pulumi", (ROOT / "Pulumi.guide.yaml").read_text()]
-
-
-def test_image_of_the_front_is_prepared_for_a_stack_that_has_one(
-    done: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    stack_file = tmp_path / "Pulumi.fast.yaml"
-    stack_file.write_text("config:\n  talos-registry-cache:caches:\n    front: {}\n")
-    monkeypatch.setattr(stack, "file", lambda _: stack_file)
-    monkeypatch.setattr(stack, "up", lambda *_: 0)
-
-    assert command_line.main(["up", "fast"]) == 0
-    assert done[-1] == "front"
+    assert done == [
+        "requirements.txt",
+        "pulumi",
+        (ROOT / "Pulumi.guide.yaml").read_text(),
+        "nginx",
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "line", "more"),
     [
         (["run", "--", "pulumi", "stack", "ls"], "pulumi stack ls", []),
-        (["run", "--all-images", "--", "x"], "x", ["all images", "front"]),
+        (["run", "--all-images", "--", "x"], "x", ["all images"]),
         (["run", "--test-tools", "--", "x"], "x", ["test tools"]),
-        (["test", "--", "-k", "settings"], " -k settings", ["front", "test tools"]),
+        (["test", "--", "-k", "settings"], " -k settings", ["test tools"]),
     ],
 )
 def test_command_runs_in_the_prepared_environment(
@@ -94,7 +87,7 @@ def test_command_runs_in_the_prepared_environment(
     assert command_line.main(arguments) == 4
     assert processes.lines[0].endswith(line)
     assert processes.environments == [{"DOCKER_HOST": HOST}]
-    assert [*done[:2], *done[3:]] == ["requirements-dev.txt", "pulumi", *more]
+    assert [*done[:2], *done[3:]] == ["requirements-dev.txt", "pulumi", "nginx", *more]
 
 
 @pytest.mark.parametrize(

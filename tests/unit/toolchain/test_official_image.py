@@ -121,7 +121,11 @@ def test_only_owned_folders_belong_to_the_unprivileged_user(layer: tarfile.TarFi
         seen |= {entry.name} if entry.isdir() else set()
         if entry is not data:
             assert (entry.uid, entry.gid) == (0, 0)
-            assert entry.issym() or not entry.mode & 0o022
+            assert entry.name == "tmp" or entry.issym() or not entry.mode & 0o022
+
+
+def test_every_user_may_write_to_tmp_as_in_official_images(layer: tarfile.TarFile) -> None:
+    assert layer.getmember("tmp").mode == 0o1777
 
 
 @pytest.mark.parametrize(

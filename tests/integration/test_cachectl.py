@@ -61,7 +61,7 @@ def _caches(
     folder = factory.mktemp("cachectl")
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
         made.up()
-        yield Caches(made, Cachectl(made.name, folder), belongings.caches(engine, made.name))
+        yield Caches(made, Cachectl(made.name, folder), belongings.registries(engine, made.name))
 
 
 def test_what_was_warmed_is_proved_while_the_upstream_is_away(

@@ -64,7 +64,7 @@ def _up(
             options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={room}"}
             engine.volumes.create(f"registry-{made.name}-{HUB}", driver_opts=options)
         made.up()
-        [container] = belongings.caches(engine, made.name).values()
+        [container] = belongings.registries(engine, made.name).values()
         yield Cache(made, Cachectl(made.name, folder), container)
 
 

@@ -29,9 +29,8 @@ def warmed(upstream: Upstream) -> Pushed:
     return upstream.push_index()
 
 
-@pytest.fixture(scope="module", params=[None, {}], ids=["registry", "front"])
+@pytest.fixture(scope="module")
 def up(
-    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     engine: DockerClient,
     upstream: Upstream,
@@ -40,7 +39,6 @@ def up(
     settings = {
         "upstreams": upstreams(upstream.url, REGISTRY),
         "tls": {"kind": "own"},
-        "front": request.param,
     }
     with stack(tmp_path_factory.mktemp("closed"), engine, settings) as made:
         made.configure({"references": [f"{REGISTRY}/{warmed.name}"]}, key="images")

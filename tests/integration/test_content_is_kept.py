@@ -49,7 +49,7 @@ def busy(
     folder = tmp_path_factory.mktemp("kept")
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, REGISTRY)}) as made:
         made.up()
-        cache = belongings.caches(engine, made.name)[REGISTRY]
+        cache = belongings.registries(engine, made.name)[REGISTRY]
         endpoint = str(made.outputs()["caches"][REGISTRY]["endpoint"])
         large, _ = warming.push(upstream, LARGE)
         http_pull.pull(endpoint, large)

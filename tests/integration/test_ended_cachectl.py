@@ -81,7 +81,7 @@ def caches(
             theirs,
             engine,
             image,
-            belongings.caches(engine, made.name),
+            belongings.registries(engine, made.name),
         )
 
 
@@ -246,7 +246,7 @@ def test_the_next_command_or_up_starts_a_cache_that_a_killed_prune_left_stopped(
     else:
         caches.stack.refresh()
         caches.stack.up()
-        caches.containers.update(belongings.caches(caches.engine, caches.stack.name))
+        caches.containers.update(belongings.registries(caches.engine, caches.stack.name))
         assert caches.containers.keys() == set(REGISTRIES)
 
     assert caches.states() == {"running"}

@@ -7,11 +7,9 @@ from pathlib import Path
 from signal import SIGKILL
 
 import pytest
-from docker import DockerClient
 
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, docker_cli, happenings, host, sessions
-from tests.integration.support.belongings import Belongings
 from tests.integration.support.happenings import Happening
 from tests.integration.support.stack import CacheStack, upstreams
 from tests.integration.support.upstream import Upstream
@@ -62,7 +60,6 @@ def test_the_next_up_completes_a_first_one_that_was_killed(
     moment: str,
     new_stack: NewStack,
     tmp_path: Path,
-    engine: DockerClient,
     upstream: Upstream,
 ) -> None:
     image = upstream.push_index()
@@ -75,14 +72,14 @@ def test_the_next_up_completes_a_first_one_that_was_killed(
     with _killed_at(is_it, count, stack, tmp_path / "killed.log"):
         stack.up()
 
-    _assert_complete(stack, engine)
+    _assert_complete(stack)
     for cache in stack.outputs()["caches"].values():
         assert docker_cli.pull(cache["endpoint"], image) == image.digest
     assert set(stack.up()) == {"same"}
 
 
 def test_the_next_up_completes_a_killed_replacement_and_keeps_the_content(
-    new_stack: NewStack, tmp_path: Path, engine: DockerClient, upstream: Upstream
+    new_stack: NewStack, tmp_path: Path, upstream: Upstream
 ) -> None:
     image = upstream.push_index()
     caches = {"upstreams": upstreams(upstream.url, *REGISTRIES)}
@@ -101,14 +98,10 @@ def test_the_next_up_completes_a_killed_replacement_and_keeps_the_content(
         stack.up()
         endpoint = stack.outputs()["caches"][registry]["endpoint"]
         assert docker_cli.pull(endpoint, image) == image.digest
-    _assert_complete(stack, engine)
+    _assert_complete(stack)
     assert set(stack.up()) == {"same"}
 
 
-def _assert_complete(stack: CacheStack, engine: DockerClient) -> None:
-    names = frozenset(f"{stack.prefix}-{name}" for name in (*REGISTRIES, "anonymous"))
-    assert stack.belongings() == Belongings(names, frozenset({stack.prefix}), names)
-    caches = belongings.caches(engine, stack.name).items()
-    assert {registry: belongings.health(cache) for registry, cache in caches} == dict.fromkeys(
-        REGISTRIES, "healthy"
-    )
+def _assert_complete(stack: CacheStack) -> None:
+    assert stack.belongings() == belongings.expected(stack.prefix, *REGISTRIES)
+    assert stack.healthy() == set(REGISTRIES)

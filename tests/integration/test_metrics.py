@@ -75,7 +75,7 @@ def test_a_cache_that_is_down_raises_an_alert(watched: Watched, engine: DockerCl
         for group in watched.prometheus.ask("rules")["groups"]
         for rule in group["rules"]
     )
-    cache = belongings.caches(engine, watched.stack.name)[QUAY]
+    cache = belongings.registries(engine, watched.stack.name)[QUAY]
     assert watched.prometheus.alerts() == set()
 
     cache.stop()

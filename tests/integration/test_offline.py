@@ -31,9 +31,8 @@ class Cache:
     gate: Gate
 
 
-@pytest.fixture(scope="module", params=[None, {}], ids=["registry", "front"])
+@pytest.fixture(scope="module")
 def cache(
-    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     engine: DockerClient,
     upstream: Upstream,
@@ -45,7 +44,7 @@ def cache(
         stack(
             folder,
             engine,
-            {"upstreams": upstreams(gate.url, REGISTRY), "front": request.param},
+            {"upstreams": upstreams(gate.url, REGISTRY)},
         ) as made,
     ):
         with upstream.away():

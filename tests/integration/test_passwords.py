@@ -127,12 +127,11 @@ def test_inspections_logs_processes_and_environments_show_no_password(
         *(json.dumps(engine.api.inspect_volume(name)) for name in owned.volumes),
         processes.run("ps", "-eo", "args"),
     ]
-    for registry, cache in belongings.caches(engine, made.name).items():
-        log = cache.logs().decode()
-        if registry == REGISTRY:
-            assert "Challenge established" in log, "the cache was used"
-        (running,) = [cache.top(ps_args="-eo pid,args")["Processes"] or []]
-        assert running
+    used = belongings.registries(engine, made.name)[REGISTRY]
+    assert b"Challenge established" in used.logs(), "the cache was used"
+    for one in found:
+        log = one.logs().decode() if one.status == "running" else ""
+        running = one.top(ps_args="-eo pid,args")["Processes"] if one.status == "running" else []
         for pid, *command in running:
             shown += [*command, Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")]
         shown.append(log)

@@ -11,6 +11,7 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
 BROKEN, OTHER = REGISTRIES = ("docker.io", "registry.example")
+BEHIND = tuple(f"{registry}-registry" for registry in REGISTRIES)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,20 @@ def _disconnect(engine: DockerClient, name: str) -> None:
     engine.networks.get(network).disconnect(name, force=True)
 
 
-@pytest.mark.parametrize("damage", [_stop, _pause, _remove, _rename, _disconnect])
-def test_only_the_broken_cache_is_replaced_and_it_keeps_its_content(
+@pytest.mark.parametrize(
+    ("damage", "broken"),
+    [
+        (_stop, BROKEN),
+        (_disconnect, BROKEN),
+        (_remove, BROKEN),
+        (_pause, f"{BROKEN}-registry"),
+        (_rename, f"{BROKEN}-registry"),
+        (_remove, f"{BROKEN}-registry"),
+    ],
+)
+def test_only_the_broken_container_is_replaced_and_its_cache_keeps_its_content(
     damage: Callable[[DockerClient, str], None],
+    broken: str,
     up: CacheStack,
     engine: DockerClient,
     upstream: Upstream,
@@ -55,12 +67,12 @@ def test_only_the_broken_cache_is_replaced_and_it_keeps_its_content(
     image = upstream.push_index()
     docker_cli.pull(up.endpoint(BROKEN), image)
     before, complete = up.ids(), up.belongings()
-    damage(engine, f"{up.prefix}-{BROKEN}")
+    damage(engine, f"{up.prefix}-{broken}")
 
     assert _without_same(up.up()) == {"replace": 1}
 
     assert up.belongings() == complete
-    assert up.replaced(before) == {f"{up.prefix}-{BROKEN}"}
+    assert up.replaced(before) == {f"{up.prefix}-{broken}"}
     with upstream.away():
         assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
 
@@ -69,7 +81,7 @@ def test_preview_shows_the_repair_of_a_removed_network_and_up_does_it(
     up: CacheStack, engine: DockerClient
 ) -> None:
     before, complete = up.ids(), up.belongings()
-    caches = {f"{up.prefix}-{registry}" for registry in REGISTRIES}
+    caches = {f"{up.prefix}-{name}" for name in (*REGISTRIES, *BEHIND)}
     network = engine.networks.get(up.prefix)
     for name in caches:
         network.disconnect(name, force=True)
@@ -88,11 +100,12 @@ def test_preview_shows_the_repair_of_a_removed_network_and_up_does_it(
 @pytest.mark.parametrize(
     ("containers", "volumes"),
     [
-        ((BROKEN,), (BROKEN,)),
+        ((BROKEN, BEHIND[0]), (BROKEN, f"{BROKEN}-front")),
         (("anonymous",), ()),
-        ((*REGISTRIES, "anonymous"), ("anonymous",)),
+        ((*BEHIND, "anonymous"), ("anonymous",)),
+        ((*REGISTRIES, "fronts"), ("fronts",)),
     ],
-    ids=["cache and storage", "writer of private files", "private files"],
+    ids=["cache and volumes", "writer of private files", "private files", "files of fronts"],
 )
 def test_removed_containers_and_volumes_are_created_again(
     up: CacheStack,
@@ -178,9 +191,9 @@ def test_destroy_succeeds_after_resources_were_removed(
     up: CacheStack, engine: DockerClient
 ) -> None:
     name = f"{up.prefix}-{BROKEN}"
-    kept = up.belongings().volumes - {f"{up.prefix}-anonymous", name}
-    for registry in REGISTRIES:
-        _remove(engine, f"{up.prefix}-{registry}")
+    kept = frozenset({f"{up.prefix}-{OTHER}"})
+    for one in (*REGISTRIES, *BEHIND):
+        _remove(engine, f"{up.prefix}-{one}")
     engine.volumes.get(name).remove()
     engine.networks.get(up.prefix).remove()
 

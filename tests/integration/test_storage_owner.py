@@ -41,8 +41,8 @@ def pull(stack: CacheStack, image: Pushed) -> None:
     assert pulled.digest == image.digest
 
 
-def cache(engine: DockerClient, stack: CacheStack) -> Container:
-    return belongings.caches(engine, stack.name)[HUB]
+def registry(engine: DockerClient, stack: CacheStack) -> Container:
+    return belongings.registries(engine, stack.name)[HUB]
 
 
 def chown(engine: DockerClient, volume: str, owner: str, folder: str = STORAGE) -> None:
@@ -77,7 +77,7 @@ def test_images_of_different_users_take_turns_on_a_volume(
         with upstream.away():
             for image in pulled:
                 pull(stack, image)
-        assert belongings.health(cache(engine, stack)) == "healthy"
+        assert belongings.health(registry(engine, stack)) == "healthy"
     assert set(stack.up()) == {"same"}
 
 
@@ -95,7 +95,7 @@ def test_a_volume_that_somebody_else_has_filled_is_handed_over(
     image, another = upstream.push_index(), upstream.push_index()
     pull(stack, image)
     volume = stack.outputs()["caches"][HUB]["storage"]
-    cache(engine, stack).remove(force=True)
+    registry(engine, stack).remove(force=True)
     chown(engine, volume, "0:0")
 
     stack.configure({**settings, "memoryLimit": "256m"})
@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_write_is_unhealthy_and_says_why(
     stack.up()
     pull(stack, upstream.push_index())
     volume = stack.outputs()["caches"][HUB]["storage"]
-    container = cache(engine, stack)
+    container = registry(engine, stack)
 
     chown(engine, volume, "0:0", f"{STORAGE}{folder}")
     eventually(
@@ -218,7 +218,7 @@ def test_a_cache_that_only_serves_needs_not_write(
     stack.up()
     chown(engine, stack.outputs()["caches"][HUB]["storage"], "0:0")
 
-    container = cache(engine, stack)
+    container = registry(engine, stack)
     container.restart(timeout=1)
     eventually(
         lambda: belongings.health(container) == "healthy",
@@ -239,7 +239,7 @@ def test_up_says_why_a_cache_does_not_become_healthy(
     try:
         with pytest.raises(automation.CommandError) as failed:
             stack.up()
-        assert f"{volume} is unhealthy: {STORAGE} is full" in str(failed.value)
+        assert f"{volume}-registry is unhealthy: {STORAGE} is full" in str(failed.value)
     finally:
         belongings.remove(engine, stack.name)
         engine.volumes.get(volume).remove()

@@ -51,7 +51,7 @@ class Site:
 
     @property
     def _own(self) -> set[str]:
-        caches = belongings.caches(self.client, self.caches.name).values()
+        caches = belongings.containers(self.client, self.caches.name)
         return {str(one.name) for one in caches} | {f"{talos_node.NAME}-controlplane-1"}
 
 

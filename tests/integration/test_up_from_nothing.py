@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
+from components import front
 from tests.integration.support import belongings, host, network, processes
 from tests.integration.support.network import PREFIX
 from tests.integration.support.stack import CacheStack, stack, upstreams
@@ -31,18 +32,22 @@ def up(
         yield made
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=["front", "registry"])
 def inspected(
     up: CacheStack, engine: DockerClient, request: pytest.FixtureRequest
 ) -> dict[str, Any]:
-    """The result of `docker inspect` for each cache in turn."""
-    attributes: dict[str, Any] = belongings.caches(engine, up.name)[request.param].attrs
+    """The result of `docker inspect` for each container of a cache in turn."""
+    found = belongings.caches if request.param == "front" else belongings.registries
+    attributes: dict[str, Any] = found(engine, up.name)[REGISTRIES[0]].attrs
     return attributes
 
 
-def test_caches_listen_only_on_loopback_and_the_gateway(
-    inspected: dict[str, Any], engine: DockerClient
+def test_only_fronts_listen_and_only_on_loopback_and_the_gateway(
+    up: CacheStack, engine: DockerClient
 ) -> None:
+    behind = belongings.registries(engine, up.name)[REGISTRIES[0]]
+    assert not any(behind.attrs["NetworkSettings"]["Ports"].values())
+    inspected = belongings.caches(engine, up.name)[REGISTRIES[0]].attrs
     bindings = inspected["NetworkSettings"]["Ports"]
     published = {key: bound for key, bound in bindings.items() if bound}
     assert list(published) == ["5000/tcp"]
@@ -61,13 +66,16 @@ def test_caches_run_without_root_and_capabilities(inspected: dict[str, Any]) -> 
     assert not inspected["HostConfig"]["Privileged"]
 
 
-def test_caches_write_only_to_their_storage(
-    up: CacheStack, engine: DockerClient, inspected: dict[str, Any]
-) -> None:
-    writable = {mount["Destination"]: mount["RW"] for mount in inspected["Mounts"]}
-    assert writable == {"/var/lib/registry": True, "/credentials": False}
-    for cache in belongings.caches(engine, up.name).values():
-        code, printed = cache.exec_run(["sh", "-c", ": > /etc/written"], user="0")
+def test_only_the_registry_writes_to_the_storage(up: CacheStack, engine: DockerClient) -> None:
+    for found, writes in ((belongings.caches, False), (belongings.registries, True)):
+        container = found(engine, up.name)[REGISTRIES[0]]
+        writable = {mount["Destination"]: mount["RW"] for mount in container.attrs["Mounts"]}
+        assert writable == {
+            "/var/lib/registry": writes,
+            front.SHARED_FOLDER: True,
+            "/credentials": False,
+        }
+        code, printed = container.exec_run(["sh", "-c", ": > /etc/written"], user="0")
         assert code != 0
         assert b"Read-only file system" in printed
 
@@ -85,14 +93,12 @@ def test_the_engine_applies_limits_network_and_restart_policy(
 def test_all_caches_are_healthy_and_named_in_the_outputs(
     up: CacheStack, engine: DockerClient
 ) -> None:
-    outputs, made = up.outputs(), up.belongings()
+    outputs = up.outputs()
     gateway = host.bridge_gateway(engine)
     caches = belongings.caches(engine, up.name)
     ports = {registry: belongings.port(cache) for registry, cache in caches.items()}
     assert up.healthy() == set(REGISTRIES)
-    assert made.networks == {up.prefix}
-    assert made.containers == made.volumes
-    assert made.containers == {f"{up.prefix}-{name}" for name in (*REGISTRIES, "anonymous")}
+    assert up.belongings() == belongings.expected(up.prefix, *REGISTRIES)
     assert outputs["mirrors"] == {name: f"http://{gateway}:{port}" for name, port in ports.items()}
     assert outputs["caches"] == {
         name: {

@@ -9,6 +9,7 @@ from docker.models.containers import Container
 
 STACK_LABEL = "talos-registry-cache.stack"
 UPSTREAM_LABEL = "talos-registry-cache.upstream"
+REGISTRY_LABEL = "talos-registry-cache.registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,17 @@ class Belongings:
 
 
 NOTHING = Belongings(frozenset(), frozenset(), frozenset())
+
+
+def expected(prefix: str, *registries: str) -> Belongings:
+    """The resources of a stack whose caches have these registry hosts and no credentials."""
+    shared = [f"{prefix}-anonymous", f"{prefix}-fronts"]
+    caches = [f"{prefix}-{host}" for host in registries]
+    return Belongings(
+        frozenset([*shared, *caches, *map("{}-registry".format, caches)]),
+        frozenset([prefix]),
+        frozenset([*shared, *caches, *map("{}-front".format, caches)]),
+    )
 
 
 def of_stack(engine: DockerClient, stack: str) -> Belongings:
@@ -41,11 +53,19 @@ def containers(engine: DockerClient, stack: str) -> list[Container]:
 
 
 def caches(engine: DockerClient, stack: str) -> dict[str, Container]:
-    """The running caches of a stack, by registry host."""
+    """The running caches of a stack, by registry host: the fronts, which clients reach."""
     return {
         container.labels[UPSTREAM_LABEL]: container
         for container in containers(engine, stack)
-        if container.status == "running"
+        if container.status == "running" and REGISTRY_LABEL in container.labels
+    }
+
+
+def registries(engine: DockerClient, stack: str) -> dict[str, Container]:
+    """The registries behind the running caches of a stack, by registry host."""
+    return {
+        host: engine.containers.get(front.labels[REGISTRY_LABEL])
+        for host, front in caches(engine, stack).items()
     }
 
 

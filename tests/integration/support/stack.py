@@ -220,8 +220,15 @@ class CacheStack:
 
     def healthy(self) -> set[str]:
         """The registries whose caches are healthy."""
-        caches = belongings.caches(self._engine, self.name).items()
-        return {registry for registry, cache in caches if belongings.health(cache) == "healthy"}
+        found = [
+            belongings.caches(self._engine, self.name),
+            belongings.registries(self._engine, self.name),
+        ]
+        return {
+            host
+            for host in found[0]
+            if all(belongings.health(one[host]) == "healthy" for one in found)
+        }
 
 
 def upstreams(remote_url: str, *registries: str) -> dict[str, dict[str, Any]]:

@@ -90,7 +90,7 @@ def running(folder: Path, hosts: int = 2, managers: int | None = None) -> Iterat
         _at_once(
             *(node.engine.start for node in nodes),
             store.start,
-            functools.partial(private_engine.save, image, IMAGE),
+            functools.partial(private_engine.save, image, IMAGE, FRONT_IMAGE),
         )
         if managers is None:
             managers = hosts if hosts >= QUORUM_FROM else 1

@@ -24,7 +24,7 @@ from tests.integration.support import upstream as upstream_registry
 from tests.integration.support.network import Switch
 from tests.integration.support.object_store import ObjectStore
 from tests.integration.support.swarm import Host
-from tests.integration.support.upstream import IMAGE, Upstream
+from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Upstream
 
 LABELS = {"cache": "true"}
 QUORUM_FROM = 3

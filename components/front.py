@@ -121,6 +121,14 @@ http {
       proxy_pass http://%{tags};
       proxy_hide_header X-Cache;
     }
+    # The registry has no referrers API. An image without an index of its referrers under this tag
+    # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
+    location ~ "^/v2/(?<image>.+)/referrers/sha256:(?<digest>[0-9a-f]{64})$" {
+      set $kind tag;
+      rewrite ^ /v2/$image/manifests/sha256-$digest break;
+      proxy_pass http://%{tags};
+      proxy_hide_header X-Cache;
+    }
     location / { proxy_pass http://registry; }
   }
   server {

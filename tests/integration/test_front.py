@@ -20,7 +20,6 @@ from docker.models.containers import Container
 from talos_registry_cache.cli import pull_log
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import manifests
-from tests.integration.conftest import NewStack
 from tests.integration.support import docker_cli, gate, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -207,6 +206,31 @@ def test_a_log_line_has_client_image_size_and_whether_it_was_cached(
     assert not [line for line in cache.log() if "Wget" in line], "health checks are not logged"
 
 
+# Referrers
+
+
+def test_the_referrers_of_an_image_are_known_without_the_upstream(
+    cache: Cache, upstream: Upstream
+) -> None:
+    image, other = upstream.push_index(), upstream.push_index()
+    referrers = upstream.refer_to(image)
+
+    def ask(about: Pushed) -> httpx2.Response:
+        url = f"{cache.endpoint}/v2/{about.repository}/referrers/{about.digest}"
+        return httpx2.get(url, trust_env=False, timeout=60)
+
+    known, unknown = ask(image), ask(other)
+    with upstream.away():
+        again = ask(image)
+
+    for answer in (known, again):
+        assert answer.status_code == HTTPStatus.OK
+        assert answer.headers["Content-Type"] == "application/vnd.oci.image.index.v1+json"
+        assert answer.headers["Docker-Content-Digest"] == referrers.digest
+    # A node that gets 404 from a mirror asks the upstream itself.
+    assert unknown.status_code == HTTPStatus.NOT_FOUND
+
+
 # Failures of the upstream
 
 
@@ -380,16 +404,6 @@ def test_watch_and_status_show_what_was_cached(cache: Cache, upstream: Upstream)
     assert after["hits"] > before["hits"]
     assert after["misses"] > before["misses"]
     assert after["from_upstream"] > before["from_upstream"]
-
-
-def test_watch_needs_a_front(new_stack: NewStack, upstream: Upstream) -> None:
-    plain = new_stack({"upstreams": upstreams(upstream.url, REGISTRY)})
-    plain.up()
-
-    done = Cachectl(plain.name, plain.folder)("watch")
-
-    assert done.code == ExitCode.USAGE
-    assert "caches.front" in done.err
 
 
 def test_a_damaged_blob_is_found_and_removed(cache: Cache, upstream: Upstream) -> None:

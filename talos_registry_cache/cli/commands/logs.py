@@ -33,8 +33,7 @@ def logs(
 ) -> None:
     """Show the logs of the caches, one line for each request, without health checks.
 
-    A cache with a front (`caches.front`) shows the front's log. For its registry's own, see
-    `docker logs`.
+    The log is that of the cache's front. For the registry behind it, see `docker logs`.
 
     Exit codes: 0 success, 1 failure, 2 wrong usage.
     """

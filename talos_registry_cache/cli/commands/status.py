@@ -71,14 +71,11 @@ def status(
 ) -> None:
     """Show the health, the upstream, the storage and the hits of each cache.
 
-    Hits, misses and bytes are the registry's own numbers since its last start; "saved" is what
-    clients got and the upstream did not have to send. The registry counts a request for a part of
-    a blob as a request for the whole, so warming counts as a client. Upstreams are contacted from
-    this machine.
-
-    With a front (`caches.front`), hits, misses and what clients got come from the front's log,
-    which is limited in size and starts again with the container. A request that shared the fetch
-    of another, and a stale tag, count as hits.
+    Hits and misses come from the log of the cache's front, which is limited in size and starts
+    again with the container. A request that shared the fetch of another, and a stale tag, count as
+    hits; warming counts as a client. Bytes from the upstream are those of the registry since its
+    last start; "saved" is what clients got and the upstream did not have to send. On a Swarm, all
+    of it is the registry's. Upstreams are contacted from this machine.
 
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
     unreachable upstream is not an error: caches exist for that.

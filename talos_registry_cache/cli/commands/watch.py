@@ -54,7 +54,7 @@ def watch(
     last. The rate is that of the time from an image's first request to its last.
 
     Without a terminal, each request is a line as it happens, and the table comes at the end. A
-    request appears once it is answered. Needs caches with a front: set `caches.front`.
+    request appears once it is answered. The caches of a Swarm cannot be watched.
 
     Exit codes: 0 ended by Ctrl-C, or the fronts have stopped, 1 failure, 2 wrong usage.
     """
@@ -62,8 +62,8 @@ def watch(
         caches = found.only(upstreams or [])
         if without := [registry for registry, cache in caches.items() if not cache.has_front]:
             raise UsageError(
-                f"the cache of {without[0]} has no front, whose log shows the pulls: "
-                "set caches.front and run `pulumi up`"
+                f"the cache of {without[0]} has no front, whose log would show the pulls; "
+                "on a Swarm, there is none"
             )
         seen = _requests(found.engine, caches, tail)
         try:

@@ -78,13 +78,18 @@ class Upstream:
         index = images.oci_index(host.architecture(), host.other_architecture())
         return self._push(index, image.repository)
 
-    def _push(self, index: images.Index, repository: str) -> Pushed:
+    def refer_to(self, image: Pushed) -> Pushed:
+        """Push an index of referrers under the tag that an image has for it."""
+        index = images.oci_index(host.architecture())
+        return self._push(index, image.repository, image.digest.replace(":", "-"))
+
+    def _push(self, index: images.Index, repository: str, tag: str = "1") -> Pushed:
         for blob in images.blobs_of(index):
             self._push_blob(repository, blob)
         for image in index.images.values():
             self._push_manifest(repository, image.manifest, image.manifest.digest)
-        self._push_manifest(repository, index.manifest, "1")
-        return Pushed(repository, "1", index.manifest.digest)
+        self._push_manifest(repository, index.manifest, tag)
+        return Pushed(repository, tag, index.manifest.digest)
 
     def push_docker_image(self) -> Pushed:
         """Push a new image in Docker's format, for this machine's platform."""

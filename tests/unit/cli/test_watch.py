@@ -96,10 +96,10 @@ def test_ctrl_c_ends_it_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "total" in done.stdout
 
 
-def test_a_cache_without_a_front_is_a_mistake_that_names_the_setting(
+def test_a_cache_without_a_front_cannot_be_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = watched(monkeypatch, has_front=False)
 
     assert isinstance(done.exception, UsageError)
-    assert "caches.front" in str(done.exception)
+    assert "has no front" in str(done.exception)

@@ -46,8 +46,9 @@ demo: ## Show what the caches save: boot nodes cold, warm and offline; results i
 pr-preview: ## Preview what this checkout, or the commit HEAD, changes in stacks that run BASE
 	@$(TOOLCHAIN) run --all-images -- python -m talos_registry_cache.review --base "$$BASE" $${HEAD:+--head "$$HEAD"} $(ARGS)
 
-bench: ## Measure `up`, sixteen nodes and a team's caches; results in build/
+bench: ## Measure `up`, pulls, sixteen nodes and a team's caches; results in build/
 	@$(TOOLCHAIN) run -- python -m benchmarks.up
+	@$(TOOLCHAIN) run -- python -m benchmarks.pulls
 	@$(TOOLCHAIN) run --all-images -- python -m benchmarks.demo --nodes 16 --small --into build/nodes
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.team
 

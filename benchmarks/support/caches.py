@@ -60,10 +60,10 @@ class Project:
 
 @contextmanager
 def project(site: Site, upstream: str) -> Iterator[Project]:
-    """A stack of this project, with fronts, that is not up yet."""
+    """A stack of this project that is not up yet."""
     ports = dict(zip(REGISTRIES, site.free_ports(len(REGISTRIES)), strict=True))
     upstreams = {host: {"port": port, "remoteUrl": upstream} for host, port in ports.items()}
-    settings = {"caches": {"upstreams": upstreams, "storage": {"onDestroy": "delete"}, "front": {}}}
+    settings = {"caches": {"upstreams": upstreams, "storage": {"onDestroy": "delete"}}}
     with tempfile.TemporaryDirectory() as folder, site.stack_name() as name:
         stack = Stack(name, Path(folder) / "stack")
         stack.prepare(settings)

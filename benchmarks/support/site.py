@@ -90,26 +90,37 @@ class Scope:
     name: str = field(default_factory=lambda: secrets.token_hex(6))
 
     def run(self, title: str, ports: Mapping[int, int], **options: Any) -> Container:
-        """Start a container of the registry's image.
+        """Start a container; see `create`."""
+        container = self.create(title, ports, **options)
+        try:
+            container.start()
+        except DockerException as error:
+            raise CannotRunError(f"{title} does not start: {error}") from error
+        return container
+
+    def create(
+        self, title: str, ports: Mapping[int, int], *, image: str = "", **options: Any
+    ) -> Container:
+        """Create a container.
 
         Args:
             title: part of its name.
             ports: ports of this machine, by port of the container.
+            image: its image; by default that of the registry.
             options: more options of the engine.
         """
         address = self.site.address
         name = f"{self.site.name}-{title}-{self.name}"
         try:
-            return self.site.engine.containers.run(
-                self.site.image,
+            return self.site.engine.containers.create(
+                image or self.site.image,
                 name=name,
-                detach=True,
                 labels={LABEL: self.name},
                 ports={f"{inner}/tcp": (address, outer) for inner, outer in ports.items()},
                 **options,
             )
         except DockerException as error:
-            raise CannotRunError(f"{title} does not start: {error}") from error
+            raise CannotRunError(f"{title} cannot be created: {error}") from error
         except KeyboardInterrupt:
             _remove_late(self.site.engine, name)
             raise

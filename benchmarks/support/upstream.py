@@ -52,6 +52,10 @@ class Upstream:
             "tbf", "rate", f"{mbit}mbit", "burst", str(burst), "latency", "400ms",
         )  # fmt: skip
 
+    def silence(self) -> None:
+        """Let it accept connections and never answer."""
+        self._container.kill("SIGSTOP")
+
     def sent(self) -> int:
         """Bytes it has sent so far, by its own metrics, once it is idle."""
         deadline = time.monotonic() + SETTLES_WITHIN_S
@@ -81,13 +85,20 @@ def running(site: Site, scale: float) -> Iterator[Upstream]:
         site: where.
         scale: factor of the sizes; 1 for a Talos cluster's.
     """
+    with empty(site) as upstream:
+        upstream.fill(scale)
+        yield upstream
+
+
+@contextmanager
+def empty(site: Site) -> Iterator[Upstream]:
+    """Run an upstream without images."""
     (port,) = site.free_ports(1)
     with site.scope() as scope:
         quiet = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": "error"}
         container = scope.run("upstream", {5000: port}, environment=quiet)
         upstream = Upstream(container, f"http://{site.address}:{port}")
         upstream.wait()
-        upstream.fill(scale)
         yield upstream
 
 

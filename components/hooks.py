@@ -18,12 +18,12 @@ from .engine import TakenError
 
 NETWORK_WITHIN_S = 30
 NETWORK_POLL_S = 0.05
-OTHERS_WITHIN_S = 15
+OTHERS_WITHIN_S = 30
 OTHERS_BEGIN_WITHIN_S = 0.5
 HEALTH_POLL_S = 2
 
-# Containers between their first hook and their creation, by resource name.
-_in_preparation: set[str] = set()
+# Declared containers that neither exist yet nor have failed, by resource name.
+_expected: set[str] = set()
 _watches: set[asyncio.Task[None]] = set()
 
 
@@ -42,25 +42,33 @@ async def make_way(arguments: pulumi.ResourceHookArgs) -> None:
         for port in inputs.get("ports") or []:
             _check_port(port["ip"], int(port["external"]), arguments.name)
     except TakenError:
-        await _others_are_prepared()
+        _expected.discard(arguments.name)
+        await _others_exist()
         raise
 
 
-def is_prepared(container: str) -> None:
-    """Record that a container's last hook has run."""
-    _in_preparation.discard(container)
+def expect(name: str, container: pulumi.CustomResource) -> None:
+    """Let other containers that fail wait until this one exists.
+
+    Args:
+        name: name of the resource.
+        container: the container.
+    """
+    if not pulumi.runtime.is_dry_run():
+        _expected.add(name)
+        container.id.apply(lambda _: _expected.discard(name))
 
 
-async def _others_are_prepared() -> None:
-    """Wait until the hooks of the other containers have run.
+async def _others_exist() -> None:
+    """Wait until the other containers exist or have failed.
 
-    Pulumi ends the program, and with it all hooks, as soon as one resource fails. One cache that
-    fails must not keep the others from being created.
+    Pulumi creates nothing more, and ends the program with all hooks, as soon as one resource fails.
+    One cache that fails must not keep the others from being created.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(OTHERS_WITHIN_S):
             await asyncio.sleep(OTHERS_BEGIN_WITHIN_S)
-            while _in_preparation:  # noqa: ASYNC110
+            while _expected:  # noqa: ASYNC110
                 await asyncio.sleep(NETWORK_POLL_S)
 
 
@@ -80,7 +88,6 @@ async def hand_over_storage(arguments: pulumi.ResourceHookArgs) -> None:
 
 async def watch_health(arguments: pulumi.ResourceHookArgs) -> None:
     """Watch a container that is about to be created; the provider only reports a timeout."""
-    is_prepared(arguments.name)
     name = (arguments.new_inputs or {})["name"]
     watch = asyncio.create_task(_tell_why_unhealthy(name))
     # The event loop has only weak references to tasks.
@@ -134,11 +141,10 @@ class NetworkHooks:
         Raises:
             EngineError: the network was not created.
         """
-        _in_preparation.add(arguments.name)
         try:
             await self._appears()
         except EngineError:
-            is_prepared(arguments.name)
+            _expected.discard(arguments.name)
             raise
 
     async def _appears(self) -> None:

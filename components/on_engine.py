@@ -153,7 +153,7 @@ class OnEngine:
         if one.read_once:
             # A changed label replaces the container, which then reads the files again.
             labels[label.FILES] = one.read_once
-        return docker.Container(
+        container = docker.Container(
             one.resource,
             name=one.name,
             image=one.image,
@@ -208,7 +208,9 @@ class OnEngine:
                     ]
                 ),
             ),
-        ).name
+        )
+        hooks.expect(one.resource, container)
+        return container.name
 
     def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:
         if one.port is None:

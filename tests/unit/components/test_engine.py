@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
@@ -303,16 +304,16 @@ def test_a_name_conflict_is_reported_after_the_other_caches_could_start(
 ) -> None:
     monkeypatch.setattr(hooks, "OTHERS_BEGIN_WITHIN_S", 0)
     fake.add_container("cache")
-    fake.add_network("caches", OWN)
-    network = NetworkHooks("caches")
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
 
     async def refuse_beside_another() -> bool:
-        network._settled.set()
-        await network.before_container(hook_arguments(name="other"))
+        created = asyncio.get_running_loop().create_future()
+        other: Any = SimpleNamespace(id=pulumi.Output.from_input(created))
+        hooks.expect("other", other)
         refusing = asyncio.ensure_future(hooks.make_way(hook_arguments(name="cache")))
         await asyncio.sleep(5 * hooks.NETWORK_POLL_S)
         was_early = refusing.done()
-        hooks.is_prepared("cache-resource")
+        created.set_result("an ID")
         with pytest.raises(TakenError):
             await refusing
         return was_early

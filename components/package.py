@@ -27,7 +27,10 @@ Schema = Mapping[str, Any]
 ALL_OPTIONAL = ("Upstream",)
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 OUTPUTS: Schema = {
-    "mirrors": {**STRINGS, "description": "URL at which nodes reach the cache, by registry host"},
+    "mirrors": {
+        **STRINGS,
+        "description": "URL at which nodes reach the cache, by registry host; `*` for all others",
+    },
     "caches": {
         "type": "object",
         "additionalProperties": STRINGS,

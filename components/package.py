@@ -29,7 +29,9 @@ STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 OUTPUTS: Schema = {
     "mirrors": {
         **STRINGS,
-        "description": "URL at which nodes reach the cache, by registry host; `*` for all others",
+        "description": (
+            "URL at which nodes reach the cache, by registry host; `*` is the wildcard mirror"
+        ),
     },
     "caches": {
         "type": "object",

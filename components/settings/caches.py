@@ -135,7 +135,7 @@ class Caches(Model):
     )
     wildcard: Wildcard | None = Field(
         default=None,
-        description="One mirror for all upstreams, in addition; the default is none",
+        description="One more mirror, for all upstreams at one URL; the default is none",
     )
     ttl: Ttl = Field(default="never", description="How long cached images are kept, such as 720h")
     mirror_host: MirrorHost = Field(

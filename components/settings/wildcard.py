@@ -7,7 +7,7 @@ from .values import Port
 
 
 class Wildcard(Model):
-    """One more mirror, at a single URL for all upstreams.
+    """One more mirror, for all upstreams at one URL.
 
     It finds the cache by the registry host that container runtimes send to a mirror (`?ns=`).
     """

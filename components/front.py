@@ -22,6 +22,7 @@ TAGS_PORT = 5002
 WORK_FOLDER = f"{FRONT_FOLDER}/{FIRST_FOLDERS[FRONT_FOLDER]}"
 SOCKET = f"{FRONT_FOLDER}/registry.sock"
 CONFIGURATION_FILE = "nginx.conf"
+COMMAND = ("nginx", "-e", "stderr", "-p", WORK_FOLDER, "-c", f"{FOLDER}/{CONFIGURATION_FILE}")
 PROBE_URL = f"http://127.0.0.1:{TAGS_PORT}/"
 # containerd gives up a pull after 300 s without a byte, so a client must not wait longer for the
 # fetch of another one.
@@ -37,14 +38,6 @@ MANIFEST_TYPES = (
 )
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
-
-
-def command(work_folder: str) -> tuple[str, ...]:
-    """The command line of nginx with a folder to write to."""
-    return ("nginx", "-e", "stderr", "-p", work_folder, "-c", f"{FOLDER}/{CONFIGURATION_FILE}")
-
-
-COMMAND = command(WORK_FOLDER)
 
 
 class Text(Template):

@@ -22,7 +22,7 @@ SERVER_NAME = "caches.internal"
 
 WORK_FOLDER = "/dev/shm"  # noqa: S108 - in memory, and of this container alone
 AUTHORITY_FILE = "ca.crt"
-COMMAND = front.command(WORK_FOLDER)
+COMMAND = ("nginx", "-e", "stderr", "-p", WORK_FOLDER, "-c", f"{FOLDER}/{front.CONFIGURATION_FILE}")
 PROBE_PORT = 5002
 PROBE_URL = f"http://127.0.0.1:{PROBE_PORT}/"
 # A front may wait for another client's fetch, and then for the registry.

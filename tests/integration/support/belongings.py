@@ -45,7 +45,7 @@ def caches(engine: DockerClient, stack: str) -> dict[str, Container]:
     return {
         container.labels[UPSTREAM_LABEL]: container
         for container in containers(engine, stack)
-        if container.status == "running" and UPSTREAM_LABEL in container.labels
+        if container.status == "running"
     }
 
 

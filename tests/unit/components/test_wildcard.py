@@ -9,7 +9,7 @@ from components.settings.front import DEFAULT_IMAGE
 from tests.unit.components.certificates import authority
 from tests.unit.components.declared_caches import ON_SWARM, S3_KEYS, declare
 from tests.unit.components.parsed_settings import mistakes
-from tests.unit.components.stack_graph import CONTAINER, OWN_CERTIFICATE, Graph
+from tests.unit.components.stack_graph import CONTAINER, OWN_CERTIFICATE, Graph, image_id
 
 READERS = {"readers": {"nodes": "a-password"}}
 GIVEN = {
@@ -37,12 +37,17 @@ def files(graph: Graph) -> dict[str, str]:
     return {one["file"].removeprefix("/credentials/"): one["content"] for one in uploads}
 
 
-@pytest.mark.parametrize("front", [None, {}])
-def test_it_is_one_more_container_on_a_port_of_its_own(front: Any) -> None:
-    made = container(declared(front=front))
+@pytest.mark.parametrize("image", [DEFAULT_IMAGE, "nginx:mine"])
+def test_it_has_the_image_of_the_fronts(image: str) -> None:
+    settings = {} if image == DEFAULT_IMAGE else {"front": {"image": image}}
+
+    assert container(declared(**settings))["image"] == image_id(image)
+
+
+def test_it_is_one_more_container_on_a_port_of_its_own() -> None:
+    made = container(declared())
 
     assert made["name"] == "registry-dev-wildcard"
-    assert made["image"] == container(declared(front={"image": DEFAULT_IMAGE}))["image"]
     assert {port["external"] for port in made["ports"]} == {5010}
     assert [(one["containerPath"], one["readOnly"]) for one in made["volumes"]] == [
         ("/credentials", True)

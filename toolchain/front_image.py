@@ -14,9 +14,8 @@ PACKAGE = "nginx"
 
 
 def is_used(stack_file: str) -> bool:
-    """Whether a stack file has a front or a wildcard mirror; a comment does not count."""
-    key = r"""^[^#\n]*(?<![\w.-])(front|wildcard)["']?:(\s|$)"""
-    return bool(re.search(key, stack_file, re.MULTILINE))
+    """Whether a stack file has a front; a comment does not count."""
+    return bool(re.search(r"""^[^#\n]*(?<![\w.-])front["']?:(\s|$)""", stack_file, re.MULTILINE))
 
 
 def ensure(host: str) -> None:

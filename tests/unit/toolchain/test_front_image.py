@@ -22,7 +22,6 @@ CACHES = "config:\n  talos-registry-cache:caches:\n    upstreams: {docker.io: }\
         (f"{CACHES}    front: {{tagFreshness: 1m}}  # nginx\n", True),
         ("config:\n  talos-registry-cache:caches: {upstreams: {}, front: {}}\n", True),
         ('config:\n  talos-registry-cache:caches: {"front": {}}\n', True),
-        (f"{CACHES}    wildcard: {{}}\n", True),
     ],
 )
 def test_image_is_used_if_a_stack_file_has_a_front(stack_file: str, *, is_used: bool) -> None:

@@ -20,8 +20,7 @@ from toolchain import front_image
 pytestmark = pytest.mark.timeout(300)
 
 NOW = datetime.now(UTC)
-AUTHORITY = issue_authority("talos-registry-cache tests", NOW)
-SERVER = issue_server(AUTHORITY, ["127.0.0.1"], NOW)
+SERVER = issue_server(issue_authority("talos-registry-cache tests", NOW), ["127.0.0.1"], NOW)
 WORK_OF_FRONT = {front.WORK_FOLDER: "uid={},gid={},mode=0700".format(*file_owner.OWNER)}
 
 Check = Callable[..., tuple[int, str]]
@@ -71,10 +70,10 @@ def check(engine: DockerClient, tmp_path: Path) -> Check:
 
 @pytest.fixture
 def certificate(tmp_path: Path, check: Check) -> None:  # noqa: ARG001
-    """The certificate and key, beside the configuration."""
+    """The certificate, the key and a CA, beside the configuration."""
     (tmp_path / "credentials" / CERTIFICATE_FILE).write_text(SERVER.certificate)
     (tmp_path / "credentials" / KEY_FILE).write_text(SERVER.key)
-    (tmp_path / "credentials" / wildcard.AUTHORITY_FILE).write_text(AUTHORITY.certificate)
+    (tmp_path / "credentials" / wildcard.AUTHORITY_FILE).write_text(SERVER.certificate)
 
 
 @pytest.mark.parametrize("tls", [True, False])

@@ -30,7 +30,6 @@ from .placement import (
 from .private_files import FOLDER, FilesInVolume, PrivateFile
 from .settings.storage import VolumeStorage
 from .storage import WRITABLE, Stored
-from .wildcard import WildcardProcess
 
 HEALTHY_WITHIN_S = 60
 
@@ -144,19 +143,24 @@ class OnEngine:
         return self._declare(before, process, parent)
 
     def run_wildcard(
-        self, process: WildcardProcess, bounds: Bounds, parent: pulumi.Resource
+        self,
+        process: FrontProcess,
+        port: int,
+        labels: Labels,
+        bounds: Bounds,
+        parent: pulumi.Resource,
     ) -> None:
-        """Declare the container of the wildcard mirror."""
+        """Declare the container of the wildcard mirror, published at a port of this machine."""
         container = _Container(
             resource=wildcard.NAME,
             name=f"{self.prefix}-{wildcard.NAME}",
             image=process.image,
-            labels=process.labels,
+            labels=labels,
             probe=PROBE.format(url=wildcard.PROBE_URL),
             command=wildcard.COMMAND,
             read_once=process.files.read_once,
             read_only=[(FOLDER, process.files.volume)],
-            port=process.port,
+            port=port,
             # A cache's name may be a domain of somebody else, such as registry-dev-docker.io. No
             # DNS server is asked for it while its container is missing: none listens here.
             dns=["127.0.0.1"],

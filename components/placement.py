@@ -46,7 +46,7 @@ class MountedFiles:
 
 @dataclass(frozen=True, slots=True)
 class FrontProcess:
-    """The process of the front before a cache: nginx, as `front.configuration` describes it.
+    """The nginx of a front, or of the wildcard mirror, with the configuration in its files.
 
     Attributes:
         image: ID of the image.

@@ -35,7 +35,6 @@ from .settings.values import ANY_ADDRESS, is_ipv4
 from .settings.wildcard import Wildcard
 from .storage import s3_credentials, s3_location
 from .trust import Trust
-from .wildcard import WildcardProcess
 
 LOOPBACK = "127.0.0.1"
 ANONYMOUS = "anonymous"
@@ -211,15 +210,13 @@ class RegistryCache(pulumi.ComponentResource):
             authority=ca if isinstance(self._args.tls, OwnTls) else None,
             readers=self._args.readers != {},
         )
-        process = WildcardProcess(
+        process = FrontProcess(
             image=self._image(engine.image_to_run((self._args.front or Front()).image)),
             files=self._placement.files(
                 _with_credentials(wildcard.NAME), label.of_stack(self._stack), files, self
             ),
-            port=settings.port,
-            labels=labels,
         )
-        self._placement.run_wildcard(process, Bounds(self._args), self)
+        self._placement.run_wildcard(process, settings.port, labels, Bounds(self._args), self)
         return url
 
     @property

@@ -6,14 +6,13 @@ answers 404, and the runtime asks the registry itself.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import pulumi
 
 from . import front
-from .placement import CONTAINER_PORT, MountedFiles
+from .placement import CONTAINER_PORT
 from .private_files import FOLDER, PrivateFile
 
 NAME = "wildcard"
@@ -27,24 +26,6 @@ PROBE_PORT = 5002
 PROBE_URL = f"http://127.0.0.1:{PROBE_PORT}/"
 # A front may wait for another client's fetch, and then for the registry.
 SILENCE_S = front.WAITS_S + front.SILENCE_S
-
-
-@dataclass(frozen=True, slots=True)
-class WildcardProcess:
-    """The process of a wildcard mirror.
-
-    Attributes:
-        image: ID of the image.
-        files: the files that it reads when it starts.
-        port: the port of this machine at which it is published.
-        labels: labels.
-    """
-
-    image: pulumi.Input[str]
-    files: MountedFiles
-    port: int
-    labels: Mapping[str, pulumi.Input[Any]]
-
 
 _CONFIGURATION = front.Text("""\
 %{head}

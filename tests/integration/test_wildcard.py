@@ -160,16 +160,6 @@ def test_a_cache_that_is_missing_fails_at_once_and_one_that_is_replaced_is_found
     assert site.stack.ids()[site.container] == before
 
 
-def test_no_other_dns_server_is_asked_for_a_cache(site: Site, engine: DockerClient) -> None:
-    container = engine.containers.get(site.container)
-
-    code, _ = container.exec_run(["busybox", "nslookup", "example.com"])
-    known, _ = container.exec_run(["busybox", "nslookup", f"{site.stack.prefix}-{ONE}"])
-
-    assert (code != 0, known) == (True, 0)
-    assert container.attrs["HostConfig"]["Dns"] == ["127.0.0.1"]
-
-
 def test_cachectl_prints_it_for_containerd_and_finds_no_more_caches(
     site: Site, containerd: Containerd, tmp_path: Path
 ) -> None:

@@ -28,12 +28,14 @@ class Access:
 
     Attributes:
         files: their private files, by name.
+        server_files: certificate and key, for TLS.
         front_files: the files that their fronts read, by name.
         environment: environment variables that tell the registry of these files.
         trust: what clients need.
     """
 
     files: Mapping[str, PrivateFile] = field(default_factory=dict)
+    server_files: Mapping[str, PrivateFile] = field(default_factory=dict)
     front_files: Mapping[str, PrivateFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     trust: Trust = OPEN
@@ -89,7 +91,13 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
         front.files(args.fronts, server_files, readers=args.readers != {}) if args.fronts else {}
     )
     own_files, own_environment = _for_caches(args)
-    return Access(files | own_files, front_files, environment | own_environment, Trust(ca, reader))
+    return Access(
+        files=files | own_files,
+        server_files=server_files,
+        front_files=front_files,
+        environment=environment | own_environment,
+        trust=Trust(ca, reader),
+    )
 
 
 def _for_caches(args: RegistryCacheArgs) -> tuple[dict[str, PrivateFile], dict[str, str]]:

@@ -41,15 +41,13 @@ MANIFEST_TYPES = (
 SILENCE_S = 60
 
 
-class _Text(Template):
+class Text(Template):
     """A text with %{placeholders}, since nginx's own variables begin with a dollar sign."""
 
     delimiter = "%"
 
 
-# Tags have a server of their own: until a background update ends, nginx answers no other request
-# on the connection that began it. This connection is not a client's.
-_CONFIGURATION = _Text("""\
+HEAD = """\
 daemon off;
 worker_processes 2;
 pid nginx.pid;
@@ -57,13 +55,23 @@ events { worker_connections 1024; }
 http {
   server_tokens off;
   sendfile on;
-  tcp_nopush on;
-  client_max_body_size 0;
   client_body_temp_path body;
   proxy_temp_path proxy;
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
-  scgi_temp_path scgi;
+  scgi_temp_path scgi;"""
+
+LOG_FORMAT = """\
+  # As the registry logs, and how long it took and what came of it.
+  log_format pull '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
+                  '"$http_referer" "$http_user_agent" $request_time $result';"""
+
+# Tags have a server of their own: until a background update ends, nginx answers no other request
+# on the connection that began it. This connection is not a client's.
+_CONFIGURATION = Text("""\
+%{head}
+  tcp_nopush on;
+  client_max_body_size 0;
   proxy_cache_path blobs levels=1:2 keys_zone=blobs:1m max_size=4g inactive=1m use_temp_path=off;
   proxy_cache_path tags levels=1:2 keys_zone=tags:10m max_size=256m inactive=365d use_temp_path=off;
   # In memory only, since its keys are passwords.
@@ -86,9 +94,7 @@ http {
     "~^tag (STALE|UPDATING)" stale;
     ~^tag miss;
   }
-  # As the registry logs, and how long it took and what came of it.
-  log_format pull '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
-                  '"$http_referer" "$http_user_agent" $request_time $result';
+%{log_format}
   server {
     listen %{port}%{ssl};%{certificate}
     access_log /dev/stdout pull;
@@ -144,9 +150,9 @@ http {
 }
 """)
 
-_CERTIFICATE = """
-    ssl_certificate {folder}/server.crt;
-    ssl_certificate_key {folder}/server.key;"""
+CERTIFICATE = f"""
+    ssl_certificate {FOLDER}/server.crt;
+    ssl_certificate_key {FOLDER}/server.key;"""
 
 # The registry checks passwords, and the front remembers its answer for ten seconds.
 _READERS = """
@@ -161,7 +167,7 @@ _READERS = """
       proxy_cache_valid 200 10s;
     }"""
 
-_TAG_CACHE = _Text("""
+_TAG_CACHE = Text("""
       proxy_ignore_client_abort on;
       proxy_cache tags;
       proxy_cache_key $uri$accepts;
@@ -205,6 +211,8 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
     """
     tag_cache = _TAG_CACHE.substitute(freshness=tag_freshness_s, silence=SILENCE_S)
     return _CONFIGURATION.substitute(
+        head=HEAD,
+        log_format=LOG_FORMAT,
         socket=SOCKET,
         silence=SILENCE_S,
         all_types="".join(f"(?=.*/{one}\\+json)" for one in MANIFEST_TYPES),
@@ -214,7 +222,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
         tags=f"127.0.0.1:{TAGS_PORT}",
         storage=STORAGE_FOLDER,
         ssl=" ssl" if tls else "",
-        certificate=_CERTIFICATE.format(folder=FOLDER) if tls else "",
+        certificate=CERTIFICATE if tls else "",
         readers=_READERS if readers else "",
         tag_cache=tag_cache if tag_freshness_s else "",
     )

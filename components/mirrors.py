@@ -17,7 +17,7 @@ class Mirrors:
     """Mirrors for clusters.
 
     Attributes:
-        mirrors: URL at which nodes reach each mirror, by registry host.
+        mirrors: URL at which nodes reach each mirror, by registry host; `*` is the wildcard mirror.
         endpoints: URL at which this machine reaches each mirror, by registry host.
         after: resources that must exist before the mirrors are used.
         trust: CA and user that clients need.

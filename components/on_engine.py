@@ -11,7 +11,7 @@ from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
-from . import front, hooks
+from . import front, hooks, wildcard
 from .belongings import Belongings
 from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
@@ -21,6 +21,7 @@ from .placement import (
     PROBE_INTERVAL,
     PROBE_RETRIES,
     PROBE_TIMEOUT,
+    Bounds,
     FrontProcess,
     MountedFiles,
     Process,
@@ -39,7 +40,7 @@ Mount = tuple[str, pulumi.Input[str]]
 
 @dataclass(frozen=True, slots=True)
 class _Container:
-    """A container of a cache: its registry, or the front before it.
+    """A container of a cache, its registry or the front before it, or the wildcard mirror.
 
     Attributes:
         resource: name of the resource.
@@ -53,6 +54,7 @@ class _Container:
         writable: volumes that it may write to.
         read_only: other volumes.
         port: the port of this machine at which it is published, if it is.
+        dns: servers for names that are not of its network, instead of this machine's.
     """
 
     resource: str
@@ -66,6 +68,7 @@ class _Container:
     writable: Sequence[Mount] = ()
     read_only: Sequence[Mount] = ()
     port: int | None = None
+    dns: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,31 @@ class OnEngine:
         self._declare(_registry(registry_name(name), process, shared), process, parent)
         return self._declare(_front(name, process, process.front, shared), process, parent)
 
+    def run_wildcard(
+        self,
+        process: FrontProcess,
+        port: int,
+        labels: Labels,
+        bounds: Bounds,
+        parent: pulumi.Resource,
+    ) -> None:
+        """Declare the container of the wildcard mirror, published at a port of this machine."""
+        container = _Container(
+            resource=wildcard.NAME,
+            name=f"{self.prefix}-{wildcard.NAME}",
+            image=process.image,
+            labels=labels,
+            probe=PROBE.format(url=wildcard.PROBE_URL),
+            command=wildcard.COMMAND,
+            read_once=process.files.read_once,
+            read_only=[(FOLDER, process.files.volume)],
+            port=port,
+            # A cache's name may be a domain of somebody else, such as registry-dev-docker.io. No
+            # DNS server is asked for it while its container is missing: none listens here.
+            dns=["127.0.0.1"],
+        )
+        self._declare(container, bounds, parent)
+
     def _shared_volume(
         self, host: str, container: str, parent: pulumi.Resource
     ) -> pulumi.Output[str]:
@@ -146,7 +174,7 @@ class OnEngine:
         return volume.name
 
     def _declare(
-        self, one: _Container, process: Process, parent: pulumi.Resource
+        self, one: _Container, bounds: Bounds, parent: pulumi.Resource
     ) -> pulumi.Output[str]:
         """Declare a container; returns its name, once it is healthy."""
         labels = {**one.labels, **self.belongings.marks_of_cache(one.name)}
@@ -164,6 +192,7 @@ class OnEngine:
             entrypoints=list(one.command) if one.command else None,
             envs=[f"{key}={value}" for key, value in sorted(one.environment.items())],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.prefix)],
+            dns=one.dns,
             ports=self._ports(one),
             volumes=[
                 *(
@@ -180,11 +209,11 @@ class OnEngine:
             read_only=True,
             capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
             security_opts=["no-new-privileges"],
-            memory=process.memory_mib,
+            memory=bounds.memory_mib,
             # Without it, the engine's default would show as a change after every refresh.
-            memory_swap=2 * process.memory_mib,
+            memory_swap=2 * bounds.memory_mib,
             log_driver="json-file",
-            log_opts=process.log_options,
+            log_opts=bounds.log_options,
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD-SHELL", one.probe],
                 interval=PROBE_INTERVAL,

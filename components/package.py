@@ -27,7 +27,12 @@ Schema = Mapping[str, Any]
 ALL_OPTIONAL = ("Upstream",)
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 OUTPUTS: Schema = {
-    "mirrors": {**STRINGS, "description": "URL at which nodes reach the cache, by registry host"},
+    "mirrors": {
+        **STRINGS,
+        "description": (
+            "URL at which nodes reach the cache, by registry host; `*` is the wildcard mirror"
+        ),
+    },
     "caches": {
         "type": "object",
         "additionalProperties": STRINGS,

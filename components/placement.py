@@ -46,7 +46,7 @@ class MountedFiles:
 
 @dataclass(frozen=True, slots=True)
 class FrontProcess:
-    """The process of the front before a cache: nginx, as `front.configuration` describes it.
+    """The nginx of a front, or of the wildcard mirror, with the configuration in its files.
 
     Attributes:
         image: ID of the image.
@@ -58,7 +58,29 @@ class FrontProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class Bounds:
+    """The bounds of a process's log and memory.
+
+    Attributes:
+        caches: settings that all caches of the stack share.
+    """
+
+    caches: Caches
+
+    @property
+    def log_options(self) -> dict[str, str]:
+        """Options of the json-file log driver."""
+        logs = self.caches.logs
+        return {"max-size": logs.max_size, "max-file": str(logs.max_files)}
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory limit in MiB."""
+        return mebibytes(self.caches.memory_limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Process(Bounds):
     """The registry process of one cache, wherever it runs.
 
     Attributes:
@@ -70,7 +92,6 @@ class Process:
         stored: where cached images are kept.
         files: private files.
         upstream: settings of the upstream.
-        caches: settings that all caches of the stack share.
         labels: labels.
         front: the front before it, if there is one.
     """
@@ -83,20 +104,8 @@ class Process:
     stored: Stored
     files: MountedFiles
     upstream: Upstream
-    caches: Caches
     labels: Mapping[str, pulumi.Input[Any]]
     front: FrontProcess | None = None
-
-    @property
-    def log_options(self) -> dict[str, str]:
-        """Options of the json-file log driver."""
-        logs = self.caches.logs
-        return {"max-size": logs.max_size, "max-file": str(logs.max_files)}
-
-    @property
-    def memory_mib(self) -> int:
-        """Memory limit in MiB."""
-        return mebibytes(self.caches.memory_limit)
 
 
 class Placement(Protocol):

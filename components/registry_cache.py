@@ -1,5 +1,6 @@
 """RegistryCache: the caches of a stack."""
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
+from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
-from . import access, credential_helper, engine, names, state_owner
+from . import access, credential_helper, engine, names, state_owner, wildcard
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import EngineFacts
@@ -18,16 +20,18 @@ from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
 from .on_swarm import OnSwarm
-from .placement import FrontProcess, MountedFiles, Placement, volume_name
+from .placement import Bounds, FrontProcess, MountedFiles, Placement, volume_name
 from .private_files import PrivateFile
 from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .settings import Caches
+from .settings.access import OwnTls
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
 from .settings.placement import SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
+from .settings.wildcard import Wildcard
 from .storage import s3_credentials, s3_location
 from .trust import Trust
 
@@ -46,8 +50,8 @@ class RegistryCache(pulumi.ComponentResource):
     proxies: Mapping[str, CachingProxy]
     """The caching proxies, by registry host."""
 
-    mirrors: Mapping[str, str]
-    """URL at which nodes reach the cache, by registry host."""
+    mirrors: dict[str, str]
+    """URL at which nodes reach the cache, by registry host; `*` is the wildcard mirror."""
 
     caches: Mapping[str, Mapping[str, pulumi.Input[str]]]
     """Endpoint, name, storage and image of each cache, by registry host."""
@@ -108,8 +112,11 @@ class RegistryCache(pulumi.ComponentResource):
         self.s3_credentials = s3_credentials(output(args.s3_keys)) if args.s3_keys else None
         self.caches = {host: proxy.described() for host, proxy in self.proxies.items()}
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
+        if args.wildcard:
+            self.mirrors[ALL_REGISTRIES] = self._declare_wildcard(args.wildcard)
         self.talosctl_flags = " ".join(
-            f"--registry-mirror {host}={mirror}" for host, mirror in self.mirrors.items()
+            f"--registry-mirror {shlex.quote(f'{host}={mirror}')}"
+            for host, mirror in self.mirrors.items()
         )
         self.register_outputs(
             {"mirrors": self.mirrors, "caches": self.caches, "talosctlFlags": self.talosctl_flags}
@@ -155,8 +162,9 @@ class RegistryCache(pulumi.ComponentResource):
         )
 
     def _addresses(self) -> Sequence[str]:
-        """The names and addresses at which clients reach the caches."""
-        return sorted({self._mirror_host, *self._publish_on} - {ANY_ADDRESS})
+        """The names and addresses at which clients, and the wildcard mirror, reach the caches."""
+        internal = {wildcard.SERVER_NAME} if self._args.wildcard else set()
+        return sorted({self._mirror_host, *self._publish_on, *internal} - {ANY_ADDRESS})
 
     def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
         image = engine.image_to_run(upstream.image or self._args.image)
@@ -183,6 +191,31 @@ class RegistryCache(pulumi.ComponentResource):
             image=self._image(engine.image_to_run(settings.image)),
             files=self._placement.files(FRONTS, labels, self._access.front_files, self),
         )
+
+    def _declare_wildcard(self, settings: Wildcard) -> str:
+        """Declare the wildcard mirror; returns its URL for nodes."""
+        # The settings of a Swarm have none.
+        assert isinstance(self._placement, OnEngine)  # noqa: S101
+        url = f"{'https' if self._args.tls else 'http'}://{self._mirror_host}:{settings.port}"
+        labels: dict[str, Any] = {**label.of_stack(self._stack), label.WILDCARD: url}
+        ca = self._access.trust.ca
+        if ca is not None:
+            labels[label.CA] = ca
+        files = wildcard.files(
+            {host: f"{self._prefix}-{in_names(host)}" for host in self._args.upstreams},
+            self._access.server_files,
+            # A given certificate need not have a name that nginx can check.
+            authority=ca if isinstance(self._args.tls, OwnTls) else None,
+            readers=self._args.readers != {},
+        )
+        process = FrontProcess(
+            image=self._image(engine.image_to_run(self._args.front.image)),
+            files=self._placement.files(
+                _with_credentials(wildcard.NAME), label.of_stack(self._stack), files, self
+            ),
+        )
+        self._placement.run_wildcard(process, settings.port, labels, Bounds(self._args), self)
+        return url
 
     @property
     def _is_on_swarm(self) -> bool:
@@ -249,7 +282,8 @@ def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     """The names that the network, containers and volumes of a stack's caches may have."""
     prefix = names.of_caches(caches.name_prefix, stack)
     hosts = [in_names(host) for host in caches.upstreams]
-    ends = [ANONYMOUS, FRONTS, *hosts, *map(_with_credentials, hosts)]
+    own = [*hosts, wildcard.NAME]
+    ends = [ANONYMOUS, FRONTS, *own, *map(_with_credentials, own)]
     found = {prefix, *(f"{prefix}-{end}" for end in ends)}
     for host in hosts:
         found |= {registry_name(f"{prefix}-{host}"), shared_volume_name(f"{prefix}-{host}")}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_docker as docker
 
-from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.endpoint import ALL_REGISTRIES, Endpoint
 from talos_registry_cache.talos import command_line, versions
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.command_line import Invocation
@@ -220,6 +220,9 @@ def node_image(name: str, settings: Cluster) -> str:
 def used_mirrors(settings: Cluster, urls: Urls) -> Urls:
     """Select the mirrors that a cluster uses, at the address that its settings name."""
     used = {host: url for host, url in urls.items() if settings.mirrors.get(host, True)}
+    if not all(settings.mirrors.values()):
+        # It would be the mirror of these registries, too.
+        used.pop(ALL_REGISTRIES, None)
     if settings.mirror_host == "auto":
         return used
     parts = {host: urlsplit(url) for host, url in used.items()}

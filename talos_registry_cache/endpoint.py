@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+ALL_REGISTRIES = "*"
+"""In mirrors, instead of a registry host: all registries that have no mirror of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -50,7 +50,10 @@ class Via(Model):
     """Parent caches, such as a team's, to pull from instead of the upstreams."""
 
     mirrors: Annotated[dict[RegistryHost, RemoteUrl], Field(min_length=1)] = Field(
-        description="URLs of parent caches, by registry host: the output `mirrors` of their stack"
+        description=(
+            "URLs of parent caches, by registry host: the output `mirrors` of their stack, without "
+            "`*`"
+        )
     )
     ca: Pem | None = Field(
         default=None,

@@ -31,6 +31,7 @@ from .values import (
     Ttl,
     Username,
 )
+from .wildcard import Wildcard
 
 DEFAULT_IMAGE = "registry:3.1.2"
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -131,6 +132,10 @@ class Caches(Model):
     front: Front = Field(
         default=Front(), description="The nginx before each registry; on a Swarm, there is none"
     )
+    wildcard: Wildcard | None = Field(
+        default=None,
+        description="One more mirror, for all upstreams at one URL; the default is none",
+    )
     ttl: Ttl = Field(default="never", description="How long cached images are kept, such as 720h")
     mirror_host: MirrorHost = Field(
         default="auto",
@@ -179,6 +184,11 @@ class Caches(Model):
             if users.setdefault(port, host) != host:
                 text = f"found {port}, which {users[port]} uses; allowed: a port of its own"
                 yield Mistake(("upstreams", host, "port"), text)
+        written: dict[str, Any] = {"wildcard": vars(self).get("wildcard")}
+        for port in right(written, "port").values():
+            if port in users:
+                text = f"found {port}, which {users[port]} uses; allowed: a port of its own"
+                yield Mistake(("wildcard", "port"), text)
 
     def _no_cache_asks_this_stack(self) -> Iterator[Mistake]:
         yield from asking_themselves(self, {self.mirror_host, *(self.publish_on or ())})
@@ -248,6 +258,9 @@ class Caches(Model):
         if written.get("front", Front()) != Front():
             text = "found front, which runs beside a registry on the same engine"
             yield Mistake(("front",), f"{text}; allowed: none")
+        if written.get("wildcard") is not None:
+            text = "found wildcard, which runs beside the caches on the same engine"
+            yield Mistake(("wildcard",), f"{text}; allowed: none")
         if written.get("mirror_host") == "auto":
             text = "found auto, but the Swarm is not this machine"
             yield Mistake(("mirrorHost",), f"{text}; allowed: a name or address of its nodes")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from urllib.parse import unquote
 
 LINE = re.compile(
     r'(?P<client>[\w.:]{1,64}) - [^"\[]* \[(?P<time>[^\]]{20,40})\] "(?P<request>[^"]*)" '
@@ -22,7 +23,8 @@ CONTENT = re.compile(
     r"(?P<reference>[\w.:+-]+)(?:\?(?P<query>\S*))? HTTP/\S+",
     re.ASCII,
 )
-NAMESPACE = re.compile(r"(?:^|&)ns=([\w.:-]+)(?:&|$)", re.ASCII)
+# containerd encodes a colon.
+NAMESPACE = re.compile(r"(?:^|&)ns=([\w.:-]+(?:%3A\d+)?)(?:&|$)", re.ASCII)
 METHOD = re.compile(r"[A-Z]{1,20}(?= )")
 # nginx logs quotes, backslashes and bytes outside printable ASCII like this.
 ESCAPED = re.compile(rb"\\x([0-9A-F]{2})")
@@ -123,7 +125,7 @@ def parse(line: str) -> Pull | None:
         kind=Kind(content["kind"]) if content else Kind.OTHER,
         repository=content["repository"] if content else "",
         reference=content["reference"] if content else "",
-        namespace=namespace[1] if namespace else None,
+        namespace=unquote(namespace[1]) if namespace else None,
         status=int(found["status"]),
         size=int(found["bytes"]),
         seconds=float(found["seconds"]),

@@ -103,6 +103,23 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Wildcard:
+    """The wildcard mirror of a stack, read from its container.
+
+    Attributes:
+        name: the name of its container.
+        health: its health, such as healthy, or its state if it does not run.
+        mirror: its URL for nodes.
+        ca: the certificate of its authority, PEM; None without TLS.
+    """
+
+    name: str
+    health: str
+    mirror: str
+    ca: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A stack that is up.
 
@@ -141,6 +158,18 @@ class Stack:
                 f"it has caches for: {', '.join(self.caches)}"
             )
         return {registry: self.caches[registry] for registry in wanted}
+
+    def wildcard(self) -> Wildcard | None:
+        """Its wildcard mirror; None if it has none."""
+        filters: Any = {"label": [f"{labels.STACK}={self.name}", labels.WILDCARD]}
+        for found in self.engine.containers.list(all=True, filters=filters, ignore_removed=True):
+            return Wildcard(
+                name=str(found.name),
+                health=processes.health(found),
+                mirror=found.labels[labels.WILDCARD],
+                ca=found.labels.get(labels.CA),
+            )
+        return None
 
 
 @contextmanager

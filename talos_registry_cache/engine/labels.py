@@ -12,6 +12,8 @@ MIRROR = f"{PROJECT}.mirror"
 """The URL at which clients reach a cache, on whichever node it runs."""
 REGISTRY = f"{PROJECT}.registry"
 """On a front: the name of the container that runs the registry behind it."""
+WILDCARD = f"{PROJECT}.wildcard"
+"""On the wildcard mirror: its URL for nodes."""
 
 STATE = f"{PROJECT}.state"
 """Where Pulumi keeps the state of the stack; see `components.state_owner`."""

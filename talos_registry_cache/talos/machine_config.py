@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.endpoint import ALL_REGISTRIES, Endpoint
 from talos_registry_cache.talos.versions import Version
 
 
@@ -33,7 +33,8 @@ def mirror_patch(mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, form: 
 
     Args:
         mirrors: the mirror of each registry host.
-        skip_fallback: whether nodes never pull from a registry itself when its mirror fails.
+        skip_fallback: whether nodes never pull from a registry itself when its mirror fails. They
+            always do if the registry has no mirror but `*`, which has not all registries.
         form: the form of the patch.
     """
     closed = {mirror.address: mirror for mirror in mirrors.values() if mirror.is_closed}
@@ -41,7 +42,9 @@ def mirror_patch(mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, form: 
         documents = [_document(host, one, skip=skip_fallback) for host, one in mirrors.items()]
         documents += [more for address, one in closed.items() for more in _closed(address, one)]
         return yaml.safe_dump_all(documents, sort_keys=False)
-    legacy = {host: _legacy(one, skip=skip_fallback) for host, one in mirrors.items()}
+    legacy = {
+        host: _legacy(one, skip=_skips(host, skip=skip_fallback)) for host, one in mirrors.items()
+    }
     registries: dict[str, Any] = {"mirrors": legacy}
     if closed:
         registries["config"] = {address: _legacy_closed(one) for address, one in closed.items()}
@@ -72,14 +75,19 @@ def hosts_toml(
         if mirror.ca:
             files[f"{folder}/{_ca_file(mirror)}"] = mirror.ca
         beside = f"{base}/{folder}/" if base else ""
-        files[f"{folder}/hosts.toml"] = _hosts_file(mirror, beside, skip=skip_fallback)
+        skip = _skips(host, skip=skip_fallback)
+        files[f"{folder}/hosts.toml"] = _hosts_file(mirror, beside, skip=skip)
     return files
 
 
 def _document(host: str, mirror: Endpoint, *, skip: bool) -> dict[str, Any]:
     endpoints = {"endpoints": [{"url": mirror.url}]}
     document = _named(MirrorForm.DOCUMENT.value, host) | endpoints
-    return document | ({"skipFallback": True} if skip else {})
+    return document | ({"skipFallback": True} if _skips(host, skip=skip) else {})
+
+
+def _skips(host: str, *, skip: bool) -> bool:
+    return skip and host != ALL_REGISTRIES
 
 
 def _closed(address: str, mirror: Endpoint) -> Iterator[dict[str, Any]]:
@@ -111,7 +119,7 @@ def _credentials(mirror: Endpoint) -> dict[str, Any]:
 
 
 def _folder(host: str) -> str:
-    if host == "*":
+    if host == ALL_REGISTRIES:
         return "_default"
     name, colon, port = host.rpartition(":")
     return f"{name}_{port}_" if colon else host

@@ -1,6 +1,6 @@
-"""nginx itself accepts the configuration of the fronts, in a container like theirs."""
+"""nginx itself accepts the configurations of fronts and the wildcard mirror, in a container."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import docker
 import pytest
 from docker import DockerClient
 
-from components import front
+from components import front, wildcard
 from components.access import CERTIFICATE_FILE, KEY_FILE
 from components.certificate_authority import issue_authority, issue_server
 from components.private_files import FOLDER
@@ -23,7 +23,7 @@ NOW = datetime.now(UTC)
 SERVER = issue_server(issue_authority("talos-registry-cache tests", NOW), ["127.0.0.1"], NOW)
 WORK_OF_FRONT = {front.SHARED_FOLDER: "mode=1777"}
 
-Check = Callable[[str], tuple[int, str]]
+Check = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def check(engine: DockerClient, tmp_path: Path) -> Check:
         folder.mkdir()
         folder.chmod(0o755)
 
-    def checked(configuration: str) -> tuple[int, str]:
+    def checked(configuration: str, command: Sequence[str] = front.COMMAND) -> tuple[int, str]:
         (credentials / front.CONFIGURATION_FILE).write_text(configuration)
         container = temporary_container.create(
             engine,
             registry_image.on_engine(engine, DEFAULT_IMAGE),
             "a check of nginx's configuration",
             user=file_owner.user(),
-            entrypoint=[*front.COMMAND, "-t"],
+            entrypoint=[*command, "-t"],
             network_mode="none",
             tmpfs=WORK_OF_FRONT,
             volumes={
@@ -70,9 +70,10 @@ def check(engine: DockerClient, tmp_path: Path) -> Check:
 
 @pytest.fixture
 def certificate(tmp_path: Path, check: Check) -> None:  # noqa: ARG001
-    """The certificate and key, beside the configuration."""
+    """The certificate, the key and a CA, beside the configuration."""
     (tmp_path / "credentials" / CERTIFICATE_FILE).write_text(SERVER.certificate)
     (tmp_path / "credentials" / KEY_FILE).write_text(SERVER.key)
+    (tmp_path / "credentials" / wildcard.AUTHORITY_FILE).write_text(SERVER.certificate)
 
 
 @pytest.mark.parametrize("tls", [True, False])
@@ -84,6 +85,24 @@ def test_nginx_accepts_each_configuration(
 ) -> None:
     code, printed = check(
         front.configuration(tls=tls, readers=readers, tag_freshness_s=tag_freshness_s)
+    )
+
+    assert code == 0, printed
+    assert "[warn]" not in printed
+
+
+@pytest.mark.parametrize(("tls", "verifies"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("readers", [True, False])
+@pytest.mark.usefixtures("certificate")
+def test_nginx_accepts_each_configuration_of_the_wildcard_mirror(
+    check: Check, *, tls: bool, verifies: bool, readers: bool
+) -> None:
+    longest = f"{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 60}:5000"
+    caches = {host: f"caches-{host.replace(':', '_')}" for host in ("docker.io", longest)}
+
+    code, printed = check(
+        wildcard.configuration(caches, tls=tls, verifies=verifies, readers=readers),
+        wildcard.COMMAND,
     )
 
     assert code == 0, printed

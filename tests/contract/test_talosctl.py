@@ -29,6 +29,7 @@ WITHIN_S = 300
 MIRRORS = {
     "docker.io": Endpoint("http://172.17.0.1:5000"),
     "localhost:5005": Endpoint("https://10.5.0.1:5001/path"),
+    "*": Endpoint("http://172.17.0.1:5010"),
 }
 CA = issue_authority("tests", datetime.now(UTC)).certificate
 CLOSED = {"docker.io": Endpoint("https://172.17.0.1:5000", CA, "adam", "s3cret: #1")}
@@ -280,7 +281,9 @@ def test_the_legacy_form_is_merged_into_the_machine_configuration(
     assert {host: one["endpoints"] for host, one in registries["mirrors"].items()} == {
         host: [mirror.url] for host, mirror in ALL.items()
     }
-    assert all(one.get("skipFallback", False) is skip for one in registries["mirrors"].values())
+    assert {
+        host: one.get("skipFallback", False) for host, one in registries["mirrors"].items()
+    } == {host: skip and host != "*" for host in ALL}
     (closed,) = registries["config"].values()
     assert b64decode(closed["tls"]["ca"]).decode() == CA
     assert closed["auth"] == {"username": "adam", "password": "s3cret: #1"}
@@ -295,7 +298,9 @@ def test_documents_are_merged_into_the_machine_configuration(tmp_path: Path, ski
     assert {each["name"]: each["endpoints"] for each in mirrors} == {
         host: [{"url": mirror.url}] for host, mirror in ALL.items()
     }
-    assert all(each.get("skipFallback", False) is skip for each in mirrors)
+    assert {each["name"]: each.get("skipFallback", False) for each in mirrors} == {
+        host: skip and host != "*" for host in ALL
+    }
     found = {each["kind"]: each for each in documents if each.get("name") == "172.17.0.1:5000"}
     assert found["RegistryTLSConfig"]["ca"] == CA
     assert found["RegistryAuthConfig"]["username"] == "adam"

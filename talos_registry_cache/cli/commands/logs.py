@@ -107,9 +107,16 @@ def streams(
     if cache.is_service:
         running = services.tasks(client, cache.name)
         return [services.logs(client, task["ID"], follow=follow, tail=tail) for task in running]
+    return [output(client, cache.name, follow=follow, tail=tail)]
+
+
+def output(
+    client: DockerClient, name: str, *, follow: bool = False, tail: int | str = "all"
+) -> Iterator[bytes]:
+    """The output of a container, in pieces."""
     # Its types do not allow a variable for `follow`.
-    container: Any = client.containers.get(cache.name)
-    return [iter(container.logs(stream=True, follow=follow, tail=tail))]
+    container: Any = client.containers.get(name)
+    return iter(container.logs(stream=True, follow=follow, tail=tail))
 
 
 def _show(cache: Cache, line: str, caches: Mapping[str, Cache]) -> None:

@@ -10,7 +10,7 @@ from talos_registry_cache.cli import mirror_formats as formats
 from talos_registry_cache.cli import options, output, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
-from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.endpoint import ALL_REGISTRIES, Endpoint
 from talos_registry_cache.talos.machine_config import form_for
 
 
@@ -42,6 +42,9 @@ def mirrors(
     files contain the password, and only their owner can read them. Docker sends no password to a
     mirror: log in, and pull from the cache's own address.
 
+    If the stack has a wildcard mirror (`caches.wildcard`), it becomes the mirror of all registries
+    without one of their own, unless upstreams are named. Docker knows no such mirror.
+
     The addresses can be reached from nodes in containers and from this machine.
 
     Exit codes: 0 success, 1 the files could not be written, 2 wrong usage.
@@ -49,11 +52,14 @@ def mirrors(
     reader = options.reader(username)
     with stack.opened(stack_name) as found:
         caches = found.only(upstreams or [])
+        wildcard = None if upstreams or form is Format.DOCKER else found.wildcard()
     mirrors_by_host = {
         registry: Endpoint(cache.mirror, cache.ca, *(reader or ()))
         for registry, cache in caches.items()
         if cache.mirror
     }
+    if wildcard:
+        mirrors_by_host[ALL_REGISTRIES] = Endpoint(wildcard.mirror, wildcard.ca, *(reader or ()))
     files = _files(form, mirrors_by_host, folder, talos_version)
     output.put(files, folder, is_private=reader is not None)
 

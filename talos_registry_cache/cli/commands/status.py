@@ -1,7 +1,9 @@
 """cachectl status: health, storage and hits of each cache."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Any
 
@@ -21,8 +23,10 @@ from talos_registry_cache.cli import (
 from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
-from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.cli.stack import Cache, Stack, Wildcard
+from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine.cache_storage import InStore
+from talos_registry_cache.engine.processes import HEALTHY
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.client import RateLimit
@@ -77,8 +81,11 @@ def status(
     last start; "saved" is what clients got and the upstream did not have to send. On a Swarm, all
     of it is the registry's. Upstreams are contacted from this machine.
 
-    Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache is not healthy. An
-    unreachable upstream is not an error: caches exist for that.
+    With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
+    cache. They are listed below the table, and in JSON as `undeclared` of `*`.
+
+    Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache or the wildcard
+    mirror is not healthy. An unreachable upstream is not an error: caches exist for that.
     """
     with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
@@ -89,21 +96,27 @@ def status(
                 strict=True,
             )
         )
+        wildcard = found.wildcard()
+        undeclared = _undeclared(found, wildcard) if wildcard else {}
     remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
     left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
-        console.as_json(
-            {
-                cache.registry: _described(
-                    cache, usages[cache.registry], reachable, left.get(cache.registry)
-                )
-                for cache in shown
-            }
-        )
+        described = {
+            cache.registry: _described(
+                cache, usages[cache.registry], reachable, left.get(cache.registry)
+            )
+            for cache in shown
+        }
+        if wildcard:
+            described[ALL_REGISTRIES] = _described_wildcard(wildcard, undeclared)
+        console.as_json(described)
     else:
         _show(shown, usages, reachable, left)
-    if any(cache.health not in {"healthy", "running"} for cache in shown):
+        if wildcard:
+            _show_wildcard(wildcard, undeclared)
+    healths = {cache.health for cache in shown} | ({wildcard.health} if wildcard else set())
+    if not healths <= HEALTHY:
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
@@ -138,6 +151,21 @@ def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
     logged = chain.from_iterable(map(logs.lines, logs.streams(client, cache)))
     seen = pull_log.totals(pull_log.parse_all(logged))
     return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
+
+
+def _undeclared(found: Stack, wildcard: Wildcard) -> Mapping[str, int]:
+    """How often nodes asked for each registry that has no cache; the most frequent first."""
+    logged = logs.lines(logs.output(found.engine, wildcard.name))
+    return dict(
+        Counter(
+            pull.namespace
+            for pull in pull_log.parse_all(logged)
+            # If the cache of a registry is gone, the answer is 502.
+            if pull.status == HTTPStatus.NOT_FOUND
+            and pull.namespace
+            and pull.namespace not in found.caches
+        ).most_common()
+    )
 
 
 def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:
@@ -203,6 +231,13 @@ def _show(
         console.say(f"{registry}: {limit if isinstance(limit, str) else _limit(limit)}")
 
 
+def _show_wildcard(wildcard: Wildcard, undeclared: Mapping[str, int]) -> None:
+    if wildcard.health not in HEALTHY:
+        console.say(f"the wildcard mirror is {wildcard.health}; see: docker logs {wildcard.name}")
+    for registry, requests in undeclared.items():
+        console.say(f"{registry}: {requests} requests, but no cache; add it to caches.upstreams")
+
+
 def _reached(cache: Cache, reachable: Mapping[str, bool]) -> str:
     if cache.remote_url is None:
         return "none"
@@ -223,6 +258,15 @@ def _limit(limit: RateLimit) -> str:
     of = f" of {limit.limit}" if limit.limit else ""
     window = f" in {limit.window_s / 3600:.0f} h" if limit.window_s else ""
     return f"{limit.remaining}{of} pulls left{window}"
+
+
+def _described_wildcard(wildcard: Wildcard, undeclared: Mapping[str, int]) -> dict[str, object]:
+    return {
+        "health": wildcard.health,
+        "name": wildcard.name,
+        "mirror": wildcard.mirror,
+        "undeclared": undeclared,
+    }
 
 
 def _described(

@@ -71,6 +71,16 @@ def test_k3d_gets_endpoints_passwords_and_certificates_that_nodes_mount() -> Non
     assert list(yaml.safe_load(mirror_formats.k3d(MIRRORS)["registries.yaml"])) == ["mirrors"]
 
 
+def test_each_format_but_dockers_has_a_mirror_for_all_other_registries() -> None:
+    mirrors = {**MIRRORS, "*": Endpoint("http://172.17.0.1:5010")}
+
+    k3d = yaml.safe_load(mirror_formats.k3d(mirrors)["registries.yaml"])
+    assert k3d["mirrors"]["*"] == {"endpoint": ["http://172.17.0.1:5010"]}
+    assert "certs.d/_default/hosts.toml" in mirror_formats.containerd(mirrors)
+    [documents] = mirror_formats.talos(mirrors).values()
+    assert "*" in [one["name"] for one in yaml.safe_load_all(documents)]
+
+
 @pytest.mark.parametrize(
     ("mirrors", "error"),
     [

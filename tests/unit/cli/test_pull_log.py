@@ -1,6 +1,7 @@
 """The lines of a front's log."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,8 @@ def rendered(pull: Pull, request: str) -> str:
 
 
 def request_of(pull: Pull) -> str:
-    query = f"?ns={pull.namespace}" if pull.namespace else ""
+    # As containerd writes it.
+    query = f"?ns={quote(pull.namespace)}" if pull.namespace else ""
     return f"{pull.method} /v2/{pull.repository}/{pull.kind}s/{pull.reference}{query} HTTP/1.1"
 
 

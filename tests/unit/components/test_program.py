@@ -129,6 +129,15 @@ def test_the_outputs_have_the_mirrors_and_flags_of_the_caches(*, preview: bool) 
     }
 
 
+@pytest.mark.usefixtures("fake")
+def test_the_wildcard_mirror_is_a_mirror_and_a_flag_that_shells_do_not_expand() -> None:
+    outputs = run({"upstreams": {"quay.io": None}, "wildcard": {"port": 5050}}).outputs
+
+    assert outputs["mirrors"]["*"] == f"http://{GATEWAY}:5050"
+    assert outputs["talosctlFlags"].endswith(f" --registry-mirror '*=http://{GATEWAY}:5050'")
+    assert outputs["caches"].keys() == {"quay.io"}
+
+
 # A team
 
 

@@ -208,7 +208,8 @@ def test_resources_of_another_state_are_refused_unless_taken_over() -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_the_ownership_check_covers_every_declared_name(*, preview: bool) -> None:
-    caches = {**WITH_USER, "namePrefix": "mine", "storage": {"volumePrefix": "cached"}}
+    storage = {"volumePrefix": "cached"}
+    caches = {**WITH_USER, "namePrefix": "mine", "storage": storage, "wildcard": {}}
     parsed = settings.parse("dev", {"caches": caches, "passwords": PASSWORD})
 
     graph = declare(caches, secrets={"passwords": PASSWORD}, preview=preview)

@@ -66,6 +66,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "via": {**VIA, "ca": AUTHORITY.certificate},
             "logs": {},
             "front": {},
+            "wildcard": {},
         },
         "clusters": {"demo": CLUSTER},
         "images": {"references": ["registry.test/a:1"], "talos": {}},
@@ -276,7 +277,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
         # Everything in these has a default.
-        "demo clusters images talos logs storage placement tls caches front": (
+        "demo clusters images talos logs storage placement tls caches front wildcard": (
             lambda value: not value
         ),
         "nodeLabels": lambda labels: all(map(VALID["cache"], labels.values())),

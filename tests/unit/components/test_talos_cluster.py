@@ -229,6 +229,20 @@ def test_settings_select_the_mirrors_and_their_host(
     assert pulled(graph).startswith("127.0.0.1:5004/"), "whichever mirrors the nodes use"
 
 
+@pytest.mark.parametrize(
+    ("written", "has_wildcard"),
+    [({}, True), ({"docker.io": True}, True), ({"docker.io": False}, False)],
+)
+def test_a_cluster_that_leaves_out_a_mirror_does_not_get_it_from_the_wildcard_mirror(
+    written: dict[str, bool], *, has_wildcard: bool
+) -> None:
+    urls = {"docker.io": f"http://{GATEWAY}:5000", "*": f"http://{GATEWAY}:5010"}
+
+    used = talos_cluster.used_mirrors(cluster(mirrors=written), urls)
+
+    assert ("*" in used) is has_wildcard
+
+
 def test_a_mirror_host_keeps_tls_and_without_caches_there_are_no_mirrors() -> None:
     used = talos_cluster.used_mirrors(cluster(mirrorHost="10.5.0.1"), CLOSED.mirrors)  # type: ignore[arg-type]
     assert used == {"docker.io": "https://10.5.0.1:5000"}

@@ -67,6 +67,15 @@ def test_hosts_toml_without_fallback_names_the_mirror_as_the_server() -> None:
     }
 
 
+def test_registries_without_a_mirror_of_their_own_can_always_be_asked_themselves() -> None:
+    wildcard = Endpoint("http://172.17.0.1:5010")
+    files = machine_config.hosts_toml({"*": wildcard}, skip_fallback=True)
+
+    assert tomllib.loads(files["_default/hosts.toml"]) == {
+        "host": {wildcard.url: {"capabilities": ["pull", "resolve"]}}
+    }
+
+
 def test_hosts_toml_refers_to_the_ca_in_the_same_folder() -> None:
     files = machine_config.hosts_toml(
         {"some.host:123": Endpoint("https://my-registry1", "allcert")},

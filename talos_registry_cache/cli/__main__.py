@@ -12,6 +12,7 @@ from docker.errors import DockerException
 
 from talos_registry_cache.cli import console
 from talos_registry_cache.cli.commands.export import export
+from talos_registry_cache.cli.commands.exporter import exporter
 from talos_registry_cache.cli.commands.import_ import import_
 from talos_registry_cache.cli.commands.logs import logs
 from talos_registry_cache.cli.commands.metrics import metrics
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, watch,
-    metrics,
+    metrics, exporter,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

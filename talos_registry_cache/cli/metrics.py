@@ -13,7 +13,9 @@ _LINE = re.compile(rf'registry_proxy_(\w+)_total\{{type="(?:blob|manifest)"\}} (
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """A cache's counters since it was started (distribution 3, registry/proxy/proxymetrics.go).
+    """A registry's counters since it was started (distribution 3, registry/proxy/proxymetrics.go).
+
+    A registry behind a front is asked for misses only; what clients get is in the front's log.
 
     Attributes:
         hits, misses: blobs and manifests that were cached, or had to be fetched.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 from urllib.parse import unquote
 
 LINE = re.compile(
@@ -29,6 +30,8 @@ METHOD = re.compile(r"[A-Z]{1,20}(?= )")
 # nginx logs quotes, backslashes and bytes outside printable ASCII like this.
 ESCAPED = re.compile(rb"\\x([0-9A-F]{2})")
 NOTHING = "-"
+# Errors that are the right answer: the first one starts a login.
+EXPECTED_ERRORS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 
 
 class Kind(StrEnum):
@@ -89,6 +92,16 @@ class Pull:
     result: Result
     agent: str
 
+    @property
+    def is_for_content(self) -> bool:
+        """Whether it is for a manifest or blob, and not answered by the 401 that starts a login."""
+        return self.kind is not Kind.OTHER and self.status != HTTPStatus.UNAUTHORIZED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it got an error, other than 401 and 404 (no such image)."""
+        return self.status >= HTTPStatus.BAD_REQUEST and self.status not in EXPECTED_ERRORS
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -143,7 +156,7 @@ def totals(pulls: Iterable[Pull]) -> Totals:
     """Add up the requests for manifests and blobs; reads them one by one."""
     hits = misses = sent = 0
     for pull in pulls:
-        if pull.kind is not Kind.OTHER:
+        if pull.is_for_content:
             hits += pull.result in {Result.HIT, Result.SHARED, Result.STALE}
             misses += pull.result is Result.MISS
             sent += pull.size

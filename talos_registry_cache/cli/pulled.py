@@ -61,7 +61,7 @@ class Pulls:
 
     def add(self, registry: str, pull: Pull) -> None:
         """Add a request for an image of a registry."""
-        if pull.kind is Kind.OTHER or pull.status == HTTPStatus.UNAUTHORIZED:
+        if not pull.is_for_content:
             return
         key = (self._image(registry, pull), pull.client)
         # The last one pulled is the last one in the dictionary.

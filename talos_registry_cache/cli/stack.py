@@ -173,15 +173,11 @@ class Stack:
 
 
 @contextmanager
-def opened(name: str | None) -> Iterator[Stack]:
-    """A stack on the container engine of DOCKER_HOST, or of this machine.
-
-    Args:
-        name: the stack's name; None for the only one that is up.
+def connected() -> Iterator[DockerClient]:
+    """The container engine of DOCKER_HOST, or of this machine.
 
     Raises:
         CachectlError: the engine does not answer.
-        UsageError: the stack is not up, or several are and no name is given.
     """
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
@@ -190,13 +186,29 @@ def opened(name: str | None) -> Iterator[Stack]:
             f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
         ) from error
     try:
-        yield find(client, name)
-    except KeyboardInterrupt:
-        # Whichever command was interrupted.
-        temporary_container.remove_own(client)
-        raise
+        yield client
     finally:
         client.close()
+
+
+@contextmanager
+def opened(name: str | None) -> Iterator[Stack]:
+    """A stack on the engine.
+
+    Args:
+        name: the stack's name; None for the only one that is up.
+
+    Raises:
+        CachectlError: the engine does not answer.
+        UsageError: the stack is not up, or several are and no name is given.
+    """
+    with connected() as client:
+        try:
+            yield find(client, name)
+        except KeyboardInterrupt:
+            # Whichever command was interrupted.
+            temporary_container.remove_own(client)
+            raise
 
 
 def find(client: DockerClient, name: str | None) -> Stack:

@@ -1,28 +1,50 @@
-"""The files in monitoring/, loaded by a real Prometheus beside the caches of an engine."""
+"""The files in monitoring/, loaded by a real Prometheus beside the caches of an engine.
+
+`cachectl exporter` runs beside it.
+"""
 
 import os
+import re
+import signal
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx2
 import pytest
 from docker import DockerClient
 
 from tests.integration.support import belongings, host, http_pull, prometheus
+from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.prometheus import Prometheus
+from tests.integration.support.pulling import pulling
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Upstream
 
 HUB, QUAY = REGISTRIES = ("docker.io", "quay.io")
 SEEN_WITHIN_S = 60
+ENDS_WITHIN_S = 5
+COUNTED = re.compile(
+    r'registry_cache_requests_total\{result="(.+)",stack=".+",upstream="(.+)"\} (\S+)'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A stack that is up, and the Prometheus that monitors it."""
+    """A stack that is up, with the Prometheus and the exporter that monitor it."""
 
     stack: CacheStack
     prometheus: Prometheus
+    exporter_url: str
+
+    def requests(self, registry: str) -> Counter[str]:
+        """The requests to a cache that the exporter has counted, by result."""
+        page = httpx2.get(self.exporter_url, trust_env=False).raise_for_status().text
+        found = COUNTED.findall(page)
+        return Counter({result: int(float(n)) for result, one, n in found if one == registry})
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +56,32 @@ def watched(
         made.up()
         files = folder / "monitoring"
         files.mkdir()
-        with prometheus.running(
-            files,
-            "prometheus.yml",
-            made,
-            address=host.LOOPBACK,
-            port=host.free_port(),
-            engine_host=os.environ["DOCKER_HOST"],
-        ) as running:
-            yield Watched(made, running)
+        address = f"{host.bridge_gateway(engine)}:{host.free_port()}"
+        with (
+            exporter(made, address),
+            prometheus.running(
+                files,
+                "prometheus.yml",
+                made,
+                address=host.LOOPBACK,
+                port=host.free_port(),
+                engine_host=os.environ["DOCKER_HOST"],
+                exporter_address=address,
+            ) as running,
+        ):
+            yield Watched(made, running, f"http://{address}/metrics")
+
+
+@contextmanager
+def exporter(made: CacheStack, address: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `cachectl exporter` for a stack; it serves its metrics when the block begins."""
+    with Cachectl(made.name, made.folder).start("exporter", "--listen", address) as process:
+        try:
+            assert process.stderr
+            assert "/metrics" in process.stderr.readline()
+            yield process
+        finally:
+            process.terminate()
 
 
 def test_each_cache_is_discovered(watched: Watched) -> None:
@@ -59,12 +98,15 @@ def test_the_dashboard_shows_the_right_numbers(watched: Watched, upstream: Upstr
     shown = prometheus.dashboard(watched.stack.name)
     ask = watched.prometheus.query
 
-    size = http_pull.pull(endpoint, image).size
+    pulled = http_pull.pull(endpoint, image)
     watched.prometheus.assert_counts_pulls(
-        shown, lambda: http_pull.pull(endpoint, image).digest, size, SEEN_WITHIN_S
+        shown, lambda: http_pull.pull(endpoint, image).digest, pulled.size, SEEN_WITHIN_S
     )
 
-    assert 0 < ask(shown["Hit rate"])[0] < 1
+    results = watched.requests(HUB)
+    assert results["miss"] <= 2 + len(pulled.blobs)
+    hit_rate = results["hit"] / (results["hit"] + results["miss"])
+    assert ask(shown["Hit rate"])[0] == pytest.approx(hit_rate, abs=0.1)
     assert ask(shown["Errors"]) == [0]
     assert ask(shown["Caches up"]) == [len(REGISTRIES)]
 
@@ -93,3 +135,70 @@ def test_a_cache_that_is_down_raises_an_alert(watched: Watched, engine: DockerCl
         within_s=SEEN_WITHIN_S,
         what="the alert is taken back",
     )
+
+
+def test_requests_are_counted_once_when_a_front_is_restarted(
+    watched: Watched, engine: DockerClient, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    endpoint = watched.stack.endpoint(QUAY)
+    before = watched.requests(QUAY)
+
+    requests = 0
+    for _ in range(3):
+        requests += 2 + len(http_pull.pull(endpoint, image).blobs)
+        belongings.caches(engine, watched.stack.name)[QUAY].restart()
+        eventually(
+            lambda: watched.stack.healthy() == {*REGISTRIES},
+            within_s=SEEN_WITHIN_S,
+            what="the front is healthy",
+        )
+
+    eventually(
+        lambda: (watched.requests(QUAY) - before).total() >= requests,
+        within_s=SEEN_WITHIN_S,
+        what="all requests are counted",
+    )
+    assert (watched.requests(QUAY) - before).total() == requests
+
+
+def test_errors_are_those_that_clients_get(
+    watched: Watched, engine: DockerClient, upstream: Upstream
+) -> None:
+    cached, missing = upstream.push_index(), upstream.push_index()
+    endpoint = watched.stack.endpoint(HUB)
+    pulled = http_pull.pull(endpoint, cached)
+    shown = prometheus.dashboard(watched.stack.name)
+    assert watched.prometheus.query(shown["Errors"]) == [0]
+
+    registry = belongings.registries(engine, watched.stack.name)[HUB]
+    registry.stop()
+    try:
+        assert http_pull.pull(endpoint, cached) == pulled
+        with pulling(lambda: http_pull.pull(endpoint, missing)) as pulls:
+            eventually(
+                lambda: watched.prometheus.query(shown["Errors"])[0] > 0,
+                within_s=SEEN_WITHIN_S,
+                what="errors are shown",
+            )
+            eventually(
+                lambda: ("RegistryCacheFails", HUB) in watched.prometheus.alerts(),
+                within_s=SEEN_WITHIN_S,
+                what="the alert is raised",
+            )
+    finally:
+        registry.start()
+
+    assert pulls.done == 0
+    by_upstream = watched.prometheus.query(
+        shown["Errors by upstream and node: {{upstream}} {{node}}"]
+    )
+    assert sorted(rate > 0 for rate in by_upstream) == [False, True]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_the_exporter_ends_at_once(watched: Watched, sent: signal.Signals) -> None:
+    with exporter(watched.stack, f"{host.LOOPBACK}:{host.free_port()}") as process:
+        process.send_signal(sent)
+
+        assert process.wait(ENDS_WITHIN_S) == 0

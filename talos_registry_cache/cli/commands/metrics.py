@@ -9,8 +9,9 @@ from talos_registry_cache.cli import output
 def metrics(*, folder: output.Folder = None) -> None:
     """Print the monitoring files, the same for every stack.
 
-    prometheus.yml finds the caches of a Docker engine, prometheus-swarm.yml those of a Swarm;
-    rules.yml has alerts, and dashboard.json is for Grafana.
+    prometheus.yml finds the caches of a Docker engine and asks `cachectl exporter` what their
+    clients get; prometheus-swarm.yml finds those of a Swarm; rules.yml has alerts, and
+    dashboard.json is for Grafana.
 
     Exit codes: 0 printed or written, 1 the files cannot be written, 2 wrong usage.
     """

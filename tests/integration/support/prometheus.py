@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from talos_registry_cache.cli.commands import exporter
 from tests.integration.support import processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.pulling import pulling
@@ -133,6 +134,7 @@ def running(
     address: str,
     port: int,
     engine_host: str,
+    exporter_address: str = exporter.ADDRESS,
 ) -> Iterator[Prometheus]:
     """Run a Prometheus as docs/metrics.md does, and remove it at the end.
 
@@ -143,6 +145,7 @@ def running(
         address: an address of the engine's machine, to reach it at.
         port: the port there.
         engine_host: the engine; its socket is handed to Prometheus.
+        exporter_address: where `cachectl exporter` listens.
     """
     name = f"it-prometheus-{secrets.token_hex(4)}"
     docker = ("docker", "--host", engine_host)
@@ -150,7 +153,8 @@ def running(
     try:
         install(folder.parent, engine_host, name)
         for file in MONITORING.iterdir():
-            (folder / file.name).write_text(file.read_text().replace(": 15s", ": 1s"))
+            text = file.read_text().replace(": 15s", ": 1s")
+            (folder / file.name).write_text(text.replace(exporter.ADDRESS, exporter_address))
         processes.run(
             *docker, "run", "--detach", "--name", name, "--network", stack.prefix,
             "--volume", f"{folder}:/etc/prometheus:ro",

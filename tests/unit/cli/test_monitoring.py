@@ -11,12 +11,18 @@ from typer.testing import CliRunner
 
 from components import placement
 from talos_registry_cache.cli.__main__ import app
+from talos_registry_cache.cli.commands import exporter
 from talos_registry_cache.cli.commands.metrics import monitoring_folder
 from talos_registry_cache.engine import labels
 
 PROMETHEUS = ("prometheus.yml", "prometheus-swarm.yml")
-JOB = "registry-caches"
 COLUMNS = 24
+
+
+def job(name: str, job_name: str = "registry-caches") -> dict[str, Any]:
+    """A job in a configuration of Prometheus."""
+    jobs = yaml.safe_load((monitoring_folder() / name).read_text())["scrape_configs"]
+    return next(one for one in jobs if one["job_name"] == job_name)
 
 
 @pytest.fixture
@@ -34,10 +40,8 @@ def test_cachectl_metrics_writes_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PROMETHEUS)
 def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
-    (job,) = yaml.safe_load((monitoring_folder() / name).read_text())["scrape_configs"]
-    rules = {rule.get("target_label"): rule for rule in job["relabel_configs"]}
+    rules = {rule.get("target_label"): rule for rule in job(name)["relabel_configs"]}
 
-    assert job["job_name"] == JOB
     assert rules["__address__"]["replacement"] == f"$1:{placement.METRICS_PORT}"
     for target, label in (("stack", labels.STACK), ("upstream", labels.UPSTREAM)):
         (source,) = rules[target]["source_labels"]
@@ -45,12 +49,22 @@ def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
 
 
 def test_prometheus_asks_no_front() -> None:
-    (job,) = yaml.safe_load((monitoring_folder() / PROMETHEUS[0]).read_text())["scrape_configs"]
-
-    (drop,) = (rule for rule in job["relabel_configs"] if rule.get("action") == "drop")
+    rules = job(PROMETHEUS[0])["relabel_configs"]
+    (drop,) = (rule for rule in rules if rule.get("action") == "drop")
 
     (source,) = drop["source_labels"]
     assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', labels.REGISTRY)}")
+
+
+def test_the_series_of_the_exporter_have_the_node_of_the_caches() -> None:
+    (target,) = job(PROMETHEUS[0], "registry-fronts")["static_configs"]
+    (node,) = (
+        rule["replacement"]
+        for rule in job(PROMETHEUS[0])["relabel_configs"]
+        if rule.get("target_label") == "node"
+    )
+
+    assert target == {"targets": [exporter.ADDRESS], "labels": {"node": node}}
 
 
 def test_every_query_of_the_dashboard_is_limited_to_the_selection(

@@ -109,5 +109,8 @@ def test_a_request_that_is_not_http_has_no_method() -> None:
 def test_shared_and_stale_answers_count_as_hits() -> None:
     lines = [BLOB.replace(" hit", f" {result}") for result in Result]
     ping = BLOB.replace(f"library/busybox/blobs/{DIGEST}", "")
+    login = BLOB.replace('" 200 ', '" 401 ')
 
-    assert pull_log.totals(pull_log.parse_all([*lines, "an error", ping])) == Totals(3, 1, 5 * 1234)
+    counted = pull_log.totals(pull_log.parse_all([*lines, "an error", ping, login]))
+
+    assert counted == Totals(3, 1, 5 * 1234)

@@ -11,7 +11,7 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
-from tests.integration.support import docker_cli, host, images
+from tests.integration.support import belongings, docker_cli, host, images
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
@@ -38,9 +38,9 @@ class ImageSet:
         return references
 
     @property
-    def cache(self) -> Container:
-        """The container of the cache."""
-        return self.engine.containers.get(f"{self.stack.prefix}-{REGISTRY}")
+    def registry(self) -> Container:
+        """The container of the registry."""
+        return belongings.registries(self.engine, self.stack.name)[REGISTRY]
 
     def pull(self, image: Pushed, registry: str = REGISTRY) -> str:
         """Pull an image, and return its digest."""
@@ -98,16 +98,16 @@ def test_only_an_added_image_is_fetched(image_set: ImageSet, upstream: Upstream)
         assert image_set.pull(second) == second.digest
 
 
-def _lose(cache: Container) -> None:
-    code, printed = cache.exec_run(["busybox", "rm", "-r", BLOBS])
+def _lose(registry: Container) -> None:
+    code, printed = registry.exec_run(["busybox", "rm", "-r", BLOBS])
     assert code == 0, printed
-    cache.restart(timeout=1)
+    registry.restart(timeout=1)
 
 
-def _damage(cache: Container) -> None:
+def _damage(registry: Container) -> None:
     large = f"busybox find {BLOBS} -name data -size +1000k"
     damage = "busybox dd if=/dev/zero of=$file bs=1k count=1 conv=notrunc"
-    code, printed = cache.exec_run(["sh", "-c", f"for file in $({large}); do {damage}; done"])
+    code, printed = registry.exec_run(["sh", "-c", f"for file in $({large}); do {damage}; done"])
     assert code == 0, printed
 
 
@@ -118,7 +118,7 @@ def test_refresh_finds_lost_and_damaged_content_and_up_fetches_it_again(
     image = upstream.push_index()
     image_set.configure(image)
     image_set.stack.up()
-    harm(image_set.cache)
+    harm(image_set.registry)
 
     assert "update" in image_set.stack.refresh()
     assert image_set.stack.up().get("update") == 1
@@ -135,7 +135,8 @@ def test_refresh_finds_a_removed_volume_and_up_fills_a_new_one(
     image_set.configure(image)
     image_set.stack.up()
     storage = image_set.stack.outputs()["caches"][REGISTRY]["storage"]
-    image_set.cache.remove(force=True)
+    image_set.registry.remove(force=True)
+    image_set.engine.containers.get(f"{image_set.stack.prefix}-{REGISTRY}").remove(force=True)
     image_set.engine.volumes.get(storage).remove()
 
     image_set.stack.refresh()

@@ -10,7 +10,7 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
-from tests.integration.support import docker_cli, host, images
+from tests.integration.support import belongings, docker_cli, host, images
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.images import Blob, Image
 from tests.integration.support.stack import CacheStack, stack, upstreams
@@ -26,7 +26,7 @@ class Warming:
 
     stack: CacheStack
     gate: Gate
-    cache: Container
+    registry: Container
     endpoint: str
 
     def warm(self, *pushed: Pushed, others: Sequence[str] = ()) -> None:
@@ -57,8 +57,8 @@ def running(folder: Path, engine: DockerClient, upstream: Upstream) -> Iterator[
     ):
         made.up()
         described = made.outputs()["caches"][REGISTRY]
-        cache = engine.containers.get(described["name"])
-        yield Warming(made, gate, cache, described["endpoint"])
+        registry = belongings.registries(engine, made.name)[REGISTRY]
+        yield Warming(made, gate, registry, described["endpoint"])
 
 
 def warm(made: CacheStack, *pushed: Pushed, others: Sequence[str] = ()) -> Mapping[str, int]:

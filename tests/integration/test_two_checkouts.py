@@ -59,9 +59,10 @@ def test_resources_of_another_checkout_are_taken_over_only_with_permission(
 
     # A network that was taken over can be replaced.
     network = engine.networks.get(ours.prefix)
-    network.disconnect(f"{ours.prefix}-{REGISTRY}", force=True)
+    for container in (f"{ours.prefix}-{REGISTRY}", f"{ours.prefix}-{REGISTRY}-registry"):
+        network.disconnect(container, force=True)
     network.remove()
-    assert ours.up().get("replace") == 2
+    assert ours.up().get("replace") == 3
     assert ours.healthy() == {REGISTRY}
     assert set(ours.up()) == {"same"}
 

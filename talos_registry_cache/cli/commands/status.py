@@ -14,7 +14,6 @@ from talos_registry_cache.cli import (
     console,
     node_metrics,
     options,
-    pull_log,
     stack,
     upstream,
 )
@@ -24,7 +23,7 @@ from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry import interruptible, pull_log
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import tags_in
@@ -138,7 +137,7 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
 def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
     """The counters of a cache with a front, whose registry sees the misses only."""
     # Line by line: the stack's settings bound the log to some 30 MB.
-    logged = chain.from_iterable(map(logs.lines, logs.streams(client, cache)))
+    logged = chain.from_iterable(map(pull_log.lines, logs.streams(client, cache)))
     seen = pull_log.totals(pull_log.parse_all(logged))
     return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
 

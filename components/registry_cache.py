@@ -21,6 +21,7 @@ from .on_swarm import OnSwarm
 from .placement import FrontProcess, MountedFiles, Placement, volume_name
 from .private_files import PrivateFile
 from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
+from .retention import ImageRetention
 from .settings import Caches
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
@@ -111,6 +112,14 @@ class RegistryCache(pulumi.ComponentResource):
         self.talosctl_flags = " ".join(
             f"--registry-mirror {host}={mirror}" for host, mirror in self.mirrors.items()
         )
+        if args.retention is not None:
+            ImageRetention(
+                "retention",
+                settings=args.retention,
+                caches=self.caches,
+                kept=[str(image) for image in args.kept_images],
+                opts=pulumi.ResourceOptions(parent=self),
+            )
         self.register_outputs(
             {"mirrors": self.mirrors, "caches": self.caches, "talosctlFlags": self.talosctl_flags}
         )

@@ -244,7 +244,7 @@ def _size_from(lowest: str) -> AfterValidator:
 def _lasting(lowest: str, highest: str, allowed: str) -> AfterValidator:
     low, high = seconds(lowest), seconds(highest)
     return checked(
-        lambda duration: duration == "never" or low <= seconds(duration) <= high,
+        lambda duration: low <= seconds(duration) <= high,
         f"{allowed} from {lowest} to {highest}",
     )
 
@@ -306,7 +306,7 @@ LabelValue = Annotated[
     str, _Matching(r"[a-zA-Z0-9:_./-]{1,128}", "up to 128 letters, digits and : _ . / -")
 ]
 _Size = Annotated[str, _Matching(r"[1-9][0-9]{0,11}[kmg]", "a number with k, m or g, such as 10m")]
-LogSize = Annotated[_Size, _size_from("1k")]
+DiskSize = Annotated[_Size, _size_from("1k")]
 # With less, the registry runs out of memory before it answers.
 Memory = Annotated[_Size, _size_from("16m")]
 MemoryOfNode = Annotated[_Size, _size_from("256m")]
@@ -350,11 +350,10 @@ Freshness = Annotated[
     _Matching(_DURATION, "a duration such as 1m"),
     _lasting("0s", "24h", "a duration"),
 ]
-Ttl = Annotated[
+Period = Annotated[
     str,
-    _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h"),
-    # A registry takes 0 for never, and cannot count beyond 292 years.
-    _lasting("1ms", "876000h", "never, or a duration"),
+    _Matching(_DURATION, "a duration such as 720h"),
+    _lasting("1h", "876000h", "a duration"),
 ]
 Text = Annotated[
     str,

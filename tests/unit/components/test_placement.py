@@ -176,9 +176,8 @@ def test_the_service_has_labels_and_its_containers_have_none() -> None:
 
 
 def test_a_service_has_the_environment_of_a_container() -> None:
-    changed = {"ttl": "720h", **ONE_NODE}
-    of_service = container(on_swarm(**changed))["env"]
-    on_engine = declare({"upstreams": {"quay.io": None}, "ttl": "720h"})
+    of_service = container(on_swarm(**ONE_NODE))["env"]
+    on_engine = declare({"upstreams": {"quay.io": None}})
 
     envs = on_engine.one(CONTAINER, "quay.io-container").inputs["envs"]
     assert dict(variable.split("=", 1) for variable in envs).items() <= of_service.items()

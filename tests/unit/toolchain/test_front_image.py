@@ -15,7 +15,7 @@ CACHES = "config:\n  talos-registry-cache:caches:\n    upstreams: {docker.io: }\
     [
         (CACHES, False),
         (f"{CACHES}    # front: {{}}\n", False),
-        (f"{CACHES}    ttl: 1h # before the front: none\n", False),
+        (f"{CACHES}    offline: true # before the front: none\n", False),
         (f"{CACHES}    namePrefix: front\n", False),
         (f"{CACHES}      store-front: {{}}\n", False),
         (f"{CACHES}    front:\n      tagFreshness: 1m\n", True),

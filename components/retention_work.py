@@ -62,7 +62,7 @@ def remove(props: Properties) -> None:
 
 def _pruners(engine: DockerClient, props: Properties) -> Mapping[str, Pruner]:
     kept = [reference.parse(text) for text in props["kept"]]
-    age, size = props["unusedFor"], props["maxSize"]
+    age, size = props.get("unusedFor"), props.get("maxSize")
     unused_since = time.time() - seconds(age) if age else None
     max_size = retention.number_of_bytes(size) if size else None
 

@@ -16,6 +16,7 @@ from talos_registry_cache.registry.layout import (
     REPOSITORIES,
     V2,
     Damage,
+    Kind,
     OnPiece,
     Reading,
     Storage,
@@ -33,9 +34,10 @@ exec 2>/dev/null
 cd {V2} || exit 0
 busybox find blobs -name data -exec busybox stat -c '%s %n' {{}} +
 echo {MANIFESTS.strip()}
-busybox find repositories -path '*/_manifests/revisions/*/link' |
-busybox sed 's|.*/\\(..\\)\\([^/]*\\)/link|blobs/sha256/\\1/\\1\\2/data|' | busybox sort -u |
-busybox tar -cf - -T - | busybox base64
+busybox tar -cf - $(
+  busybox find repositories -path '*/_manifests/revisions/*/link' |
+  busybox sed 's|.*/\\(..\\)\\([^/]*\\)/link|blobs/sha256/\\1/\\1\\2/data|' | busybox sort -u
+) | busybox base64
 """
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 
@@ -96,8 +98,8 @@ class InVolume:
     ) -> Storage:
         """Read the whole volume, in turn: engines hand out volumes as tar streams."""
         del in_turn
-        if trusting:
-            return self._summary(on_piece)
+        if trusting and (summary := self._summary(on_piece)):
+            return summary
         with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
             return layout.read(tar, on_piece)
 
@@ -111,17 +113,25 @@ class InVolume:
                     layout.take(reading, tar, folder)
         return reading.storage()
 
-    def _summary(self, on_piece: OnPiece) -> Storage:
-        """Read links, manifests and the sizes of other blobs, whose digests are their names."""
+    def _summary(self, on_piece: OnPiece) -> Storage | None:
+        """Read links, manifests and the sizes of other blobs, whose digests are their names.
+
+        Returns None if that was not possible: what is not read would look unused.
+        """
         reading = Reading(on_piece)
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
-            sizes, _, manifests = mounted.ask(["busybox", "sh", "-c", SUMMARY]).partition(MANIFESTS)
-            if manifests:
-                layout.take(reading, BytesIO(b64decode(manifests)), BLOBS)
             with suppress(volume.NotThereError), mounted.tar(REPOSITORIES) as tar:
                 layout.take(reading, tar, REPOSITORIES)
-        read = reading.storage()
-        return replace(read, blobs={**layout.sizes_in(sizes.splitlines()), **read.blobs})
+            said = mounted.ask(["busybox", "sh", "-c", SUMMARY])
+        sizes, _, manifests = said.partition(MANIFESTS)
+        if manifests:
+            layout.take(reading, BytesIO(b64decode(manifests)), BLOBS)
+        read, listed = reading.storage(), layout.sizes_in(sizes.splitlines())
+        for link in read.links:
+            found = read.blobs if link.kind is Kind.REVISION else listed
+            if link.digest and link.digest not in found:
+                return None
+        return replace(read, blobs={**listed, **read.blobs})
 
     def tags(self) -> list[tuple[str, str]]:
         """The repository and name of each tag."""

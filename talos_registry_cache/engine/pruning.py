@@ -100,4 +100,5 @@ def requests_in_log(engine: DockerClient, name: str) -> Requests:
     found = engine.containers.list(all=True, filters={"name": f"^/{name}$"})
     if not found or labels.REGISTRY not in found[0].labels:
         return NO_REQUESTS
-    return retention.last_requests(pull_log.lines(found[0].logs(stream=True, stderr=False)))
+    log = found[0].logs(stream=True, follow=False, stderr=False)
+    return retention.last_requests(pull_log.lines(log))

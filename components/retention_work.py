@@ -91,4 +91,5 @@ def _summary(found: Mapping[str, Pruned]) -> str:
     names = [f"{host}/{image}" for host, one in found.items() for image in one.pruning.images]
     freed = sum(one.pruning.freed for one in found.values())
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} images, {freed / MB:.1f} MB: {', '.join(names[:SHOWN])}{more}"
+    number = f"{len(names)} image{'' if len(names) == 1 else 's'}"
+    return f"{number}, {freed / MB:.1f} MB: {', '.join(names[:SHOWN])}{more}"

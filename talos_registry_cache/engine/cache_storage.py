@@ -20,6 +20,7 @@ from talos_registry_cache.registry.layout import (
     OnPiece,
     Reading,
     Storage,
+    StorageError,
     Upload,
     ignore,
     tags_in,
@@ -124,7 +125,7 @@ class InVolume:
                 layout.take(reading, tar, REPOSITORIES)
             said = mounted.ask(["busybox", "sh", "-c", SUMMARY])
         sizes, _, manifests = said.partition(MANIFESTS)
-        if manifests:
+        with suppress(ValueError, StorageError):
             layout.take(reading, BytesIO(b64decode(manifests)), BLOBS)
         read, listed = reading.storage(), layout.sizes_in(sizes.splitlines())
         for link in read.links:

@@ -7,7 +7,6 @@ import pulumi
 from pulumi import dynamic
 
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.layout import StorageError
 
 from . import apart, dynamic_provider
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 Properties = Mapping[str, Any]
 
+LIMITS = ("unusedForSeconds", "maxBytes")
 UNWANTED = "unwanted"
 """The images to remove: their number, and the bytes that this frees, by registry host."""
 
@@ -47,8 +47,8 @@ class ImageRetention(dynamic.Resource, module="caches", name="ImageRetention"):
         """
         inputs = {
             "stack": pulumi.get_stack(),
-            "unusedFor": settings.unused_for,
-            "maxSize": settings.max_size,
+            "unusedForSeconds": settings.unused_for_s,
+            "maxBytes": settings.max_bytes,
             "kept": sorted(kept),
             "caches": caches,
         }
@@ -62,6 +62,9 @@ class RetentionProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
+        # Not needed in the program, whose start it would slow down.
+        from talos_registry_cache.registry.layout import StorageError  # noqa: PLC0415 - see above
+
         dynamic_provider.prepare(req, RegistryError, StorageError)
 
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
@@ -73,7 +76,7 @@ class RetentionProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Whether images are to be removed, or the limits are others."""
-        changed = any(olds.get(key) != news.get(key) for key in ("unusedFor", "maxSize"))
+        changed = any(olds.get(key) != news.get(key) for key in LIMITS)
         return dynamic.DiffResult(changes=changed or bool(news[UNWANTED]), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:

@@ -13,11 +13,10 @@ from talos_registry_cache.engine import pruning
 from talos_registry_cache.engine.cache_storage import InVolume
 from talos_registry_cache.engine.pruning import Pruned, Pruner
 from talos_registry_cache.engine.volume import VolumeError
-from talos_registry_cache.registry import reference, retention
+from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.retention import Policy
 
 from . import dynamic_provider
-from .settings.values import seconds
 
 MB = 1_000_000
 SHOWN = 3
@@ -62,9 +61,8 @@ def remove(props: Properties) -> None:
 
 def _pruners(engine: DockerClient, props: Properties) -> Mapping[str, Pruner]:
     kept = [reference.parse(text) for text in props["kept"]]
-    age, size = props.get("unusedFor"), props.get("maxSize")
-    unused_since = time.time() - seconds(age) if age else None
-    max_size = retention.number_of_bytes(size) if size else None
+    unused_for, max_size = props.get("unusedForSeconds"), props.get("maxBytes")
+    unused_since = time.time() - unused_for if unused_for else None
 
     def pruner(host: str, cache: Mapping[str, str]) -> Pruner:
         own = [image for image in kept if image.registry == host]

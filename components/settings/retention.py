@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .mistakes import Mistake
 from .model import Context, Model, Rules
-from .values import DiskSize, Period
+from .values import DiskSize, Period, number_of_bytes, seconds
 
 
 class Retention(Model):
@@ -25,6 +25,16 @@ class Retention(Model):
             "such as 20g; units are powers of 1000"
         ),
     )
+
+    @property
+    def unused_for_s(self) -> float | None:
+        """The period in seconds."""
+        return seconds(self.unused_for) if self.unused_for else None
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The size in bytes."""
+        return number_of_bytes(self.max_size) if self.max_size else None
 
     def rules(self, context: Context) -> Rules:  # noqa: ARG002 - none of it is needed
         """There is a limit."""

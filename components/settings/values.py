@@ -34,6 +34,7 @@ LONGEST_TEXT = 4095
 LONGEST_ARGUMENT = 100_000
 LONGEST_USERNAME = 255
 LARGEST_SIZE = "1024g"
+BYTES_PER_UNIT = {"k": 10**3, "m": 10**6, "g": 10**9}
 KIB_PER_UNIT = {"k": 1, "m": 1 << 10, "g": 1 << 20}
 SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 # This network, multicast, and reserved addresses.
@@ -207,6 +208,11 @@ def seconds(duration: str) -> float:
     """The number of seconds in a duration such as `1h30m`."""
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
     return sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
+
+
+def number_of_bytes(size: str) -> int:
+    """The number of bytes in a size such as `20g`; units are powers of 1000."""
+    return int(size[:-1]) * BYTES_PER_UNIT[size[-1]]
 
 
 def mebibytes(size: str) -> int:

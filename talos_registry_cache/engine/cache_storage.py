@@ -120,10 +120,10 @@ class InVolume:
         Returns None if that was not possible: what is not read would look unused.
         """
         reading = Reading(on_piece)
-        with volume.mounted(self.engine, self.volume, self.image) as mounted:
-            with suppress(volume.NotThereError), mounted.tar(REPOSITORIES) as tar:
+        with volume.at_hand(self.engine, self.volume, self.image) as there:
+            with suppress(volume.NotThereError), there.tar(REPOSITORIES) as tar:
                 layout.take(reading, tar, REPOSITORIES)
-            said = mounted.ask(["busybox", "sh", "-c", SUMMARY])
+            said = there.ask(["busybox", "sh", "-c", SUMMARY])
         sizes, _, manifests = said.partition(MANIFESTS)
         with suppress(ValueError, StorageError):
             layout.take(reading, BytesIO(b64decode(manifests)), BLOBS)

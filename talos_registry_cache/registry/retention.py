@@ -11,7 +11,6 @@ is the newer of these:
   its repository that contains the manifest.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from http import HTTPStatus
 from talos_registry_cache.registry import pull_log
 from talos_registry_cache.registry.layout import V2, Kind, Link, Storage, blob_folder
 from talos_registry_cache.registry.reference import Reference
-
-BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 Requests = Mapping[tuple[str, str], int]
 """Time of the last request (seconds since 1970), by repository and tag or digest."""
@@ -107,18 +104,6 @@ class Policy:
             return True
         is_unused = self.unused_since is not None and image.last_request < self.unused_since
         return is_unused or (self.max_size is not None and size > self.max_size)
-
-
-def number_of_bytes(text: str) -> int:
-    """Parse a size such as 20g; units are powers of 1000.
-
-    Raises:
-        ValueError: the text is not a size.
-    """
-    match = re.fullmatch(r"(\d{1,12})([kmgt]?)b?", text.lower(), re.ASCII)
-    if not match:
-        raise ValueError(f"{text!r} is not a size; allowed: a number and k, m, g or t, such as 20g")
-    return int(match[1]) * BYTES[match[2]]
 
 
 def last_requests(log: Iterable[str]) -> Requests:

@@ -19,6 +19,7 @@ from talos_registry_cache.registry import pull_log, retention
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retention import NO_REQUESTS, Policy, Requests
 
+BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -108,10 +109,10 @@ def number_of_bytes(text: str) -> int:
     Raises:
         UsageError: the text is not a size.
     """
-    try:
-        return retention.number_of_bytes(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    match = re.fullmatch(r"(\d{1,12})([kmgt]?)b?", text.lower())
+    if not match:
+        raise UsageError(f"{text!r} is not a size; allowed: a number and k, m, g or t, such as 20g")
+    return int(match[1]) * BYTES[match[2]]
 
 
 def _prune(client: DockerClient, cache: Cache, policy: Policy | None, *, yes: bool) -> Pruned:

@@ -24,8 +24,8 @@ NOW, HOUR_S = 1_800_000_000, 3600
 PROVIDER = RetentionProvider()
 PROPS: dict[str, Any] = {
     "stack": "unit-test",
-    "unusedFor": "720h",
-    "maxSize": "20g",
+    "unusedForSeconds": 720 * HOUR_S,
+    "maxBytes": 20 * 10**9,
     "kept": ["docker.io/library/alpine:3", "quay.io/team/tool:1"],
     "caches": {
         host: {"name": f"cache-of-{host}", "storage": f"volume-of-{host}", "image": "registry"}
@@ -99,14 +99,14 @@ def test_without_unused_images_nothing_changes_unless_a_limit_does() -> None:
     before = {**PROPS, "unwanted": {}}
 
     assert not PROVIDER.diff("retention", before, checked(kept=[])).changes
-    assert PROVIDER.diff("retention", before, checked(unusedFor="1h")).changes
+    assert PROVIDER.diff("retention", before, checked(unusedForSeconds=HOUR_S)).changes
 
 
 def test_declared_images_are_protected_in_the_cache_of_their_registry(
     pruners: type[FakePruner],
 ) -> None:
     checked()
-    checked(maxSize=None)
+    checked(maxBytes=None)
 
     policies = [pruner.policy for pruner in pruners.made]
     assert [list(map(str, policy.protected)) for policy in policies[:2]] == [
@@ -153,8 +153,9 @@ def test_nothing_is_read_in_a_simulation_or_before_the_caches_are_known(
 def test_only_a_stack_with_a_retention_has_the_resource() -> None:
     caches = {"upstreams": {HUB: None}}
 
-    graph = declare({**caches, "retention": {"maxSize": "20g"}})
+    graph = declare({**caches, "retention": {"unusedFor": "1h30m", "maxSize": "20g"}})
 
     inputs = graph.one(stack_graph.RETENTION, "retention").inputs
-    assert (inputs["maxSize"], inputs["caches"].keys()) == ("20g", {HUB})
+    assert inputs["caches"].keys() == {HUB}
+    assert (inputs["unusedForSeconds"], inputs["maxBytes"]) == (5400, 20 * 10**9)
     assert declare(caches).all(stack_graph.RETENTION) == []

@@ -137,7 +137,8 @@ def test_a_volume_is_read_as_a_whole_if_its_summary_is_not_complete(
     monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     fake = FakeVolume(lost)
-    monkeypatch.setattr(volume, "mounted", lambda *_: nullcontext(fake))
+    for reading in ("at_hand", "mounted"):
+        monkeypatch.setattr(volume, reading, lambda *_: nullcontext(fake))
     engine: Any = None
     held = InVolume(engine, "volume", "image")
 

@@ -12,6 +12,7 @@ from components.registry_cache_args import RegistryCacheArgs
 from components.settings.mistakes import Mistake
 from components.talos_cluster import TalosCluster, TalosClusterArgs
 from talos_registry_cache.engine import leftovers
+from talos_registry_cache.registry import reference
 
 ROOT = Path(__file__).resolve().parent
 NAME = pulumi.get_stack()
@@ -41,7 +42,11 @@ offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirror
 if stack.caches:
     cache = RegistryCache(
         "caches",
-        RegistryCacheArgs(**dict(stack.caches), **dict(stack.secrets)),
+        RegistryCacheArgs(
+            **dict(stack.caches),
+            **dict(stack.secrets),
+            kept_images=[reference.parse(image) for image in images.by_platform],
+        ),
     )
     offered = mirrors.of_cache(cache)
     for name, value in cache.outputs().items():

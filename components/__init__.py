@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .settings.access import GivenTls, OwnTls, Via
     from .settings.caches import Logs, Upstream
     from .settings.placement import EnginePlacement, SwarmPlacement
+    from .settings.retention import Retention
     from .settings.storage import S3Storage, VolumeStorage
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OwnTls",
     "RegistryCache",
     "RegistryCacheArgs",
+    "Retention",
     "S3KeysArgs",
     "S3Storage",
     "SwarmPlacement",
@@ -33,6 +35,7 @@ _MODULES = {
     ".settings.access": ("GivenTls", "OwnTls", "Via"),
     ".settings.caches": ("Logs", "Upstream"),
     ".settings.placement": ("EnginePlacement", "SwarmPlacement"),
+    ".settings.retention": ("Retention",),
     ".settings.storage": ("S3Storage", "VolumeStorage"),
 }
 

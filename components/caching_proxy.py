@@ -149,25 +149,22 @@ def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, st
         # …_READONLY_ENABLED makes distribution 3.1 panic.
         special = {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
     else:
-        special = _proxy(args.caches, remote_url)
+        special = _proxy(remote_url)
     address = (
         {"REGISTRY_HTTP_NET": "unix", "REGISTRY_HTTP_ADDR": front.SOCKET} if args.front else {}
     )
     return {**common, **special, **address, **args.access.environment}
 
 
-def _proxy(caches: Caches, remote_url: str) -> dict[str, str]:
-    expires = caches.ttl != "never"
-    variables = {
+def _proxy(remote_url: str) -> dict[str, str]:
+    return {
         "REGISTRY_PROXY_REMOTEURL": remote_url,
-        "REGISTRY_PROXY_TTL": caches.ttl if expires else "0",
+        # Images are kept. Once a blob that repositories share has expired, the registry would
+        # answer requests for it with status 200 and no content.
+        "REGISTRY_PROXY_TTL": "0",
         "REGISTRY_PROXY_EXEC_COMMAND": credential_helper.COMMAND,
         # Not kept, so that a changed password counts from the next request on.
         "REGISTRY_PROXY_EXEC_LIFETIME": "0s",
         # The default of 5 minutes is too short for a large layer over a slow link.
         "REGISTRY_PROXY_CACHEWRITETIMEOUT": "1h",
     }
-    if expires:
-        # Expired images are deleted only where deletion is enabled.
-        variables["REGISTRY_STORAGE_DELETE_ENABLED"] = "true"
-    return variables

@@ -4,12 +4,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
+
+from talos_registry_cache.engine import lock
 
 from . import apart
 
@@ -69,6 +71,16 @@ def engine() -> Iterator[DockerClient]:
         yield client
     finally:
         client.close()
+
+
+def alone(engine: DockerClient, stack: str) -> AbstractContextManager[None]:
+    """Lock the storages of a stack against `cachectl` and other updates.
+
+    Raises:
+        LockError: the lock cannot be taken.
+    """
+    waiting = f"waiting for another process that works on the caches of {stack}"
+    return lock.held(engine, stack, lambda: print(waiting, flush=True))  # noqa: T201
 
 
 def _cancel(

@@ -23,6 +23,7 @@ from .on_swarm import OnSwarm
 from .placement import Bounds, FrontProcess, MountedFiles, Placement, volume_name
 from .private_files import PrivateFile
 from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
+from .retention import ImageRetention
 from .settings import Caches
 from .settings.access import OwnTls
 from .settings.caches import Upstream, asking_themselves
@@ -118,6 +119,14 @@ class RegistryCache(pulumi.ComponentResource):
             f"--registry-mirror {shlex.quote(f'{host}={mirror}')}"
             for host, mirror in self.mirrors.items()
         )
+        if args.retention is not None:
+            ImageRetention(
+                "retention",
+                settings=args.retention,
+                caches=self.caches,
+                kept=[str(image) for image in args.kept_images],
+                opts=pulumi.ResourceOptions(parent=self),
+            )
         self.register_outputs(
             {"mirrors": self.mirrors, "caches": self.caches, "talosctlFlags": self.talosctl_flags}
         )

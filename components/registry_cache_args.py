@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from .settings import Caches, StackSettings
+from .settings.images import ImageReference
 from .settings.mistakes import Mistake, saying
 from .settings.model import Context, Model
 
@@ -94,6 +95,9 @@ class RegistryCacheArgs(Caches):
     )
     s3_keys: S3Keys | None = Field(
         default=None, description="Keys of the object store, for `storage`"
+    )
+    kept_images: list[ImageReference] = Field(
+        default=[], description="Images that `retention` never removes"
     )
     tls_key: SecretInput | None = Field(
         default=None, description="Private key of `tls.certificate`, in PEM"

@@ -5,13 +5,13 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from docker import DockerClient
 
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import cache_storage, lock, processes
+from talos_registry_cache.engine import cache_storage, processes
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
@@ -78,7 +78,7 @@ def remove_damaged(props: Properties, lost: Iterable[str]) -> None:
         props: the properties of the resource.
         lost: the images that `missing` has found; only the storages of their caches are read.
     """
-    with dynamic_provider.engine() as engine, _alone(engine, props):
+    with dynamic_provider.engine() as engine, dynamic_provider.alone(engine, props["stack"]):
         for host in {reference.parse(text).registry for text in lost}:
             held = _storage(engine, props, host)
             if damages := cache_storage.confirmed(held, list(layout.damages(held.read()))):
@@ -111,7 +111,11 @@ def _storages(
     props: Properties, registries: Iterable[str], *, writable: bool
 ) -> Iterator[Mapping[str, str]]:
     """The URL of a temporary registry on the storage of each cache, by registry host."""
-    with dynamic_provider.engine() as engine, _alone(engine, props), ExitStack() as running:
+    with (
+        dynamic_provider.engine() as engine,
+        dynamic_provider.alone(engine, props["stack"]),
+        ExitStack() as running,
+    ):
         yield {
             host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
             for host in registries
@@ -125,12 +129,6 @@ def _storage(engine: DockerClient, props: Properties, host: str) -> CacheStorage
         credentials = S3Credentials(**props["s3Credentials"])
         return InStore(engine, S3Location(**location), cache["image"], credentials)
     return InVolume(engine, cache["storage"], cache["image"])
-
-
-def _alone(engine: DockerClient, props: Properties) -> AbstractContextManager[None]:
-    """Lock the storages of the stack against `cachectl` and other updates."""
-    waiting = f"waiting for another process that works on the caches of {props['stack']}"
-    return lock.held(engine, props["stack"], lambda: print(waiting, flush=True))  # noqa: T201
 
 
 def _endpoints(props: Properties) -> Endpoints:

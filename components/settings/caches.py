@@ -15,12 +15,13 @@ from .front import Front
 from .mistakes import Mistake, Path
 from .model import EACH, Context, Model, Needed, Rules, right
 from .placement import EnginePlacement, Placement, SwarmPlacement
-from .storage import Storage, VolumeStorage
+from .retention import Retention
+from .storage import S3Storage, Storage, VolumeStorage
 from .values import (
     ANY_ADDRESS,
     Addresses,
+    DiskSize,
     Image,
-    LogSize,
     Memory,
     MirrorHost,
     Name,
@@ -28,7 +29,6 @@ from .values import (
     RegistryHost,
     RemoteUrl,
     Text,
-    Ttl,
     Username,
 )
 from .wildcard import Wildcard
@@ -73,7 +73,7 @@ class Logs(Model):
     level: Literal["error", "warn", "info", "debug"] = Field(
         default="info", description="Least severe level to log"
     )
-    max_size: LogSize = Field(default="10m", description="Size at which a log file is rotated")
+    max_size: DiskSize = Field(default="10m", description="Size at which a log file is rotated")
     max_files: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=3, description="Number of rotated log files to keep"
     )
@@ -136,7 +136,10 @@ class Caches(Model):
         default=None,
         description="One more mirror, for all upstreams at one URL; the default is none",
     )
-    ttl: Ttl = Field(default="never", description="How long cached images are kept, such as 720h")
+    retention: Retention | None = Field(
+        default=None,
+        description="Which images `up` removes; by default, images are kept forever",
+    )
     mirror_host: MirrorHost = Field(
         default="auto",
         description=(
@@ -176,6 +179,7 @@ class Caches(Model):
             self._names_fit_an_engine(context.stack),
             self._names_fit_a_swarm(context.stack),
             self._settings_fit_a_swarm(),
+            self._retention_is_safe(),
         )
 
     def _ports_differ(self) -> Iterator[Mistake]:
@@ -252,9 +256,6 @@ class Caches(Model):
         if getattr(storage, "on_destroy", "keep") == "delete":
             text = "found delete, but the volumes are on other machines; allowed: keep"
             yield Mistake(("storage", "onDestroy"), text)
-        if written.get("ttl", "never") != "never" and replicas != 1:
-            text = f"found {self.ttl}, but several caches would each clean up the store they share"
-            yield Mistake(("ttl",), f"{text}; allowed: never")
         if written.get("front", Front()) != Front():
             text = "found front, which runs beside a registry on the same engine"
             yield Mistake(("front",), f"{text}; allowed: none")
@@ -270,6 +271,21 @@ class Caches(Model):
                 f"its nodes; allowed: [{ANY_ADDRESS}], to confirm that"
             )
             yield Mistake(("publishOn",), text)
+
+    def _retention_is_safe(self) -> Iterator[Mistake]:
+        # Without the fields that are wrong.
+        written = vars(self)
+        if written.get("retention") is None:
+            return
+        if isinstance(written.get("placement"), SwarmPlacement):
+            text = "found for caches on a Swarm, whose volumes are on other machines"
+        elif isinstance(written.get("storage"), S3Storage):
+            text = "found for an object store, which caches on other machines may use"
+        elif written.get("offline"):
+            text = "found for offline caches, which cannot fetch a removed image again"
+        else:
+            return
+        yield Mistake(("retention",), f"{text}; allowed: none; use cachectl prune")
 
 
 def asking_themselves(caches: Caches, hosts: Collection[str]) -> Iterator[Mistake]:

@@ -34,6 +34,7 @@ LONGEST_TEXT = 4095
 LONGEST_ARGUMENT = 100_000
 LONGEST_USERNAME = 255
 LARGEST_SIZE = "1024g"
+BYTES_PER_UNIT = {"k": 10**3, "m": 10**6, "g": 10**9}
 KIB_PER_UNIT = {"k": 1, "m": 1 << 10, "g": 1 << 20}
 SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 # This network, multicast, and reserved addresses.
@@ -209,6 +210,11 @@ def seconds(duration: str) -> float:
     return sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
 
 
+def number_of_bytes(size: str) -> int:
+    """The number of bytes in a size such as `20g`; units are powers of 1000."""
+    return int(size[:-1]) * BYTES_PER_UNIT[size[-1]]
+
+
 def mebibytes(size: str) -> int:
     """The number of MiB in a size such as `512m`, at least one."""
     return max(1, round(_kibibytes(size) / KIB_PER_UNIT["m"]))
@@ -244,7 +250,7 @@ def _size_from(lowest: str) -> AfterValidator:
 def _lasting(lowest: str, highest: str, allowed: str) -> AfterValidator:
     low, high = seconds(lowest), seconds(highest)
     return checked(
-        lambda duration: duration == "never" or low <= seconds(duration) <= high,
+        lambda duration: low <= seconds(duration) <= high,
         f"{allowed} from {lowest} to {highest}",
     )
 
@@ -306,7 +312,7 @@ LabelValue = Annotated[
     str, _Matching(r"[a-zA-Z0-9:_./-]{1,128}", "up to 128 letters, digits and : _ . / -")
 ]
 _Size = Annotated[str, _Matching(r"[1-9][0-9]{0,11}[kmg]", "a number with k, m or g, such as 10m")]
-LogSize = Annotated[_Size, _size_from("1k")]
+DiskSize = Annotated[_Size, _size_from("1k")]
 # With less, the registry runs out of memory before it answers.
 Memory = Annotated[_Size, _size_from("16m")]
 MemoryOfNode = Annotated[_Size, _size_from("256m")]
@@ -350,11 +356,10 @@ Freshness = Annotated[
     _Matching(_DURATION, "a duration such as 1m"),
     _lasting("0s", "24h", "a duration"),
 ]
-Ttl = Annotated[
+Period = Annotated[
     str,
-    _Matching(rf"never|{_DURATION}", "never, or a duration such as 720h"),
-    # A registry takes 0 for never, and cannot count beyond 292 years.
-    _lasting("1ms", "876000h", "never, or a duration"),
+    _Matching(_DURATION, "a duration such as 720h"),
+    _lasting("1h", "876000h", "a duration"),
 ]
 Text = Annotated[
     str,

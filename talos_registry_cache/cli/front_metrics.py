@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from talos_registry_cache.cli.pull_log import Pull, Result
+from talos_registry_cache.registry.pull_log import Pull, Result
 
 LABELS = ("stack", "upstream", "result")
 # In seconds, from a tag in memory to a large layer behind a slow link.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from talos_registry_cache.cli.pull_log import Kind, Pull, Result
+from talos_registry_cache.registry.pull_log import Kind, Pull, Result
 
 FAILED = "failed"
 SHORT_DIGEST = len("sha256:") + 12

@@ -1,8 +1,10 @@
 """The storage of a cache, in a volume or in an object store, behind one interface."""
 
+from base64 import b64decode
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Protocol
 
 from docker import DockerClient
@@ -12,10 +14,13 @@ from talos_registry_cache.registry import layout, object_store
 from talos_registry_cache.registry.layout import (
     BLOBS,
     REPOSITORIES,
+    V2,
     Damage,
+    Kind,
     OnPiece,
     Reading,
     Storage,
+    StorageError,
     Upload,
     ignore,
     tags_in,
@@ -23,6 +28,18 @@ from talos_registry_cache.registry.layout import (
 from talos_registry_cache.registry.object_store import ObjectStore
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
+# The size of each blob, then a tar of the manifests, which are the blobs that revisions link to.
+MANIFESTS = "manifests:\n"
+SUMMARY = f"""\
+exec 2>/dev/null
+cd {V2} || exit 0
+busybox find blobs -name data -exec busybox stat -c '%s %n' {{}} +
+echo {MANIFESTS.strip()}
+busybox tar -cf - $(
+  busybox find repositories -path '*/_manifests/revisions/*/link' |
+  busybox sed 's|.*/\\(..\\)\\([^/]*\\)/link|blobs/sha256/\\1/\\1\\2/data|' | busybox sort -u
+) | busybox base64
+"""
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 
 
@@ -37,8 +54,8 @@ class CacheStorage(Protocol):
         Args:
             on_piece: receives the content of blobs and manifests, piece by piece.
             in_turn: whether all pieces of one blob must come in a row.
-            trusting: whether blobs too large for a manifest may be left unread, their digests
-                taken from their names.
+            trusting: whether blobs that are not manifests may be left unread, their digests taken
+                from their names.
         """
         ...
 
@@ -81,7 +98,9 @@ class InVolume:
         self, on_piece: OnPiece = ignore, *, in_turn: bool = True, trusting: bool = False
     ) -> Storage:
         """Read the whole volume, in turn: engines hand out volumes as tar streams."""
-        del in_turn, trusting
+        del in_turn
+        if trusting and (summary := self._summary(on_piece)):
+            return summary
         with volume.mounted(self.engine, self.volume, self.image) as mounted, mounted.tar() as tar:
             return layout.read(tar, on_piece)
 
@@ -94,6 +113,26 @@ class InVolume:
                 with suppress(volume.NotThereError), mounted.tar(folder) as tar:
                     layout.take(reading, tar, folder)
         return reading.storage()
+
+    def _summary(self, on_piece: OnPiece) -> Storage | None:
+        """Read links, manifests and the sizes of other blobs, whose digests are their names.
+
+        Returns None if that was not possible: what is not read would look unused.
+        """
+        reading = Reading(on_piece)
+        with volume.at_hand(self.engine, self.volume, self.image) as there:
+            with suppress(volume.NotThereError), there.tar(REPOSITORIES) as tar:
+                layout.take(reading, tar, REPOSITORIES)
+            said = there.ask(["busybox", "sh", "-c", SUMMARY])
+        sizes, _, manifests = said.partition(MANIFESTS)
+        with suppress(ValueError, StorageError):
+            layout.take(reading, BytesIO(b64decode(manifests)), BLOBS)
+        read, listed = reading.storage(), layout.sizes_in(sizes.splitlines())
+        for link in read.links:
+            found = read.blobs if link.kind is Kind.REVISION else listed
+            if link.digest and link.digest not in found:
+                return None
+        return replace(read, blobs={**listed, **read.blobs})
 
     def tags(self) -> list[tuple[str, str]]:
         """The repository and name of each tag."""

@@ -367,6 +367,17 @@ def tags_in(paths: Iterable[str]) -> list[tuple[str, str]]:
     return sorted(tag for tag in found if tag)
 
 
+def sizes_in(lines: Iterable[str]) -> Mapping[str, Blob]:
+    """Blobs from lines with the size of a file and its path below docker/registry/v2."""
+    sizes = {}
+    for line in lines:
+        size, _, path = line.partition(" ")
+        if data := _DATA.fullmatch(f"{V2}/{path}"):
+            digest = f"sha256:{data['hex']}"
+            sizes[digest] = Blob(int(size), digest)
+    return sizes
+
+
 class _Counted:
     """A source that counts the bytes read."""
 

@@ -1,16 +1,28 @@
 """Retention: which stored images to remove, and the content that goes with them.
 
-An image is a tag, or a manifest that was only ever pulled by digest. A cache rewrites a tag's link
-whenever the tag is pulled while the upstream answers (distribution 3.1.2,
-registry/proxy/proxytagservice.go), so the age of a tag is the time since its last pull.
+An image is a tag, or a manifest that was only ever pulled by digest. The time of its last request
+is the newer of these:
+
+- The modification time of the tag's link. A cache rewrites it whenever the tag is pulled while the
+  upstream answers (distribution 3.1.2, registry/proxy/proxytagservice.go). Without a tag, it is the
+  time of the first pull.
+- The last successful request in the log of the cache's front. A tag that is fresh, or stale while
+  the upstream is away, never reaches the registry. A request by digest counts for every image of
+  its repository that contains the manifest.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from talos_registry_cache.registry import pull_log
 from talos_registry_cache.registry.layout import V2, Kind, Link, Storage, blob_folder
 from talos_registry_cache.registry.reference import Reference
+
+Requests = Mapping[tuple[str, str], int]
+"""Time of the last request (seconds since 1970), by repository and tag or digest."""
+NO_REQUESTS: Requests = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +33,14 @@ class StoredImage:
         repository: its repository.
         tag: its tag, or None if it was only pulled by digest.
         digest: its digest.
-        asked: time of the last pull in seconds since 1970; without a tag, of the first one.
+        last_request: time of the last request in seconds since 1970.
         content: the digests of its stored manifests and blobs.
     """
 
     repository: str
     tag: str | None
     digest: str
-    asked: int
+    last_request: int
     content: frozenset[str]
 
     def __str__(self) -> str:
@@ -56,8 +68,62 @@ class Pruning:
         return sum(self.blobs.values())
 
 
-def images(storage: Storage) -> tuple[StoredImage, ...]:
-    """The images of a storage, the last pulled one at the end."""
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The images to keep; without a limit, only the protected ones.
+
+    Attributes:
+        protected: references of the same registry, whose images are never removed.
+        unused_since: images without a request since this time (seconds since 1970) are removed.
+        max_size: the least recently requested images are removed until the size of the others is
+            at most this, in bytes.
+    """
+
+    protected: Collection[Reference] = ()
+    unused_since: float | None = None
+    max_size: int | None = None
+
+    def unwanted(
+        self, storage: Storage, requests: Requests = NO_REQUESTS
+    ) -> tuple[StoredImage, ...]:
+        """The images of a storage to remove, least recently requested first."""
+        held = images(storage, requests)
+        users = Counter(digest for image in held for digest in image.content)
+        size = sum(storage.blobs[digest].size for digest in users)
+        dropped = []
+        for image in held:
+            if wanted(image, self.protected) or not self._exceeded(image, size):
+                continue
+            dropped.append(image)
+            users.subtract(image.content)
+            size -= sum(storage.blobs[one].size for one in image.content if not users[one])
+        return tuple(dropped)
+
+    def _exceeded(self, image: StoredImage, size: int) -> bool:
+        if self.unused_since is None and self.max_size is None:
+            return True
+        is_unused = self.unused_since is not None and image.last_request < self.unused_since
+        return is_unused or (self.max_size is not None and size > self.max_size)
+
+
+def last_requests(log: Iterable[str]) -> Requests:
+    """The last successful requests for manifests in the log of a front, given as lines."""
+    last: defaultdict[tuple[str, str], int] = defaultdict(int)
+    # Parsing a line costs more than this search, and most lines are of blobs.
+    for pull in pull_log.parse_all(line for line in log if "/manifests/" in line):
+        if pull.kind is pull_log.Kind.MANIFEST and pull.status < HTTPStatus.BAD_REQUEST:
+            name = pull.repository, pull.reference
+            last[name] = max(last[name], int(pull.time.timestamp()))
+    return dict(last)
+
+
+def images(storage: Storage, requests: Requests = NO_REQUESTS) -> tuple[StoredImage, ...]:
+    """The images of a storage, the last requested one at the end.
+
+    Args:
+        storage: the storage.
+        requests: the requests in the log of the cache's front.
+    """
     found = []
     for repository, links in _by_repository(storage).items():
         tags = [link for link in links if link.kind is Kind.TAG and link.digest]
@@ -72,10 +138,11 @@ def images(storage: Storage) -> tuple[StoredImage, ...]:
         alone = [link for link in revisions if link.digest not in named | inner]
         for link in (*tags, *alone):
             digest = link.digest or ""
-            tag = link.tag or None
             content = frozenset(_reached(storage, [digest]))
-            found.append(StoredImage(repository, tag, digest, link.modified, content))
-    return tuple(sorted(found, key=lambda image: (image.asked, str(image))))
+            names = {link.tag, digest, *content}
+            last = max(link.modified, *(requests.get((repository, name), 0) for name in names))
+            found.append(StoredImage(repository, link.tag or None, digest, last, content))
+    return tuple(sorted(found, key=lambda image: (image.last_request, str(image))))
 
 
 def wanted(image: StoredImage, references: Iterable[Reference]) -> bool:
@@ -131,33 +198,6 @@ def agreed(pruning: Pruning, before: Pruning) -> Pruning:
         {digest: size for digest, size in pruning.blobs.items() if digest in before.blobs},
         tuple(folder for folder in pruning.folders if folder in set(before.folders)),
     )
-
-
-def down_to(storage: Storage, size: int, protected: Collection[StoredImage]) -> list[StoredImage]:
-    """The images to remove to get down to a size, least recently pulled first.
-
-    Args:
-        storage: the storage.
-        size: the maximum size of the remaining images in bytes.
-        protected: images to keep in any case.
-    """
-    held = images(storage)
-    users: defaultdict[str, int] = defaultdict(int)
-    for image in held:
-        for digest in image.content:
-            users[digest] += 1
-    left = sum(storage.blobs[digest].size for digest in users)
-    dropped = []
-    for image in held:
-        if left <= size:
-            break
-        if image in protected:
-            continue
-        dropped.append(image)
-        for digest in image.content:
-            users[digest] -= 1
-            left -= 0 if users[digest] else storage.blobs[digest].size
-    return dropped
 
 
 def _stays(link: Link, kept: Collection[str], tags: Collection[tuple[str, str | None]]) -> bool:

@@ -17,9 +17,8 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.cli import pull_log
 from talos_registry_cache.cli.errors import ExitCode
-from talos_registry_cache.registry import manifests
+from talos_registry_cache.registry import manifests, pull_log
 from tests.integration.support import docker_cli, gate, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd

@@ -59,7 +59,7 @@ AFTER: dict[str, Settings] = {
     "same": {"caches": {"upstreams": {"docker.io": None}}},
     "fresh": {"caches": {"upstreams": ONE}},
 }
-WRONG: Settings = {"caches": {"upstreams": {"docker.io": {"port": "5000"}}, "ttl": "soon"}}
+WRONG: Settings = {"caches": {"upstreams": {"docker.io": {"port": "5000"}}, "offline": "soon"}}
 # One cache comes up before the image of the other cannot be pulled.
 HALFWAY: Settings = {
     "caches": {"upstreams": {**ONE, "quay.io": {"port": 5002, "image": "127.0.0.1:1/registry:1"}}}
@@ -195,9 +195,9 @@ def test_stack_that_cannot_be_compared_fails_with_pulumis_message(
 ) -> None:
     report = repository.preview("--stack=wrong", "--stack=mended", "--stack=halfway")
     assert report.code == 1, report.said
-    for part in ("Pulumi.wrong.yaml", 'caches.upstreams["docker.io"].port', "caches.ttl"):
+    for part in ("Pulumi.wrong.yaml", 'caches.upstreams["docker.io"].port', "caches.offline"):
         assert part in report.of("wrong")
-    for stack, why in (("mended", "caches.ttl"), ("halfway", "127.0.0.1:1")):
+    for stack, why in (("mended", "caches.offline"), ("halfway", "127.0.0.1:1")):
         assert "The base did not come up, so there is nothing to compare:" in report.of(stack)
         assert why in report.of(stack)
     assert not _named(engine, report.prefix)

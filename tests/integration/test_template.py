@@ -38,7 +38,7 @@ def test_a_new_project_of_another_name_previews_a_stack_of_its_own(tmp_path: Pat
     (project / "Pulumi.mine.yaml").write_text(yaml.safe_dump(stack_file))
     pulumi("stack", "init", "mine")
     # Which Pulumi writes with the project's name.
-    pulumi("config", "set", "--path", "caches.ttl", "720h")
+    pulumi("config", "set", "--path", "caches.retention.unusedFor", "720h")
 
     assert yaml.safe_load((project / "Pulumi.yaml").read_text())["name"] == "our-caches"
     preview = pulumi("preview")

@@ -12,7 +12,7 @@ from tests.integration.support import belongings, host
 from tests.integration.support.stack import CacheStack
 
 WRONG: dict[str, Any] = {
-    "ttl": "9999999999999h",
+    "retention": {"unusedFor": "9999999999999h"},
     "memorylimit": "64m",
     "publishOn": ["0.0.0.0", "127.0.0.1"],
     "upstreams": {
@@ -21,7 +21,7 @@ WRONG: dict[str, Any] = {
     },
 }
 FOUND = (
-    "caches.ttl: found ",
+    "caches.retention.unusedFor: found ",
     "caches.memorylimit: found an unknown key",
     "caches.publishOn[0]: found ",
     'caches.upstreams["docker.io"].remoteUrl: found ',

@@ -11,10 +11,10 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from urllib3.exceptions import HTTPError
 
-from talos_registry_cache.cli import console, pull_log, stack
-from talos_registry_cache.cli.commands import logs
+from talos_registry_cache.cli import console, stack
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.engine import labels
+from talos_registry_cache.registry import pull_log
 
 if TYPE_CHECKING:
     from talos_registry_cache.cli.front_metrics import FrontMetrics
@@ -111,7 +111,7 @@ class Fronts:
             stream = front.logs(
                 stream=True, follow=True, stderr=False, timestamps=True, since=since.timestamp()
             )
-            for line in logs.lines(stream):
+            for line in pull_log.lines(stream):
                 stamp, _, logged = line.partition(" ")
                 at = datetime.fromisoformat(stamp)
                 if at > since:

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,7 @@ from docker import DockerClient
 from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine import services
+from talos_registry_cache.registry import pull_log
 
 # components/caching_proxy.py: the user agent, in both forms that the registry logs.
 HEALTH_CHECK = ("http.request.useragent=Wget ", '"GET /v2/ HTTP/1.1" 200 2 "" "Wget"')
@@ -47,7 +48,7 @@ def logs(
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            logged = itertools.chain(*map(lines, streams(found.engine, cache)))
+            logged = itertools.chain(*map(pull_log.lines, streams(found.engine, cache)))
             last = deque((line for line in logged if not _is_health_check(line)), maxlen=tail)
             for line in last:
                 _show(cache, line, caches)
@@ -73,7 +74,7 @@ def start_following(
     """
 
     def read(cache: Cache, stream: Iterator[bytes]) -> None:
-        for line in lines(stream):
+        for line in pull_log.lines(stream):
             take(cache, line)
 
     threads = [
@@ -84,17 +85,6 @@ def start_following(
     for thread in threads:
         thread.start()
     return threads
-
-
-def lines(stream: Iterable[bytes]) -> Iterator[str]:
-    """The lines of an output that comes in pieces."""
-    rest = b""
-    for piece in stream:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace")
 
 
 def streams(

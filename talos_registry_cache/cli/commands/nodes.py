@@ -17,6 +17,7 @@ from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.registry import pull_log
 from talos_registry_cache.talos import docker_nodes, versions, virtual_machines
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.errors import TalosError
@@ -119,7 +120,7 @@ def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> list[Request
         request
         for cache in caches.values()
         for stream in logs.streams(client, cache)
-        for request in served(logs.lines(stream))
+        for request in served(pull_log.lines(stream))
     ]
 
 

@@ -2,9 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -12,36 +11,16 @@ import typer
 from docker import DockerClient
 
 from talos_registry_cache.cli import caches, console, options, selection, stack
+from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.engine import processes
-from talos_registry_cache.engine.cache_storage import CacheStorage
-from talos_registry_cache.registry import layout, retention
-from talos_registry_cache.registry.layout import Storage, Upload
+from talos_registry_cache.engine.pruning import Pruned, Pruner
+from talos_registry_cache.registry import pull_log, retention
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.retention import Pruning, StoredImage
+from talos_registry_cache.registry.retention import NO_REQUESTS, Policy, Requests
 
-Choose = Callable[[Storage], list[StoredImage]]
-
-NOTHING = Pruning((), {}, ())
-# Longer than any upload takes.
-LEFT_AFTER_S = 24 * 3600
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-@dataclass(frozen=True, slots=True)
-class _Pruned:
-    """What was or would be removed from a cache.
-
-    Attributes:
-        pruning: images and content.
-        uploads: incomplete uploads.
-    """
-
-    pruning: Pruning
-    uploads: tuple[Upload, ...]
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def prune(
@@ -77,9 +56,9 @@ def prune(
     """Remove images, and the content that no other image needs.
 
     With `--keep` alone, images that no list names are removed. With `--older-than` or `--size`,
-    images that are older or too much are removed, except those that a list names. An image counts
-    as requested when its tag was last looked up while the upstream answered. Incomplete uploads
-    are removed after a day.
+    images that are older or too much are removed, except those that a list names. The last request
+    is the last one in the log of the cache's front, or the last time that a tag was looked up
+    while the upstream answered, whichever is newer. Incomplete uploads are removed after a day.
 
     Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
     images are removed; on a Swarm, its nodes restart afterwards, one by one. For example:
@@ -102,8 +81,8 @@ def prune(
         with caches.locked(found):
             pruned = {}
             for registry, cache in wanted.items():
-                choose = _choice(registry, kept, oldest, most) if of_images else None
-                pruned[registry] = _prune(found.engine, cache, choose, yes=yes)
+                policy = Policy(_own(registry, kept), oldest, most) if of_images else None
+                pruned[registry] = _prune(found.engine, cache, policy, yes=yes)
     if as_json:
         console.as_json({registry: _described(one) for registry, one in pruned.items()})
     else:
@@ -136,60 +115,33 @@ def number_of_bytes(text: str) -> int:
     return int(match[1]) * BYTES[match[2]]
 
 
-def _choice(
-    registry: str, kept: Collection[Reference], oldest: float | None, most: int | None
-) -> Choose:
-    own = [reference for reference in kept if reference.registry == registry]
-
-    def choose(stored: Storage) -> list[StoredImage]:
-        images = retention.images(stored)
-        named = {image for image in images if retention.wanted(image, own)}
-        if oldest is None and most is None:
-            return [image for image in images if image not in named]
-        dropped = [
-            image
-            for image in images
-            if oldest is not None and image.asked < oldest and image not in named
-        ]
-        if most is not None:
-            too_much = retention.down_to(stored, most, named)
-            dropped += [image for image in too_much if image not in dropped]
-        return dropped
-
-    return choose
-
-
-def _prune(client: DockerClient, cache: Cache, choose: Choose | None, *, yes: bool) -> _Pruned:
-    storage = caches.storage_of(client, cache)
-    with ExitStack() as until_done:
-        if yes and not cache.is_service:
-            # Before it is read: new content might look unused.
-            until_done.enter_context(processes.forgetting(client, cache.process))
-        stored, pruning = _read(storage, cache, choose)
-        if yes and pruning.folders and cache.is_service:
-            # It keeps running, so only content that is unused in two readings is removed.
-            _, again = _read(storage, cache, choose)
-            pruning = retention.agreed(again, pruning)
-        uploads = layout.left_behind(stored, time.time() - LEFT_AFTER_S)
-        if yes and pruning.folders:
-            if cache.is_service:
-                until_done.enter_context(processes.forgetting(client, cache.process))
-            storage.remove(pruning.folders)
-        if yes and uploads:
-            storage.remove_uploads(uploads)
-    return _Pruned(pruning, uploads)
-
-
-def _read(storage: CacheStorage, cache: Cache, choose: Choose | None) -> tuple[Storage, Pruning]:
-    """Read a storage, and choose what to remove."""
+def _prune(client: DockerClient, cache: Cache, policy: Policy | None, *, yes: bool) -> Pruned:
     with console.meter(f"reading {cache.registry}") as meter:
-        stored = storage.read(lambda _digest, _size, piece: meter.add(len(piece)), trusting=True)
-    return stored, retention.prune(stored, choose(stored)) if choose else NOTHING
+        pruner = Pruner(
+            client,
+            cache.process,
+            caches.storage_of(client, cache),
+            policy,
+            lambda: _requests(client, cache),
+            lambda _digest, _size, piece: meter.add(len(piece)),
+        )
+        return pruner.prune() if yes else pruner.plan()
 
 
-def _show(pruned: Mapping[str, _Pruned], *, yes: bool) -> None:
+def _requests(client: DockerClient, cache: Cache) -> Requests:
+    if not cache.has_front:
+        return NO_REQUESTS
+    streams = logs.streams(client, cache)
+    return retention.last_requests(chain.from_iterable(map(pull_log.lines, streams)))
+
+
+def _own(registry: str, references: Collection[Reference]) -> list[Reference]:
+    return [reference for reference in references if reference.registry == registry]
+
+
+def _show(pruned: Mapping[str, Pruned], *, yes: bool) -> None:
     rows = [
-        (registry, str(image), time.strftime("%Y-%m-%d %H:%M", time.localtime(image.asked)))
+        (registry, str(image), time.strftime("%Y-%m-%d %H:%M", time.localtime(image.last_request)))
         for registry, one in pruned.items()
         for image in one.pruning.images
     ]
@@ -206,11 +158,11 @@ def _show(pruned: Mapping[str, _Pruned], *, yes: bool) -> None:
     console.say(done if yes else shown)
 
 
-def _described(pruned: _Pruned) -> dict[str, object]:
+def _described(pruned: Pruned) -> dict[str, object]:
     pruning = pruned.pruning
     return {
         "images": [
-            {"image": str(image), "digest": image.digest, "asked": image.asked}
+            {"image": str(image), "digest": image.digest, "lastRequest": image.last_request}
             for image in pruning.images
         ],
         "blobs": list(pruning.blobs),

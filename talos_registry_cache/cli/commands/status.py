@@ -16,7 +16,6 @@ from talos_registry_cache.cli import (
     console,
     node_metrics,
     options,
-    pull_log,
     stack,
     upstream,
 )
@@ -28,7 +27,7 @@ from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.processes import HEALTHY
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry import interruptible, pull_log
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import tags_in
@@ -148,14 +147,14 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
 def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
     """The counters of a cache with a front, whose registry sees the misses only."""
     # Line by line: the stack's settings bound the log to some 30 MB.
-    logged = chain.from_iterable(map(logs.lines, logs.streams(client, cache)))
+    logged = chain.from_iterable(map(pull_log.lines, logs.streams(client, cache)))
     seen = pull_log.totals(pull_log.parse_all(logged))
     return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
 
 
 def _undeclared(found: Stack, wildcard: Wildcard) -> Mapping[str, int]:
     """How often nodes asked for each registry that has no cache; the most frequent first."""
-    logged = logs.lines(logs.output(found.engine, wildcard.name))
+    logged = pull_log.lines(logs.output(found.engine, wildcard.name))
     return dict(
         Counter(
             pull.namespace

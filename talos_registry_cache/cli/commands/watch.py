@@ -11,12 +11,13 @@ import typer
 from docker import DockerClient
 from rich.live import Live
 
-from talos_registry_cache.cli import console, options, pull_log, stack
+from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import UsageError
-from talos_registry_cache.cli.pull_log import Kind, Pull, Result
 from talos_registry_cache.cli.pulled import FAILED, Pulled, Pulls
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.registry import pull_log
+from talos_registry_cache.registry.pull_log import Kind, Pull, Result
 
 EVERY_S = 0.25
 # The lines of a terminal that are not for images: head, rules, total and the cursor.

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from talos_registry_cache.cli.pull_log import Kind, Pull, Result
 from talos_registry_cache.cli.pulled import FAILED, Pulls
+from talos_registry_cache.registry.pull_log import Kind, Pull, Result
 
 AT = datetime(2026, 11, 27, 18, 30, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32

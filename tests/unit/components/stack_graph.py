@@ -32,6 +32,7 @@ OWN_CERTIFICATE = "pulumi-python:dynamic/caches:OwnCertificate"
 PASSWORD_FILE = "pulumi-python:dynamic/caches:PasswordFile"  # noqa: S105 - a type
 IMAGE_SET = "talos-registry-cache:images:ImageSet"
 CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
+RETENTION = "pulumi-python:dynamic/caches:ImageRetention"
 TALOS_CLUSTER = "talos-registry-cache:clusters:TalosCluster"
 LOCAL_CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
 TAG = "docker:index/tag:Tag"

@@ -70,22 +70,20 @@ def test_on_destroy_decides_whether_the_volume_is_kept(on_destroy: str, *, is_ke
     assert not graph.one(CONTAINER, "quay.io-registry").retain_on_delete
 
 
-def test_images_are_deleted_only_with_a_ttl() -> None:
-    kept, variables = env(), env(ttl="720h")
+def test_the_registry_itself_deletes_no_image() -> None:
+    variables = env(retention={"unusedFor": "720h"})
 
-    assert kept["REGISTRY_PROXY_TTL"] == "0"
-    assert kept["REGISTRY_PROXY_REMOTEURL"] == "https://quay.io"
-    assert kept["REGISTRY_PROXY_EXEC_COMMAND"] == credential_helper.COMMAND
-    assert "REGISTRY_STORAGE_DELETE_ENABLED" not in kept
-    assert variables["REGISTRY_PROXY_TTL"] == "720h"
-    assert variables["REGISTRY_STORAGE_DELETE_ENABLED"] == "true"
+    assert variables["REGISTRY_PROXY_TTL"] == "0"
+    assert variables["REGISTRY_PROXY_REMOTEURL"] == "https://quay.io"
+    assert variables["REGISTRY_PROXY_EXEC_COMMAND"] == credential_helper.COMMAND
+    assert "REGISTRY_STORAGE_DELETE_ENABLED" not in variables
 
 
 def test_offline_it_serves_the_same_volume_and_writes_nothing() -> None:
-    online, offline = registry().inputs, registry(offline=True, ttl="720h").inputs
+    online, offline = registry().inputs, registry(offline=True).inputs
 
     assert {key for key in online if online[key] != offline[key]} == {"envs", "healthcheck"}
-    assert env(offline=True, ttl="720h") == {
+    assert env(offline=True) == {
         "OTEL_TRACES_EXPORTER": "none",
         "REGISTRY_LOG_LEVEL": "info",
         "REGISTRY_HTTP_NET": "unix",

@@ -182,9 +182,8 @@ def test_the_service_has_labels_and_its_containers_have_none() -> None:
 
 
 def test_a_service_has_the_environment_of_a_container() -> None:
-    changed = {"ttl": "720h", **ONE_NODE}
-    of_service = container(on_swarm(**changed))["env"]
-    on_engine = declare({"upstreams": {"quay.io": None}, "ttl": "720h"})
+    of_service = container(on_swarm(**ONE_NODE))["env"]
+    on_engine = declare({"upstreams": {"quay.io": None}})
 
     of_container = environment(on_engine)
     assert {name for name in of_container if of_service.get(name) != of_container[name]} == {

@@ -315,7 +315,7 @@ def test_a_registry_image_built_on_the_engine_is_preferred(fake: FakeEngine) -> 
 
 @pytest.mark.usefixtures("fake")
 def test_mistakes_in_the_stack_file_are_reported_together_without_a_traceback() -> None:
-    caches = {"upstreams": {"docker.io": {"port": 0}}, "ttl": "5 days"}
+    caches = {"upstreams": {"docker.io": {"port": 0}}, "retention": {"unusedFor": "5 days"}}
     clusters = {"Demo": None, "a": {"mirrors": {"quay.io": False}}, "b": {"workers": -1}}
 
     with pytest.raises(pulumi.RunError) as ended:
@@ -323,7 +323,7 @@ def test_mistakes_in_the_stack_file_are_reported_together_without_a_traceback() 
 
     assert paths_in(ended.value) == {
         'caches.upstreams["docker.io"].port',
-        "caches.ttl",
+        "caches.retention.unusedFor",
         "clusters.Demo",
         'clusters.a.mirrors["quay.io"]',
         "clusters.b.cidr",

@@ -109,7 +109,7 @@ WRONG: list[tuple[Mapping[str, Any], list[str]]] = [
     ({"upstreams": QUAY, "passwords": {"quay.io": 5}}, ['passwords["quay.io"]']),
     ({"upstreams": {"quay.io": None}, "readers": {"adam": "x"}}, ["readers"]),
     ({"upstreams": {"quay.io": None}, "storage": {"kind": "s3"}}, ["storage.bucket"]),
-    ({"upstreams": {"quay.io": None}, "ttl": "5 days", "pasword": "x"}, ["ttl", "pasword"]),
+    ({"upstreams": {"quay.io": None}, "offline": "5", "pasword": "x"}, ["offline", "pasword"]),
     (
         {"upstreams": {"quay.io": {"port": 5, "remoteUrl": f"http://{GATEWAY}:5"}}},
         ['upstreams["quay.io"].remoteUrl'],

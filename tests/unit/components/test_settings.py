@@ -75,7 +75,7 @@ def test_by_default_images_are_kept_forever() -> None:
     caches = caches_of(parsed)
 
     assert volume_storage_of(parsed).on_destroy == "keep"
-    assert caches.ttl == "never"
+    assert caches.retention is None
     assert caches.offline is False
     assert caches.publish_on is None
     empty = parsed_caches("{storage: {}, placement: {}, tls: {}}")
@@ -95,7 +95,11 @@ def test_by_default_images_are_kept_forever() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("ttl", value) for value in ("never", "720h", "1h30m", "1.5h", "500ms", "10s")),
+        *(
+            ("retention", {"unusedFor": period, "maxSize": None})
+            for period in ("720h", "1h30m", "1.5h", "3600s")
+        ),
+        ("retention", {"unusedFor": None, "maxSize": "20g"}),
         *(("mirrorHost", value) for value in ("auto", "10.5.0.1", "host.docker.internal")),
         *(("memoryLimit", value) for value in ("64m", "2g", "65536k")),
         *(("image", value) for value in ("registry:3.1.2", f"a.b:5000/c@sha256:{'0' * 64}")),
@@ -148,8 +152,8 @@ def test_ports_below_1024_are_for_root(
             {"passwords": {"docker.io": "p"}},
         ),
         (SWARM, {"s3Keys": S3_KEYS}),
-        # A single node may have volumes, and delete old images.
-        ({**ON_ONE_NODE, "ttl": "720h"}, {}),
+        # A single node may have volumes.
+        (ON_ONE_NODE, {}),
     ],
 )
 def test_valid_combinations_are_accepted(
@@ -212,8 +216,10 @@ A_URL = "allowed: http:// or https:// with a host"
             (REMOTE_URL, ["http://localhost:5000", "https://127.0.0.2"], "not loopback"),
             (REMOTE_URL, ["https://224.0.0.1"], "a unicast address"),
             ("caches name_prefix", ["a"], "(did you mean namePrefix?); allowed: upstreams, image"),
-            ("caches ttl", ["", "5 days", "7d", "-1h", "h", "٣h"], "never, or a duration such as"),
-            ("caches ttl", ["0s", "876001h"], "from 1ms to 876000h"),
+            ("caches retention", [{}], "found no limit; allowed: unusedFor, maxSize or both"),
+            ("caches retention unusedFor", ["", "5 days", "7d", "-1h", "h", "٣h"], "a duration"),
+            ("caches retention unusedFor", ["59m", "876001h"], "from 1h to 876000h"),
+            ("caches retention maxSize", ["", "20", "20t", "0g", "20.5g"], A_SIZE),
             ("caches mirrorHost", ["", "10.5.0.256", "10.5.0.1:5000", "http://10.5.0.1"], A_HOST),
             ("caches mirrorHost", ["fd00::1", "a b", "0.0.0.0", "224.0.0.1", "240.0.0.1"], A_HOST),
             ("caches memoryLimit", ["512", "0m", "1٢m"], A_SIZE),
@@ -290,7 +296,6 @@ A_URL = "allowed: http:// or https:// with a host"
             ("s3Keys token", ["hunter2"], "found an unknown key; allowed: accessKey, secretKey"),
             ("tlsKey", [OTHER.key], "found the key of another certificate"),
             # Valid values that a Swarm does not support.
-            ("caches ttl", ["720h"], "found 720h, but several caches"),
             ("caches mirrorHost", ["auto"], "found auto, but the Swarm is not this machine"),
             ("caches publishOn", [["10.0.0.1"]], "found ['10.0.0.1'], but a Swarm opens ports"),
             ("caches publishOn", [None], "found none, but a Swarm opens ports"),
@@ -302,6 +307,28 @@ def test_an_invalid_value_is_reported_at_its_path_and_no_secret_is_shown(
     base: Mapping[str, Any], path: str, value: Any, kind: str
 ) -> None:
     assert_wrong(base, path, value, kind)
+
+
+@pytest.mark.parametrize(
+    ("below", "secrets"),
+    [
+        (ON_ONE_NODE, {}),
+        (SWARM, {"s3Keys": S3_KEYS}),
+        (OVER_S3, {"s3Keys": S3_KEYS}),
+        ({"offline": True}, {}),
+    ],
+    ids=["volume of a Swarm", "Swarm", "object store", "offline"],
+)
+def test_retention_is_refused_where_it_could_lose_images(
+    below: Any, secrets: dict[str, Any]
+) -> None:
+    written = of(below)
+    written["caches"]["retention"] = {"maxSize": "1g"}
+
+    ((path, text),) = mistakes({**written, **secrets})
+
+    assert path == "caches.retention"
+    assert text.endswith("; allowed: none; use cachectl prune")
 
 
 def test_a_registry_outside_the_catalogue_needs_a_url_and_a_port() -> None:
@@ -561,7 +588,7 @@ def test_all_mistakes_are_reported_together() -> None:
                 "ghcr.io": None,
                 "other.test": 5,
             },
-            "ttl": "5 days",
+            "retention": {"unusedFor": "5 days"},
             "storge": {},
             "storage": {"kind": "s3", "bucket": "-"},
             "placement": {"kind": "swarm"},
@@ -580,7 +607,8 @@ def test_all_mistakes_are_reported_together() -> None:
     found = mistakes(written, plain=["tlsKey"])
 
     paths = """
-    caches.mirrorHost caches.publishOn caches.storage.bucket caches.storge caches.ttl
+    caches.mirrorHost caches.publishOn caches.retention caches.retention.unusedFor
+    caches.storage.bucket caches.storge
     caches.upstreams["docker.io"].port caches.upstreams["gcr.io"].username
     caches.upstreams["ghcr.io"].port caches.upstreams["other.test"]
     caches.via.mirrors["nvcr.io"] caches.via.zzz cachess clusters.C clusters.a.workers
@@ -598,7 +626,7 @@ def test_all_mistakes_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("parts", "path"),
     [
-        (("caches", "ttl"), "caches.ttl"),
+        (("caches", "offline"), "caches.offline"),
         (("caches", "upstreams", "docker.io", "port"), 'caches.upstreams["docker.io"].port'),
         (("images", "references", 1), "images.references[1]"),
         (("caches", "", 'a"b', "a b", "[x]"), 'caches[""]["a\\"b"]["a b"]["[x]"]'),

@@ -251,7 +251,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "username": lambda name: name.isprintable() and ":" not in name and 0 < len(name) <= 255,
         "namePrefix volumePrefix prefix region mirrorsFrom": _matches(r"[a-zA-Z0-9][\w.-]{0,127}"),
         "bucket": _matches(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
-        "ttl": _between(0.001, 876_000 * 3600, seconds),
+        "unusedFor": _between(3600, 876_000 * 3600, seconds),
         "timeout": _between(1, 168 * 3600, seconds),
         "tagFreshness": _between(0, 24 * 3600, seconds),
         "maxSize": _between(1 / 1024, 1 << 20, mebibytes),
@@ -396,7 +396,7 @@ def test_every_value_is_refused_properly_or_valid_in_an_editor_too(found: Field)
 
 MISTAKES = [
     ("caches", "publishOn", ["0.0.0.0", "127.0.0.1"]),
-    ("caches", "ttl", "9999999999999h"),
+    ("caches", "retention", {"unusedFor": "9999999999999h"}),
     ("caches", "memoryLimit", "1k"),
     ("caches", "mirrorHost", "0.0.0.0"),
     ("caches", "image", "a//b::c"),

@@ -43,7 +43,8 @@ def test_every_stack_file_names_the_schema_and_is_valid(path: Path) -> None:
     "written",
     [
         {"caches": {**UPSTREAMS, "storage": S3, "placement": SWARM, "tls": {}, "via": VIA}},
-        {"caches": {**UPSTREAMS, "ttl": "720h", "storage": {"onDestroy": "delete"}}},
+        {"caches": {**UPSTREAMS, "retention": {"unusedFor": "720h", "maxSize": "20g"}}},
+        {"caches": {**UPSTREAMS, "storage": {"onDestroy": "delete"}}},
         {"caches": {**UPSTREAMS, "tls": {"kind": "given", "certificate": PEM, "ca": PEM}}},
         {"caches": {"upstreams": {"docker.io": None}}, "clusters": {"demo": None}},
         {"images": {"references": ["docker.io/library/alpine:3"]}},
@@ -65,7 +66,7 @@ def test_editors_accept_valid_settings(written: dict[str, Any]) -> None:
         ("caches", {"upstreams": {"docker.io": {"port": "5000"}}}),
         ("caches", {"upstreams": {"docker.io": {"port": 70000}}}),
         ("caches", {"upstreams": {"docker.io": {"prot": 5000}}}),
-        ("caches", {**UPSTREAMS, "ttl": "30d"}),
+        ("caches", {**UPSTREAMS, "retention": {"unusedFor": "30d"}}),
         ("caches", {**UPSTREAMS, "storage": {"kind": "nfs"}}),
         ("caches", {**UPSTREAMS, "storage": {"kind": "s3"}}),
         ("caches", {**UPSTREAMS, "storage": {**S3, "onDestroy": "delete"}}),

@@ -1,12 +1,18 @@
-"""Damages count only after a second reading, since caches write while their storage is read."""
+"""The storage of a cache: its damages, confirmed by a second reading, and its summary."""
 
-from collections.abc import Collection, Sequence
+import hashlib
+import tarfile
+from base64 import b64encode
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import pytest
 
-from talos_registry_cache.engine import cache_storage
+from talos_registry_cache.engine import cache_storage, volume
+from talos_registry_cache.engine.cache_storage import InVolume
 from talos_registry_cache.registry import layout
 from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage
 
@@ -74,3 +80,71 @@ def test_content_that_is_damaged_in_both_readings_is_damaged() -> None:
         assert confirmed(storage, storage) == [problem]
     nothing: Any = None
     assert cache_storage.confirmed(nothing, []) == [], "nothing is read again without suspects"
+
+
+# The summary of a volume
+
+MANIFEST, LAYER = b'{"layers": []}', b"a layer"
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class FakeVolume:
+    """A volume with an image, whose container may print less than it should."""
+
+    def __init__(self, lost: str) -> None:
+        self.lost = lost
+        self.read: list[str] = []
+        self.sizes, self.files = "", {}
+        for kind, content in ((Kind.REVISION, MANIFEST), (Kind.LAYER, LAYER)):
+            path = f"{layout.blob_folder(digest(content))}/data"
+            self.files[path] = content
+            self.files[layout.link_file(kind, "app", digest(content))] = digest(content).encode()
+            self.sizes += f"{len(content)} {path.removeprefix(f'{layout.V2}/')}\n"
+
+    @contextmanager
+    def tar(self, folder: str = "") -> Iterator[BytesIO]:
+        self.read.append(folder)
+        yield BytesIO(self.packed(folder or "."))
+
+    def ask(self, command: Sequence[str]) -> str:
+        assert command[-1] == cache_storage.SUMMARY
+        sizes = "" if self.lost == "sizes" else self.sizes
+        if self.lost == "layer":
+            sizes = "".join(sizes.splitlines(keepends=True)[:1])
+        folder = layout.blob_folder(digest(MANIFEST))
+        manifests = b64encode(self.packed(layout.BLOBS, folder)).decode()
+        return f"{sizes}{cache_storage.MANIFESTS}{'' if self.lost == 'manifest' else manifests}"
+
+    def packed(self, root: str, below: str = "") -> bytes:
+        """A tar of the files below a folder; their names begin with the root's own name."""
+        packed = BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as target:
+            for path, content in self.files.items():
+                start = "" if root == "." else root
+                if path.startswith(below or start):
+                    name = f"{root.rpartition('/')[2]}/{path.removeprefix(start).lstrip('/')}"
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    target.addfile(entry, BytesIO(content))
+        return packed.getvalue()
+
+
+@pytest.mark.parametrize("lost", ["", "manifest", "layer", "sizes"])
+def test_a_volume_is_read_as_a_whole_if_its_summary_is_not_complete(
+    monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    fake = FakeVolume(lost)
+    for reading in ("at_hand", "mounted"):
+        monkeypatch.setattr(volume, reading, lambda *_: nullcontext(fake))
+    engine: Any = None
+    held = InVolume(engine, "volume", "image")
+
+    summary = held.read(trusting=True)
+
+    assert fake.read == [layout.REPOSITORIES, *([""] if lost else [])]
+    assert summary == held.read()
+    assert summary.blobs.keys() == {digest(MANIFEST), digest(LAYER)}
+    assert len(summary.links) == 2

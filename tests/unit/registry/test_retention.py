@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from talos_registry_cache.registry import layout, reference, retention
 from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage
-from talos_registry_cache.registry.retention import StoredImage
+from talos_registry_cache.registry.retention import Policy, StoredImage
 
 BASE, OWN, OTHER, CONFIG = b"base" * 100, b"own" * 10, b"other" * 5, b"{}"
 
@@ -99,7 +101,7 @@ def test_images_are_tags_and_manifests_pulled_by_digest_only() -> None:
     images = retention.images(making.stored)
 
     assert [str(image) for image in images] == ["team/app:1", "team/app:2", f"team/tool@{alone}"]
-    assert [image.asked for image in images] == [0, 5, 9]
+    assert [image.last_request for image in images] == [0, 5, 9]
     assert {own, digest(OWN), digest(CONFIG)} < images[0].content
 
 
@@ -156,16 +158,87 @@ def test_a_reference_matches_by_tag_or_digest(text: str, is_wanted: bool) -> Non
     assert retention.wanted(image, [reference.parse(text)]) is is_wanted
 
 
-def test_the_least_recently_pulled_images_are_removed_down_to_a_size() -> None:
+def test_the_least_recently_requested_images_are_removed_down_to_a_size() -> None:
     making = Making()
     for age, tag in enumerate(("old", "named", "new")):
         making.image("team/app", tag, BASE, tag.encode() * 100, asked=age)
     stored = making.stored
-    protected = [named(stored, "team/app:named")]
+    named = [reference.parse("docker.io/team/app:named")]
 
-    assert retention.down_to(stored, stored.size, protected) == []
-    assert [image.tag for image in retention.down_to(stored, stored.size - 1, protected)] == ["old"]
-    assert [image.tag for image in retention.down_to(stored, 0, protected)] == ["old", "new"]
+    def dropped(size: int) -> list[str | None]:
+        return [image.tag for image in Policy(named, max_size=size).unwanted(stored)]
+
+    assert dropped(stored.size) == []
+    assert dropped(stored.size - 1) == ["old"]
+    assert dropped(0) == ["old", "new"]
+
+
+def test_without_a_limit_all_but_the_protected_images_are_unwanted() -> None:
+    making = Making()
+    for tag in ("1", "2"):
+        making.image("team/app", tag, OWN)
+    policy = Policy([reference.parse("docker.io/team/app:2")])
+
+    assert [image.tag for image in policy.unwanted(making.stored)] == ["1"]
+
+
+# Requests
+
+DIGEST = digest(b"another manifest")
+
+
+def line(method: str, target: str, status: int = 200, second: int = 0, result: str = "hit") -> str:
+    """A line of a front's log."""
+    return (
+        f"10.5.0.2 - - [27/Nov/2026:18:30:{second:02} +0000] "
+        f'"{method} /v2/{target} HTTP/1.1" {status} 5 "-" "containerd" 0.012 {result}'
+    )
+
+
+AT = int(datetime(2026, 11, 27, 18, 30, tzinfo=UTC).timestamp())
+
+
+def test_the_last_successful_request_for_a_manifest_counts() -> None:
+    log = [
+        line("GET", "team/app/manifests/1?ns=docker.io", second=9, result="stale"),
+        line("HEAD", "team/app/manifests/1", second=5),
+        line("GET", f"team/app/manifests/{DIGEST}", second=7),
+        line("GET", "team/app/manifests/2", 404),
+        line("GET", f"team/app/blobs/{DIGEST}", second=8),
+        "2026/11/27 18:30:00 [error] 29#29: GET /v2/team/app/manifests/3 failed",
+    ]
+
+    assert retention.last_requests(log) == {
+        ("team/app", "1"): AT + 9,
+        ("team/app", DIGEST): AT + 7,
+    }
+
+
+def test_an_image_was_requested_by_its_tag_its_digest_or_that_of_a_platform() -> None:
+    making = Making()
+    platform = making.image("team/app", None, OWN)
+    making.index("team/app", "index", platform)
+    for tag, layer in (("pulled", BASE), ("looked-up", OTHER)):
+        making.image("team/app", tag, layer, asked=1)
+    alone = making.image("team/tool", None, OWN)
+    requests = {
+        ("team/app", "looked-up"): 5,
+        ("team/app", platform): 6,
+        ("team/tool", alone): 7,
+        ("team/tool", "pulled"): 8,
+    }
+
+    found = {str(one): one.last_request for one in retention.images(making.stored, requests)}
+
+    assert found == {
+        "team/app:pulled": 1,
+        "team/app:looked-up": 5,
+        "team/app:index": 6,
+        f"team/tool@{alone}": 7,
+    }
+
+
+# All cases
 
 
 IMAGES = st.lists(
@@ -173,33 +246,60 @@ IMAGES = st.lists(
         st.sampled_from(["a", "a/b", "c"]),
         st.one_of(st.none(), st.sampled_from(["1", "2"])),
         st.sets(st.integers(0, 5), max_size=3),
-        st.booleans(),
+        st.integers(0, 10),
     ),
     max_size=8,
 )
 
 
-@given(IMAGES)
-def test_kept_images_stay_complete_and_nothing_else_stays(
-    wanted: list[tuple[str, str | None, set[int], bool]],
-) -> None:
+def made(images: Iterable[tuple[str, str | None, set[int], int]]) -> Storage:
+    """A storage with images: repository, tag, layers, time of the link."""
     making = Making()
     tagged: set[tuple[str, str]] = set()
-    for repository, tag, layers, _ in wanted:
-        if tag is not None and (repository, tag) in tagged:
-            continue
-        tagged |= {(repository, tag)} if tag else set()
-        making.image(repository, tag, *(bytes([layer]) * 50 for layer in sorted(layers)))
-    stored = making.stored
-    images = retention.images(stored)
-    dropped = [image for image, (*_, drop) in zip(images, wanted, strict=False) if drop]
+    for repository, tag, layers, asked in images:
+        if tag is None or (repository, tag) not in tagged:
+            tagged |= {(repository, tag)} if tag else set()
+            parts = (bytes([layer]) * 50 for layer in sorted(layers))
+            making.image(repository, tag, *parts, asked=asked)
+    return making.stored
+
+
+@given(
+    IMAGES,
+    st.none() | st.integers(0, 10),
+    st.none() | st.integers(0, 1500),
+    st.sets(st.sampled_from(["a:1", "a/b:2", "c:1"])),
+    st.dictionaries(
+        st.tuples(st.sampled_from(["a", "c"]), st.sampled_from(["1", "2"])), st.integers(0, 10)
+    ),
+)
+def test_images_in_use_are_kept_complete_and_nothing_else_stays(
+    given: list[tuple[str, str | None, set[int], int]],
+    unused_since: int | None,
+    max_size: int | None,
+    protected: set[str],
+    requests: dict[tuple[str, str], int],
+) -> None:
+    stored = made(given)
+    declared = [reference.parse(f"registry.test/{text}") for text in protected]
+
+    dropped = Policy(declared, unused_since, max_size).unwanted(stored, requests)
 
     rest = left(stored, *dropped)
-
-    kept = [image for image in images if image not in dropped]
-    assert [str(image) for image in retention.images(rest)] == [str(image) for image in kept]
+    kept = retention.images(rest, requests)
+    assert {str(image) for image in dropped}.isdisjoint(protected)
+    assert {*kept, *dropped} == {*retention.images(stored, requests)}
     assert set(rest.blobs) == set().union(*(image.content for image in kept))
     assert list(layout.damages(rest)) == []
+    loose = [image for image in kept if str(image) not in protected]
+    if unused_since is not None:
+        assert all(image.last_request >= unused_since for image in loose)
+        if max_size is None:
+            assert all(image.last_request < unused_since for image in dropped)
+    if max_size is not None:
+        assert rest.size <= max_size or not loose
+    if unused_since is None and max_size is None:
+        assert not loose
 
 
 def test_content_written_during_the_readings_is_kept() -> None:

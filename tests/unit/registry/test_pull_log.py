@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talos_registry_cache.cli import pull_log
-from talos_registry_cache.cli.pull_log import Kind, Pull, Result, Totals
+from talos_registry_cache.registry import pull_log
+from talos_registry_cache.registry.pull_log import Kind, Pull, Result, Totals
 
 DIGEST = "sha256:" + "ab" * 32
 TIME = "%d/%b/%Y:%H:%M:%S %z"
@@ -114,3 +114,15 @@ def test_shared_and_stale_answers_count_as_hits() -> None:
     counted = pull_log.totals(pull_log.parse_all([*lines, "an error", ping, login]))
 
     assert counted == Totals(3, 1, 5 * 1234)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"))), st.integers(1, 9))
+def test_lines_are_put_together_from_pieces(lines: list[str], size: int) -> None:
+    log = "".join(f"{line}\n" for line in lines).encode()
+    pieces = [log[start : start + size] for start in range(0, len(log), size)]
+
+    assert list(pull_log.lines(pieces)) == lines
+
+
+def test_a_last_line_without_an_end_is_shown() -> None:
+    assert list(pull_log.lines([b"one\ntw", b"o"])) == ["one", "two"]

@@ -147,6 +147,17 @@ def parse(line: str) -> Pull | None:
     )
 
 
+def lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a log that comes in pieces."""
+    rest = b""
+    for piece in stream:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
 def parse_all(lines: Iterable[str]) -> Iterator[Pull]:
     """The requests in a front's log; other lines are left out."""
     return (pull for line in lines if (pull := parse(line)))

@@ -9,9 +9,8 @@ import math
 from collections.abc import Mapping
 from string import Template
 
-from talos_registry_cache.engine.volume import FRONT_FOLDER, STORAGE_FOLDER
+from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
-from .hooks import FIRST_FOLDERS
 from .placement import CONTAINER_PORT
 from .private_files import FOLDER, PrivateFile
 from .settings.front import Front
@@ -19,10 +18,12 @@ from .settings.values import seconds
 
 # On loopback within the container: port 5001 is that of the registry's metrics.
 TAGS_PORT = 5002
-WORK_FOLDER = f"{FRONT_FOLDER}/{FIRST_FOLDERS[FRONT_FOLDER]}"
-SOCKET = f"{FRONT_FOLDER}/registry.sock"
+# The mount point of the volume that a front shares with its registry. Engines give a new volume
+# the permissions of the image's folder, and every user may write to /tmp.
+SHARED_FOLDER = "/tmp"  # noqa: S108
+SOCKET = f"{SHARED_FOLDER}/registry.sock"
 CONFIGURATION_FILE = "nginx.conf"
-COMMAND = ("nginx", "-e", "stderr", "-p", WORK_FOLDER, "-c", f"{FOLDER}/{CONFIGURATION_FILE}")
+COMMAND = ("nginx", "-e", "stderr", "-p", SHARED_FOLDER, "-c", f"{FOLDER}/{CONFIGURATION_FILE}")
 PROBE_URL = f"http://127.0.0.1:{TAGS_PORT}/"
 # containerd gives up a pull after 300 s without a byte, so a client must not wait longer for the
 # fetch of another one.

@@ -180,8 +180,10 @@ class RegistryCache(pulumi.ComponentResource):
         if settings is None:
             return None
         labels = label.of_stack(self._stack)
+        image = engine.image_to_run(settings.image)
         return FrontProcess(
-            image=self._image(engine.image_to_run(settings.image)),
+            image=self._image(image),
+            image_reference=image,
             files=self._placement.files(FRONTS, labels, self._access.front_files, self),
         )
 

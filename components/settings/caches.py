@@ -212,8 +212,7 @@ class Caches(Model):
             allowed = "letters, digits, dashes and underscores, with a letter or digit at both ends"
             yield Mistake(("namePrefix",), f"{text}; allowed: {allowed}")
         users: dict[str, str] = {}
-        for host in self.upstreams:
-            name = names.service_name(f"{prefix}-{names.in_names(host)}")
+        for name, host in self._service_names(prefix):
             text = f"found the service name {name}"
             if len(name) > LONGEST_SERVICE_NAME:
                 allowed = f"up to {LONGEST_SERVICE_NAME}, with a shorter namePrefix"
@@ -222,6 +221,14 @@ class Caches(Model):
             elif users.setdefault(name, host) != host:
                 text += f", which {users[name]} has as well; allowed: one of the two in a stack"
                 yield Mistake(("upstreams", host), text)
+
+    def _service_names(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """The names of services, and the upstreams that they belong to."""
+        for host in self.upstreams:
+            cache = f"{prefix}-{names.in_names(host)}"
+            yield names.service_name(cache), host
+            if vars(self).get("front") is not None:
+                yield names.service_name(names.registry_name(cache)), host
 
     def _settings_fit_a_swarm(self) -> Iterator[Mistake]:
         if not isinstance(self.placement, SwarmPlacement):
@@ -241,9 +248,10 @@ class Caches(Model):
         if written.get("ttl", "never") != "never" and replicas != 1:
             text = f"found {self.ttl}, but several caches would each clean up the store they share"
             yield Mistake(("ttl",), f"{text}; allowed: never")
-        if written.get("front") is not None:
-            text = "found front, which runs beside a registry on the same engine"
-            yield Mistake(("front",), f"{text}; allowed: none")
+        if written.get("front") is not None and replicas:
+            # They share a socket, so they have to be on the same node.
+            text = "found front with caches.placement.replicas"
+            yield Mistake(("front",), f"{text}; allowed: none, or caches on every node")
         if written.get("mirror_host") == "auto":
             text = "found auto, but the Swarm is not this machine"
             yield Mistake(("mirrorHost",), f"{text}; allowed: a name or address of its nodes")

@@ -193,8 +193,10 @@ def find(client: DockerClient, name: str | None) -> Stack:
             cache = None if container.name in behind else _cache(container)
         if cache:
             stacks[container.labels[labels.STACK]].append(cache)
-    for service, url in services.find(client):
-        if one := _cache_of(service, url):
+    published = list(services.find(client))
+    of_name = {service["Spec"]["Name"]: service for service, _ in published}
+    for service, url in published:
+        if one := _cache_of(service, url, of_name):
             stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
     if name is None and len(stacks) == 1:
         (name,) = stacks
@@ -295,34 +297,51 @@ def _was_out_of_memory(container: Container) -> bool:
     return bool(container.attrs["State"].get("OOMKilled", False))
 
 
-def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
-    """The cache that a service is; None for a service that is not a cache."""
+def _cache_of(
+    service: Mapping[str, Any], url: str | None, others: Mapping[str, Mapping[str, Any]]
+) -> Cache | None:
+    """The cache that clients reach at a service; None for a registry behind a front.
+
+    Args:
+        service: a registry, or the front before it.
+        url: the URL at which clients reach it; None if it publishes no port.
+        others: all services, by name.
+    """
     spec = service["Spec"]
-    container = spec["TaskTemplate"]["ContainerSpec"]
+    process = spec["Labels"].get(labels.REGISTRY, spec["Name"])
+    registry = others.get(process)
+    container = registry["Spec"]["TaskTemplate"]["ContainerSpec"] if registry else {}
     environment = services.as_mapping(container.get("Env"))
     volumes = {
         mount["Target"]: mount["Source"]
         for mount in container.get("Mounts", [])
         if mount["Type"] == "volume"
     }
-    storage = _storage(environment, volumes)
-    if storage is None or url is None:
+    if url is None:
         return None
-    running, wanted = (service["ServiceStatus"][key] for key in ("RunningTasks", "DesiredTasks"))
+    running, wanted = min(map(_nodes, filter(None, (registry, service))))
+    health = "healthy" if running == wanted != 0 else f"{running} of {wanted} nodes"
     return Cache(
         registry=spec["Labels"][labels.UPSTREAM],
         name=spec["Name"],
-        process=spec["Name"],
+        process=process,
         is_service=True,
-        is_running=running > 0,
-        health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",
+        is_running=registry is not None and running > 0,
+        health=health if registry else "no registry",
         endpoint=url,
         mirror=url,
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
-        storage=storage,
-        image=container["Image"],
+        storage=_storage(environment, volumes) or "",
+        image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),
+        why_unhealthy="" if registry else f"there is no service {process}",
     )
+
+
+def _nodes(service: Mapping[str, Any]) -> tuple[int, int]:
+    """On how many nodes a service runs, and on how many it is to run."""
+    status = service["ServiceStatus"]
+    return status["RunningTasks"], status["DesiredTasks"]
 
 
 def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | S3Location | None:

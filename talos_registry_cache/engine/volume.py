@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STORAGE_FOLDER = "/var/lib/registry"
 """Mount point of a cache's storage."""
-FRONT_FOLDER = "/front"
+FRONT_FOLDER = "/tmp"  # noqa: S108
 """Mount point of the volume that a front shares with its registry."""
 STAGING = ".cachectl-import"
 """Folder of the storage into which an import writes before it moves all into place."""

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 
 NOW = datetime.now(UTC)
 SERVER = issue_server(issue_authority("talos-registry-cache tests", NOW), ["127.0.0.1"], NOW)
-WORK_OF_FRONT = {front.WORK_FOLDER: "uid={},gid={},mode=0700".format(*file_owner.OWNER)}
+WORK_OF_FRONT = {front.SHARED_FOLDER: "mode=1777"}
 
 Check = Callable[[str], tuple[int, str]]
 

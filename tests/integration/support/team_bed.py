@@ -24,7 +24,7 @@ from tests.integration.support import upstream as upstream_registry
 from tests.integration.support.network import Switch
 from tests.integration.support.object_store import ObjectStore
 from tests.integration.support.swarm import Host
-from tests.integration.support.upstream import IMAGE, Upstream
+from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Upstream
 
 LABELS = {"cache": "true"}
 QUORUM_FROM = 3
@@ -90,7 +90,7 @@ def running(folder: Path, hosts: int = 2, managers: int | None = None) -> Iterat
         _at_once(
             *(node.engine.start for node in nodes),
             store.start,
-            functools.partial(private_engine.save, image, IMAGE),
+            functools.partial(private_engine.save, image, IMAGE, FRONT_IMAGE),
         )
         if managers is None:
             managers = hosts if hosts >= QUORUM_FROM else 1

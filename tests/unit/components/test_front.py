@@ -6,8 +6,7 @@ import pytest
 
 from components import front
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import ON_SWARM, S3_KEYS, declare
-from tests.unit.components.parsed_settings import mistakes
+from tests.unit.components.declared_caches import declare
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
 NAME = "registry-dev-quay.io"
@@ -51,7 +50,7 @@ def test_the_front_has_the_name_and_the_port_of_the_cache_and_the_registry_has_n
     assert (before.inputs["name"], registry.inputs["name"]) == (NAME, f"{NAME}-registry")
     assert {port["external"] for port in before.inputs["ports"]} == {5002}
     assert "ports" not in registry.inputs
-    assert "REGISTRY_HTTP_ADDR=/front/registry.sock" in registry.inputs["envs"]
+    assert "REGISTRY_HTTP_ADDR=/tmp/registry.sock" in registry.inputs["envs"]
     assert graph.outputs["caches"]["quay.io"]["name"] == NAME
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "http://127.0.0.1:5002"
 
@@ -60,13 +59,13 @@ def test_only_the_registry_can_write_to_the_storage_and_see_the_credentials() ->
     before, registry = both(quay())
 
     assert mounts(before) == {
-        "/front": (f"{NAME}-front", False),
+        front.SHARED_FOLDER: (f"{NAME}-front", False),
         "/var/lib/registry": (NAME, True),
         "/credentials": ("registry-dev-fronts", True),
     }
     assert mounts(registry) == {
         "/var/lib/registry": (NAME, False),
-        "/front": (f"{NAME}-front", False),
+        front.SHARED_FOLDER: (f"{NAME}-front", False),
         "/credentials": ("registry-dev-anonymous", True),
     }
 
@@ -132,9 +131,3 @@ def test_without_freshness_the_registry_is_asked_for_each_tag() -> None:
     assert "proxy_cache tags" not in front.configuration(
         tls=False, readers=False, tag_freshness_s=0
     )
-
-
-def test_a_swarm_has_no_fronts() -> None:
-    assert [
-        path for path, _ in mistakes({"caches": {**ON_SWARM, "front": {}}, "s3Keys": S3_KEYS})
-    ] == ["caches.front"]

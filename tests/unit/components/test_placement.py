@@ -266,3 +266,74 @@ def test_anonymous_upstreams_share_secrets_and_others_have_their_own() -> None:
 def test_service_names_are_dns_labels() -> None:
     assert service_name("registry-dev-registry.k8s.io") == "registry-dev-registry-k8s-io"
     assert service_name(f"a-{in_names('registry.test:5000')}") == "a-registry-test-5000"
+
+
+# Fronts
+
+
+def both(graph: Graph) -> tuple[Declared, Declared]:
+    """The front and the registry."""
+    return service(graph), graph.one(SERVICE, "quay.io-registry")
+
+
+def with_front(**front: Any) -> tuple[Declared, Declared]:
+    return both(on_swarm(front=front))
+
+
+def in_container(declared: Declared) -> Any:
+    return declared.inputs["taskSpec"]["containerSpec"]
+
+
+def test_a_front_has_the_name_and_port_of_the_cache_and_the_registry_has_no_port() -> None:
+    graph = on_swarm(front={})
+    before, registry = both(graph)
+
+    assert graph.outputs["caches"]["quay.io"]["name"] == before.inputs["name"]
+    assert before.inputs["name"] == "registry-dev-quay-io"
+    assert [port["publishedPort"] for port in before.inputs["endpointSpec"]["ports"]] == [5002]
+    assert registry.inputs["name"] == "registry-dev-quay-io-registry"
+    assert "ports" not in registry.inputs["endpointSpec"]
+    assert in_container(before)["image"] == "nginx:1.30.6-alpine"
+    assert in_container(registry)["image"] == "registry:3.1.2"
+
+
+def test_a_front_and_its_registry_share_a_volume_of_their_node_and_are_not_root() -> None:
+    shared = {"type": "volume", "source": "registry-dev-quay.io-front", "target": "/tmp"}  # noqa: S108
+
+    for one in map(in_container, with_front()):
+        assert one["mounts"] == [shared]
+        assert one["user"] == "65532:65532"
+        assert one["capDrops"] == ["ALL"]
+        assert one["readOnly"] is True
+
+
+def test_a_new_registry_listens_before_the_running_one_stops() -> None:
+    before, registry = with_front()
+
+    assert before.inputs["updateConfig"]["order"] == "stop-first"
+    assert registry.inputs["updateConfig"]["order"] == "start-first"
+    # Each would remove the other's socket if they had the same one.
+    assert in_container(registry)["env"]["REGISTRY_HTTP_ADDR"] == "/tmp/{{.Task.ID}}.sock"  # noqa: S108
+    assert "/tmp/registry.sock" in in_container(registry)["healthcheck"]["tests"][1]  # noqa: S108
+
+
+def test_a_front_finishes_running_pulls_before_it_stops() -> None:
+    before, _ = with_front()
+
+    # The signal that makes nginx wait for its clients.
+    assert in_container(before)["stopSignal"] == "SIGQUIT"
+    assert in_container(before)["stopGracePeriod"] == "1m"
+
+
+def test_the_front_only_is_updated_when_its_configuration_changes() -> None:
+    graph = on_swarm(front={})
+    before, registry = both(graph)
+
+    assert [one["fileName"] for one in in_container(before)["secrets"]] == [
+        "/credentials/nginx.conf"
+    ]
+    assert "/credentials/nginx.conf" not in {
+        one["fileName"] for one in in_container(registry)["secrets"]
+    }
+    labels = {one["label"]: one["value"] for one in before.inputs["labels"]}
+    assert labels["talos-registry-cache.registry"] == registry.inputs["name"]

@@ -401,6 +401,18 @@ a-b.test: {port: 5001, remoteUrl: https://c.test}
         ),
         ({**SWARM, "namePrefix": "a" * 54}, OF_S3, DOCKER_IO, "docker-io of 64 characters; al"),
         (
+            {**SWARM, "namePrefix": "a" * 45, "front": {}},
+            OF_S3,
+            DOCKER_IO,
+            "docker-io-registry of 64 characters; allowed",
+        ),
+        (
+            {**OVER_S3, **ON_ONE_NODE, "front": {}},
+            OF_S3,
+            "caches.front",
+            "found front with caches.placement.replicas; allowed: none, or caches on every node",
+        ),
+        (
             {**SWARM, "upstreams": yaml.safe_load(SAME_NAMES)},
             OF_S3,
             'caches.upstreams["a-b.test"]',

@@ -58,7 +58,7 @@ def test_only_the_storage_volume_changes_owner(handed_over: list[tuple[str, str,
 def test_a_volume_of_several_containers_changes_owner_once(
     handed_over: list[tuple[str, str, str]],
 ) -> None:
-    shared = {"volumeName": "shared", "containerPath": "/front"}
+    shared = {"volumeName": "shared", "containerPath": "/tmp"}  # noqa: S108
     registry = {"image": "sha256:1", "volumes": [STORAGE, shared]}
     front = {"image": "sha256:2", "volumes": [shared, {**STORAGE, "readOnly": True}]}
 

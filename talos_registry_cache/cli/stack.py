@@ -193,10 +193,11 @@ def find(client: DockerClient, name: str | None) -> Stack:
             cache = None if container.name in behind else _cache(container)
         if cache:
             stacks[container.labels[labels.STACK]].append(cache)
-    published = list(services.find(client))
-    of_name = {service["Spec"]["Name"]: service for service, _ in published}
-    for service, url in published:
-        if one := _cache_of(service, url, of_name):
+    urls = list(services.find(client))
+    of_name = {service["Spec"]["Name"]: service for service, _ in urls}
+    of_fronts = {service["Spec"]["Labels"].get(labels.REGISTRY) for service, _ in urls}
+    for service, url in urls:
+        if service["Spec"]["Name"] not in of_fronts and (one := _cache_of(service, url, of_name)):
             stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
     if name is None and len(stacks) == 1:
         (name,) = stacks
@@ -300,7 +301,7 @@ def _was_out_of_memory(container: Container) -> bool:
 def _cache_of(
     service: Mapping[str, Any], url: str | None, others: Mapping[str, Mapping[str, Any]]
 ) -> Cache | None:
-    """The cache that clients reach at a service; None for a registry behind a front.
+    """The cache of a service; None if clients cannot reach it.
 
     Args:
         service: a registry, or the front before it.
@@ -317,24 +318,29 @@ def _cache_of(
         for mount in container.get("Mounts", [])
         if mount["Type"] == "volume"
     }
-    if url is None:
+    lost_its_front = SOCKET in environment.items() and process == spec["Name"]
+    if url is None and not lost_its_front:
         return None
     running, wanted = min(map(_nodes, filter(None, (registry, service))))
-    health = "healthy" if running == wanted != 0 else f"{running} of {wanted} nodes"
+    health, why = "healthy" if running == wanted != 0 else f"{running} of {wanted} nodes", ""
+    if registry is None:
+        health, why = "no registry", f"there is no service {process}"
+    elif lost_its_front:
+        health, why = "no front", "the service of its front is gone"
     return Cache(
         registry=spec["Labels"][labels.UPSTREAM],
         name=spec["Name"],
         process=process,
         is_service=True,
         is_running=registry is not None and running > 0,
-        health=health if registry else "no registry",
+        health=health,
         endpoint=url,
         mirror=url,
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
         storage=_storage(environment, volumes) or "",
         image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),
-        why_unhealthy="" if registry else f"there is no service {process}",
+        why_unhealthy=why,
     )
 
 

@@ -44,8 +44,9 @@ def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
         assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', label)}")
 
 
-def test_prometheus_asks_no_front() -> None:
-    (job,) = yaml.safe_load((monitoring_folder() / PROMETHEUS[0]).read_text())["scrape_configs"]
+@pytest.mark.parametrize("name", PROMETHEUS)
+def test_prometheus_asks_no_front(name: str) -> None:
+    (job,) = yaml.safe_load((monitoring_folder() / name).read_text())["scrape_configs"]
 
     (drop,) = (rule for rule in job["relabel_configs"] if rule.get("action") == "drop")
 

@@ -187,7 +187,7 @@ class OnSwarm:
                 max_failure_ratio="0",
             ),
             rollback_config=docker.ServiceRollbackConfigArgs(
-                parallelism=0, order="stop-first", monitor=MONITORED_FOR, max_failure_ratio="0"
+                parallelism=0, order=one.order, monitor=MONITORED_FOR, max_failure_ratio="0"
             ),
             opts=pulumi.ResourceOptions(
                 parent=parent,

@@ -1,5 +1,6 @@
 """A team's stack survives updates, lost nodes, and a slow or unavailable store."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from pulumi.automation import CommandError
 
+from components.settings import front
 from tests.integration.support import http_pull, images, processes, team
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import eventually
@@ -43,11 +45,9 @@ def test_an_update_of_the_fronts_runs_node_by_node_and_no_pull_fails(
 
 
 def test_an_update_of_the_registries_fails_no_pull_even_from_one_node(ours: Team) -> None:
-    image = ours.bed.upstream.push_index()
-    ours.pull(ours.bed.manager, image)
     ours.stack.configure({**ours.stack.settings(), "logs": {"level": "debug"}})
 
-    with pulling(lambda: ours.pull(ours.bed.manager, image)) as pulls:
+    with pulling(functools.partial(_pull_a_new_image, ours)) as pulls:
         changes = ours.stack.up()
 
     assert changes.get("update") == 1
@@ -113,6 +113,21 @@ def test_a_failed_update_is_reported_and_rolled_back(ours: Team) -> None:
     ours.stack.pulumi("config", "rm", "tlsKey")
     ours.stack.up()
     assert ours.pull(ours.bed.hosts[-1], image).digest == image.digest
+
+
+def test_no_pull_fails_while_an_update_of_the_registries_is_rolled_back(ours: Team) -> None:
+    right = ours.stack.settings()
+    ours.stack.configure({**right, "image": front.DEFAULT_IMAGE})
+
+    with (
+        pulling(functools.partial(_pull_a_new_image, ours)) as pulls,
+        pytest.raises(CommandError, match="was not updated and is"),
+    ):
+        ours.stack.up()
+
+    assert pulls.failures == []
+    ours.stack.configure(right)
+    ours.stack.up()
 
 
 def test_no_pull_fails_while_a_node_is_lost_and_it_returns_by_itself(
@@ -203,6 +218,11 @@ def test_each_node_fetches_a_blob_at_most_once_however_many_clients_pull(ours: T
 
     assert {one.digest for one in pulled} == {image.digest}
     assert BLOBS <= len(ours.gate.blobs_served()) - before <= BLOBS * len(ours.bed.hosts)
+
+
+def _pull_a_new_image(ours: Team) -> None:
+    """Pull an image for which a front has to ask its registry."""
+    ours.pull(ours.bed.manager, ours.bed.upstream.push_index())
 
 
 def _serves(ours: Team, host: Host, ca: str = "") -> bool:

@@ -115,6 +115,8 @@ http {
       proxy_cache_lock on;
       proxy_cache_lock_timeout %{waits}s;
       proxy_cache_lock_age 1h;
+      # For `cachectl warm`, which has to know whether the registry has stored a blob.
+      add_header X-Cache $upstream_cache_status;
     }
     location ~ ^/v2/.+/manifests/ {
       set $kind tag;

@@ -192,7 +192,9 @@ class OnSwarm:
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 delete_before_replace=True,
-                hooks=pulumi.ResourceHookBinding(before_create=[swarm.before_service]),
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[swarm.before_service], before_update=[swarm.before_update]
+                ),
             ),
         )
         return pulumi.Output.all(service.id, service.name).apply(swarm.converged)

@@ -86,13 +86,15 @@ http {
     "~^tag (STALE|UPDATING)" stale;
     ~^tag miss;
   }
+  # $kind is not set for other requests. A value of the server's would also be set by the request for
+  # /readers, which shares its variables with the client's request.
+  uninitialized_variable_warn off;
   # As the registry logs, and how long it took and what came of it.
   log_format pull '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
                   '"$http_referer" "$http_user_agent" $request_time $result';
   server {
     listen %{port}%{ssl};%{certificate}
-    access_log /dev/stdout pull;
-    set $kind other;%{readers}
+    access_log /dev/stdout pull;%{readers}
     location ~ "^/v2/(?<name>.+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
       set $kind stored;
       root %{storage}/docker/registry/v2;

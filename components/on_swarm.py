@@ -192,6 +192,8 @@ class OnSwarm:
             opts=pulumi.ResourceOptions(
                 parent=parent,
                 delete_before_replace=True,
+                # The provider would update the service, which engines refuse.
+                replace_on_changes=["mode.global"],
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[swarm.before_service], before_update=[swarm.before_update]
                 ),

@@ -86,8 +86,8 @@ http {
     "~^tag (STALE|UPDATING)" stale;
     ~^tag miss;
   }
-  # $kind is not set for other requests. A value of the server's would also be set by the request for
-  # /readers, which shares its variables with the client's request.
+  # $kind is not set for other requests. A value for the whole server would be set again by the
+  # request for /readers, which shares its variables with the client's request.
   uninitialized_variable_warn off;
   # As the registry logs, and how long it took and what came of it.
   log_format pull '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '

@@ -21,6 +21,8 @@ from tests.unit.components.stack_graph import (
     Secret,
 )
 
+# Only caches on every node have fronts.
+SOME_NODES: dict[str, Any] = {"placement": {"kind": "swarm", "replicas": 3}}
 ONE_NODE: dict[str, Any] = {"placement": {"kind": "swarm", "replicas": 1}, "storage": {}}
 
 
@@ -41,7 +43,7 @@ def container(graph: Graph) -> Any:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_swarm_has_one_service_per_upstream_and_no_containers(*, preview: bool) -> None:
-    graph = on_swarm(preview=preview)
+    graph = on_swarm(preview=preview, **SOME_NODES)
 
     assert graph.names(CACHING_PROXY) == ["docker.io", "quay.io"]
     assert graph.names(SERVICE) == ["docker.io-service", "quay.io-service"]
@@ -141,7 +143,7 @@ def test_memory_and_logs_are_limited_and_a_task_always_restarts() -> None:
 
 
 def test_the_health_check_never_depends_on_a_full_disk() -> None:
-    of_service = container(on_swarm())["healthcheck"]
+    of_service = container(on_swarm(**SOME_NODES))["healthcheck"]
     caches = {"upstreams": {"quay.io": None}, "offline": True}
     on_engine = declare(caches).one(CONTAINER, "quay.io-container")
 
@@ -159,12 +161,12 @@ def test_a_volume_is_made_by_its_node_and_used_by_the_image_s_user() -> None:
     assert on_node["mounts"] == [
         {"type": "volume", "source": "registry-dev-quay.io", "target": "/var/lib/registry"}
     ]
-    assert container(on_swarm())["mounts"] == []
+    assert container(on_swarm(**SOME_NODES))["mounts"] == []
     assert "user" not in on_node
 
 
 def test_the_service_has_labels_and_its_containers_have_none() -> None:
-    graph = on_swarm()
+    graph = on_swarm(**SOME_NODES)
 
     labels = {one["label"]: one["value"] for one in service(graph).inputs["labels"]}
     assert labels == {
@@ -192,7 +194,7 @@ def test_a_service_has_the_environment_of_a_container() -> None:
 
 
 def test_updates_go_node_by_node_and_roll_back_on_failure() -> None:
-    declared = service(on_swarm())
+    declared = service(on_swarm(**SOME_NODES))
     inputs, in_container = declared.inputs, declared.inputs["taskSpec"]["containerSpec"]
 
     assert declared.delete_before_replace
@@ -214,7 +216,7 @@ def test_updates_go_node_by_node_and_roll_back_on_failure() -> None:
 
 
 def test_private_files_are_swarm_secrets_at_the_registry_s_paths() -> None:
-    graph = on_swarm()
+    graph = on_swarm(**SOME_NODES)
 
     mounted = {one["fileName"]: one for one in container(graph)["secrets"]}
     assert mounted.keys() == {credential_helper.COMMAND, "/credentials/s3-keys"}
@@ -245,6 +247,7 @@ def test_a_swarm_secret_has_the_content_of_the_file_on_an_engine() -> None:
 def test_anonymous_upstreams_share_secrets_and_others_have_their_own() -> None:
     caches = {
         **ON_SWARM,
+        **SOME_NODES,
         "upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None},
     }
     graph = declare(

@@ -94,11 +94,13 @@ _CONFIGURATION = Text("""\
     "~^tag (STALE|UPDATING)" stale;
     ~^tag miss;
   }
+  # $kind is not set for other requests. A value for the whole server would be set again by the
+  # request for /readers, which shares its variables with the client's request.
+  uninitialized_variable_warn off;
 %{log_format}
   server {
     listen %{port}%{ssl};%{certificate}
-    access_log /dev/stdout pull;
-    set $kind other;%{readers}
+    access_log /dev/stdout pull;%{readers}
     location ~ "^/v2/(?<name>.+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
       set $kind stored;
       root %{storage}/docker/registry/v2;
@@ -121,6 +123,8 @@ _CONFIGURATION = Text("""\
       proxy_cache_lock on;
       proxy_cache_lock_timeout %{waits}s;
       proxy_cache_lock_age 1h;
+      # For `cachectl warm`, which has to know whether the registry has stored a blob.
+      add_header X-Cache $upstream_cache_status;
     }
     location ~ ^/v2/.+/manifests/ {
       set $kind tag;

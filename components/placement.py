@@ -50,10 +50,12 @@ class FrontProcess:
 
     Attributes:
         image: ID of the image.
+        image_reference: reference of the image.
         files: the files that it reads when it starts.
     """
 
     image: pulumi.Input[str]
+    image_reference: str
     files: MountedFiles
 
 

@@ -192,14 +192,14 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _declare_front(self) -> FrontProcess | None:
         """Declare the image and the files that the fronts of all caches have in common."""
-        settings = self._args.fronts
-        if settings is None:
+        if self._args.fronts is None:
             return None
         labels = label.of_stack(self._stack)
-        return FrontProcess(
-            image=self._image(engine.image_to_run(settings.image)),
-            files=self._placement.files(FRONTS, labels, self._access.front_files, self),
-        )
+        return self._nginx(self._placement.files(FRONTS, labels, self._access.front_files, self))
+
+    def _nginx(self, files: MountedFiles) -> FrontProcess:
+        image = engine.image_to_run(self._args.front.image)
+        return FrontProcess(image=self._image(image), image_reference=image, files=files)
 
     def _declare_wildcard(self, settings: Wildcard) -> str:
         """Declare the wildcard mirror; returns its URL for nodes."""
@@ -217,12 +217,10 @@ class RegistryCache(pulumi.ComponentResource):
             authority=ca if isinstance(self._args.tls, OwnTls) else None,
             readers=self._args.readers != {},
         )
-        process = FrontProcess(
-            image=self._image(engine.image_to_run(self._args.front.image)),
-            files=self._placement.files(
-                _with_credentials(wildcard.NAME), label.of_stack(self._stack), files, self
-            ),
+        mounted = self._placement.files(
+            _with_credentials(wildcard.NAME), label.of_stack(self._stack), files, self
         )
+        process = self._nginx(mounted)
         self._placement.run_wildcard(process, settings.port, labels, Bounds(self._args), self)
         return url
 

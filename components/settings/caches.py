@@ -130,7 +130,8 @@ class Caches(Model):
         ),
     )
     front: Front = Field(
-        default=Front(), description="The nginx before each registry; on a Swarm, there is none"
+        default=Front(),
+        description=("The nginx before each registry; with `placement.replicas`, there is none"),
     )
     wildcard: Wildcard | None = Field(
         default=None,
@@ -167,7 +168,8 @@ class Caches(Model):
     @property
     def fronts(self) -> Front | None:
         """The settings of the fronts; None for caches without fronts."""
-        return None if isinstance(self.placement, SwarmPlacement) else self.front
+        # A front shares a socket with its registry, so both have to be on the same node.
+        return None if getattr(self.placement, "replicas", None) else self.front
 
     def rules(self, context: Context) -> Rules:
         """The rules across the settings of caches."""
@@ -230,8 +232,7 @@ class Caches(Model):
             allowed = "letters, digits, dashes and underscores, with a letter or digit at both ends"
             yield Mistake(("namePrefix",), f"{text}; allowed: {allowed}")
         users: dict[str, str] = {}
-        for host in self.upstreams:
-            name = names.service_name(f"{prefix}-{names.in_names(host)}")
+        for name, host in self._service_names(prefix):
             text = f"found the service name {name}"
             if len(name) > LONGEST_SERVICE_NAME:
                 allowed = f"up to {LONGEST_SERVICE_NAME}, with a shorter namePrefix"
@@ -240,6 +241,14 @@ class Caches(Model):
             elif users.setdefault(name, host) != host:
                 text += f", which {users[name]} has as well; allowed: one of the two in a stack"
                 yield Mistake(("upstreams", host), text)
+
+    def _service_names(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """The names of services, and the upstreams that they belong to."""
+        for host in self.upstreams:
+            cache = f"{prefix}-{names.in_names(host)}"
+            yield names.service_name(cache), host
+            if self.fronts:
+                yield names.service_name(names.registry_name(cache)), host
 
     def _settings_fit_a_swarm(self) -> Iterator[Mistake]:
         if not isinstance(self.placement, SwarmPlacement):
@@ -256,9 +265,9 @@ class Caches(Model):
         if getattr(storage, "on_destroy", "keep") == "delete":
             text = "found delete, but the volumes are on other machines; allowed: keep"
             yield Mistake(("storage", "onDestroy"), text)
-        if written.get("front", Front()) != Front():
-            text = "found front, which runs beside a registry on the same engine"
-            yield Mistake(("front",), f"{text}; allowed: none")
+        if replicas and written.get("front", Front()) != Front():
+            text = "found front with caches.placement.replicas"
+            yield Mistake(("front",), f"{text}; allowed: none, or caches on every node")
         if written.get("wildcard") is not None:
             text = "found wildcard, which runs beside the caches on the same engine"
             yield Mistake(("wildcard",), f"{text}; allowed: none")

@@ -23,7 +23,7 @@ class SwarmPlacement(Model):
     )
     replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
         default=None,
-        description="Number of nodes that run each cache; the default is all nodes",
+        description="Number of nodes that run each cache, without fronts; the default is all nodes",
     )
     publish: Literal["host", "mesh"] = Field(
         default="host",

@@ -235,8 +235,11 @@ def find(client: DockerClient, name: str | None) -> Stack:
             cache = None if container.name in behind else _without_front(container)
         if cache:
             stacks[container.labels[labels.STACK]].append(cache)
-    for service, url in services.find(client):
-        if one := _cache_of(service, url):
+    urls = list(services.find(client))
+    of_name = {service["Spec"]["Name"]: service for service, _ in urls}
+    of_fronts = {service["Spec"]["Labels"].get(labels.REGISTRY) for service, _ in urls}
+    for service, url in urls:
+        if service["Spec"]["Name"] not in of_fronts and (one := _cache_of(service, url, of_name)):
             stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
     if name is None and len(stacks) == 1:
         (name,) = stacks
@@ -330,34 +333,56 @@ def _was_out_of_memory(container: Container) -> bool:
     return bool(container.attrs["State"].get("OOMKilled", False))
 
 
-def _cache_of(service: Mapping[str, Any], url: str | None) -> Cache | None:
-    """The cache that a service is; None for a service that is not a cache."""
+def _cache_of(
+    service: Mapping[str, Any], url: str | None, others: Mapping[str, Mapping[str, Any]]
+) -> Cache | None:
+    """The cache of a service; None if clients cannot reach it.
+
+    Args:
+        service: a registry, or the front before it.
+        url: the URL at which clients reach it; None if it publishes no port.
+        others: all services, by name.
+    """
     spec = service["Spec"]
-    container = spec["TaskTemplate"]["ContainerSpec"]
+    process = spec["Labels"].get(labels.REGISTRY, spec["Name"])
+    registry = others.get(process)
+    container = registry["Spec"]["TaskTemplate"]["ContainerSpec"] if registry else {}
     environment = services.as_mapping(container.get("Env"))
     volumes = {
         mount["Target"]: mount["Source"]
         for mount in container.get("Mounts", [])
         if mount["Type"] == "volume"
     }
-    storage = _storage(environment, volumes)
-    if storage is None or url is None:
+    lost_its_front = SOCKET in environment.items() and process == spec["Name"]
+    if url is None and not lost_its_front:
         return None
-    running, wanted = (service["ServiceStatus"][key] for key in ("RunningTasks", "DesiredTasks"))
+    running, wanted = min(map(_nodes, filter(None, (registry, service))))
+    health, why = "healthy" if running == wanted != 0 else f"{running} of {wanted} nodes", ""
+    if registry is None:
+        health, why = "no registry", f"there is no service {process}"
+    elif lost_its_front:
+        health, why = "no front", "the service of its front is gone"
     return Cache(
         registry=spec["Labels"][labels.UPSTREAM],
         name=spec["Name"],
-        process=spec["Name"],
+        process=process,
         is_service=True,
-        is_running=running > 0,
-        health="healthy" if running == wanted != 0 else f"{running} of {wanted} nodes",
+        is_running=registry is not None and running > 0,
+        health=health,
         endpoint=url,
         mirror=url,
         remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
-        storage=storage,
-        image=container["Image"],
+        storage=_storage(environment, volumes) or "",
+        image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),
+        why_unhealthy=why,
     )
+
+
+def _nodes(service: Mapping[str, Any]) -> tuple[int, int]:
+    """On how many nodes a service runs, and on how many it is to run."""
+    status = service["ServiceStatus"]
+    return status["RunningTasks"], status["DesiredTasks"]
 
 
 def _storage(environment: Mapping[str, str], volumes: Mapping[str, str]) -> str | S3Location | None:

@@ -19,7 +19,7 @@ class ServiceError(RegistryError):
 
 
 def find(client: DockerClient) -> Iterator[tuple[Mapping[str, Any], str | None]]:
-    """The caches that are services; none if the engine is not a Swarm manager.
+    """The registries and fronts that are services; none if the engine is not a Swarm manager.
 
     Yields:
         Each service as the engine describes it, and the URL at which clients reach it, or None if

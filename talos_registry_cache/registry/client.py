@@ -214,8 +214,8 @@ class RegistryClient:
             past_front: whether a front must ask the registry, even if it still has the blob itself.
 
         Returns:
-            Whether the cache had the blob. If not, the blob arrived undamaged; another call tells
-            whether the cache stored it.
+            Whether the cache has stored the blob. If not, or if a front answers from memory,
+            another call tells; a blob that was fetched has arrived undamaged.
 
         Raises:
             RegistryError: the blob cannot be fetched, or is damaged.
@@ -303,7 +303,9 @@ class RegistryClient:
                 _check_length(url, answer, transfer.blob.size)
             if partial and probe:
                 await _read_one_byte(url, answer)
-                return True
+                # Over an object store, a front remembers stored blobs too, for half a minute. By
+                # then, they may have been removed.
+                return answer.headers.get("X-Cache") != "HIT"
             # A server without range support starts from the beginning.
             known = 0 if partial else transfer.offset
             async for chunk in answer.aiter_raw():

@@ -1,5 +1,7 @@
 """cachectl and image sets with a team's stack: services of a Swarm over an object store."""
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,13 @@ import pytest
 from talos_registry_cache.registry import layout
 from tests.integration.support import images
 from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.pulling import pulling
 from tests.integration.support.team import READER, REGISTRY, Team
 
 OK, NOT_ALL_THERE = 0, 3
+# Requests of about four pulls, from two nodes.
+SHOWN = 50
+ENDS_WITHIN_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,21 @@ def test_logs_shows_all_nodes(ours: Team, cachectl: Cachectl) -> None:
 
     pulls = [line for line in said.out.splitlines() if image.repository in line and "GET" in line]
     assert len(pulls) >= len(ours.bed.hosts)
+
+
+def test_watch_shows_the_pulls_of_all_nodes(ours: Team, cachectl: Cachectl) -> None:
+    image = ours.bed.upstream.push_index()
+    with cachectl.start("watch", "--json") as watching:
+        assert watching.stdout
+        # It follows the logs from some moment after its start on.
+        with pulling(lambda: [ours.pull(host, image) for host in ours.bed.hosts]):
+            shown = [json.loads(watching.stdout.readline()) for _ in range(SHOWN)]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(ENDS_WITHIN_S) == OK
+
+    assert {one["registry"] for one in shown} == {REGISTRY}
+    assert image.repository in {one["repository"] for one in shown}
+    assert {"hit", "shared"} & {one["result"] for one in shown}
 
 
 def test_an_image_set_is_cached_and_the_keys_are_not_shown(ours: Team) -> None:

@@ -29,7 +29,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("team")
     with (
         team_bed.running(tmp_path_factory.mktemp("bed")) as bed,
-        team.running(folder, bed) as made,
+        # Without fronts, which answer repeated pulls by themselves.
+        team.running(
+            folder, bed, placement={**team.PLACEMENT, "replicas": len(bed.hosts)}, front=None
+        ) as made,
     ):
         files = folder / "monitoring"
         files.mkdir()
@@ -51,7 +54,7 @@ def test_every_node_is_discovered_again_after_its_task_was_replaced(watched: Wat
 
     eventually(lambda: up().keys() == nodes, within_s=SEEN_WITHIN_S, what="all nodes are up")
     before = up()
-    made.docker("service", "update", "--force", "--quiet", made.service_name)
+    made.docker("service", "update", "--force", "--quiet", made.fronts)
 
     eventually(
         lambda: up().keys() == nodes and not set(up().values()) & set(before.values()),
@@ -121,3 +124,19 @@ def test_a_missing_node_raises_an_alert(watched: Watched) -> None:
         within_s=SEEN_WITHIN_S,
         what="the alert is resolved",
     )
+
+
+def test_with_fronts_each_node_is_one_target(watched: Watched) -> None:
+    made, ask = watched.team, watched.prometheus
+    nodes = {(REGISTRY, host.name) for host in made.bed.hosts}
+    before = set(ask.up().values())
+    made.stack.configure({**made.stack.settings(), "placement": team.PLACEMENT, "front": {}})
+
+    made.stack.up()
+
+    eventually(
+        lambda: ask.up().keys() == nodes and not set(ask.up().values()) & before,
+        within_s=SEEN_WITHIN_S,
+        what="the registries are up",
+    )
+    assert len(ask.query(f'up{{stack="{made.stack.name}"}}')) == len(nodes)

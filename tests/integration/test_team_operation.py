@@ -1,17 +1,19 @@
 """A team's stack survives updates, lost nodes, and a slow or unavailable store."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from pulumi.automation import CommandError
 
-from tests.integration.support import http_pull, images, team
+from components.settings import front
+from tests.integration.support import http_pull, images, processes, team
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import eventually
 from tests.integration.support.pulling import pulling
@@ -19,26 +21,59 @@ from tests.integration.support.swarm import Host
 from tests.integration.support.team import READER, REGISTRY, Team
 
 BLOBS = 1 + len(images.LAYER_SIZES)
+CLIENTS_OF_NODE = 8
 SERVES_WITHIN_S = 90
 SLOW_S = 0.1
 SLOW_LINK_MBIT = 10
 
 
-def test_an_update_runs_node_by_node_and_no_pull_fails(ours: Team, containerd: Containerd) -> None:
+def test_an_update_of_the_fronts_runs_node_by_node_and_no_pull_fails(
+    ours: Team, containerd: Containerd
+) -> None:
     image = ours.bed.upstream.push_index()
     ours.pull(ours.bed.manager, image)
-    hosts = ours.hosts_folder()
-    changed = ours.stack.settings()
-    changed["logs"] = {"level": "debug"}
-    ours.stack.configure(changed)
+    hosts, registries = ours.hosts_folder(), ours.service()["Version"]
+    ours.stack.configure({**ours.stack.settings(), "front": {"tagFreshness": "1s"}})
 
     with pulling(lambda: containerd.pull_by(REGISTRY, image, hosts)) as pulls:
+        changes = ours.stack.up()
+
+    assert changes.get("update") == 1
+    assert ours.service()["Version"] == registries
+    assert pulls.failures == []
+    assert pulls.done > 2
+
+
+def test_an_update_of_the_registries_fails_no_pull_even_from_one_node(ours: Team) -> None:
+    ours.stack.configure({**ours.stack.settings(), "logs": {"level": "debug"}})
+
+    with pulling(functools.partial(_pull_a_new_image, ours)) as pulls:
         changes = ours.stack.up()
 
     assert changes.get("update") == 1
     assert "REGISTRY_LOG_LEVEL=debug" in _environment(ours)
     assert pulls.failures == []
     assert pulls.done > 2
+
+
+@pytest.mark.parametrize("service", ["fronts", "registries"])
+def test_a_node_heals_after_a_container_was_killed(ours: Team, service: str) -> None:
+    image = ours.bed.upstream.push_index()
+    node = ours.bed.hosts[-1]
+    ours.pull(node, image)
+    name: str = getattr(ours, service)
+    killed = ours.containers(node, name)
+
+    processes.run("docker", "--host", node.engine.host, "kill", *killed)
+
+    eventually(
+        lambda: ours.containers(node, name) not in ([], killed),
+        within_s=SERVES_WITHIN_S,
+        what="another one runs",
+    )
+    eventually(lambda: _serves(ours, node), within_s=SERVES_WITHIN_S, what="it serves again")
+    assert ours.pull(node, image).digest == image.digest
+    assert ours.pull(node, ours.bed.upstream.push_index()).blobs
 
 
 def test_a_new_reader_is_added_node_by_node_and_no_pull_of_others_fails(
@@ -64,7 +99,7 @@ def test_a_new_reader_is_added_node_by_node_and_no_pull_of_others_fails(
 def test_a_failed_update_is_reported_and_rolled_back(ours: Team) -> None:
     image, ca = ours.bed.upstream.push_index(), ours.stack.outputs()["ca"]
     right, wrong = ours.stack.settings(), ours.stack.settings()
-    certificate, key = _unsupported_certificate()
+    certificate, key = _weak_certificate()
     wrong["tls"] = {"kind": "given", "certificate": certificate}
     ours.stack.configure(wrong)
     ours.stack.set_secret("tlsKey", key)
@@ -78,6 +113,21 @@ def test_a_failed_update_is_reported_and_rolled_back(ours: Team) -> None:
     ours.stack.pulumi("config", "rm", "tlsKey")
     ours.stack.up()
     assert ours.pull(ours.bed.hosts[-1], image).digest == image.digest
+
+
+def test_no_pull_fails_while_an_update_of_the_registries_is_rolled_back(ours: Team) -> None:
+    right = ours.stack.settings()
+    ours.stack.configure({**right, "image": front.DEFAULT_IMAGE})
+
+    with (
+        pulling(functools.partial(_pull_a_new_image, ours)) as pulls,
+        pytest.raises(CommandError, match="was not updated and is"),
+    ):
+        ours.stack.up()
+
+    assert pulls.failures == []
+    ours.stack.configure(right)
+    ours.stack.up()
 
 
 def test_no_pull_fails_while_a_node_is_lost_and_it_returns_by_itself(
@@ -109,9 +159,9 @@ def test_nodes_use_the_upstream_while_the_store_is_away(ours: Team, containerd: 
 
     ours.bed.store.stop()
     try:
+        with pytest.raises(httpx2.HTTPStatusError, match="500"):
+            ours.pull(node, new)
         for image in (stored, new):
-            with pytest.raises(httpx2.HTTPStatusError, match="500"):
-                ours.pull(node, image)
             # A node falls back to the registry itself.
             assert containerd.pull_by(REGISTRY, image, hosts) == image.digest
     finally:
@@ -158,17 +208,21 @@ def test_a_cache_that_was_killed_during_a_fetch_serves_no_partial_blobs(ours: Te
     assert ours.pull(node, image).digest == image.digest
 
 
-def test_each_node_fetches_a_blob_at_most_once_when_all_are_asked_at_once(
-    ours: Team,
-) -> None:
+def test_each_node_fetches_a_blob_at_most_once_however_many_clients_pull(ours: Team) -> None:
     image = ours.bed.upstream.push_index()
     before = len(ours.gate.blobs_served())
+    clients = [*ours.bed.hosts] * CLIENTS_OF_NODE
 
-    with ThreadPoolExecutor() as pool:
-        pulled = list(pool.map(lambda host: ours.pull(host, image), ours.bed.hosts))
+    with ThreadPoolExecutor(len(clients)) as pool:
+        pulled = list(pool.map(lambda host: ours.pull(host, image), clients))
 
-    assert pulled[0] == pulled[1]
+    assert {one.digest for one in pulled} == {image.digest}
     assert BLOBS <= len(ours.gate.blobs_served()) - before <= BLOBS * len(ours.bed.hosts)
+
+
+def _pull_a_new_image(ours: Team) -> None:
+    """Pull an image for which a front has to ask its registry."""
+    ours.pull(ours.bed.manager, ours.bed.upstream.push_index())
 
 
 def _serves(ours: Team, host: Host, ca: str = "") -> bool:
@@ -183,14 +237,14 @@ def _environment(ours: Team) -> list[str]:
     return list(ours.service()["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"])
 
 
-def _unsupported_certificate() -> tuple[str, str]:
-    """An Ed448 certificate and its key, which Go does not support."""
-    key = ed448.Ed448PrivateKey.generate()
+def _weak_certificate() -> tuple[str, str]:
+    """A certificate and its key, which is too short for nginx."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "caches")])
     now = datetime.now(UTC)
     made = x509.CertificateBuilder(
         name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
-    ).sign(key, None)
+    ).sign(key, hashes.SHA256())
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

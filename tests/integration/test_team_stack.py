@@ -6,10 +6,11 @@ import json
 import httpx2
 import pytest
 
-from tests.integration.support import images, swarm_belongings, team
+from tests.integration.support import images, processes, swarm_belongings, team
 from tests.integration.support.polling import eventually
 from tests.integration.support.swarm import Host
 from tests.integration.support.team import READER, Team
+from tests.integration.support.upstream import IMAGE
 
 BLOBS = 1 + len(images.LAYER_SIZES)
 
@@ -18,13 +19,28 @@ def test_each_node_runs_the_cache_and_another_up_changes_nothing(ours: Team) -> 
     assert set(ours.stack.preview()) == {"same"}
     assert set(ours.stack.refresh()) == {"same"}
     assert set(ours.stack.up()) == {"same"}
-    nodes = ours.docker(
-        "service", "ps", ours.service_name, "--format", "{{.Node}} {{.CurrentState}}"
-    )
-    assert sorted(line.split()[0] for line in nodes.splitlines()) == [
-        host.name for host in ours.bed.hosts
-    ]
-    assert "Running" in nodes
+    for service in (ours.fronts, ours.registries):
+        nodes = ours.docker("service", "ps", service, "--format", "{{.Node}} {{.CurrentState}}")
+        assert sorted(line.split()[0] for line in nodes.splitlines()) == [
+            host.name for host in ours.bed.hosts
+        ]
+        assert nodes.count("Running") == len(ours.bed.hosts)
+
+
+def test_the_registries_can_be_reached_through_their_fronts_only(ours: Team) -> None:
+    manager = ours.bed.manager.engine.host
+    (registry,) = ours.containers(ours.bed.manager, ours.registries)
+    shared = ["--network", f"container:{registry}", "--entrypoint", "/bin/sh"]
+
+    listening = processes.run(
+        "docker", "--host", manager, "run", "--rm", *shared, IMAGE, "-c",
+        "busybox netstat -ltn",
+    )  # fmt: skip
+
+    # 5001 has the metrics. A line of a Swarm's DNS may be there as well, on loopback.
+    ports = [line.split()[3] for line in listening.splitlines() if "LISTEN" in line]
+    assert [port for port in ports if not port.startswith("127.")] == [":::5001"]
+    assert "Ports" not in ours.service()["Endpoint"]["Spec"]
 
 
 def test_a_blob_that_one_node_has_fetched_is_not_fetched_by_another(
@@ -66,7 +82,8 @@ def test_swarm_and_state_show_no_secret(ours: Team) -> None:
         "PRIVATE KEY",
     ]
     shown = [
-        json.dumps(ours.service()),
+        json.dumps(ours.service(ours.fronts)),
+        json.dumps(ours.service(ours.registries)),
         ours.stack.export(),
         ours.stack.pulumi("stack", "output"),
     ]

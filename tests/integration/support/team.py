@@ -26,6 +26,7 @@ REGISTRY = "docker.io"
 # All ports of the hosts are free, but the program checks the port on this machine.
 PORT = host.free_port()
 READER = "reader"
+PLACEMENT: Mapping[str, Any] = {"kind": "swarm", "nodeLabels": {"cache": "true"}}
 TIMEOUT_S = 300
 SETTLED_AFTER_S = 0.5
 SETTLED_WITHIN_S = 60
@@ -111,15 +112,27 @@ class Team:
         )
         return folder
 
-    def service(self) -> dict[str, Any]:
-        """The result of `docker service inspect`."""
-        (service,) = json.loads(self.docker("service", "inspect", self.service_name))
+    def service(self, name: str = "") -> dict[str, Any]:
+        """The result of `docker service inspect`, for its registries or the service of a name."""
+        (service,) = json.loads(self.docker("service", "inspect", name or self.registries))
         return dict(service)
 
     @property
-    def service_name(self) -> str:
-        """Name of its service."""
+    def fronts(self) -> str:
+        """Name of the service that clients reach: the fronts, if it has any."""
         return f"{self.stack.prefix}-docker-io"
+
+    @property
+    def registries(self) -> str:
+        """Name of the service of the registries behind its fronts."""
+        return f"{self.fronts}-registry"
+
+    def containers(self, host: Host, service: str) -> list[str]:
+        """IDs of the running containers of a service on a host."""
+        label = f"label=com.docker.swarm.service.name={service}"
+        return processes.run(
+            "docker", "--host", host.engine.host, "ps", "--quiet", "--filter", label
+        ).split()
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command on the manager."""
@@ -144,7 +157,7 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
     """Settings of a team's stack on a test bed."""
     addresses = [host.address for host in hosts or bed.hosts]
     return {
-        "placement": {"kind": "swarm", "nodeLabels": {"cache": "true"}},
+        "placement": PLACEMENT,
         "storage": {
             "kind": "s3",
             "endpoint": bed.store.endpoint,
@@ -154,16 +167,24 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
         "mirrorHost": addresses[0],
         "publishOn": ["0.0.0.0"],
         "tls": {"kind": "own", "names": addresses},
+        "front": {},
         "upstreams": {REGISTRY: {"port": PORT, "remoteUrl": remote_url}},
     }
 
 
 @contextmanager
-def running(folder: Path, bed: Bed, **more: Mapping[str, Any]) -> Iterator[Team]:
-    """Bring up a team's stack, and remove it at the end."""
+def running(folder: Path, bed: Bed, **more: Mapping[str, Any] | None) -> Iterator[Team]:
+    """Bring up a team's stack, and remove it at the end.
+
+    Args:
+        folder: existing directory for its files.
+        bed: its test bed.
+        more: other settings of the caches; None to leave one out.
+    """
     password = secrets.token_urlsafe(12)
     with gate.guarding(bed.upstream, "none") as before, bed.manager.engine.client() as engine:
-        wanted = {**settings(bed, before.url), **more}
+        merged = {**settings(bed, before.url), **more}
+        wanted = {key: value for key, value in merged.items() if value is not None}
         with stack.stack(folder, engine, wanted, engine_host=bed.manager.engine.host) as made:
             made.set_secret("s3Keys.accessKey", bed.store.access_key)
             made.set_secret("s3Keys.secretKey", bed.store.secret_key)

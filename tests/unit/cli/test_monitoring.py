@@ -48,8 +48,9 @@ def test_prometheus_takes_port_and_labels_from_the_caches(name: str) -> None:
         assert source.endswith(f"_label_{re.sub(r'[^a-z]', '_', label)}")
 
 
-def test_prometheus_asks_no_front() -> None:
-    rules = job(PROMETHEUS[0])["relabel_configs"]
+@pytest.mark.parametrize("name", PROMETHEUS)
+def test_prometheus_asks_no_front(name: str) -> None:
+    rules = job(name)["relabel_configs"]
     (drop,) = (rule for rule in rules if rule.get("action") == "drop")
 
     (source,) = drop["source_labels"]

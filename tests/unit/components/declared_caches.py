@@ -64,8 +64,9 @@ def declare(
 
     with engine_with(facts or EngineFacts(GATEWAY, {})) as fake:
         for host in caches_of(parsed).upstreams:
-            made = stack_graph.service_id(f"{host}-service")
-            fake.add_service(host, stack, ident=made).add_task()
+            for part in ("service", "registry"):
+                made = stack_graph.service_id(f"{host}-{part}")
+                fake.add_service(f"{host}-{part}", stack, ident=made).add_task()
         return stack_graph.run(program, stack=stack, preview=preview)
 
 

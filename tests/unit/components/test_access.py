@@ -199,8 +199,10 @@ def test_only_the_caches_of_a_parent_get_its_password_and_all_trust_its_ca() -> 
 
 def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> None:
     closed = {"tls": {}, "via": {**VIA, "ca": authority("team").certificate}}
+    # Only caches on every node have fronts.
+    some_nodes = {"placement": {"kind": "swarm", "replicas": 3}}
     secrets = {"readers": {"adam": "s3cret"}, "s3Keys": S3_KEYS}
-    graph = declare({**ON_SWARM, **closed}, secrets=secrets)
+    graph = declare({**ON_SWARM, **closed, **some_nodes}, secrets=secrets)
     on_engine = declare({**UPSTREAMS, **closed, "storage": ON_SWARM["storage"]}, secrets=secrets)
 
     service = graph.one(SERVICE, "quay.io-service").inputs

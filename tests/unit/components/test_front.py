@@ -6,8 +6,7 @@ import pytest
 
 from components import front
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import ON_SWARM, S3_KEYS, declare
-from tests.unit.components.parsed_settings import mistakes
+from tests.unit.components.declared_caches import declare
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
 NAME = "registry-dev-quay.io"
@@ -132,9 +131,3 @@ def test_without_freshness_the_registry_is_asked_for_each_tag() -> None:
     assert "proxy_cache tags" not in front.configuration(
         tls=False, readers=False, tag_freshness_s=0
     )
-
-
-def test_a_swarm_has_no_fronts() -> None:
-    caches = {**ON_SWARM, "front": {"tagFreshness": "5m"}}
-
-    assert [path for path, _ in mistakes({"caches": caches, "s3Keys": S3_KEYS})] == ["caches.front"]

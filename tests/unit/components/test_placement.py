@@ -27,6 +27,8 @@ from tests.unit.components.stack_graph import (
     Secret,
 )
 
+# Only caches on every node have fronts.
+SOME_NODES: dict[str, Any] = {"placement": {"kind": "swarm", "replicas": 3}}
 ONE_NODE: dict[str, Any] = {"placement": {"kind": "swarm", "replicas": 1}, "storage": {}}
 
 
@@ -47,7 +49,7 @@ def container(graph: Graph) -> Any:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_swarm_has_one_service_per_upstream_and_no_containers(*, preview: bool) -> None:
-    graph = on_swarm(preview=preview)
+    graph = on_swarm(preview=preview, **SOME_NODES)
 
     assert graph.names(CACHING_PROXY) == ["docker.io", "quay.io"]
     assert graph.names(SERVICE) == ["docker.io-service", "quay.io-service"]
@@ -147,7 +149,7 @@ def test_memory_and_logs_are_limited_and_a_task_always_restarts() -> None:
 
 
 def test_the_health_check_never_depends_on_a_full_disk() -> None:
-    of_service = container(on_swarm())["healthcheck"]
+    of_service = container(on_swarm(**SOME_NODES))["healthcheck"]
     caches = {"upstreams": {"quay.io": None}, "offline": True}
     on_engine = declare(caches).one(CONTAINER, "quay.io-registry")
 
@@ -165,12 +167,12 @@ def test_a_volume_is_made_by_its_node_and_used_by_the_image_s_user() -> None:
     assert on_node["mounts"] == [
         {"type": "volume", "source": "registry-dev-quay.io", "target": "/var/lib/registry"}
     ]
-    assert container(on_swarm())["mounts"] == []
+    assert container(on_swarm(**SOME_NODES))["mounts"] == []
     assert "user" not in on_node
 
 
 def test_the_service_has_labels_and_its_containers_have_none() -> None:
-    graph = on_swarm()
+    graph = on_swarm(**SOME_NODES)
 
     labels = {one["label"]: one["value"] for one in service(graph).inputs["labels"]}
     assert labels == {
@@ -198,7 +200,7 @@ def test_a_service_has_the_environment_of_a_container() -> None:
 
 
 def test_updates_go_node_by_node_and_roll_back_on_failure() -> None:
-    declared = service(on_swarm())
+    declared = service(on_swarm(**SOME_NODES))
     inputs, in_container = declared.inputs, declared.inputs["taskSpec"]["containerSpec"]
 
     assert declared.delete_before_replace
@@ -220,7 +222,7 @@ def test_updates_go_node_by_node_and_roll_back_on_failure() -> None:
 
 
 def test_private_files_are_swarm_secrets_at_the_registry_s_paths() -> None:
-    graph = on_swarm()
+    graph = on_swarm(**SOME_NODES)
 
     mounted = {one["fileName"]: one for one in container(graph)["secrets"]}
     assert mounted.keys() == {credential_helper.COMMAND, "/credentials/s3-keys"}
@@ -251,6 +253,7 @@ def test_a_swarm_secret_has_the_content_of_the_file_on_an_engine() -> None:
 def test_anonymous_upstreams_share_secrets_and_others_have_their_own() -> None:
     caches = {
         **ON_SWARM,
+        **SOME_NODES,
         "upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None},
     }
     graph = declare(
@@ -272,3 +275,74 @@ def test_anonymous_upstreams_share_secrets_and_others_have_their_own() -> None:
 def test_service_names_are_dns_labels() -> None:
     assert service_name("registry-dev-registry.k8s.io") == "registry-dev-registry-k8s-io"
     assert service_name(f"a-{in_names('registry.test:5000')}") == "a-registry-test-5000"
+
+
+# Fronts
+
+
+def both(graph: Graph) -> tuple[Declared, Declared]:
+    """The front and the registry."""
+    return service(graph), graph.one(SERVICE, "quay.io-registry")
+
+
+def with_front(**front: Any) -> tuple[Declared, Declared]:
+    return both(on_swarm(front=front))
+
+
+def in_container(declared: Declared) -> Any:
+    return declared.inputs["taskSpec"]["containerSpec"]
+
+
+def test_a_front_has_the_name_and_port_of_the_cache_and_the_registry_has_no_port() -> None:
+    graph = on_swarm(front={})
+    before, registry = both(graph)
+
+    assert graph.outputs["caches"]["quay.io"]["name"] == before.inputs["name"]
+    assert before.inputs["name"] == "registry-dev-quay-io"
+    assert [port["publishedPort"] for port in before.inputs["endpointSpec"]["ports"]] == [5002]
+    assert registry.inputs["name"] == "registry-dev-quay-io-registry"
+    assert "ports" not in registry.inputs["endpointSpec"]
+    assert in_container(before)["image"] == "nginx:1.30.6-alpine"
+    assert in_container(registry)["image"] == "registry:3.1.2"
+
+
+def test_a_front_and_its_registry_share_a_volume_of_their_node_and_are_not_root() -> None:
+    shared = {"type": "volume", "source": "registry-dev-quay.io-front", "target": "/tmp"}  # noqa: S108
+
+    for one in map(in_container, with_front()):
+        assert one["mounts"] == [shared]
+        assert one["user"] == "65532:65532"
+        assert one["capDrops"] == ["ALL"]
+        assert one["readOnly"] is True
+
+
+def test_a_new_registry_listens_before_the_running_one_stops() -> None:
+    before, registry = with_front()
+
+    assert before.inputs["updateConfig"]["order"] == "stop-first"
+    assert registry.inputs["updateConfig"]["order"] == "start-first"
+    # Each would remove the other's socket if they had the same one.
+    assert in_container(registry)["env"]["REGISTRY_HTTP_ADDR"] == "/tmp/{{.Task.ID}}.sock"  # noqa: S108
+    assert "/tmp/registry.sock" in in_container(registry)["healthcheck"]["tests"][1]  # noqa: S108
+
+
+def test_a_front_finishes_running_pulls_before_it_stops() -> None:
+    before, _ = with_front()
+
+    # The signal that makes nginx wait for its clients.
+    assert in_container(before)["stopSignal"] == "SIGQUIT"
+    assert in_container(before)["stopGracePeriod"] == "1m"
+
+
+def test_the_front_only_is_updated_when_its_configuration_changes() -> None:
+    graph = on_swarm(front={})
+    before, registry = both(graph)
+
+    assert [one["fileName"] for one in in_container(before)["secrets"]] == [
+        "/credentials/nginx.conf"
+    ]
+    assert "/credentials/nginx.conf" not in {
+        one["fileName"] for one in in_container(registry)["secrets"]
+    }
+    labels = {one["label"]: one["value"] for one in before.inputs["labels"]}
+    assert labels["talos-registry-cache.registry"] == registry.inputs["name"]

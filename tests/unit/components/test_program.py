@@ -145,8 +145,9 @@ def test_the_wildcard_mirror_is_a_mirror_and_a_flag_that_shells_do_not_expand() 
 def test_the_team_stack_is_a_swarm_with_tls_and_readers(fake: FakeEngine, *, preview: bool) -> None:
     caches = of_stack("team")
     for host in caches["upstreams"]:
-        made = stack_graph.service_id(f"{host}-service")
-        fake.add_service(host, "team", ident=made).add_task()
+        for part in ("service", "registry"):
+            made = stack_graph.service_id(f"{host}-{part}")
+            fake.add_service(f"{host}-{part}", "team", ident=made).add_task()
 
     graph = run(
         caches,
@@ -158,8 +159,10 @@ def test_the_team_stack_is_a_swarm_with_tls_and_readers(fake: FakeEngine, *, pre
         preview=preview,
     )
 
-    services = [f"{host}-service" for host in caches["upstreams"]]
-    assert graph.names(SERVICE) == sorted(services)
+    services = {
+        f"{host}-{part}" for host in caches["upstreams"] for part in ("service", "registry")
+    }
+    assert set(graph.names(SERVICE)) == services
     assert graph.names(CONTAINER) == []
     assert graph.outputs.keys() == {"mirrors", "caches", "talosctlFlags", "ca", "reader"}
     assert graph.outputs["mirrors"]["quay.io"] == "https://caches.team.example:5002"

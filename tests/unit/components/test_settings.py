@@ -38,6 +38,8 @@ OVER_S3 = {"storage": {"kind": "s3", "bucket": "caches"}}
 GIVEN_TLS = {"tls": {"kind": "given", "certificate": PEM}}
 PUBLIC = {"mirrorHost": "caches.test", "publishOn": ["0.0.0.0"]}
 SWARM = {**OVER_S3, **PUBLIC, "placement": {"kind": "swarm"}}
+# Only caches on every node have fronts.
+SOME_NODES = {**OVER_S3, **PUBLIC, "placement": {"kind": "swarm", "replicas": 3}}
 ON_ONE_NODE = {**PUBLIC, "placement": {"kind": "swarm", "replicas": 1}}
 VIA = {"mirrors": {"docker.io": "https://a.test"}}
 VIA_QUAY = {"mirrors": {"quay.io": "https://a.test"}}
@@ -427,9 +429,21 @@ a-b.test: {port: 5001, remoteUrl: https://c.test}
             "caches.storage.onDestroy",
             "found delete, but the volumes are on other machines",
         ),
-        ({**SWARM, "namePrefix": "a" * 54}, OF_S3, DOCKER_IO, "docker-io of 64 characters; al"),
+        ({**SOME_NODES, "namePrefix": "a" * 54}, OF_S3, DOCKER_IO, "docker-io of 64 characters; "),
         (
-            {**SWARM, "upstreams": yaml.safe_load(SAME_NAMES)},
+            {**SWARM, "namePrefix": "a" * 45, "front": {}},
+            OF_S3,
+            DOCKER_IO,
+            "docker-io-registry of 64 characters; allowed",
+        ),
+        (
+            {**SOME_NODES, "front": {"tagFreshness": "5m"}},
+            OF_S3,
+            "caches.front",
+            "found front with caches.placement.replicas; allowed: none, or caches on every node",
+        ),
+        (
+            {**SOME_NODES, "upstreams": yaml.safe_load(SAME_NAMES)},
             OF_S3,
             'caches.upstreams["a-b.test"]',
             "found the service name registry-dev-a-b-test, which a.b.test has as well",

@@ -36,8 +36,8 @@ def service(fake: FakeEngine) -> FakeService:
     return fake.add_service(NAME, OWN, template=TEMPLATE, desired=2)
 
 
-def missing(service: FakeService) -> str | None:
-    return swarm._missing(service.id)
+def missing(service: FakeService, *, is_updated: bool = True) -> str | None:
+    return swarm._missing(service.id, is_updated=is_updated)
 
 
 # What is missing
@@ -83,7 +83,7 @@ def test_a_service_without_nodes_and_a_removed_one_are_reported(service: FakeSer
 
     assert missing(service) == "no node may run it; see caches.placement.nodeLabels"
     with pytest.raises(SwarmError, match="a service is gone"):
-        swarm._missing(f"not-{service.id}")
+        swarm._missing(f"not-{service.id}", is_updated=False)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,16 @@ def test_a_failed_update_is_reported_with_the_errors_of_its_tasks(
     service.tasks.clear()
     with pytest.raises(SwarmError, match=f"{now}: rollback completed; see: docker"):
         missing(service)
+
+
+def test_a_service_that_is_declared_as_it_was_before_a_failed_update_is_up(
+    service: FakeService,
+) -> None:
+    service.add_task()
+    service.add_task()
+    service.update = {"State": "rollback_completed", "Message": "rollback completed"}
+
+    assert missing(service, is_updated=False) is None
 
 
 # Waiting

@@ -1,5 +1,6 @@
 """Caches that are Swarm services."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from talos_registry_cache.registry.s3_location import S3Location
 LOCATION = S3Location("caches", "team/docker.io", endpoint="http://store:9000")
 MIRROR = "https://caches.team:5000"
 NETWORK = {"Spec": {"Name": "registry-team"}}
+FRONT, REGISTRY = "registry-team-docker-io", "registry-team-docker-io-registry"
 INGRESS = {"Spec": {"Name": "ingress", "Ingress": True}}
 
 
@@ -20,18 +22,9 @@ class Engine:
 
     def __init__(self, *states: str, environment: dict[str, str], **more: str) -> None:
         self.states = states
-        self.spec = {
-            "Name": "registry-team-docker-io",
-            "Labels": {**labels.of_upstream("team", "docker.io"), **more},
-            "TaskTemplate": {
-                "ContainerSpec": {
-                    "Image": "registry:3.1.2",
-                    "Env": [f"{name}={value}" for name, value in environment.items()],
-                    "Mounts": [{"Type": "volume", "Source": "data", "Target": "/var/lib/registry"}],
-                }
-            },
-            "EndpointSpec": {"Ports": [{"PublishedPort": 5000, "TargetPort": 5000}]},
-        }
+        self.there = [
+            spec("registry-team-docker-io", environment, more, publishes=True),
+        ]
 
     @property
     def api(self) -> "Engine":
@@ -53,7 +46,7 @@ class Engine:
     def services(self, **_: Any) -> list[Any]:
         running = self.states.count("running")
         status = {"DesiredTasks": len(self.states), "RunningTasks": running}
-        return [{"ID": "s", "Spec": self.spec, "ServiceStatus": status}]
+        return [{"ID": one["Name"], "Spec": one, "ServiceStatus": status} for one in self.there]
 
     def tasks(self, **_: Any) -> list[Any]:
         return [
@@ -67,6 +60,38 @@ class Engine:
             }
             for number, state in enumerate(self.states)
         ]
+
+
+class WithFront(Engine):
+    """A manager of two nodes with a front and its registry, or with one of them."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__("running", "running", environment={})
+        location = LOCATION.environment("/credentials/s3-keys")
+        there = {
+            "front": spec(FRONT, {}, {labels.MIRROR: MIRROR, labels.REGISTRY: REGISTRY}),
+            "registry": spec(REGISTRY, {**location, "REGISTRY_HTTP_NET": "unix"}, {}),
+        }
+        self.there = [there[part] for part in parts]
+
+
+def spec(
+    name: str, environment: Mapping[str, str], more: Mapping[str, str], *, publishes: bool = False
+) -> dict[str, Any]:
+    """The specification of a service of a stack for docker.io."""
+    ports = [{"PublishedPort": 5000, "TargetPort": 5000}] if publishes else []
+    return {
+        "Name": name,
+        "Labels": {**labels.of_upstream("team", "docker.io"), **more},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "registry:3.1.2",
+                "Env": [f"{name}={value}" for name, value in environment.items()],
+                "Mounts": [{"Type": "volume", "Source": "data", "Target": "/var/lib/registry"}],
+            }
+        },
+        "EndpointSpec": {"Ports": ports},
+    }
 
 
 def found(engine: Any) -> stack.Cache:
@@ -100,6 +125,21 @@ def test_a_service_without_a_name_is_reached_at_a_node_that_runs_it(
 
     assert (cache.endpoint, cache.is_running, cache.health) == (endpoint, True, health)
     assert cache.storage == LOCATION
+
+
+def test_a_front_and_its_registry_are_one_cache() -> None:
+    cache = found(WithFront("front", "registry"))
+
+    assert (cache.name, cache.process, cache.has_front) == (FRONT, REGISTRY, True)
+    assert (cache.endpoint, cache.storage, cache.health) == (MIRROR, LOCATION, "healthy")
+
+
+@pytest.mark.parametrize(("left", "health"), [("front", "no registry"), ("registry", "no front")])
+def test_a_service_that_has_lost_the_other_one_is_not_healthy(left: str, health: str) -> None:
+    cache = found(WithFront(left))
+
+    assert cache.health == health
+    assert cache.why_unhealthy
 
 
 def test_metrics_are_read_from_each_node_on_the_stacks_network() -> None:

@@ -402,6 +402,16 @@ def test_a_cached_blob_of_the_wrong_size_is_refused(cache: TinyRegistry) -> None
         pull(cache)
 
 
+def test_a_front_that_remembers_a_blob_does_not_prove_that_it_is_stored(
+    cache: TinyRegistry,
+) -> None:
+    cache.hold(REPOSITORY, "1", IMAGE)
+    part = {"Content-Range": f"bytes 0-0/{SIZE}", "X-Cache": "HIT"}
+    cache.fail(LAYER.digest, lambda handler, _: handler.send(206, bytes(1), part))
+
+    assert pull(cache) is False
+
+
 @pytest.mark.parametrize("sent", [2, 1 << 20])
 def test_more_than_the_requested_byte_is_refused(cache: TinyRegistry, sent: int) -> None:
     cache.hold(REPOSITORY, "1", IMAGE)

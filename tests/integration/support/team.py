@@ -167,7 +167,6 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
         "mirrorHost": addresses[0],
         "publishOn": ["0.0.0.0"],
         "tls": {"kind": "own", "names": addresses},
-        "front": {},
         "upstreams": {REGISTRY: {"port": PORT, "remoteUrl": remote_url}},
     }
 

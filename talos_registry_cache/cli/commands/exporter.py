@@ -53,7 +53,7 @@ def exporter(
     error other than 401 and 404.
 
     Reads the logs of the caches' fronts from its own start on. New and replaced caches are included
-    within seconds. The caches of a Swarm have their own metrics only: see `cachectl metrics`.
+    within seconds. Fronts on a Swarm are not counted.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 wrong usage.
     """

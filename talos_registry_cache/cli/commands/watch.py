@@ -55,7 +55,7 @@ def watch(
     last. The rate is that of the time from an image's first request to its last.
 
     Without a terminal, each request is a line as it happens, and the table comes at the end. A
-    request appears once it is answered. The caches of a Swarm cannot be watched.
+    request appears once it is answered. Caches of a Swarm with replicas have no fronts, and cannot be watched.
 
     Exit codes: 0 ended by Ctrl-C, or the fronts have stopped, 1 failure, 2 wrong usage.
     """
@@ -64,7 +64,7 @@ def watch(
         if without := [registry for registry, cache in caches.items() if not cache.has_front]:
             raise UsageError(
                 f"the cache of {without[0]} has no front, whose log would show the pulls; "
-                "on a Swarm, there is none"
+                "with caches.placement.replicas, there is none"
             )
         seen = _requests(found.engine, caches, tail)
         try:

@@ -17,6 +17,8 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 CREDENTIALS = "talos-registry-cache:caches:CredentialHelper"
 VOLUME = "docker:index/volume:Volume"
+# The end of the name of a volume that a front shares with its registry. All of it is cached anew.
+OF_FRONT = "-front"
 CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
 _BOOKKEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:")
 
@@ -86,7 +88,7 @@ def _change(step: "StepEventMetadata") -> Change | None:
         properties.append(PropertyChange("(kept when deleted)", was_kept, is_kept))
     *_, kind, name = step.urn.split("::", 3)
     on_engine = str(_inputs(old).get("name", ""))
-    fate = _fate(operation, kind, is_kept=was_kept)
+    fate = _fate(operation, kind, name, is_kept=was_kept)
     return Change(name, kind, operation, properties, fate, on_engine)
 
 
@@ -118,9 +120,10 @@ def _reported(found: Sequence[PropertyChange], reported: Sequence[str]) -> Itera
             yield change
 
 
-def _fate(operation: Operation, kind: str, *, is_kept: bool) -> Fate:
+def _fate(operation: Operation, kind: str, name: str, *, is_kept: bool) -> Fate:
     *parents, own = kind.split("$")
-    holds_data = own == CLUSTER or (own == VOLUME and CREDENTIALS not in parents)
+    is_storage = own == VOLUME and CREDENTIALS not in parents and not name.endswith(OF_FRONT)
+    holds_data = own == CLUSTER or is_storage
     if not holds_data or operation not in {Operation.REPLACE, Operation.DELETE}:
         return Fate.NO_DATA
     return Fate.KEPT if is_kept else Fate.LOST

@@ -141,7 +141,7 @@ def test_user_is_warned_before_the_program_runs(report: Report) -> None:
         (
             "port",
             [
-                "### `port`: 3 to create, 1 to replace",
+                "### `port`: 5 to create, 1 to replace",
                 "| replace | `ports[0].external`: `5000` → `5055`",
                 "| Volume `ghcr.io-storage` | create |",
             ],
@@ -150,7 +150,7 @@ def test_user_is_warned_before_the_program_runs(report: Report) -> None:
             "image",
             [
                 f"| RemoteImage `{RUN}` | create |",
-                "| Container `docker.io-container` | replace | `image`: ",
+                "| Container `docker.io-registry` | replace | `image`: ",
             ],
         ),
         ("lost", ["| Volume `quay.io-storage` | ⚠️ delete | **data loss** |"]),
@@ -250,7 +250,7 @@ def test_previews_of_a_checkout_and_of_its_clone_do_not_interfere(
     for report in (here.result(), clone.result()):
         assert report.code == 0, report.said
     assert "Nothing changes (compared: `same`)." in here.result().text
-    assert "### `port`: 3 to create, 1 to replace" in clone.result().of("port")
+    assert "### `port`: 5 to create, 1 to replace" in clone.result().of("port")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

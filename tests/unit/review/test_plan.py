@@ -36,12 +36,13 @@ def _step(
     *,
     diff: str | None = None,
     replaces: str | None = None,
+    name: str = "it",
 ) -> StepEventMetadata:
     kind_of_diff = {"diffKind": "update", "inputDiff": False}
     return StepEventMetadata.from_json(
         {
             "op": op,
-            "urn": f"urn:pulumi:dev::talos-registry-cache::{kind}::it",
+            "urn": f"urn:pulumi:dev::talos-registry-cache::{kind}::{name}",
             "old": {"type": kind, **old} if old is not None else None,
             "new": {"type": kind, **new} if new is not None else None,
             "keys": [replaces] if replaces else None,
@@ -102,6 +103,11 @@ def test_replaced_or_deleted_data_is_lost_unless_it_is_kept(
 ) -> None:
     (change,) = _changes(_step(op, kind, {**_inputs(name="x"), **old}, _inputs()))
     assert change.fate is fate
+
+
+def test_the_volume_that_a_front_shares_with_its_registry_holds_no_data() -> None:
+    (change,) = _changes(_step("delete", VOLUME, _inputs(name="x"), None, name="quay.io-front"))
+    assert change.fate is Fate.NO_DATA
 
 
 def test_steps_of_a_replacement_are_one_change() -> None:

@@ -55,7 +55,8 @@ def watch(
     last. The rate is that of the time from an image's first request to its last.
 
     Without a terminal, each request is a line as it happens, and the table comes at the end. A
-    request appears once it is answered. Caches of a Swarm with replicas have no fronts, and cannot be watched.
+    request appears once it is answered. Caches on some nodes of a Swarm (`placement.replicas`) have
+    no fronts, and cannot be watched.
 
     Exit codes: 0 ended by Ctrl-C, or the fronts have stopped, 1 failure, 2 wrong usage.
     """

@@ -260,8 +260,9 @@ def test_a_new_and_larger_cluster_becomes_healthy_without_the_upstream(
     cluster.caches.up()
     assert nodes.left_of(site.client, NAME) == []
     site.stop_upstream()
-    for cache in belongings.caches(site.client, cluster.caches.name).values():
-        cache.restart()
+    for found in (belongings.registries, belongings.caches):
+        for container in found(site.client, cluster.caches.name).values():
+            container.restart()
     cluster.caches.configure({NAME: {**CLUSTER, "workers": 3}}, "clusters")
 
     printed = cluster.caches.pulumi("up", "--yes", "--skip-preview")
@@ -313,7 +314,7 @@ def test_new_nodes_share_the_fetches_of_images_that_the_stack_does_not_declare(
     site: Site, tmp_path: Path
 ) -> None:
     site.start_upstream()
-    with kubernetes.stack(site, tmp_path, front={}) as undeclared:
+    with kubernetes.stack(site, tmp_path) as undeclared:
         settings = {**CLUSTER, "cidr": "10.8.0.0/24", "workers": 2}
         undeclared.configure({"shared": settings}, "clusters")
         before = site.sent()

@@ -142,7 +142,7 @@ def test_user_is_warned_before_the_program_runs(report: Report) -> None:
             "port",
             [
                 "### `port`: 5 to create, 1 to replace",
-                "| replace | `ports[0].external`: `5000` → `5055`",
+                "`ports[0].external`: `5000` → `5055`",
                 "| Volume `ghcr.io-storage` | create |",
             ],
         ),

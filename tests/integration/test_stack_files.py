@@ -34,7 +34,7 @@ def _planned(file: Path, folder: Path, engine: DockerClient) -> dict[str, set[in
     services = {
         inputs["name"]: {int(port["publishedPort"]) for port in inputs["endpointSpec"]["ports"]}
         for kind, inputs in made
-        if kind == "docker:index/service:Service"
+        if kind == "docker:index/service:Service" and "ports" in inputs["endpointSpec"]
     }
     return containers | services
 

@@ -30,9 +30,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with (
         team_bed.running(tmp_path_factory.mktemp("bed")) as bed,
         # Without fronts, which answer repeated pulls by themselves.
-        team.running(
-            folder, bed, placement={**team.PLACEMENT, "replicas": len(bed.hosts)}, front=None
-        ) as made,
+        team.running(folder, bed, placement={**team.PLACEMENT, "replicas": len(bed.hosts)}) as made,
     ):
         files = folder / "monitoring"
         files.mkdir()
@@ -129,8 +127,9 @@ def test_a_missing_node_raises_an_alert(watched: Watched) -> None:
 def test_with_fronts_each_node_is_one_target(watched: Watched) -> None:
     made, ask = watched.team, watched.prometheus
     nodes = {(REGISTRY, host.name) for host in made.bed.hosts}
+    eventually(lambda: ask.up().keys() == nodes, within_s=SEEN_WITHIN_S, what="all nodes are up")
     before = set(ask.up().values())
-    made.stack.configure({**made.stack.settings(), "placement": team.PLACEMENT, "front": {}})
+    made.stack.configure({**made.stack.settings(), "placement": team.PLACEMENT})
 
     made.stack.up()
 

@@ -61,7 +61,10 @@ class Prometheus:
     def up(self) -> Mapping[tuple[str, str], str]:
         """The addresses of the stack's caches that are up, by upstream and node."""
         found = [one["metric"] for one in self._query(f'up{{stack="{self.stack}"}} == 1')]
-        return {(labels["upstream"], labels["node"]): labels["instance"] for labels in found}
+        # The name of a node that has just come back may not be known yet.
+        return {
+            (labels["upstream"], labels.get("node", "")): labels["instance"] for labels in found
+        }
 
     def without_numbers(self, expressions: Mapping[str, str]) -> list[str]:
         """The names of the expressions without a finite value."""

@@ -101,6 +101,9 @@ _CONFIGURATION = Text("""\
   server {
     listen %{port}%{ssl};%{certificate}
     access_log /dev/stdout pull;%{readers}
+    # The registry has no referrers API. An image without an index of its referrers under this tag
+    # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
+    rewrite "^/v2/(.+)/referrers/sha256:([0-9a-f]{64})$" /v2/$1/manifests/sha256-$2;
     location ~ "^/v2/(?<name>.+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
       set $kind stored;
       root %{storage}/docker/registry/v2;
@@ -128,14 +131,6 @@ _CONFIGURATION = Text("""\
     }
     location ~ ^/v2/.+/manifests/ {
       set $kind tag;
-      proxy_pass http://%{tags};
-      proxy_hide_header X-Cache;
-    }
-    # The registry has no referrers API. An image without an index of its referrers under this tag
-    # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
-    location ~ "^/v2/(?<image>.+)/referrers/sha256:(?<digest>[0-9a-f]{64})$" {
-      set $kind tag;
-      rewrite ^ /v2/$image/manifests/sha256-$digest break;
       proxy_pass http://%{tags};
       proxy_hide_header X-Cache;
     }

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,16 +11,13 @@ from talos_registry_cache.cli.stack import Reader
 
 PASSWORD = "CACHECTL_PASSWORD"  # noqa: S105 - the variable's name
 
-StackName = Annotated[
-    str | None,
-    typer.Option(
-        "--stack",
-        "-s",
-        envvar="CACHECTL_STACK",
-        metavar="NAME",
-        help="The stack. Default: the only one that is up.",
-    ),
-]
+
+def _stack(text: str) -> Any:
+    return typer.Option("--stack", "-s", envvar="CACHECTL_STACK", metavar="NAME", help=text)
+
+
+StackName = Annotated[str | None, _stack("The stack. Default: the only one that is up.")]
+EveryStack = Annotated[str | None, _stack("Only this stack. Default: every stack on the engine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Upstreams = Annotated[
     list[str] | None,

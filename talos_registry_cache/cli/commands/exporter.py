@@ -11,7 +11,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from urllib3.exceptions import HTTPError
 
-from talos_registry_cache.cli import console, stack
+from talos_registry_cache.cli import console, options, stack
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.engine import labels
 from talos_registry_cache.registry import pull_log
@@ -34,16 +34,7 @@ def exporter(
             help="Where to serve the metrics. Anyone who reaches it can read them.",
         ),
     ] = ADDRESS,
-    stack_name: Annotated[
-        str | None,
-        typer.Option(
-            "--stack",
-            "-s",
-            envvar="CACHECTL_STACK",
-            metavar="NAME",
-            help="Only this stack. Default: every stack on the engine.",
-        ),
-    ] = None,
+    stack_name: options.EveryStack = None,
 ) -> None:
     """Serve Prometheus metrics of the requests to the caches, until Ctrl-C or SIGTERM.
 

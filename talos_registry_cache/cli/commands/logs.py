@@ -48,7 +48,7 @@ def logs(
             return
         for cache in caches.values():
             # All of the log, because health checks do not count. The stack's settings bound it.
-            logged = itertools.chain(*map(pull_log.lines, streams(found.engine, cache)))
+            logged = lines(found.engine, cache)
             last = deque((line for line in logged if not _is_health_check(line)), maxlen=tail)
             for line in last:
                 _show(cache, line, caches)
@@ -85,6 +85,11 @@ def start_following(
     for thread in threads:
         thread.start()
     return threads
+
+
+def lines(client: DockerClient, cache: Cache) -> Iterator[str]:
+    """The lines of a cache's log; those of a service's nodes one after the other."""
+    return itertools.chain.from_iterable(map(pull_log.lines, streams(client, cache)))
 
 
 def streams(

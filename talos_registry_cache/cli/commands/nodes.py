@@ -17,7 +17,6 @@ from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.node_requests import Request, is_from_caches, served
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.registry import pull_log
 from talos_registry_cache.talos import docker_nodes, versions, virtual_machines
 from talos_registry_cache.talos.cluster_files import ClusterFiles
 from talos_registry_cache.talos.errors import TalosError
@@ -116,12 +115,7 @@ def _clusters(base: Path, only: str | None) -> list[ClusterFiles]:
 
 
 def _requests(client: DockerClient, caches: Mapping[str, Cache]) -> list[Request]:
-    return [
-        request
-        for cache in caches.values()
-        for stream in logs.streams(client, cache)
-        for request in served(pull_log.lines(stream))
-    ]
+    return [request for cache in caches.values() for request in served(logs.lines(client, cache))]
 
 
 def _created(client: DockerClient, node: Node) -> datetime:

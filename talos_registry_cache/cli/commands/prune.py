@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Collection, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.engine.pruning import Pruned, Pruner
-from talos_registry_cache.registry import pull_log, retention
+from talos_registry_cache.registry import retention
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retention import NO_REQUESTS, Policy, Requests
 
@@ -131,8 +130,7 @@ def _prune(client: DockerClient, cache: Cache, policy: Policy | None, *, yes: bo
 def _requests(client: DockerClient, cache: Cache) -> Requests:
     if not cache.has_front:
         return NO_REQUESTS
-    streams = logs.streams(client, cache)
-    return retention.last_requests(chain.from_iterable(map(pull_log.lines, streams)))
+    return retention.last_requests(logs.lines(client, cache))
 
 
 def _own(registry: str, references: Collection[Reference]) -> list[Reference]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
-from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -77,8 +76,9 @@ def status(
     Hits and misses come from the log of the cache's front, which is limited in size and starts
     again with the container. A request that shared the fetch of another, and a stale tag, count as
     hits; warming counts as a client. Bytes from the upstream are those of the registry since its
-    last start; "saved" is what clients got and the upstream did not have to send. On a Swarm, all
-    of it is the registry's. Upstreams are contacted from this machine.
+    last start; "saved" is what clients got and the upstream did not have to send. A cache
+    without a front (`placement.replicas`) has the registry's own numbers. Upstreams are contacted
+    from this machine.
 
     With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
     cache. They are listed below the table, and in JSON as `undeclared` of `*`.
@@ -145,10 +145,9 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
 
 
 def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
-    """The counters of a cache with a front, whose registry sees the misses only."""
+    """The counters of a cache with a front, which asks its registry only for what it lacks."""
     # Line by line: the stack's settings bound the log to some 30 MB.
-    logged = chain.from_iterable(map(pull_log.lines, logs.streams(client, cache)))
-    seen = pull_log.totals(pull_log.parse_all(logged))
+    seen = pull_log.totals(pull_log.parse_all(logs.lines(client, cache)))
     return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
 
 

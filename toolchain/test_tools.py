@@ -7,6 +7,9 @@ from toolchain import golang, registry_image, talos_node, talosctl
 from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
+CONFORMANCE = golang.Program(
+    name="oci-conformance", package="github.com/opencontainers/distribution-spec/conformance"
+)
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
 # Only Docker's service discovery; the others would be most of the program.
 PROMETHEUS = golang.Program(
@@ -42,8 +45,8 @@ def ensure() -> None:
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
-        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, MINIO, PROMETHEUS,
-        YAML_HOST, NODEJS_HOST, NODEJS_SDK,
+        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, MINIO,
+        PROMETHEUS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)

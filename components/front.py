@@ -39,6 +39,10 @@ MANIFEST_TYPES = (
 )
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
+READ_ONLY = (
+    '{"errors": [{"code": "UNSUPPORTED", '
+    '"message": "this is a read-only cache: push to its upstream instead"}]}\\n'
+)
 
 
 class Text(Template):
@@ -71,7 +75,7 @@ LOG_FORMAT = """\
 _CONFIGURATION = Text("""\
 %{head}
   tcp_nopush on;
-  client_max_body_size 0;
+  client_max_body_size 1k;
   proxy_cache_path blobs levels=1:2 keys_zone=blobs:1m max_size=4g inactive=1m use_temp_path=off;
   proxy_cache_path tags levels=1:2 keys_zone=tags:10m max_size=256m inactive=365d use_temp_path=off;
   # In memory only, since its keys are passwords.
@@ -101,6 +105,10 @@ _CONFIGURATION = Text("""\
   server {
     listen %{port}%{ssl};%{certificate}
     access_log /dev/stdout pull;%{readers}
+    # At once, instead of after the content, which nginx would keep on the disk.
+    if ($request_method !~ "^(GET|HEAD)$") {
+      return 405 '%{read_only}';
+    }
     # The registry has no referrers API. An image without an index of its referrers under this tag
     # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
     rewrite "^/v2/(.+)/referrers/sha256:([0-9a-f]{64})$" /v2/$1/manifests/sha256-$2;
@@ -211,6 +219,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
     tag_cache = _TAG_CACHE.substitute(freshness=tag_freshness_s, silence=SILENCE_S)
     return _CONFIGURATION.substitute(
         head=HEAD,
+        read_only=READ_ONLY,
         log_format=LOG_FORMAT,
         socket=SOCKET,
         silence=SILENCE_S,

@@ -106,6 +106,11 @@ def json_line(result: Any) -> None:
     sys.stdout.flush()
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, such as 1 image or 2 images."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def size(number: int) -> str:
     """Format a number of bytes, such as 1.2 MB."""
     value, unit = float(number), 0

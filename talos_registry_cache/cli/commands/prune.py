@@ -150,9 +150,10 @@ def _show(pruned: Mapping[str, Pruned], *, yes: bool) -> None:
     if uploads:
         left = console.size(sum(upload.size for upload in uploads))
         does = "removed" if yes else "would remove"
-        console.say(f"{does} {len(uploads)} incomplete uploads, {left}")
-    done = f"removed {len(rows)} images, {freed}"
-    shown = f"would remove {len(rows)} images, {freed}; run it with --yes"
+        console.say(f"{does} {console.count(len(uploads), 'incomplete upload')}, {left}")
+    images = console.count(len(rows), "image")
+    done = f"removed {images}, {freed}"
+    shown = f"would remove {images}, {freed}; run it with --yes"
     console.say(done if yes else shown)
 
 

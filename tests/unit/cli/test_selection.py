@@ -5,7 +5,6 @@ import pytest
 
 from talos_registry_cache.cli import selection
 from talos_registry_cache.cli.commands.prune import number_of_bytes, seconds
-from talos_registry_cache.cli.console import size
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
@@ -71,11 +70,3 @@ def test_ages_and_sizes_are_whole_numbers_with_a_unit(
             parse_number(text)
     else:
         assert parse_number(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (5_240_000_000, "5.2 GB")],
-)
-def test_bytes_are_formatted_with_a_unit(number: int, text: str) -> None:
-    assert size(number) == text

@@ -112,7 +112,7 @@ _CONFIGURATION = Text("""\
     # The registry has no referrers API. An image without an index of its referrers under this tag
     # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
     rewrite "^/v2/(.+)/referrers/sha256:([0-9a-f]{64})$" /v2/$1/manifests/sha256-$2;
-    location ~ "^/v2/(?<name>.+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
+    location ~ "^/v2/(?<name>[a-z0-9._/-]+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
       set $kind stored;
       root %{storage}/docker/registry/v2;
       default_type application/octet-stream;
@@ -120,9 +120,21 @@ _CONFIGURATION = Text("""\
       add_header Docker-Content-Digest sha256:$h2$h62;
       add_header Docker-Distribution-Api-Version registry/2.0;
       error_page 418 = @missing;
-      # The registry has stored a blob for a repository once this link exists.
-      if (!-f $document_root/repositories/$name/_layers/sha256/$h2$h62/link) { return 418; }
+      # A registry fetches a blob for each repository. Of a repository that it knows, it is spared
+      # this if it has the blob for another one.
+      if (!-d $document_root/repositories/$name/_manifests) { return 418; }
+      mirror /link;
       try_files /blobs/sha256/$h2/$h2$h62/data @missing;
+    }
+    # Links a stored blob to the repository in the request, as the registry does after a fetch.
+    location = /link {
+      internal;
+      root %{storage}/docker/registry/v2;
+      if (-f $document_root/repositories/$name/_layers/sha256/$h2$h62/link) { return 204; }
+      if (!-f $document_root/blobs/sha256/$h2/$h2$h62/data) { return 204; }
+      proxy_method PUT;
+      proxy_set_body sha256:$h2$h62;
+      proxy_pass http://%{tags}/repositories/$name/_layers/sha256/$h2$h62/link;
     }
     location @missing {
       set $kind missing;
@@ -150,6 +162,12 @@ _CONFIGURATION = Text("""\
     keepalive_timeout 0;
     tcp_nopush off;
     location = / { proxy_pass http://registry; }
+    location /repositories/ {
+      root %{storage}/docker/registry/v2;
+      dav_methods PUT;
+      dav_access group:r all:r;
+      create_full_put_path on;
+    }
     location / {
       proxy_pass http://registry;%{tag_cache}
     }

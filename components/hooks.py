@@ -213,9 +213,9 @@ def _check_port(address: str, port: int, resource: str) -> None:
 
 
 def _storages(inputs: Mapping[str, Any]) -> Iterator[str]:
-    """The volume of the cache's storage, in the inputs of the container that may write to it."""
+    """The volume of the cache's storage, in the inputs of its registry's container."""
     for volume in inputs.get("volumes") or []:
-        if volume["containerPath"] == STORAGE_FOLDER and not volume.get("readOnly"):
+        if volume["containerPath"] == STORAGE_FOLDER:
             yield volume["volumeName"]
 
 

@@ -1,6 +1,6 @@
 """Caches as containers of an engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ HEALTHY_WITHIN_S = 60
 Labels = Mapping[str, pulumi.Input[Any]]
 Mount = tuple[str, pulumi.Input[str]]
 """A folder, and the volume to mount there."""
+Hook = Callable[[pulumi.ResourceHookArgs], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class _Container:
         read_only: other volumes.
         port: the port of this machine at which it is published, if it is.
         dns: servers for names that are not of its network, instead of this machine's.
+        hooks: what else to do before it is created.
     """
 
     resource: str
@@ -69,6 +71,7 @@ class _Container:
     read_only: Sequence[Mount] = ()
     port: int | None = None
     dns: Sequence[str] | None = None
+    hooks: Sequence[Hook] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,7 @@ class OnEngine:
                     before_create=[
                         hooks.make_way,
                         self.network_hooks.before_container,
-                        hooks.hand_over_storage,
+                        *one.hooks,
                         hooks.watch_health,
                     ]
                 ),
@@ -273,6 +276,7 @@ def _registry(name: str, process: Process, shared: Mount) -> _Container:
         read_once=process.files.read_once,
         writable=[*storage, shared],
         read_only=[(FOLDER, process.files.volume)],
+        hooks=[hooks.hand_over_storage],
     )
 
 
@@ -286,7 +290,7 @@ def _front(name: str, process: Process, args: FrontProcess, shared: Mount) -> _C
         probe=PROBE.format(url=front.PROBE_URL),
         command=front.COMMAND,
         read_once=args.files.read_once,
-        writable=[shared],
-        read_only=[*storage, (FOLDER, args.files.volume)],
+        writable=[*storage, shared],
+        read_only=[(FOLDER, args.files.volume)],
         port=process.upstream.port,
     )

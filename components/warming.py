@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from docker import DockerClient
 
@@ -32,6 +32,8 @@ Properties = Mapping[str, Any]
 Images = Mapping[Reference, Platform]
 """Images and the platform for which each is cached."""
 
+Url = TypeVar("Url", str, str | None)
+
 
 class NotAllCachedError(RegistryError):
     """Some images are not in the caches; the message names each with the reason."""
@@ -48,15 +50,14 @@ def warmed(props: Properties) -> dict[str, Any]:
         digests = {str(image): _made_up_digest(image) for image in images}
         return {**props, "digests": digests, "missing": {}}
     outcomes: list[Warmed | NotWarmed] = []
-    # A blob that repositories share is fetched once and linked, through the storage.
-    with _storages(props, _shared_registries(images), writable=True) as writable:
+    with _temporary(props, _shared_registries(images), lambda one: one.mounting()) as mounting:
         for node, references in _by_platform(images).items():
             outcomes += asyncio.run(
                 warm(
                     references,
                     _endpoints(props),
                     node,
-                    storages=writable,
+                    storages={host: url for host, url in mounting.items() if url},
                     on_progress=_Reporter(len(references)),
                 )
             )
@@ -91,7 +92,7 @@ def missing(props: Properties) -> Mapping[str, str]:
     lost: dict[str, str] = {}
     for host, images in _by_registry(_images(props)).items():
         try:
-            with _storages(props, [host], writable=False) as served:
+            with _temporary(props, [host], lambda one: one.serving()) as served:
                 lost |= _unproved(images, served)
         except ServingError as error:
             # Its volume may be gone. `up` creates it again, and has to find that it is empty.
@@ -107,9 +108,11 @@ def _unproved(images: Images, served: Mapping[str, str]) -> Iterator[tuple[str, 
 
 
 @contextmanager
-def _storages(
-    props: Properties, registries: Iterable[str], *, writable: bool
-) -> Iterator[Mapping[str, str]]:
+def _temporary(
+    props: Properties,
+    registries: Iterable[str],
+    run: Callable[[CacheStorage], AbstractContextManager[Url]],
+) -> Iterator[Mapping[str, Url]]:
     """The URL of a temporary registry on the storage of each cache, by registry host."""
     with (
         dynamic_provider.engine() as engine,
@@ -117,8 +120,7 @@ def _storages(
         ExitStack() as running,
     ):
         yield {
-            host: running.enter_context(_storage(engine, props, host).serving(writable=writable))
-            for host in registries
+            host: running.enter_context(run(_storage(engine, props, host))) for host in registries
         }
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from talos_registry_cache.registry.s3_location import S3Location
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Url = TypeVar("Url", str, str | None)
 
 AT_ONCE = 8
 # After an interruption. Work that continues after that changes nothing.
@@ -63,19 +64,37 @@ def locked(stack: Stack) -> Iterator[None]:
 
 
 @contextmanager
-def serving(
-    client: DockerClient, caches: Iterable[Cache], *, writable: bool = False
-) -> Iterator[Mapping[str, str]]:
+def serving(client: DockerClient, caches: Iterable[Cache]) -> Iterator[Mapping[str, str]]:
     """Serve the storages of caches by temporary registries without an upstream.
 
     Yields:
         Their URLs, by registry host.
     """
+    with _temporary(client, caches, lambda storage: storage.serving()) as urls:
+        yield urls
+
+
+@contextmanager
+def mounting(client: DockerClient, caches: Iterable[Cache]) -> Iterator[Mapping[str, str]]:
+    """Mount blobs into other repositories with temporary registries, for caches that need them.
+
+    Yields:
+        Their URLs, by registry host.
+    """
+    with _temporary(client, caches, lambda storage: storage.mounting()) as urls:
+        yield {host: url for host, url in urls.items() if url}
+
+
+@contextmanager
+def _temporary(
+    client: DockerClient,
+    caches: Iterable[Cache],
+    run: Callable[[CacheStorage], AbstractContextManager[Url]],
+) -> Iterator[Mapping[str, Url]]:
     with ExitStack() as registries:
 
-        def serve(cache: Cache) -> tuple[str, str]:
-            storage = storage_of(client, cache)
-            return cache.registry, registries.enter_context(storage.serving(writable=writable))
+        def serve(cache: Cache) -> tuple[str, Url]:
+            return cache.registry, registries.enter_context(run(storage_of(client, cache)))
 
         try:
             yield dict(at_once(client, serve, list(caches)))

@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Protocol
@@ -75,8 +75,15 @@ class CacheStorage(Protocol):
         """Remove abandoned uploads; safe to repeat."""
         ...
 
-    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+    def serving(self) -> AbstractContextManager[str]:
         """Run a temporary registry on it, and yield its URL; see `engine.temporary_registry`."""
+        ...
+
+    def mounting(self) -> AbstractContextManager[str | None]:
+        """Run a temporary registry that mounts blobs into other repositories, and yield its URL.
+
+        Yields None if the front of the cache does this itself, whenever a client asks.
+        """
         ...
 
 
@@ -148,9 +155,13 @@ class InVolume:
         """Remove the folders of uploads."""
         self.remove([upload.path for upload in uploads])
 
-    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+    def serving(self) -> AbstractContextManager[str]:
         """Run a temporary registry on the volume."""
-        return temporary_registry.serving(self.engine, self.volume, self.image, writable=writable)
+        return temporary_registry.serving(self.engine, self.volume, self.image)
+
+    def mounting(self) -> AbstractContextManager[None]:
+        """Run nothing: fronts see volumes."""
+        return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +215,15 @@ class InStore:
             store.remove([upload.path for upload in uploads if not upload.multipart])
             store.abort(upload for upload in uploads if upload.multipart)
 
-    def serving(self, *, writable: bool = False) -> AbstractContextManager[str]:
+    def serving(self) -> AbstractContextManager[str]:
         """Run a temporary registry on the objects."""
+        return self._serving(writable=False)
+
+    def mounting(self) -> AbstractContextManager[str]:
+        """Run a writable temporary registry on the objects."""
+        return self._serving(writable=True)
+
+    def _serving(self, *, writable: bool) -> AbstractContextManager[str]:
         location, credentials = self.location, self.credentials
         if credentials is None:
             credentials = object_store.credentials_of_user()

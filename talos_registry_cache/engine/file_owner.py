@@ -69,19 +69,6 @@ def hand_over(engine: DockerClient, volume: str, image: str, say: Say) -> None:
         ) from error
 
 
-def find(engine: DockerClient, volume: str, image: str) -> Owner:
-    """The owner of the storage folder in a volume.
-
-    Raises:
-        OwnershipError: the engine cannot read it.
-    """
-    try:
-        with volumes.busybox(engine, volume, image) as container:
-            return _owners(container)[0]
-    except (DockerException, OSError, tarfile.TarError) as error:
-        raise OwnershipError(f"cannot read volume {volume}: {error}") from error
-
-
 def _owners(container: Container) -> list[Owner]:
     """The owners of the storage folder, and of everything listed up to its first file."""
     # The archive has the whole storage; only its beginning is read.

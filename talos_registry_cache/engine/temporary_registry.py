@@ -32,23 +32,19 @@ class ServingError(RegistryError):
 
 
 @contextmanager
-def serving(
-    engine: DockerClient, volume: str, image: str, *, writable: bool = False
-) -> Iterator[str]:
+def serving(engine: DockerClient, volume: str, image: str) -> Iterator[str]:
     """Run a registry without an upstream on the volume of a cache; it is removed at the end.
 
     A cache answers with stored content or with that of its upstream. This registry serves stored
-    content only, which proves that the content is there. A writable one can mount a blob into
-    another repository, which a proxying registry refuses.
+    content only, which proves that the content is there.
 
     Args:
         engine: the engine that has the volume.
         volume: the volume of the cache.
         image: the image of the cache.
-        writable: whether it accepts pushes; it is published on loopback only.
 
     Yields:
-        Its URL.
+        Its URL, on loopback.
 
     Raises:
         ServingError: the engine has no such volume or image, or the registry does not answer.
@@ -56,16 +52,13 @@ def serving(
     try:
         # Otherwise the engine would create an empty volume.
         engine.volumes.get(volume)
-        mode = "rw" if writable else "ro"
-        # Not always the caches' user: Swarm nodes create volumes for the image's user.
-        writer = file_owner.find(engine, volume, image) if writable else file_owner.OWNER
         container = temporary_container.create(
             engine,
             image,
             volume,
-            user=file_owner.user(writer),
-            environment=_environment(writable=writable),
-            volumes={volume: {"bind": STORAGE_FOLDER, "mode": mode}},
+            user=file_owner.user(),
+            environment=_environment(writable=False),
+            volumes={volume: {"bind": STORAGE_FOLDER, "mode": "ro"}},
             ports=PORTS,
         )
     except (DockerException, OSError) as error:
@@ -90,10 +83,11 @@ def serving_objects(
         location: the bucket and folder of the cache.
         credentials: the credentials for the store, kept in a file of the container.
         image: the image of the cache.
-        writable: whether it accepts pushes; it is published on loopback only.
+        writable: whether it can mount a blob into another repository, which a proxying registry
+            refuses.
 
     Yields:
-        Its URL.
+        Its URL, on loopback.
 
     Raises:
         ServingError: the engine has no such image, or the registry does not answer.

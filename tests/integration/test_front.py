@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import manifests, pull_log
-from tests.integration.support import docker_cli, gate, http_pull
+from tests.integration.support import docker_cli, gate, host, http_pull, images
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.gate import Gate, guarding
@@ -146,6 +147,39 @@ def test_docker_and_containerd_share_a_fetch(
     assert by_docker.result() == by_containerd.result() == image.digest
     blobs = {one: n for one, n in cache.requests(image).items() if "/blobs/" in one}
     assert set(blobs.values()) == {1}
+
+
+def test_layers_that_repositories_share_are_fetched_once_and_held_for_each(
+    cache: Cache, upstream: Upstream, tmp_path: Path
+) -> None:
+    index = images.oci_index(host.architecture())
+    first, second = upstream.push(index), upstream.push(index)
+    cachectl = Cachectl(cache.stack.name, tmp_path)
+    kept = tmp_path / "kept.txt"
+    kept.write_text(f"{REGISTRY}/{second.name}\n")
+
+    pulled = cache.pull(first)
+    assert cache.pull(second) == pulled
+
+    assert not [one for one in cache.requests(second) if "/blobs/" in one]
+    assert cachectl("verify", first.name, second.name).code == ExitCode.OK
+    assert cachectl("prune", "--keep", kept, "--yes").code == ExitCode.OK
+    assert cachectl("verify", second.name).code == ExitCode.OK
+
+
+def test_a_repository_without_images_is_given_no_blobs_of_others(
+    cache: Cache, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    [blob, *_] = cache.pull(image).blobs
+    made_up = f"made-up-{secrets.token_hex(3)}"
+
+    url = f"{cache.endpoint}/v2/{made_up}/blobs/{blob}"
+    answer = httpx2.get(url, trust_env=False, timeout=60)
+
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    repository = f"{STORED}/repositories/{made_up}"
+    assert cache.registry.exec_run(["busybox", "test", "-e", repository]).exit_code == 1
 
 
 def test_a_head_beside_a_get_costs_no_second_fetch(cache: Cache, upstream: Upstream) -> None:

@@ -39,7 +39,7 @@ def warm(
         involved = caches.of_images(found.caches, references)
         with (
             caches.locked(found),
-            caches.serving(found.engine, involved, writable=True) as storages,
+            caches.mounting(found.engine, involved) as storages,
             console.meter("warming") as meter,
         ):
             outcomes = interruptible.run(

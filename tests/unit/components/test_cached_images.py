@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from talos_registry_cache.engine import lock
 from talos_registry_cache.engine import temporary_registry as registry_serving
 from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import warm as warm_module
+from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.warm import Progress
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
@@ -38,7 +39,7 @@ class Caches:
 
     Attributes:
         by_host: the caches, by registry host.
-        served: volume, image and writability of each temporary registry so far.
+        served: the storage, image and writability of each temporary registry so far.
         gone: volumes that do not exist.
         running: the number of temporary registries that are running.
     """
@@ -63,14 +64,31 @@ class Caches:
         }
 
     @contextmanager
-    def serving(
-        self, _engine: DockerClient, volume: str, image: str, *, writable: bool = False
-    ) -> Iterator[str]:
+    def serving(self, _engine: DockerClient, volume: str, image: str) -> Iterator[str]:
         """Replaces `temporary_registry.serving`, which needs an engine."""
         if volume in self.gone:
             raise ServingError(f"cannot serve the volume {volume}")
-        self.served.append((volume, image, writable))
-        cache = self.by_host[volume.removeprefix("volume-of-")]
+        with self._serving(volume, image, writable=False) as url:
+            yield url
+
+    @contextmanager
+    def serving_objects(
+        self,
+        _engine: DockerClient,
+        location: S3Location,
+        _credentials: S3Credentials,
+        image: str,
+        *,
+        writable: bool,
+    ) -> Iterator[str]:
+        """Replaces `temporary_registry.serving_objects`."""
+        with self._serving(location.folder, image, writable=writable) as url:
+            yield url
+
+    @contextmanager
+    def _serving(self, storage_of_cache: str, image: str, *, writable: bool) -> Iterator[str]:
+        self.served.append((storage_of_cache, image, writable))
+        cache = self.by_host[storage_of_cache.removeprefix("volume-of-").removeprefix("objects/")]
         with serving(storage_of(cache)) as storage:
             self.running += 1
             try:
@@ -106,6 +124,7 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
     ):
         made = Caches({HUB: hub, QUAY: quay})
         monkeypatch.setattr(registry_serving, "serving", made.serving)
+        monkeypatch.setattr(registry_serving, "serving_objects", made.serving_objects)
         monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
         monkeypatch.setattr(lock, "FOLDER", tmp_path)
         yield made
@@ -197,20 +216,27 @@ def test_a_cache_with_tls_and_readers_is_warmed(
     assert outs["digests"] == {"docker.io/library/app:1": built.digest}
 
 
-def test_a_layer_shared_by_repositories_is_fetched_once(
+def test_a_layer_shared_by_repositories_is_mounted_where_no_front_sees_the_storage(
     caches: Caches,
 ) -> None:
+    locations = {HUB: asdict(S3Location("caches", f"objects/{HUB}"))}
+    keys = asdict(S3Credentials("key", "secret"))
     for name in ("team/one", "team/two"):
         hold(caches.by_host[HUB], name, BASE)
     hold(caches.by_host[QUAY], "team/tool", BASE)
     caches.by_host[QUAY].hold("team/tool", "2", images.image(BASE))
     names = ("docker.io/team/one:1", "docker.io/team/two:1", "quay.io/team/tool:1")
 
-    PROVIDER.create(caches.props(dict.fromkeys([*names, "quay.io/team/tool:2"], AMD)))
+    listed = dict.fromkeys([*names, "quay.io/team/tool:2"], AMD)
+    PROVIDER.create(caches.props(listed, s3Locations=locations, s3Credentials=keys))
 
     assert caches.by_host[HUB].fetched[BASE.digest] == 1
-    # The cache with a single repository needs no temporary registry.
-    assert caches.served == [("volume-of-docker.io", "registry:3.1.2", True)]
+    # A cache with a single repository needs no temporary registry, nor does one with a volume.
+    assert caches.served == [(f"objects/{HUB}", "registry:3.1.2", True)]
+
+    caches.served.clear()
+    PROVIDER.create(caches.props(listed))
+    assert caches.served == []
 
 
 def test_update_fetches_only_added_images_and_deletes_nothing(caches: Caches) -> None:
@@ -229,8 +255,7 @@ def test_update_fetches_only_added_images_and_deletes_nothing(caches: Caches) ->
     del digests["docker.io/team/other:1"]
     assert outs["digests"] == digests
     assert kept < caches.by_host[HUB].kept
-    own = {blob.digest for blob in added.blobs} - {digest for _, digest in kept}
-    assert set(caches.by_host[HUB].fetched) == own
+    assert set(caches.by_host[HUB].fetched) == {blob.digest for blob in added.blobs}
 
 
 def test_every_failed_image_is_reported_and_the_others_are_cached(

@@ -55,12 +55,12 @@ def test_the_front_has_the_name_and_the_port_of_the_cache_and_the_registry_has_n
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "http://127.0.0.1:5002"
 
 
-def test_only_the_registry_can_write_to_the_storage_and_see_the_credentials() -> None:
+def test_only_the_registry_sees_the_credentials_of_its_upstream() -> None:
     before, registry = both(quay())
 
     assert mounts(before) == {
         front.SHARED_FOLDER: (f"{NAME}-front", False),
-        "/var/lib/registry": (NAME, True),
+        "/var/lib/registry": (NAME, False),
         "/credentials": ("registry-dev-fronts", True),
     }
     assert mounts(registry) == {

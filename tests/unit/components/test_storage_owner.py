@@ -41,8 +41,8 @@ def test_only_the_storage_volume_changes_owner(handed_over: list[tuple[str, str]
     assert handed_over == [("data", "sha256:1")]
 
 
-@pytest.mark.parametrize("volumes", [None, [], [FILES], [{**STORAGE, "readOnly": True}]])
-def test_read_only_volumes_keep_their_owner(
+@pytest.mark.parametrize("volumes", [None, [], [FILES]])
+def test_other_volumes_keep_their_owner(
     handed_over: list[tuple[str, str]], volumes: list[dict[str, Any]] | None
 ) -> None:
     before(image="sha256:1", volumes=volumes)

@@ -120,8 +120,8 @@ _CONFIGURATION = Text("""\
       add_header Docker-Content-Digest sha256:$h2$h62;
       add_header Docker-Distribution-Api-Version registry/2.0;
       error_page 418 = @missing;
-      # A registry fetches a blob for each repository. Of a repository that it knows, it is spared
-      # this if it has the blob for another one.
+      # A registry fetches a blob for each repository. For the repositories that it knows, the front
+      # spares it this. Clients cannot create a repository.
       if (!-d $document_root/repositories/$name/_manifests) { return 418; }
       mirror /link;
       try_files /blobs/sha256/$h2/$h2$h62/data @missing;

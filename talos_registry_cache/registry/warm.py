@@ -2,8 +2,9 @@
 
 Distribution 3.1.2 behaves as follows as a cache (measured), which explains what is done here:
 
-- It stores blobs per repository: a layer that images of two repositories share is fetched twice. A
-  registry without `proxy` on the same storage can mount the blob into the second repository.
+- It stores blobs per repository: a layer that images of two repositories share is fetched twice.
+  The front of a cache with a volume links the blob to the second repository. In an object store, a
+  registry without `proxy` can mount it.
 - It stores a blob only if no other request, for any repository, is fetching that blob. So one task
   requests each blob, and repeats the request until the blob is known to be stored.
 - It answers 404 for an unknown tag whether its upstream does not have the tag, refuses or fails
@@ -107,8 +108,8 @@ async def warm(
         endpoints: the cache of each registry, by registry host.
         node: the platform of the nodes.
         storages: URLs of writable registries without an upstream on the storages of caches, by
-            registry host. They mount blobs that repositories share; without them, the blob is
-            fetched for each repository.
+            registry host. They mount blobs that repositories share, for caches whose front does
+            not link them.
         concurrency: the number of manifests and blobs requested at once.
         retry: how to retry requests.
         on_progress: called often, in the event loop's thread.

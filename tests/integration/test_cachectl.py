@@ -113,19 +113,17 @@ def test_two_warmings_at_once_fetch_once(caches: Caches, upstream: Upstream) -> 
     assert [process.returncode for process in started] == [OK, OK]
     fetched = sorted('"fetched": 0' in out for out, _ in ended)
     assert fetched == [False, True]
-    assert any("another command works on" in said for _, said in ended)
 
 
-@pytest.mark.parametrize("command", ["warm", "verify"])
 def test_ctrl_c_leaves_no_container_behind(
-    caches: Caches, upstream: Upstream, engine: DockerClient, command: str
+    caches: Caches, upstream: Upstream, engine: DockerClient
 ) -> None:
     image = upstream.push_index().name
     volume = caches.stack.outputs()["caches"][HUB]["storage"]
     filters: dict[str, str | list[str] | bool] = {
         "label": f"talos-registry-cache.temporary={volume}"
     }
-    process = caches.cachectl.start(command, image)
+    process = caches.cachectl.start("verify", image)
     eventually(
         lambda: engine.containers.list(all=True, filters=filters, ignore_removed=True),
         within_s=30,

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import requests
 from docker import DockerClient
-from docker.models.containers import Container
 
 from tests.integration.conftest import NewStack
 from tests.integration.support import belongings, docker_cli, gate, host, images, sessions
@@ -28,7 +27,6 @@ from tests.integration.support.warming import (
 TINY = (1_000,)
 MOMENT_WITHIN_S = 30
 SLOW_SIZE = 5_000_000
-LABEL = "talos-registry-cache.temporary"
 
 
 def test_every_unavailable_image_is_named_and_the_others_are_cached(
@@ -140,9 +138,8 @@ def test_images_that_fit_are_cached_on_a_full_disk(
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_ends_warming_and_the_next_up_continues(
-    warming: Warming, upstream: Upstream, engine: DockerClient, tmp_path: Path, presses: int
+    warming: Warming, upstream: Upstream, tmp_path: Path, presses: int
 ) -> None:
-    # Two repositories share a temporary registry on the storage of their cache.
     (good, _), (slow, image) = push(upstream), push(upstream, (SLOW_SIZE,))
     layer = image.blobs[-1]
     warming.gate.fail(layer.digest, *[gate.slow(1)] * 9)
@@ -152,18 +149,13 @@ def test_ctrl_c_ends_warming_and_the_next_up_continues(
     up = warming.stack.start_up(output)
     try:
         eventually(
-            lambda: _temporary(engine, warming) and warming.fetches(layer),
+            lambda: warming.fetches(layer),
             within_s=MOMENT_WITHIN_S,
             what="a slow layer is fetched",
         )
         for _ in range(presses):
             os.killpg(up.pid, signal.SIGINT)
         assert up.wait(PATIENCE * MOMENT_WITHIN_S) != 0
-        eventually(
-            lambda: not _temporary(engine, warming),
-            within_s=MOMENT_WITHIN_S,
-            what="no temporary container is left",
-        )
     finally:
         sessions.kill_rest(up.pid)
         up.wait()
@@ -175,10 +167,3 @@ def test_ctrl_c_ends_warming_and_the_next_up_continues(
     warming.stack.up()
 
     warming.assert_cached(slow)
-
-
-def _temporary(engine: DockerClient, warming: Warming) -> list[Container]:
-    """The temporary containers that use the volumes of the stack."""
-    filters: dict[str, str | list[str] | bool] = {"label": LABEL}
-    found = engine.containers.list(all=True, filters=filters, ignore_removed=True)
-    return [one for one in found if warming.stack.name in one.labels[LABEL]]

@@ -28,7 +28,7 @@ PROBE_URL = f"http://127.0.0.1:{PROBE_PORT}/"
 SILENCE_S = front.WAITS_S + front.SILENCE_S
 
 _CONFIGURATION = front.Text("""\
-%{head}
+%{head}%{server_file}
   # In memory only: a slow client slows down its cache.
   proxy_max_temp_file_size 0;
   client_max_body_size 1k;
@@ -100,7 +100,7 @@ def files(
 
     Args:
         caches: the name of each cache's container, by registry host.
-        server_files: certificate and key, for TLS.
+        server_files: the file with certificate and key, for TLS.
         authority: the CA of the caches (PEM), if their certificate has SERVER_NAME.
         readers: whether clients need a password.
     """
@@ -118,8 +118,7 @@ def configuration(caches: Mapping[str, str], *, tls: bool, verifies: bool, reade
 
     Args:
         caches: the name of each cache's container, by registry host.
-        tls: whether it and the caches serve HTTPS, with server.crt and server.key beside the
-            configuration.
+        tls: whether it and the caches serve HTTPS, with server.pem beside the configuration.
         verifies: whether it checks the caches' certificate, with ca.crt beside the configuration.
         readers: whether clients need a password, which the caches check.
     """
@@ -140,6 +139,7 @@ def configuration(caches: Mapping[str, str], *, tls: bool, verifies: bool, reade
         probe_port=PROBE_PORT,
         scheme=scheme,
         ssl=" ssl" if tls else "",
+        server_file=front.SERVER_FILE if tls else "",
         certificate=front.CERTIFICATE if tls else "",
         base=base if readers else _OPEN,
     )

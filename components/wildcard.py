@@ -28,7 +28,7 @@ PROBE_URL = f"http://127.0.0.1:{PROBE_PORT}/"
 SILENCE_S = front.WAITS_S + front.SILENCE_S
 
 _CONFIGURATION = front.Text("""\
-%{head}%{server_file}
+%{head}
   # In memory only: a slow client slows down its cache.
   proxy_max_temp_file_size 0;
   client_max_body_size 1k;
@@ -41,7 +41,7 @@ _CONFIGURATION = front.Text("""\
   proxy_set_header Host $http_host;
   proxy_connect_timeout 5s;
   proxy_read_timeout %{silence}s;%{verification}
-  map_hash_bucket_size 512;
+  map_hash_bucket_size 512;%{server_file}
   map $arg_ns $cache {
     default "";%{caches}
   }

@@ -88,9 +88,7 @@ def needs_next(authorities: Sequence[Issued], now: datetime) -> bool:
     return expires(authorities[-1].certificate) - now < INTRODUCED_BEFORE
 
 
-def with_next(
-    authorities: Sequence[Issued], common_name: str, now: datetime
-) -> tuple[Issued, ...]:
+def with_next(authorities: Sequence[Issued], common_name: str, now: datetime) -> tuple[Issued, ...]:
     """Introduce the next CA, beside those that have not expired.
 
     Args:

@@ -1,8 +1,10 @@
-"""The certificates that TLS servers present, and when they expire."""
+"""The certificates that TLS servers present, the CAs that clients trust, and when they expire."""
 
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import ModuleType
 from urllib.parse import urlsplit
 
 # `up` renews the certificates of a stack this long before they expire, and `cachectl status` and an
@@ -36,7 +38,38 @@ def expires(url: str) -> datetime | None:
         return None
     if presented is None:
         return None
-    # Not at the top: other commands start faster without this library.
+    ends: datetime = _x509().load_der_x509_certificate(presented).not_valid_after_utc
+    return ends
+
+
+@dataclass(frozen=True, slots=True)
+class NextCa:
+    """The successor of a CA.
+
+    Attributes:
+        trusted_since: when it was introduced; clients configured earlier do not trust it.
+        signs_from: when server certificates begin to be signed by it.
+    """
+
+    trusted_since: datetime
+    signs_from: datetime
+
+
+def next_ca(ca: str) -> NextCa | None:
+    """The newest of a stack's own CAs (PEM, oldest first); None if there is only one.
+
+    A CA and its successor have the same subject, unlike the CAs of a given certificate.
+    """
+    if ca.count("-----BEGIN CERTIFICATE-----") < 2:  # noqa: PLR2004 - a CA and its successor
+        return None
+    *_, current, newest = _x509().load_pem_x509_certificates(ca.encode())
+    if current.subject != newest.subject:
+        return None
+    return NextCa(newest.not_valid_before_utc, current.not_valid_after_utc - RENEWED_BEFORE)
+
+
+def _x509() -> ModuleType:
+    """The library, imported only where a certificate is read, so that other commands start fast."""
     from cryptography import x509  # noqa: PLC0415 - see above
 
-    return x509.load_der_x509_certificate(presented).not_valid_after_utc
+    return x509

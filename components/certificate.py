@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi import dynamic
+from pulumi.output import contains_unknowns
 
 from . import dynamic_provider
 
@@ -136,7 +137,7 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
         """Refuse invalid names before anything is touched."""
         authority, failures = _authority(), []
-        if pulumi.runtime.rpc.UNKNOWN not in (news["names"], *news["names"]):
+        if not contains_unknowns(news["names"]):
             try:
                 authority.check_names(news["names"])
             except authority.CertificateError as error:
@@ -150,7 +151,7 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         """
         is_changed = (
             olds["names"] != news["names"]
-            or news["authorities"] == pulumi.runtime.rpc.UNKNOWN
+            or contains_unknowns(news["authorities"])
             or not _authority().is_signed_by_any(olds["certificate"], list(_issued(news)))
             or _authority().is_due(olds["certificate"], datetime.now(UTC))
         )

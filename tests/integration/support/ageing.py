@@ -31,7 +31,7 @@ def age_certificate(stack: CacheStack, *, days_left: float) -> None:
 
 
 def age_authority(stack: CacheStack, *, days_left: float) -> None:
-    """Make the oldest CA expire after that many days; its key stays, so its signatures are valid."""
+    """Make the oldest CA expire after that many days; its key and signatures stay."""
 
     def aged(outputs: dict[str, Any]) -> dict[str, Any]:
         oldest, *others = (Issued(**one) for one in outputs["authorities"])

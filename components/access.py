@@ -14,8 +14,7 @@ from .settings.storage import S3Storage
 from .storage import KEYS_FILE, s3_credentials
 from .trust import OPEN, Reader, Trust
 
-CERTIFICATE_FILE = "server.crt"
-KEY_FILE = "server.key"
+SERVER_FILE = "server.pem"
 PASSWORD_FILE = "readers"  # noqa: S105 - its name
 AUTHORITIES_FILE = "authorities.crt"
 REALM = "Registry caches"
@@ -28,7 +27,7 @@ class Access:
 
     Attributes:
         files: their private files, by name.
-        server_files: certificate and key, for TLS.
+        server_files: the file with certificate and key, for TLS.
         front_files: the files that their fronts read, by name.
         environment: environment variables that tell the registry of these files.
         trust: what clients need.
@@ -72,8 +71,8 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
     if server_files and args.fronts is None:
         files |= server_files
         environment |= {
-            "REGISTRY_HTTP_TLS_CERTIFICATE": f"{FOLDER}/{CERTIFICATE_FILE}",
-            "REGISTRY_HTTP_TLS_KEY": f"{FOLDER}/{KEY_FILE}",
+            "REGISTRY_HTTP_TLS_CERTIFICATE": f"{FOLDER}/{SERVER_FILE}",
+            "REGISTRY_HTTP_TLS_KEY": f"{FOLDER}/{SERVER_FILE}",
         }
     reader: pulumi.Output[Reader] | None = None
     # An output counts as one with readers: it decides which resources there are.
@@ -127,7 +126,9 @@ def _reader(readers: Mapping[str, str]) -> Reader:
 def _server_files(
     certificate: pulumi.Input[str], key: pulumi.Input[str]
 ) -> Mapping[str, PrivateFile]:
-    return {
-        CERTIFICATE_FILE: PrivateFile(certificate, is_read_once=True),
-        KEY_FILE: PrivateFile(key, is_read_once=True),
-    }
+    """Certificate and key in one file, so that a front never reads a key of another certificate.
+
+    nginx reads it at each TLS handshake, so a renewed certificate replaces no front.
+    """
+    both = pulumi.Output.concat(certificate, "\n", key)
+    return {SERVER_FILE: PrivateFile(both)}

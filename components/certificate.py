@@ -1,32 +1,39 @@
-"""Dynamic resources for TLS and readers: a certificate authority, certificates, htpasswd files.
+"""Dynamic resources for TLS and readers: certificate authorities, certificates, htpasswd files.
 
 They contain random values, which are generated once and kept in the state.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi import dynamic
+from pulumi.output import contains_unknowns
 
 from . import dynamic_provider
 
-# `up` renews a certificate this long before it expires.
-RENEWED_BEFORE = timedelta(days=30)
+if TYPE_CHECKING:
+    # Imported with cryptography, and only in the provider's process.
+    from .certificate_authority import Issued
 
 Properties = Mapping[str, Any]
 
 
 class OwnAuthority(dynamic.Resource, module="caches", name="OwnAuthority"):
-    """A certificate authority of this stack alone, which clients trust."""
+    """The certificate authorities of this stack alone, which clients trust.
+
+    There is one, and in its last two years the next one as well, so that clients trust the next one
+    long before it signs a certificate.
+    """
 
     ca: pulumi.Output[str]
-    """The CA certificate, PEM."""
+    """Their certificates, PEM, oldest first."""
 
-    caKey: pulumi.Output[str]  # noqa: N815 - the name of the property
-    """The CA's private key, PEM; a secret."""
+    authorities: pulumi.Output[Sequence[Mapping[str, str]]]
+    """`certificate` and `key` of each, PEM, oldest first; a secret."""
 
     def __init__(
         self, name: str, *, common_name: str, opts: pulumi.ResourceOptions | None = None
@@ -41,9 +48,9 @@ class OwnAuthority(dynamic.Resource, module="caches", name="OwnAuthority"):
         super().__init__(
             OwnAuthorityProvider(),
             name,
-            {"commonName": common_name, "ca": None, "caKey": None},
+            {"commonName": common_name, "ca": None, "authorities": None},
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["caKey"])
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["authorities"])
             ),
         )
 
@@ -58,31 +65,27 @@ class OwnAuthorityProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, _authority().CertificateError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """Replace an authority whose name changes, and renew one that expires soon."""
+        """Replace authorities whose name changes, and introduce the next one in time."""
         is_renamed = olds["commonName"] != news["commonName"]
         return dynamic.DiffResult(
-            changes=is_renamed or _is_due(olds["ca"]),
+            changes=is_renamed or _authority().needs_next(list(_issued(olds)), datetime.now(UTC)),
             replaces=["commonName"] if is_renamed else [],
         )
 
     def create(self, props: Properties) -> dynamic.CreateResult:
-        """Generate an authority."""
-        return dynamic.CreateResult("authority", self._made(props))
+        """Generate the first authority."""
+        return dynamic.CreateResult("authority", _with_next([], props))
 
-    def update(self, _id: str, _olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Generate it again."""
-        return dynamic.UpdateResult(self._made(news))
-
-    def _made(self, props: Properties) -> dict[str, Any]:
-        made = _authority().issue_authority(props["commonName"], datetime.now(UTC))
-        return {**props, "ca": made.certificate, "caKey": made.key}
+    def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
+        """Generate the next authority, and keep those that have not expired."""
+        return dynamic.UpdateResult(_with_next(list(_issued(olds)), news))
 
 
 class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
-    """A server's certificate, signed by the stack's own authority.
+    """A server's certificate, signed by an authority of the stack.
 
-    `up` renews it in place when its names change or it expires soon. The authority is a separate
-    resource, so that a preview knows that clients keep trusting the same one.
+    `up` renews it in place when its names change or it expires soon. The authorities are a separate
+    resource, so that a preview knows that clients keep trusting the same ones.
     """
 
     certificate: pulumi.Output[str]
@@ -104,16 +107,20 @@ class OwnCertificate(dynamic.Resource, module="caches", name="OwnCertificate"):
         Args:
             name: name of the resource.
             names: DNS names and IPv4 addresses at which clients reach the server.
-            authority: the authority that signs it.
+            authority: the authorities, one of which signs it.
             opts: options of the resource.
         """
-        inputs = {"names": names, "ca": authority.ca, "caKey": authority.caKey}
         super().__init__(
             OwnCertificateProvider(),
             name,
-            {**inputs, "certificate": None, "key": None},
+            {
+                "names": names,
+                "authorities": authority.authorities,
+                "certificate": None,
+                "key": None,
+            },
             pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(additional_secret_outputs=["caKey", "key"])
+                opts, pulumi.ResourceOptions(additional_secret_outputs=["authorities", "key"])
             ),
         )
 
@@ -130,7 +137,7 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
         """Refuse invalid names before anything is touched."""
         authority, failures = _authority(), []
-        if pulumi.runtime.rpc.UNKNOWN not in (news["names"], *news["names"]):
+        if not contains_unknowns(news["names"]):
             try:
                 authority.check_names(news["names"])
             except authority.CertificateError as error:
@@ -138,9 +145,17 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         return dynamic.CheckResult(dict(news), failures)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """Update in place when an input changes or the certificate expires soon."""
-        is_changed = any(olds[key] != news[key] for key in ("names", "ca"))
-        return dynamic.DiffResult(changes=is_changed or _is_due(olds["certificate"]), replaces=[])
+        """Update in place when the names change or the certificate expires soon.
+
+        A certificate whose authority is still trusted is kept when the next one is introduced.
+        """
+        is_changed = (
+            olds["names"] != news["names"]
+            or contains_unknowns(news["authorities"])
+            or not _authority().is_signed_by_any(olds["certificate"], list(_issued(news)))
+            or _authority().is_due(olds["certificate"], datetime.now(UTC))
+        )
+        return dynamic.DiffResult(changes=is_changed, replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
         """Generate a certificate."""
@@ -151,8 +166,9 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult(self._made(news))
 
     def _made(self, props: Properties) -> dict[str, Any]:
-        authority = _authority().Issued(props["ca"], props["caKey"])
-        server = _authority().issue_server(authority, props["names"], datetime.now(UTC))
+        now = datetime.now(UTC)
+        signer = _authority().signer(list(_issued(props)), now)
+        server = _authority().issue_server(signer, props["names"], now)
         return {**props, "certificate": server.certificate, "key": server.key}
 
 
@@ -196,7 +212,7 @@ class PasswordFileProvider(dynamic.ResourceProvider):
         dynamic_provider.prepare(req, _authority().CertificateError)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
-        """Update in place when an input changes or the certificate expires soon."""
+        """Update in place when a reader or a password changes."""
         return dynamic.DiffResult(changes=olds["readers"] != news["readers"], replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:
@@ -210,9 +226,14 @@ class PasswordFileProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult({**news, "content": content})
 
 
-def _is_due(certificate: str) -> bool:
-    ends: datetime = _authority().expires(certificate)
-    return ends - datetime.now(UTC) < RENEWED_BEFORE
+def _with_next(authorities: "Sequence[Issued]", props: Properties) -> dict[str, Any]:
+    made = _authority().with_next(authorities, props["commonName"], datetime.now(UTC))
+    ca = "".join(one.certificate for one in made)
+    return {**props, "ca": ca, "authorities": [asdict(one) for one in made]}
+
+
+def _issued(props: Properties) -> "Iterator[Issued]":
+    return (_authority().Issued(**one) for one in props["authorities"])
 
 
 def _authority() -> ModuleType:

@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Address
 
 import bcrypt
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -22,10 +23,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from talos_registry_cache.registry.served_certificate import RENEWED_BEFORE
+
 from . import readers
 
 AUTHORITY_LASTS = timedelta(days=3650)
 SERVER_LASTS = timedelta(days=365)
+# How long before the end of the newest CA the next one is introduced. Server certificates are
+# renewed every year, so clients trust the next CA for 11 months or longer before it signs one.
+INTRODUCED_BEFORE = 2 * SERVER_LASTS
 # Clocks of other machines may be slow.
 BACKDATED = timedelta(hours=1)
 # The limit of a common name (RFC 5280, ub-common-name).
@@ -75,6 +81,54 @@ def issue_authority(common_name: str, now: datetime) -> Issued:
         .sign(key, hashes.SHA256())
     )
     return _issued(signed, key)
+
+
+def needs_next(authorities: Sequence[Issued], now: datetime) -> bool:
+    """Whether the next CA has to be introduced, so that clients trust it in time."""
+    return expires(authorities[-1].certificate) - now < INTRODUCED_BEFORE
+
+
+def with_next(authorities: Sequence[Issued], common_name: str, now: datetime) -> tuple[Issued, ...]:
+    """Introduce the next CA, beside those that have not expired.
+
+    Args:
+        authorities: the CAs that clients trust, oldest first.
+        common_name: its common name.
+        now: start of its validity.
+
+    Returns:
+        The CAs to trust from now on, oldest first.
+
+    Raises:
+        CertificateError: the name is invalid.
+    """
+    valid = [one for one in authorities if expires(one.certificate) > now]
+    return (*valid, issue_authority(common_name, now))
+
+
+def signer(authorities: Sequence[Issued], now: datetime) -> Issued:
+    """The CA that signs now: the oldest that does not expire soon, which most clients trust."""
+    lasting = (one for one in authorities if not is_due(one.certificate, now))
+    return next(lasting, authorities[-1])
+
+
+def is_due(certificate: str, now: datetime) -> bool:
+    """Whether a certificate in PEM has expired or expires soon."""
+    return expires(certificate) - now < RENEWED_BEFORE
+
+
+def is_signed_by_any(certificate: str, authorities: Sequence[Issued]) -> bool:
+    """Whether one of the CAs has signed a certificate (PEM)."""
+    server = x509.load_pem_x509_certificate(certificate.encode())
+    return any(_has_signed(server, one.certificate) for one in authorities)
+
+
+def _has_signed(server: x509.Certificate, authority: str) -> bool:
+    try:
+        server.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+    except (ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def issue_server(authority: Issued, names: Sequence[str], now: datetime) -> Issued:

@@ -73,7 +73,7 @@ LOG_FORMAT = """\
 # Tags have a server of their own: until a background update ends, nginx answers no other request
 # on the connection that began it. This connection is not a client's.
 _CONFIGURATION = Text("""\
-%{head}
+%{head}%{server_file}
   tcp_nopush on;
   client_max_body_size 1k;
   proxy_cache_path blobs levels=1:2 keys_zone=blobs:1m max_size=4g inactive=1m use_temp_path=off;
@@ -175,9 +175,11 @@ _CONFIGURATION = Text("""\
 }
 """)
 
-CERTIFICATE = f"""
-    ssl_certificate {FOLDER}/server.crt;
-    ssl_certificate_key {FOLDER}/server.key;"""
+# A variable, so that nginx reads the file at each handshake instead of once at its start. The file
+# has the certificate and its key.
+CERTIFICATE = "\n    ssl_certificate $server_file; ssl_certificate_key $server_file;"
+SERVER_FILE = f"""
+  map "" $server_file {{ default {FOLDER}/server.pem; }}"""
 
 # The registry checks passwords, and the front remembers its answer for ten seconds.
 _READERS = """
@@ -214,7 +216,7 @@ def files(
 
     Args:
         front: the settings.
-        server_files: certificate and key, for TLS.
+        server_files: the file with certificate and key, for TLS.
         readers: whether clients need a password.
     """
     text = configuration(
@@ -229,7 +231,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
     """The configuration of nginx, the same for all caches of a stack.
 
     Args:
-        tls: whether it serves HTTPS, with server.crt and server.key beside the configuration.
+        tls: whether it serves HTTPS, with server.pem beside the configuration.
         readers: whether clients need a password, which the registry checks.
         tag_freshness_s: how long a tag is served without asking the registry, in seconds; 0 to ask
             each time.
@@ -248,6 +250,7 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
         tags=f"127.0.0.1:{TAGS_PORT}",
         storage=STORAGE_FOLDER,
         ssl=" ssl" if tls else "",
+        server_file=SERVER_FILE if tls else "",
         certificate=CERTIFICATE if tls else "",
         readers=_READERS if readers else "",
         tag_cache=tag_cache if tag_freshness_s else "",

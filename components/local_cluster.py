@@ -1,6 +1,7 @@
 """LocalCluster: the dynamic resource of `TalosCluster`, around `talos_registry_cache.talos`."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 import pulumi
 from pulumi import dynamic
+from pulumi.output import contains_unknowns
 
 from talos_registry_cache.engine import lock
 from talos_registry_cache.talos import kubeconfig, versions
@@ -28,6 +30,8 @@ from .trust import Trust
 # A change of these properties does not reach the nodes, and updates the resource in place.
 HARMLESS = frozenset({"talosctl", "mergeKubeconfig", "onLostNodes", "wait"})
 REPLACING = frozenset({"name", "folder", "spec", "mirrors", "ca", "reader"})
+
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 # Not a part of `spec`: these are properties of their own, and the timeout does not reach the nodes.
 _NOT_IN_SPEC = frozenset({"name", "mirrors", "timeout_s"})
@@ -116,12 +120,14 @@ class LocalClusterProvider(dynamic.ResourceProvider):
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Compare the properties, and the cluster on the engine with its state.
 
-        A change that reaches the nodes replaces the cluster. Stopped nodes are an update, which
-        starts them. The engine is asked here, not only by refresh, so that a plain `up` after a
-        reboot starts the nodes again.
+        A change that reaches the nodes replaces the cluster, except that running nodes can be told
+        of the next CA of their mirrors. Stopped nodes are an update, which starts them. The engine
+        is asked here, not only by refresh, so that a plain `up` after a reboot starts the nodes.
         """
         changed = [key for key in (*REPLACING, *HARMLESS) if olds.get(key) != news.get(key)]
         replaces = [key for key in changed if key in REPLACING]
+        if "ca" in replaces and _is_succession(olds.get("ca"), news.get("ca")):
+            replaces.remove("ca")
         drift = Drift.NONE
         if not replaces and not dynamic_provider.is_simulated():
             drift = _drift(olds, news)
@@ -149,7 +155,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         return dynamic.ReadResult(id_, {**props, **_outputs(observed, props)})
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
-        """Apply changes that do not reach the nodes, and start stopped nodes."""
+        """Apply changes that do not replace the cluster, and start stopped nodes."""
         if olds["mergeKubeconfig"] and not news["mergeKubeconfig"]:
             _unmerge(olds)
         _merge(news)
@@ -157,6 +163,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
         if not dynamic_provider.is_simulated():
             with _operations(olds) as cluster:
                 observed = cluster.start()
+                cluster.trust(_plan(news))
             kept = _outputs(observed, olds) if observed else kept
         return dynamic.UpdateResult({**news, **kept})
 
@@ -186,6 +193,18 @@ def _created(props: Properties) -> dict[str, Any]:
         text = f"the creation of the cluster {props['name']} was interrupted"
         raise TalosError("\n".join((text, *left))) from None
     return _outputs(observed, props)
+
+
+def _is_succession(old: str | None, new: Any) -> bool:
+    """Whether a CA of the mirrors is kept, so that nodes with the old ones can still use them.
+
+    In a preview, the CAs are unknown while the stack introduces the next one.
+    """
+    if old is None or new is None:
+        return False
+    if contains_unknowns(new):
+        return True
+    return not set(CERTIFICATE.findall(old)).isdisjoint(CERTIFICATE.findall(new))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ _CONFIGURATION = front.Text("""\
   proxy_set_header Host $http_host;
   proxy_connect_timeout 5s;
   proxy_read_timeout %{silence}s;%{verification}
-  map_hash_bucket_size 512;
+  map_hash_bucket_size 512;%{server_file}
   map $arg_ns $cache {
     default "";%{caches}
   }
@@ -100,7 +100,7 @@ def files(
 
     Args:
         caches: the name of each cache's container, by registry host.
-        server_files: certificate and key, for TLS.
+        server_files: the file with certificate and key, for TLS.
         authority: the CA of the caches (PEM), if their certificate has SERVER_NAME.
         readers: whether clients need a password.
     """
@@ -118,8 +118,7 @@ def configuration(caches: Mapping[str, str], *, tls: bool, verifies: bool, reade
 
     Args:
         caches: the name of each cache's container, by registry host.
-        tls: whether it and the caches serve HTTPS, with server.crt and server.key beside the
-            configuration.
+        tls: whether it and the caches serve HTTPS, with server.pem beside the configuration.
         verifies: whether it checks the caches' certificate, with ca.crt beside the configuration.
         readers: whether clients need a password, which the caches check.
     """
@@ -140,6 +139,7 @@ def configuration(caches: Mapping[str, str], *, tls: bool, verifies: bool, reade
         probe_port=PROBE_PORT,
         scheme=scheme,
         ssl=" ssl" if tls else "",
+        server_file=front.SERVER_FILE if tls else "",
         certificate=front.CERTIFICATE if tls else "",
         base=base if readers else _OPEN,
     )

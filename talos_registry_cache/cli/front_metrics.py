@@ -1,6 +1,9 @@
-"""The requests to fronts as Prometheus metrics."""
+"""The requests to fronts, and the expiry of their certificates, as Prometheus metrics."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Mapping
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from talos_registry_cache.registry.pull_log import Pull, Result
 
@@ -37,6 +40,19 @@ class FrontMetrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+
+        self._expiry = Gauge(
+            "registry_cache_certificate_expiry_timestamp_seconds",
+            "When the certificate of a cache expires, in seconds since 1970.",
+            LABELS[:2],
+            registry=self.registry,
+        )
+
+    def set_expiries(self, expiries: Mapping[tuple[str, str], datetime]) -> None:
+        """Set when the certificates of all caches expire, by stack and upstream."""
+        self._expiry.clear()
+        for place, expiry in expiries.items():
+            self._expiry.labels(*place).set(expiry.timestamp())
 
     def expect(self, stack: str, upstream: str) -> None:
         """Start the series of a front at 0, so that Prometheus sees their first increase."""

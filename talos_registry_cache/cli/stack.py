@@ -1,7 +1,7 @@
 """The caches of a stack, found on the engine by their labels."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -55,7 +55,7 @@ class Cache:
         storage: its storage: the name of a volume, or a location in an object store.
         image: the ID or the name of the registry's image; empty if the registry behind a front is
             gone.
-        ca: the certificate of its authority, PEM; None without TLS.
+        ca: the certificates of its authorities, PEM; None without TLS.
         restarts: how often the engine restarted it, or its front, after it had ended by itself.
         was_out_of_memory: whether it, or its front, was killed because it exceeded its memory
             limit.
@@ -221,6 +221,19 @@ def find(client: DockerClient, name: str | None) -> Stack:
     Raises:
         UsageError: the stack is not up, or several are and no name is given.
     """
+    stacks = every(client)
+    if name is None and len(stacks) == 1:
+        (name,) = stacks
+    if name is None or name not in stacks:
+        wrong = "no stack is given" if name is None else f"the stack {name} is not up"
+        up = ", ".join(sorted(stacks)) or "none"
+        raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
+    caches = sorted(stacks[name], key=lambda cache: cache.registry)
+    return Stack(name, {cache.registry: cache for cache in caches}, client)
+
+
+def every(client: DockerClient) -> Mapping[str, Sequence[Cache]]:
+    """The caches of every stack on an engine, by the stack's name."""
     stacks: defaultdict[str, list[Cache]] = defaultdict(list)
     containers = client.containers.list(
         all=True, filters={"label": labels.UPSTREAM}, ignore_removed=True
@@ -241,14 +254,7 @@ def find(client: DockerClient, name: str | None) -> Stack:
     for service, url in urls:
         if service["Spec"]["Name"] not in of_fronts and (one := _cache_of(service, url, of_name)):
             stacks[service["Spec"]["Labels"][labels.STACK]].append(one)
-    if name is None and len(stacks) == 1:
-        (name,) = stacks
-    if name is None or name not in stacks:
-        wrong = "no stack is given" if name is None else f"the stack {name} is not up"
-        up = ", ".join(sorted(stacks)) or "none"
-        raise UsageError(f"{wrong}: set --stack or CACHECTL_STACK; stacks that are up: {up}")
-    caches = sorted(stacks[name], key=lambda cache: cache.registry)
-    return Stack(name, {cache.registry: cache for cache in caches}, client)
+    return stacks
 
 
 def _without_front(container: Container) -> Cache | None:

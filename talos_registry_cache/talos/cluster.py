@@ -12,6 +12,7 @@ from docker import DockerClient
 from talos_registry_cache.talos import (
     command_line,
     docker_nodes,
+    machine_config,
     node_watch,
     nodes,
     process,
@@ -38,6 +39,9 @@ _REACHED = {
     Wait.API: "the Kubernetes API answers",
     Wait.NONE: "bootstrapped",
 }
+
+# The CAs of the mirrors, if nodes were told of other ones after they were created.
+TRUST_PATCH = "trust.yaml"
 
 # For how long the engine may work on requests of a talosctl that was ended.
 SETTLES_S = 2.0
@@ -152,6 +156,26 @@ class ClusterOperations:
             return found
         docker_nodes.start(self.engine, self.files.name, self.runner.on_line)
         return self.read()
+
+    def trust(self, plan: Invocation) -> None:
+        """Let running nodes trust the CAs of a plan's mirrors, if they boot with other ones.
+
+        A node in a container boots with the configuration that it was created with, so this has to
+        be repeated when it was started.
+
+        Raises:
+            CommandError: a node refuses, or does not answer.
+        """
+        patch = machine_config.trust_patch(plan.files.get(command_line.MIRRORS_PATCH, ""))
+        mirrors = _text(self.files.patch(command_line.MIRRORS_PATCH))
+        observed = self.read()
+        if observed is None or patch == machine_config.trust_patch(mirrors or ""):
+            return
+        running = [node.address for node in observed.nodes if node.runs]
+        file = self.files.patch(TRUST_PATCH)
+        _write(file, patch)
+        if running:
+            waiting.patch(plan.program, self.files, file, running, self.runner.on_line)
 
     def destroy(self, talosctl: Talosctl | None = None) -> None:
         """Destroy the cluster with all of its files, complete or not.

@@ -18,6 +18,7 @@ class MirrorForm(Enum):
     DOCUMENT = "RegistryMirrorConfig"
 
 
+TLS_DOCUMENT = "RegistryTLSConfig"
 # From pkg/machinery/config/types of the tags before and after.
 DOCUMENT_SINCE = Version(1, 12)
 SKIP_FALLBACK_SINCE = Version(1, 9)
@@ -49,6 +50,17 @@ def mirror_patch(mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, form: 
     if closed:
         registries["config"] = {address: _legacy_closed(one) for address, one in closed.items()}
     return yaml.safe_dump({"machine": {"registries": registries}}, sort_keys=False)
+
+
+def trust_patch(mirrors: str) -> str:
+    """The part of a patch by `mirror_patch` that has the CAs; empty if there are none."""
+    documents = list(yaml.safe_load_all(mirrors))
+    found = [one for one in documents if one.get("kind") == TLS_DOCUMENT]
+    for one in documents:
+        configs = one.get("machine", {}).get("registries", {}).get("config", {})
+        tls = {host: {"tls": config["tls"]} for host, config in configs.items() if "tls" in config}
+        found += [{"machine": {"registries": {"config": tls}}}] if tls else []
+    return yaml.safe_dump_all(found, sort_keys=False) if found else ""
 
 
 def hosts_toml(
@@ -92,7 +104,7 @@ def _skips(host: str, *, skip: bool) -> bool:
 
 def _closed(address: str, mirror: Endpoint) -> Iterator[dict[str, Any]]:
     if mirror.ca:
-        yield _named("RegistryTLSConfig", address) | {"ca": mirror.ca}
+        yield _named(TLS_DOCUMENT, address) | {"ca": mirror.ca}
     if mirror.username:
         yield _named("RegistryAuthConfig", address) | _credentials(mirror)
 

@@ -1,18 +1,20 @@
-"""How long the creation of a cluster waits for its boot.
+"""How long the creation of a cluster waits for its boot, and requests to a cluster that boots.
 
 talosctl from 1.12 on has no flag for this. It always waits until the cluster is healthy, and only
 then fetches the kubeconfig. So in all versions, talosctl is ended when it begins to wait. By then
 the nodes exist and etcd is bootstrapped, so the cluster boots by itself.
 """
 
+import functools
 import http.client
 import ssl
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
@@ -24,6 +26,7 @@ from talos_registry_cache.talos.errors import CommandError
 # The first check after the bootstrap (pkg/cluster/check of Talos, v0.4 to v1.14).
 FIRST_CHECK = "waiting for etcd"
 ANSWERS_WITHIN_S = 10.0
+PATCHED_WITHIN_S = 60.0
 POLL_S = 1.0
 
 Show = Callable[[str], None]
@@ -101,9 +104,11 @@ class Access:
         """
         with self.files.log.open("a", encoding="utf-8") as log:
             log.write(f"talosctl was ended, because the setting is `wait: {wait}`\n")
-        self._retry(self._fetch_kubeconfig, f"the kubeconfig of {self.node}", deadline, on_line)
+        what = f"the kubeconfig of {self.node}"
+        _retry(self._fetch_kubeconfig, what, self.files.log, deadline, on_line)
         if wait is Wait.API:
-            self._retry(self._ask, f"the Kubernetes API at {self.endpoint}", deadline, on_line)
+            what = f"the Kubernetes API at {self.endpoint}"
+            _retry(self._ask, what, self.files.log, deadline, on_line)
 
     def _fetch_kubeconfig(self) -> None:
         path = self.files.kubeconfig
@@ -140,30 +145,55 @@ class Access:
         if status >= http.client.INTERNAL_SERVER_ERROR:
             raise http.client.HTTPException(f"HTTP status {status}")
 
-    def _retry(
-        self, attempt: Callable[[], object], what: str, deadline: float, on_line: Show
-    ) -> None:
-        with self.files.log.open("a", encoding="utf-8") as log:
 
-            def say(line: str) -> None:
-                log.write(f"{line}\n")
-                on_line(line)
+def patch(
+    talosctl: str, files: ClusterFiles, patch: Path, nodes: Sequence[str], on_line: Show
+) -> None:
+    """Change the machine configuration of nodes without a reboot, once they answer.
 
-            say(f"waiting for {what}: ...")
-            while True:
-                try:
-                    attempt()
-                except (CommandError, OSError, http.client.HTTPException) as failure:
-                    # The engine accepts connections to a port where nothing listens yet.
-                    is_closed = isinstance(failure, ConnectionError | ssl.SSLEOFError)
-                    error = "nothing answers" if is_closed else failure
-                    say(f"waiting for {what}: {error}")
-                    if time.monotonic() >= deadline:
-                        raise CommandError(
-                            f"waiting for {what} took too long: {error}\n"
-                            f"  full log: {self.files.log}"
-                        ) from None
-                else:
-                    say(f"waiting for {what}: OK")
-                    return
-                time.sleep(POLL_S)
+    Args:
+        talosctl: path of talosctl.
+        files: the cluster's files.
+        patch: a patch of the machine configuration.
+        nodes: the addresses of the nodes.
+        on_line: called with a line for each attempt.
+
+    Raises:
+        CommandError: a node refused the patch, or did not answer in time.
+    """
+    argv = [
+        talosctl, "patch", "machineconfig",
+        "--talosconfig", str(files.talosconfig), "--nodes", ",".join(nodes),
+        "--mode", "no-reboot", "--patch", f"@{patch}",
+    ]  # fmt: skip
+    attempt = functools.partial(process.capture, argv, within_s=ANSWERS_WITHIN_S)
+    deadline = time.monotonic() + PATCHED_WITHIN_S
+    _retry(attempt, f"the nodes to take {patch.name}", files.log, deadline, on_line)
+
+
+def _retry(
+    attempt: Callable[[], object], what: str, log_file: Path, deadline: float, on_line: Show
+) -> None:
+    with log_file.open("a", encoding="utf-8") as log:
+
+        def say(line: str) -> None:
+            log.write(f"{line}\n")
+            on_line(line)
+
+        say(f"waiting for {what}: ...")
+        while True:
+            try:
+                attempt()
+            except (CommandError, OSError, http.client.HTTPException) as failure:
+                # The engine accepts connections to a port where nothing listens yet.
+                is_closed = isinstance(failure, ConnectionError | ssl.SSLEOFError)
+                error = "nothing answers" if is_closed else failure
+                say(f"waiting for {what}: {error}")
+                if time.monotonic() >= deadline:
+                    raise CommandError(
+                        f"waiting for {what} took too long: {error}\n  full log: {log_file}"
+                    ) from None
+            else:
+                say(f"waiting for {what}: OK")
+                return
+            time.sleep(POLL_S)

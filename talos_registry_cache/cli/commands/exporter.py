@@ -1,7 +1,9 @@
 """cachectl exporter: serve Prometheus metrics of what clients pull."""
 
+import math
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,18 +13,19 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from urllib3.exceptions import HTTPError
 
-from talos_registry_cache.cli import console, options, stack
+from talos_registry_cache.cli import caches, console, options, stack
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.engine import labels
-from talos_registry_cache.registry import pull_log
+from talos_registry_cache.registry import pull_log, served_certificate
 
 if TYPE_CHECKING:
     from talos_registry_cache.cli.front_metrics import FrontMetrics
 
 ADDRESS = "127.0.0.1:9355"
 LAST_PORT = 65535
-# How often it looks for new fronts.
+# How often it looks for new fronts, and at the certificates.
 EVERY_S = 3.0
+CERTIFICATES_EVERY_S = 60.0
 
 
 def exporter(
@@ -45,6 +48,8 @@ def exporter(
 
     Reads the logs of the caches' fronts from its own start on. New and replaced caches are included
     within seconds. Fronts on a Swarm are not counted.
+
+    Exports when the certificate of each cache with TLS expires.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 wrong usage.
     """
@@ -114,6 +119,23 @@ class Fronts:
             return
 
 
+def expiries(client: DockerClient, stack_name: str | None) -> Mapping[tuple[str, str], datetime]:
+    """When the certificates of caches with TLS expire, by stack and upstream.
+
+    Args:
+        client: the engine.
+        stack_name: the stack; None for every stack.
+    """
+    urls = {
+        (name, cache.registry): cache.endpoint
+        for name, found in stack.every(client).items()
+        for cache in found
+        if cache.endpoint and stack_name in {None, name}
+    }
+    found = caches.at_once(client, served_certificate.expires, list(urls.values()))
+    return {place: expiry for place, expiry in zip(urls, found, strict=True) if expiry}
+
+
 def _run(client: DockerClient, listen: str, stack_name: str | None) -> None:
     # Not at the top: other commands start faster without this library.
     from talos_registry_cache.cli.front_metrics import FrontMetrics  # noqa: PLC0415 - see above
@@ -122,9 +144,13 @@ def _run(client: DockerClient, listen: str, stack_name: str | None) -> None:
     fronts = Fronts(client, metrics, stack_name)
     _serve(metrics, listen)
     is_answering = True
+    looked_at_certificates = -math.inf
     while True:
         try:
             fronts.look()
+            if time.monotonic() - looked_at_certificates >= CERTIFICATES_EVERY_S:
+                metrics.set_expiries(expiries(client, stack_name))
+                looked_at_certificates = time.monotonic()
             is_answering = True
         except (DockerException, OSError) as error:
             if is_answering:

@@ -1,8 +1,9 @@
 """cachectl status: health, storage and hits of each cache."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.processes import HEALTHY
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry import interruptible, pull_log
+from talos_registry_cache.registry import interruptible, pull_log, served_certificate
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.layout import tags_in
@@ -83,8 +84,11 @@ def status(
     With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
     cache. They are listed below the table, and in JSON as `undeclared` of `*`.
 
+    Warns 30 days before the certificate of a cache expires.
+
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache or the wildcard
-    mirror is not healthy. An unreachable upstream is not an error: caches exist for that.
+    mirror is not healthy, or a certificate has expired. An unreachable upstream is not an error:
+    caches exist for that.
     """
     with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
@@ -95,6 +99,9 @@ def status(
                 strict=True,
             )
         )
+        expiries = dict(
+            zip(found.caches, caches.at_once(found.engine, _expiry, shown), strict=True)
+        )
         wildcard = found.wildcard()
         undeclared = _undeclared(found, wildcard) if wildcard else {}
     remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
@@ -103,7 +110,11 @@ def status(
     if as_json:
         described = {
             cache.registry: _described(
-                cache, usages[cache.registry], reachable, left.get(cache.registry)
+                cache,
+                usages[cache.registry],
+                reachable,
+                left.get(cache.registry),
+                expiries[cache.registry],
             )
             for cache in shown
         }
@@ -114,8 +125,11 @@ def status(
         _show(shown, usages, reachable, left)
         if wildcard:
             _show_wildcard(wildcard, undeclared)
+    now = datetime.now(UTC)
+    for warning in (*certificate_warnings(expiries, now), *_ca_notes(shown, now)):
+        console.say(warning)
     healths = {cache.health for cache in shown} | ({wildcard.health} if wildcard else set())
-    if not healths <= HEALTHY:
+    if not healths <= HEALTHY or any(expiry and expiry <= now for expiry in expiries.values()):
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
@@ -124,6 +138,49 @@ def parse_usage(printed: str) -> Usage:
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
     return _of(tags_in(files.splitlines()), int(first.split()[0]) << 10, read_metrics(metrics))
+
+
+def certificate_warnings(expiries: Mapping[str, datetime | None], now: datetime) -> Iterator[str]:
+    """Warnings about certificates that expire within 30 days, one for each certificate.
+
+    Args:
+        expiries: when the certificate of each cache expires, by registry host; None without TLS.
+        now: the current time.
+    """
+    for expiry in sorted({one for one in expiries.values() if one}):
+        if expiry - now < served_certificate.RENEWED_BEFORE:
+            named = ", ".join(name for name, one in expiries.items() if one == expiry)
+            left = f"expires in {(expiry - now).days} days" if expiry > now else "has expired"
+            yield (
+                f"{named}: the certificate {left} ({expiry:%Y-%m-%d}); `pulumi up` renews it, or "
+                "set caches.tls.certificate and tlsKey to a new one if it is your own"
+            )
+
+
+def ca_note(ca: str, now: datetime) -> str | None:
+    """A note about the next CA of a stack, while some clients may not trust it; else None.
+
+    Args:
+        ca: the CAs of the caches, PEM.
+        now: the current time.
+    """
+    succession = served_certificate.next_ca(ca)
+    if succession is None or succession.signs_from <= now:
+        return None
+    return (
+        f"the stack has a new CA, which the caches use from {succession.signs_from:%Y-%m-%d} on; "
+        f"clients configured before {succession.trusted_since:%Y-%m-%d} need it "
+        "(`cachectl mirrors`)"
+    )
+
+
+def _ca_notes(shown: list[Cache], now: datetime) -> list[str]:
+    notes = (ca_note(cache.ca, now) for cache in shown if cache.ca)
+    return sorted({note for note in notes if note})
+
+
+def _expiry(cache: Cache) -> datetime | None:
+    return served_certificate.expires(cache.endpoint) if cache.endpoint else None
 
 
 def _usage(client: DockerClient, cache: Cache) -> Usage | None:
@@ -272,6 +329,7 @@ def _described(
     usage: Usage | None,
     reachable: Mapping[str, bool],
     limit: RateLimit | str | None,
+    expiry: datetime | None,
 ) -> dict[str, object]:
     return {
         "health": cache.health,
@@ -281,6 +339,7 @@ def _described(
         "name": cache.name,
         "endpoint": cache.endpoint,
         "mirror": cache.mirror,
+        "certificateExpires": expiry.isoformat() if expiry else None,
         "storage": str(cache.storage),
         "upstream": cache.remote_url,
         "reachable": reachable.get(cache.registry),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,12 @@ from typer.testing import CliRunner
 
 from talos_registry_cache.cli import stack
 from talos_registry_cache.cli.__main__ import app
+from talos_registry_cache.cli.commands import exporter as command
 from talos_registry_cache.cli.commands.exporter import Fronts
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.cli.front_metrics import FrontMetrics
 from talos_registry_cache.engine import labels
+from talos_registry_cache.registry import served_certificate
 
 BEGAN = "2026-11-27T18:30:00.5Z"
 BLOB, MANIFEST, PING = "/v2/app/blobs/sha256:ab", "/v2/app/manifests/1", "/v2/"
@@ -182,6 +185,41 @@ def test_one_stack_or_all_of_them_are_counted(name: str | None) -> None:
     Exporter(engine, name).look()
 
     assert engine.filters == [labels.REGISTRY, *([f"{labels.STACK}={name}"] if name else [])]
+
+
+# Certificates
+
+EXPIRY = datetime(2027, 1, 1, tzinfo=UTC)
+EXPIRY_METRIC = "registry_cache_certificate_expiry_timestamp_seconds"
+
+
+@pytest.mark.parametrize(("name", "stacks"), [(None, {"dev", "team"}), ("team", {"team"})])
+def test_the_expiry_of_caches_with_tls_is_read(
+    name: str | None, stacks: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure, plain = (
+        SimpleNamespace(registry=host, endpoint=url)
+        for host, url in (("docker.io", "https://localhost:1"), ("quay.io", "http://localhost:2"))
+    )
+    found = {"dev": [secure, plain], "team": [secure]}
+    monkeypatch.setattr(stack, "every", lambda _: found)
+    monkeypatch.setattr(
+        served_certificate, "expires", lambda url: EXPIRY if url == secure.endpoint else None
+    )
+
+    read = command.expiries(SimpleNamespace(), name)  # type: ignore[arg-type]
+
+    assert read == {(one, "docker.io"): EXPIRY for one in stacks}
+
+
+def test_a_cache_that_is_gone_has_no_expiry() -> None:
+    metrics = FrontMetrics()
+    labels = {"stack": "dev", "upstream": "docker.io"}
+
+    metrics.set_expiries({("dev", "docker.io"): EXPIRY})
+    assert metrics.registry.get_sample_value(EXPIRY_METRIC, labels) == EXPIRY.timestamp()
+    metrics.set_expiries({})
+    assert metrics.registry.get_sample_value(EXPIRY_METRIC, labels) is None
 
 
 @pytest.fixture

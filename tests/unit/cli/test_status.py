@@ -1,8 +1,10 @@
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components.certificate_authority import AUTHORITY_LASTS, with_next
 from talos_registry_cache.cli.commands import status
 from talos_registry_cache.cli.metrics import Metrics
 
@@ -73,3 +75,52 @@ def test_with_a_front_its_log_counts_what_clients_got() -> None:
     usage = status._usage(engine, cache)
 
     assert usage == status.Usage(0, 0, 4096, Metrics(2, 1, 300, 3000))
+
+
+# Certificates
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (timedelta(days=30, hours=1), None),
+        (timedelta(days=29, hours=1), "expires in 29 days (2026-12-27)"),
+        (timedelta(hours=1), "expires in 0 days (2026-11-28)"),
+        (timedelta(hours=-1), "has expired (2026-11-28)"),
+    ],
+)
+def test_a_certificate_is_warned_about_30_days_before_it_expires(
+    left: timedelta, said: str | None
+) -> None:
+    warnings = list(status.certificate_warnings({"docker.io": NOW + left, "quay.io": None}, NOW))
+
+    if said is None:
+        assert warnings == []
+    else:
+        (warning,) = warnings
+        assert f"docker.io: the certificate {said}; `pulumi up` renews it" in warning
+
+
+def test_caches_that_share_a_certificate_share_a_warning() -> None:
+    shared, other = NOW + timedelta(days=1), NOW + timedelta(days=2)
+    expiries = {"docker.io": shared, "ghcr.io": other, "quay.io": shared}
+
+    first, second = status.certificate_warnings(expiries, NOW)
+
+    assert first.startswith("docker.io, quay.io: ")
+    assert second.startswith("ghcr.io: ")
+
+
+def test_a_new_ca_is_mentioned_until_it_signs() -> None:
+    introduced = NOW - timedelta(days=10)
+    first = with_next([], "team", introduced - AUTHORITY_LASTS + timedelta(days=700))
+    both = "".join(one.certificate for one in with_next(first, "team", introduced))
+
+    assert status.ca_note(first[0].certificate, NOW) is None
+    note = status.ca_note(both, NOW)
+    assert note is not None
+    assert "`cachectl mirrors`" in note
+    assert f"{introduced + timedelta(days=670):%Y-%m-%d}" in note
+    assert status.ca_note(both, introduced + timedelta(days=671)) is None

@@ -155,7 +155,10 @@ def service_id(name: str) -> str:
     return f"{name}-id"
 
 
-AUTHORITY_MADE = {"ca": "the authority's certificate", "caKey": "the authority's key"}
+AUTHORITY_MADE = {
+    "ca": "the authority's certificate",
+    "authorities": [{"certificate": "the authority's certificate", "key": "the authority's key"}],
+}
 CERTIFICATE_MADE = {"certificate": "the server's certificate", "key": "the server's key"}
 
 # The outputs of created resources beside their inputs, by type.

@@ -33,8 +33,8 @@ UPSTREAMS = {"upstreams": {"docker.io": None, "quay.io": None}}
 GIVEN = {"kind": "given", "certificate": authority("given").certificate}
 KEY = authority("given").key
 TLS_VARIABLES = {
-    "REGISTRY_HTTP_TLS_CERTIFICATE": "/credentials/server.crt",
-    "REGISTRY_HTTP_TLS_KEY": "/credentials/server.key",
+    "REGISTRY_HTTP_TLS_CERTIFICATE": "/credentials/server.pem",
+    "REGISTRY_HTTP_TLS_KEY": "/credentials/server.pem",
 }
 CA_LABEL = "talos-registry-cache.ca"
 
@@ -66,7 +66,7 @@ def test_own_tls_gives_every_front_a_certificate_of_the_stack_s_ca() -> None:
     (authority,) = graph.all(OWN_AUTHORITY)
     (certificate,) = graph.all(OWN_CERTIFICATE)
     assert (authority.parent, certificate.parent) == ("caches", "caches")
-    assert certificate.inputs["caKey"] == Secret(AUTHORITY_MADE["caKey"])
+    assert certificate.inputs["authorities"] == Secret(AUTHORITY_MADE["authorities"])
     assert authority.inputs["commonName"] == f"Registry caches of {'t' * 100}"[:64]
     assert graph.outputs["ca"] == AUTHORITY_MADE["ca"]
     for host in ("docker.io", "quay.io"):
@@ -74,8 +74,8 @@ def test_own_tls_gives_every_front_a_certificate_of_the_stack_s_ca() -> None:
         cache = graph.one(CONTAINER, f"{host}-container").inputs
         assert labels_of(cache)[CA_LABEL] == AUTHORITY_MADE["ca"]
         assert CA_LABEL not in labels_of(graph.one(VOLUME, f"{host}-storage").inputs)
-    assert files(graph, "fronts")["server.crt"] == CERTIFICATE_MADE["certificate"]
-    assert files(graph, "fronts")["server.key"] == Secret(CERTIFICATE_MADE["key"])
+    both = f"{CERTIFICATE_MADE['certificate']}\n{CERTIFICATE_MADE['key']}"
+    assert files(graph, "fronts")["server.pem"] == Secret(both)
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "https://127.0.0.1:5002"
 
 
@@ -108,8 +108,8 @@ def test_a_given_certificate_is_used_and_its_ca_is_an_output(
         {**UPSTREAMS, "tls": {**GIVEN, "ca": ca}}, secrets={"tlsKey": authority("given").key}
     )
 
-    assert files(graph, "fronts")["server.crt"] == GIVEN["certificate"]
-    assert files(graph, "fronts")["server.key"] == Secret(authority("given").key)
+    both = f"{GIVEN['certificate']}\n{authority('given').key}"
+    assert files(graph, "fronts")["server.pem"] == Secret(both)
     assert graph.outputs["ca"] == ca
     cache = graph.one(CONTAINER, "quay.io-container").inputs
     assert labels_of(cache).get(CA_LABEL) == ca
@@ -212,7 +212,7 @@ def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> No
         name for name, value in environment(on_engine).items() if spec["env"].get(name) != value
     } == {"REGISTRY_HTTP_NET", "REGISTRY_HTTP_ADDR"}
     names = {one["fileName"].removeprefix("/credentials/") for one in spec["secrets"]}
-    assert names == {*files(on_engine), "server.crt", "server.key"}
+    assert names == {*files(on_engine), "server.pem"}
     assert {one["fileMode"] for one in spec["secrets"] if "helper" not in one["fileName"]} == {
         0o444
     }

@@ -97,7 +97,7 @@ def test_with_tls_the_front_has_the_key_and_the_registry_has_not() -> None:
     graph = quay(**TLS)
     registry = graph.one(CONTAINER, "anonymous-writer")
 
-    assert front_files(graph).keys() == {"nginx.conf", "server.crt", "server.key"}
+    assert front_files(graph).keys() == {"nginx.conf", "server.pem"}
     assert [one["file"] for one in registry.inputs["uploads"]] == ["/credentials/helper"]
     assert not [one for one in both(graph)[1].inputs["envs"] if "TLS" in one]
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "https://127.0.0.1:5002"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 from docker import DockerClient
 from google.protobuf import empty_pb2, struct_pb2  # type: ignore[import-untyped]
 from pulumi.dynamic.dynamic import serialize_provider
+from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
@@ -40,6 +41,14 @@ NODES = ("demo-controlplane-1", "demo-worker-1")
 MIRRORS = Mirrors(mirrors={"docker.io": "http://172.17.0.1:5000"})
 READER = {"username": "adam", "password": "s3cret"}
 CLOSED = Mirrors(mirrors={"docker.io": "https://172.17.0.1:5000"}, trust=Trust("PEM", READER))
+CA, NEXT_CA = (
+    f"-----BEGIN CERTIFICATE-----\n{one}\n-----END CERTIFICATE-----\n" for one in ("MQ==", "Mg==")
+)
+
+
+def closed(ca: str) -> Mirrors:
+    """Mirrors with these CAs."""
+    return replace(CLOSED, trust=Trust(ca, READER))
 
 
 def kubeconfig(context: str, cluster: str, user: Mapping[str, str]) -> dict[str, Any]:
@@ -120,6 +129,12 @@ class Bench:
         assert outs is not None
         return through_pulumi(outs)
 
+    def update(self, state: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+        """Update a cluster; returns its state in Pulumi."""
+        outs = self.provider.update("demo", state, news).outs
+        assert outs is not None
+        return through_pulumi(outs)
+
     def read(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Refresh a cluster; returns its state in Pulumi."""
         outs = self.provider.read("demo", state).outs
@@ -189,6 +204,57 @@ def test_changes_that_affect_the_nodes_replace_the_cluster(
     bench: Bench, changed: dict[str, Any]
 ) -> None:
     assert bench.diff(in_state(bench), **changed, talosctl="/another") == (True, [*changed])
+
+
+@pytest.mark.parametrize(
+    ("ca", "diff"),
+    [
+        (f"{CA}{NEXT_CA}", UPDATE),
+        (f"\n{CA}", UPDATE),
+        (NEXT_CA, (True, ["ca"])),
+        (UNKNOWN, UPDATE),
+    ],
+)
+def test_the_next_ca_of_the_mirrors_replaces_no_cluster(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ca: Any, diff: Diff
+) -> None:
+    monkeypatch.setenv(dynamic_provider.SIMULATE, "1")
+    state = {**in_state(bench), "ca": CA}
+
+    found = bench.provider.diff("demo", state, {**state, "ca": ca})
+
+    assert (found.changes, found.replaces) == diff
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_nodes_are_told_of_the_next_ca_and_told_again_when_they_were_started(
+    bench: Bench, *, is_stopped: bool
+) -> None:
+    state = bench.create(closed(CA))
+    news = bench.props(closed(CA + NEXT_CA))
+    if is_stopped:
+        state = bench.update(state, news)
+        bench.engine.stop_node(NODES[1])
+
+    bench.update(state, news)
+
+    (arguments, _), *earlier = reversed(
+        [call for call in bench.talosctl.calls if "patch" in call[0]]
+    )
+    assert len(earlier) == is_stopped
+    assert arguments[arguments.index("--nodes") + 1] == "10.5.0.2,10.5.0.3"
+    assert arguments[arguments.index("--mode") + 1] == "no-reboot"
+    file = Path(arguments[arguments.index("--patch") + 1].removeprefix("@"))
+    (document,) = yaml.safe_load_all(file.read_text())
+    assert (document["kind"], document["ca"]) == ("RegistryTLSConfig", CA + NEXT_CA)
+
+
+def test_nodes_that_know_all_cas_are_not_patched(bench: Bench) -> None:
+    state, news = bench.create(closed(CA)), bench.props(closed(CA), mergeKubeconfig=True)
+
+    bench.provider.update("demo", state, news)
+
+    assert not [call for call in bench.talosctl.calls if "patch" in call[0]]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_it_verifies_the_certificate_of_the_stacks_own_authority() -> None:
     graph = declared(tls={})
 
     assert wildcard.SERVER_NAME in graph.one(OWN_CERTIFICATE, "certificate").inputs["names"]
-    assert files(graph).keys() == {"nginx.conf", "server.crt", "server.key", "ca.crt"}
+    assert files(graph).keys() == {"nginx.conf", "server.pem", "ca.crt"}
     assert "proxy_ssl_verify on;" in files(graph)["nginx.conf"]
     assert labels(graph)["talos-registry-cache.wildcard"] == "https://172.17.0.1:5010"
     assert "talos-registry-cache.ca" in labels(graph)

@@ -144,8 +144,7 @@ def image_to_run(reference: str) -> str:
 @cache
 def client() -> DockerClient:
     """The engine that pulumi-docker uses."""
-    host = pulumi.Config("docker").get("host")
-    return DockerClient(base_url=host) if host else DockerClient.from_env()
+    return dynamic_provider.connect(pulumi.Config("docker").get("host"))
 
 
 def _name(container: Mapping[str, Any]) -> str:

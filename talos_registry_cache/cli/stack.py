@@ -14,7 +14,13 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import labels, processes, services, temporary_container
+from talos_registry_cache.engine import (
+    labels,
+    processes,
+    selection,
+    services,
+    temporary_container,
+)
 from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
@@ -174,16 +180,20 @@ class Stack:
 
 @contextmanager
 def connected() -> Iterator[DockerClient]:
-    """The container engine of DOCKER_HOST, or of this machine.
+    """The container engine that the docker CLI would use.
 
     Raises:
         CachectlError: the engine does not answer.
+        SelectionError: the selected Docker context does not exist.
     """
+    selected = selection.select()
+    selected.export()
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
     except DockerException as error:
         raise CachectlError(
-            f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
+            f"no container engine answers at {selected}: {error}; "
+            "to use another one, set DOCKER_HOST or select a Docker context"
         ) from error
     try:
         yield client

@@ -10,9 +10,19 @@ import pulumi_docker as docker
 
 from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine import reachability
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
-from . import access, credential_helper, engine, names, state_owner, wildcard
+from . import (
+    access,
+    credential_helper,
+    dynamic_provider,
+    engine,
+    names,
+    reachable,
+    state_owner,
+    wildcard,
+)
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import EngineFacts
@@ -115,6 +125,7 @@ class RegistryCache(pulumi.ComponentResource):
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         if args.wildcard:
             self.mirrors[ALL_REGISTRIES] = self._declare_wildcard(args.wildcard)
+        self._declare_reachable(facts)
         self.talosctl_flags = " ".join(
             f"--registry-mirror {shlex.quote(f'{host}={mirror}')}"
             for host, mirror in self.mirrors.items()
@@ -223,6 +234,19 @@ class RegistryCache(pulumi.ComponentResource):
         process = self._nginx(mounted)
         self._placement.run_wildcard(process, settings.port, labels, Bounds(self._args), self)
         return url
+
+    def _declare_reachable(self, facts: EngineFacts) -> None:
+        """Try from another network whether nodes reach the mirrors, where there is one."""
+        mirrors = {
+            host: url
+            for host, url in self.mirrors.items()
+            if reachability.is_for_nodes(url, self._publish_on)
+        }
+        # A pull request's preview would show it as one more change.
+        is_possible = reachability.NETWORK in facts.networks and not dynamic_provider.is_simulated()
+        if mirrors and is_possible and isinstance(self._placement, OnEngine):
+            image = self._placement.writer_image
+            reachable.declare(mirrors, image, self._placement.published, self)
 
     @property
     def _is_on_swarm(self) -> bool:

@@ -62,6 +62,7 @@ class Cache:
         image: the ID or the name of the registry's image; empty if the registry behind a front is
             gone.
         ca: the certificate of its authority, PEM; None without TLS.
+        published: the addresses at which its port is published, for a container.
         restarts: how often the engine restarted it, or its front, after it had ended by itself.
         was_out_of_memory: whether it, or its front, was killed because it exceeded its memory
             limit.
@@ -81,6 +82,7 @@ class Cache:
     storage: str | S3Location
     image: str
     ca: str | None
+    published: tuple[str, ...] = ()
     restarts: int = 0
     was_out_of_memory: bool = False
     why_unhealthy: str = ""
@@ -316,6 +318,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         storage=_storage(environment, _volumes(registry or front)) or "",
         image=registry.attrs["Image"] if registry else "",
         ca=front.labels.get(labels.CA),
+        published=tuple(bound["HostIp"] for bound in bindings),
         restarts=sum(map(_restarts, both)),
         was_out_of_memory=any(map(_was_out_of_memory, both)),
         why_unhealthy=why,

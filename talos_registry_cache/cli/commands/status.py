@@ -1,8 +1,9 @@
 """cachectl status: health, storage and hits of each cache."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -23,8 +24,10 @@ from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache, Stack, Wildcard
 from talos_registry_cache.endpoint import ALL_REGISTRIES
+from talos_registry_cache.engine import reachability
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.processes import HEALTHY
+from talos_registry_cache.engine.reachability import ReachabilityError
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry import interruptible, pull_log
 from talos_registry_cache.registry.client import RateLimit
@@ -34,6 +37,7 @@ from talos_registry_cache.registry.s3_location import S3Location
 
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
+NODES = {True: "reach it", False: "cannot reach it", None: "-"}
 HEAD = "storage\n"
 # The first line is the size in KiB. The port of the metrics is not published.
 PROBE = (
@@ -83,39 +87,50 @@ def status(
     With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
     cache. They are listed below the table, and in JSON as `undeclared` of `*`.
 
+    A temporary container on the engine's default network requests each mirror, as nodes do: the
+    column "nodes" shows whether they get an answer.
+
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache or the wildcard
-    mirror is not healthy. An unreachable upstream is not an error: caches exist for that.
+    mirror is not healthy, or nodes cannot reach it. An unreachable upstream is not an error: caches
+    exist for that.
     """
     with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
-        usages = dict(
-            zip(
-                found.caches,
-                caches.at_once(found.engine, lambda one: _usage(found.engine, one), shown),
-                strict=True,
-            )
-        )
         wildcard = found.wildcard()
+        mirrors = _mirrors_for_nodes(shown, wildcard)
+        work: list[Callable[[], Any]] = [
+            partial(_problems, found.engine, shown, mirrors),
+            *(partial(_usage, found.engine, cache) for cache in shown),
+        ]
+        problems, *measured = caches.at_once(found.engine, lambda one: one(), work)
+        usages: Mapping[str, Usage | None] = dict(zip(found.caches, measured, strict=True))
         undeclared = _undeclared(found, wildcard) if wildcard else {}
     remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
     left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
         described = {
-            cache.registry: _described(
-                cache, usages[cache.registry], reachable, left.get(cache.registry)
-            )
+            cache.registry: {
+                **_described(cache, usages[cache.registry], reachable, left.get(cache.registry)),
+                "mirrorReachable": _is_reached(cache.registry, problems),
+            }
             for cache in shown
         }
         if wildcard:
-            described[ALL_REGISTRIES] = _described_wildcard(wildcard, undeclared)
+            described[ALL_REGISTRIES] = {
+                **_described_wildcard(wildcard, undeclared),
+                "mirrorReachable": _is_reached(ALL_REGISTRIES, problems),
+            }
         console.as_json(described)
     else:
-        _show(shown, usages, reachable, left)
+        _show(shown, usages, problems, reachable, left)
         if wildcard:
             _show_wildcard(wildcard, undeclared)
+    unreachable = {host: problem for host, problem in (problems or {}).items() if problem}
+    if unreachable:
+        console.say(reachability.explained(unreachable, mirrors))
     healths = {cache.health for cache in shown} | ({wildcard.health} if wildcard else set())
-    if not healths <= HEALTHY:
+    if unreachable or not healths <= HEALTHY:
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
@@ -124,6 +139,40 @@ def parse_usage(printed: str) -> Usage:
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
     return _of(tags_in(files.splitlines()), int(first.split()[0]) << 10, read_metrics(metrics))
+
+
+def _mirrors_for_nodes(shown: Sequence[Cache], wildcard: Wildcard | None) -> Mapping[str, str]:
+    """The URLs of the mirrors that containers of this engine are meant to reach."""
+    published = {address for cache in shown for address in cache.published}
+    mirrors = {cache.registry: cache.mirror for cache in shown if not cache.is_service}
+    if wildcard:
+        mirrors[ALL_REGISTRIES] = wildcard.mirror
+    return {
+        registry: url
+        for registry, url in mirrors.items()
+        if url and reachability.is_for_nodes(url, published)
+    }
+
+
+def _problems(
+    client: DockerClient, shown: Sequence[Cache], mirrors: Mapping[str, str]
+) -> Mapping[str, str] | None:
+    """Why nodes cannot reach each of the mirrors, empty if they do; None if that is unknown."""
+    image = next((cache.image for cache in shown if cache.image), "")
+    if not (mirrors and image):
+        return None
+    try:
+        problems = reachability.problems(client, image, mirrors)
+    except ReachabilityError as error:
+        console.say(str(error))
+        return None
+    return {registry: problems.get(registry, "") for registry in mirrors}
+
+
+def _is_reached(registry: str, problems: Mapping[str, str] | None) -> bool | None:
+    """Whether nodes reach a mirror; None if that is unknown."""
+    problem = (problems or {}).get(registry)
+    return None if problem is None else not problem
 
 
 def _usage(client: DockerClient, cache: Cache) -> Usage | None:
@@ -203,12 +252,13 @@ def _container(client: DockerClient, cache: Cache) -> Container | None:
 def _show(
     shown: list[Cache],
     usages: Mapping[str, Usage | None],
+    problems: Mapping[str, str] | None,
     reachable: Mapping[str, bool],
     left: Mapping[str, RateLimit | str],
 ) -> None:
     console.table(
         (
-            "registry", "health", "endpoint", "upstream", ">images", ">on disk",
+            "registry", "health", "endpoint", "nodes", "upstream", ">images", ">on disk",
             ">hits", ">misses", ">from upstream", ">saved",
         ),
         (
@@ -216,6 +266,7 @@ def _show(
                 cache.registry,
                 ": ".join(filter(None, (cache.health, cache.why_unhealthy))),
                 cache.endpoint or "-",
+                NODES[_is_reached(cache.registry, problems)],
                 _reached(cache, reachable),
                 *_numbers(usages[cache.registry]),
             )

@@ -10,7 +10,7 @@ import pulumi_docker as docker
 
 from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
-from talos_registry_cache.engine import reachability
+from talos_registry_cache.engine import ports, reachability
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import (
@@ -25,7 +25,7 @@ from . import (
 )
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
-from .engine import EngineFacts
+from .engine import ENGINE_IN_VM, EngineFacts
 from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
@@ -38,7 +38,7 @@ from .settings import Caches
 from .settings.access import OwnTls
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
-from .settings.placement import SwarmPlacement
+from .settings.placement import EnginePlacement, SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
@@ -307,6 +307,30 @@ def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
     if ANY_ADDRESS in hosts:
         hosts.add(facts.mirror_host)
     yield from asking_themselves(caches, hosts)
+    if isinstance(caches.placement, EnginePlacement):
+        yield from _missing_addresses(caches, facts)
+
+
+def _missing_addresses(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
+    """Addresses to publish on that do not exist, which the engine would report half-way.
+
+    Nothing is known about the addresses of an engine in a virtual machine.
+    """
+    if not facts.is_on_this_machine:
+        return
+    allowed = "an address of this machine (ip -4 address)"
+    if caches.mirror_host == "auto" and facts.mirror_host == ENGINE_IN_VM:
+        found = (
+            f"whose bridge should have {facts.bridge_gateway}, which this machine does not have now"
+            if facts.bridge_gateway
+            else "which has no default bridge"
+        )
+        yield Mistake(("mirrorHost",), f"found auto with an engine {found}; allowed: {allowed}")
+    path = "mirrorHost" if caches.publish_on is None else "publishOn"
+    for address in _publish_on(caches, _mirror_host(caches, facts)):
+        if address != ANY_ADDRESS and not ports.is_own_address(address):
+            text = f"found {address}, which this machine does not have now"
+            yield Mistake((path,), f"{text}; allowed: {allowed}")
 
 
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:

@@ -68,12 +68,14 @@ def problems(engine: DockerClient, image: str, mirrors: Mapping[str, str]) -> di
         What went wrong, by registry host; without those that answer.
 
     Raises:
-        ReachabilityError: the engine cannot run the container.
+        ReachabilityError: the engine cannot run the container, or has no such network.
     """
     requested = {
         registry: f"http://{urlsplit(url).netloc}/v2/" for registry, url in mirrors.items()
     }
     try:
+        # With `bridge: none`, the container would be created without a network.
+        engine.networks.get(NETWORK)
         said = _request(engine, image, requested.values())
     except (DockerException, OSError) as error:
         raise ReachabilityError(f"cannot try whether nodes reach the caches: {error}") from error

@@ -11,7 +11,8 @@ from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
 
-from talos_registry_cache.engine import lock
+from talos_registry_cache.engine import lock, selection
+from talos_registry_cache.engine.selection import Selection, SelectionError
 
 from . import apart
 
@@ -47,7 +48,7 @@ def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
         plain: types of errors to show without a traceback.
     """
     if host := request.config.get("docker:host"):
-        os.environ["DOCKER_HOST"] = host
+        os.environ["DOCKER_HOST"] = str(host)
     _plain.update({EngineError, apart.CancelledError, *plain})
     traceback.format_exc = _format_exc
     # The host's own method does nothing, and is bound already: only its code can be replaced.
@@ -63,14 +64,35 @@ def engine() -> Iterator[DockerClient]:
     Raises:
         EngineError: it does not answer.
     """
-    try:
-        client = DockerClient.from_env()
-    except DockerException as error:
-        raise EngineError(f"the container engine does not answer: {error}") from error
+    client = connect()
     try:
         yield client
     finally:
         client.close()
+
+
+def connect(host: str | None = None) -> DockerClient:
+    """A client of the engine that Pulumi's Docker provider uses.
+
+    The provider does not follow Docker contexts as the docker CLI does: it ignores `docker context
+    use`, and prefers DOCKER_CONTEXT to DOCKER_HOST. A program cannot change that.
+
+    Args:
+        host: the configuration key `docker:host`, which overrides the environment.
+
+    Raises:
+        EngineError: the engine does not answer, or a Docker context selects it.
+    """
+    if host:
+        os.environ["DOCKER_HOST"] = host
+    try:
+        selected = selection.select()
+        if selected.is_context or os.environ.get("DOCKER_CONTEXT"):
+            raise EngineError(_advice(selected))
+        selected.export()
+        return DockerClient.from_env()
+    except (DockerException, SelectionError) as error:
+        raise EngineError(f"the container engine does not answer: {error}") from error
 
 
 def alone(engine: DockerClient, stack: str) -> AbstractContextManager[None]:
@@ -81,6 +103,18 @@ def alone(engine: DockerClient, stack: str) -> AbstractContextManager[None]:
     """
     waiting = f"waiting for another process that works on the caches of {stack}"
     return lock.held(engine, stack, lambda: print(waiting, flush=True))  # noqa: T201
+
+
+def _advice(selected: Selection) -> str:
+    variables = " ".join(
+        f"{name}={value}"
+        for name, value in selected.variables().items()
+        if value or os.environ.get(name)
+    )
+    return (
+        "Pulumi's Docker provider would use another engine than the docker CLI, which uses "
+        f"{selected.source}: run `make up`, or `export {variables}`"
+    )
 
 
 def _cancel(

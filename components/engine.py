@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,6 +75,9 @@ class EngineFacts:
         containers: the stack's containers, running or not, by name.
         volumes: the labels of all volumes, by name.
         generation: the label value of resources made by this run; empty for a simulated run.
+        is_on_this_machine: whether the engine certainly runs on this machine itself, and not in a
+            virtual machine.
+        bridge_gateway: the address of the default bridge; empty if there is no such bridge.
         is_local: whether the engine runs on this machine.
     """
 
@@ -85,6 +89,8 @@ class EngineFacts:
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     generation: str = ""
     is_local: bool = True
+    is_on_this_machine: bool = False
+    bridge_gateway: str = ""
 
 
 @cache
@@ -101,10 +107,12 @@ def discover(stack: str) -> EngineFacts:
         # A container that is being removed may have no name.
         containers = [container for container in containers if container["Names"]]
         volumes = api.volumes()["Volumes"] or []
+        is_on_this_machine = api.info().get("Name") == socket.gethostname()
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
+    gateway = _gateway(_ipv4(networks["bridge"]) if "bridge" in networks else [])
     return EngineFacts(
-        mirror_host=_host_behind(_ipv4(networks["bridge"]) if "bridge" in networks else []),
+        mirror_host=gateway if gateway and ports.is_own_address(gateway) else ENGINE_IN_VM,
         published={
             _name(container): [port["IP"] for port in container["Ports"] if "PublicPort" in port]
             for container in containers
@@ -123,6 +131,8 @@ def discover(stack: str) -> EngineFacts:
         # A pull request's preview compares resources and discards them.
         generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
         is_local=api.base_url in LOCAL_URLS,
+        is_on_this_machine=is_on_this_machine,
+        bridge_gateway=gateway,
     )
 
 
@@ -144,8 +154,7 @@ def image_to_run(reference: str) -> str:
 @cache
 def client() -> DockerClient:
     """The engine that pulumi-docker uses."""
-    host = pulumi.Config("docker").get("host")
-    return DockerClient(base_url=host) if host else DockerClient.from_env()
+    return dynamic_provider.connect(pulumi.Config("docker").get("host"))
 
 
 def _name(container: Mapping[str, Any]) -> str:
@@ -165,12 +174,11 @@ def _ipv4(network: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
     return [config for config in network["IPAM"]["Config"] or [] if ":" not in config["Subnet"]]
 
 
-def _host_behind(bridge: Sequence[Mapping[str, str]]) -> str:
+def _gateway(bridge: Sequence[Mapping[str, str]]) -> str:
     for config in bridge:
         # Engine 20.10 does not report the gateway: it is the first address of the subnet.
-        gateway = config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
-        return gateway if ports.is_own_address(gateway) else ENGINE_IN_VM
-    return ENGINE_IN_VM
+        return config.get("Gateway") or str(next(IPv4Network(config["Subnet"]).hosts()))
+    return ""
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any) -> T:

@@ -84,6 +84,7 @@ class OnEngine:
         writer_image: ID of the image of the containers that fill volumes.
         belongings: what the stack has on the engine.
         network_hooks: hooks of the caches' network.
+        published: the IDs of the containers that publish a port; grows with each of them.
     """
 
     prefix: str
@@ -91,6 +92,7 @@ class OnEngine:
     writer_image: pulumi.Input[str]
     belongings: Belongings
     network_hooks: NetworkHooks
+    published: list[pulumi.Output[str]] = field(default_factory=list)
 
     def files(
         self,
@@ -242,6 +244,8 @@ class OnEngine:
             ),
         )
         hooks.expect(one.resource, container)
+        if one.port is not None:
+            self.published.append(container.id)
         return container.name
 
     def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:

@@ -10,12 +10,22 @@ import pulumi_docker as docker
 
 from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
+from talos_registry_cache.engine import ports, reachability
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
-from . import access, credential_helper, engine, names, state_owner, wildcard
+from . import (
+    access,
+    credential_helper,
+    dynamic_provider,
+    engine,
+    names,
+    reachable,
+    state_owner,
+    wildcard,
+)
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
-from .engine import EngineFacts
+from .engine import ENGINE_IN_VM, EngineFacts
 from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
@@ -28,7 +38,7 @@ from .settings import Caches
 from .settings.access import OwnTls
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
-from .settings.placement import SwarmPlacement
+from .settings.placement import EnginePlacement, SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
@@ -115,6 +125,7 @@ class RegistryCache(pulumi.ComponentResource):
         self.mirrors = {host: proxy.mirror for host, proxy in self.proxies.items()}
         if args.wildcard:
             self.mirrors[ALL_REGISTRIES] = self._declare_wildcard(args.wildcard)
+        self._declare_reachable(facts)
         self.talosctl_flags = " ".join(
             f"--registry-mirror {shlex.quote(f'{host}={mirror}')}"
             for host, mirror in self.mirrors.items()
@@ -224,6 +235,19 @@ class RegistryCache(pulumi.ComponentResource):
         self._placement.run_wildcard(process, settings.port, labels, Bounds(self._args), self)
         return url
 
+    def _declare_reachable(self, facts: EngineFacts) -> None:
+        """Try from another network whether nodes reach the mirrors, where there is one."""
+        mirrors = {
+            host: url
+            for host, url in self.mirrors.items()
+            if reachability.is_for_nodes(url, self._publish_on)
+        }
+        # A pull request's preview would show it as one more change.
+        is_possible = reachability.NETWORK in facts.networks and not dynamic_provider.is_simulated()
+        if mirrors and is_possible and isinstance(self._placement, OnEngine):
+            image = self._placement.writer_image
+            reachable.declare(mirrors, image, self._placement.published, self)
+
     @property
     def _is_on_swarm(self) -> bool:
         return isinstance(self._args.placement, SwarmPlacement)
@@ -283,6 +307,30 @@ def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
     if ANY_ADDRESS in hosts:
         hosts.add(facts.mirror_host)
     yield from asking_themselves(caches, hosts)
+    if isinstance(caches.placement, EnginePlacement):
+        yield from _missing_addresses(caches, facts)
+
+
+def _missing_addresses(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
+    """Addresses to publish on that do not exist, which the engine would report half-way.
+
+    Nothing is known about the addresses of an engine in a virtual machine.
+    """
+    if not facts.is_on_this_machine:
+        return
+    allowed = "an address of this machine (ip -4 address)"
+    if caches.mirror_host == "auto" and facts.mirror_host == ENGINE_IN_VM:
+        found = (
+            f"whose bridge should have {facts.bridge_gateway}, which this machine does not have now"
+            if facts.bridge_gateway
+            else "which has no default bridge"
+        )
+        yield Mistake(("mirrorHost",), f"found auto with an engine {found}; allowed: {allowed}")
+    path = "mirrorHost" if caches.publish_on is None else "publishOn"
+    for address in _publish_on(caches, _mirror_host(caches, facts)):
+        if address != ANY_ADDRESS and not ports.is_own_address(address):
+            text = f"found {address}, which this machine does not have now"
+            yield Mistake((path,), f"{text}; allowed: {allowed}")
 
 
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:

@@ -6,13 +6,13 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from toolchain import (
     engine,
-    front_image,
+    images,
     kubernetes_images,
     pulumi,
-    registry_image,
     release,
     stack,
     talos_vm,
@@ -50,7 +50,7 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    env = _ready(virtualenv.RUNTIME, stack.file(options.stack).read_text())
+    env = _ready(virtualenv.RUNTIME, [stack.file(options.stack)])
     commands = {
         "up": stack.up,
         "preview": stack.preview,
@@ -63,7 +63,7 @@ def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     if options.all_images:
-        registry_image.ensure_all(env["DOCKER_HOST"])
+        images.ensure_each(env["DOCKER_HOST"])
     if options.test_tools:
         test_tools.ensure()
     if options.kubernetes:
@@ -72,8 +72,7 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
-    files = (stack.file(name).read_text() for name in ("guide", "talos"))
-    env = _ready(virtualenv.DEVELOPMENT, "".join(files))
+    env = _ready(virtualenv.DEVELOPMENT, [stack.file(name) for name in ("guide", "talos")])
     test_tools.ensure()
     # Tests mostly wait for other processes.
     workers = max(LEAST_WORKERS, os.cpu_count() or 1)
@@ -120,15 +119,14 @@ def _clean(_: argparse.Namespace, __: Sequence[str]) -> int:
     return 0
 
 
-def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
-    """Install whatever a stack needs and is missing, and return the environment to run it in."""
+def _ready(lock: str, stack_files: Sequence[Path] = ()) -> dict[str, str]:
+    """Install whatever stacks need and is missing, and return the environment to run them in."""
     started = time.monotonic()
     virtualenv.ensure(lock)
     host = engine.ensure()
     pulumi.ensure()
-    registry_image.ensure(host, stack_file)
-    front_image.ensure(host)
-    talosctl.ensure(stack_file)
+    images.ensure(host, stack_files)
+    talosctl.ensure("".join(file.read_text() for file in stack_files))
     say(f"==> ready in {time.monotonic() - started:.1f} s (engine {host})")
     return pulumi.environment(host)
 

@@ -6,17 +6,29 @@ import os
 import platform
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
+from talos_registry_cache.engine import selection
+from talos_registry_cache.engine.selection import DEFAULT_HOST, SelectionError
 from toolchain.paths import STATE
 from toolchain.report import SetupError, run, step
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 PACKAGES = ("docker.io", "iptables")
+# Sockets of engines that are not at the default address, in the home directory.
+HOME_SOCKETS = (
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".orbstack/run/docker.sock",
+    ".rd/docker.sock",
+)
+ROOTLESS_SOCKET = "docker.sock"
+PODMAN_SOCKET = Path("/run/podman/podman.sock")
 START_TIMEOUT_S = 60
 
 
@@ -32,18 +44,27 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ensure() -> str:
-    """Find a running engine, or install and start one; return its address as for DOCKER_HOST.
+    """Find the engine that the docker CLI would use, or install and start one.
+
+    This process and its children then use that engine.
+
+    Returns:
+        The address of the engine, as in DOCKER_HOST.
 
     Raises:
-        SetupError: none is running, and it cannot be installed on this machine.
+        SetupError: none answers, and it cannot or should not be installed on this machine.
     """
-    for host in (os.environ.get("DOCKER_HOST") or DEFAULT_HOST, _context_host()):
-        if host and answers(host):
-            return host
-    if os.environ.get("DOCKER_HOST"):
-        raise SetupError(f"no container engine at DOCKER_HOST={os.environ['DOCKER_HOST']}")
-    if not (_is_debian() and os.geteuid() == 0):
-        raise SetupError(_advice())
+    try:
+        selected = selection.select()
+    except SelectionError as error:
+        raise SetupError(str(error)) from error
+    selected.export()
+    if answers(selected.host):
+        return selected.host
+    if selected.host != DEFAULT_HOST:
+        raise SetupError(f"no container engine answers at {selected}")
+    if problem := _why_not_installed():
+        raise SetupError(f"no container engine answers at {DEFAULT_HOST}; {problem}")
     if not shutil.which("dockerd"):
         _install()
     _start()
@@ -52,15 +73,10 @@ def ensure() -> str:
 
 def answers(host: str) -> bool:
     """Whether an engine is running at an address."""
-    if host.startswith("unix://"):
-        try:
-            return request(host, "GET", "/_ping")[0] == http.HTTPStatus.OK
-        except OSError:
-            return False
-    if not shutil.which("docker"):
+    try:
+        return request(host, "GET", "/_ping")[0] == http.HTTPStatus.OK
+    except OSError:
         return False
-    command = ["docker", "--host", host, "version", "--format", "{{.Server.Version}}"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def has_image(host: str, reference: str) -> bool:
@@ -116,6 +132,9 @@ def request(
     match scheme:
         case "unix":
             connection = _UnixConnection(address, timeout_s)
+        case "tcp" | "https" if certificates := os.environ.get("DOCKER_CERT_PATH"):
+            tls = _tls(Path(certificates))
+            connection = http.client.HTTPSConnection(address, timeout=timeout_s, context=tls)
         case "tcp" | "http":
             connection = http.client.HTTPConnection(address, timeout=timeout_s)
         case _:
@@ -141,13 +160,23 @@ def _message(body: bytes) -> str:
     return str(known.get("error") or known.get("message") or text)
 
 
-def _context_host() -> str:
-    """Return the address in the current Docker context, which Docker Desktop and Colima set."""
-    if not shutil.which("docker"):
-        return ""
-    command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    return shown.stdout.strip() if shown.returncode == 0 else ""
+def _tls(certificates: Path) -> ssl.SSLContext:
+    """Return the TLS settings of DOCKER_CERT_PATH and DOCKER_TLS_VERIFY."""
+    authority = certificates / "ca.pem"
+    context = ssl.create_default_context(cafile=authority if authority.exists() else None)
+    if not os.environ.get("DOCKER_TLS_VERIFY"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if (certificates / "cert.pem").exists():
+        context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+    return context
+
+
+def _other_engine() -> str:
+    """Return the address of an engine that runs but is not selected; empty if there is none."""
+    sockets = [Path.home() / name for name in HOME_SOCKETS]
+    if folder := os.environ.get("XDG_RUNTIME_DIR"):
+        sockets.append(Path(folder) / ROOTLESS_SOCKET)
+    return next(filter(answers, (f"unix://{socket}" for socket in sockets)), "")
 
 
 def _is_debian() -> bool:
@@ -158,14 +187,21 @@ def _is_debian() -> bool:
     return "debian" in f"{release.get('ID')} {release.get('ID_LIKE', '')}"
 
 
-def _advice() -> str:
-    line = "no container engine is running on this machine. "
-    if platform.system() == "Linux":
-        if shutil.which("dockerd"):
-            return line + "Start it: sudo systemctl start docker"
-        if _is_debian():
-            return line + f"Install one: sudo apt-get install {' '.join(PACKAGES)}"
-    return line + "Install Docker: https://docs.docker.com/engine/install/"
+def _why_not_installed() -> str:
+    """Return why no engine is installed or started here, and what to do; empty if one should be."""
+    socket = Path(DEFAULT_HOST.removeprefix("unix://"))
+    if socket.is_socket() and not os.access(socket, os.R_OK | os.W_OK):
+        return f"this user may not use {socket}: sudo usermod -aG docker $USER, and log in again"
+    if other := _other_engine():
+        return f"another one answers, so none is installed: set DOCKER_HOST={other}"
+    is_linux, is_root = platform.system() == "Linux", os.geteuid() == 0
+    if is_linux and shutil.which("dockerd"):
+        return "" if is_root else "start it: sudo systemctl start docker"
+    if shutil.which("podman") or PODMAN_SOCKET.exists():
+        return "Podman is installed, so Docker is not: install it yourself, or set DOCKER_HOST"
+    if is_linux and _is_debian():
+        return "" if is_root else f"install one: sudo apt-get install {' '.join(PACKAGES)}"
+    return "install Docker: https://docs.docker.com/engine/install/"
 
 
 def _install() -> None:

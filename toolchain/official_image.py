@@ -43,6 +43,11 @@ def built_reference(reference: str) -> str:
     return f"talos-registry-cache/{reference}"
 
 
+def is_there(host: str, reference: str) -> bool:
+    """Whether the engine has an official image, or the one that is built in its place."""
+    return any(engine.has_image(host, one) for one in (built_reference(reference), reference))
+
+
 def ensure(host: str, reference: str, build: Callable[[], Content]) -> None:
     """Pull an image, or build one in its place, unless the engine has one of them.
 
@@ -56,7 +61,7 @@ def ensure(host: str, reference: str, build: Callable[[], Content]) -> None:
     """
     repository, tag = reference.split(":")
     built = built_reference(reference)
-    if engine.has_image(host, built) or engine.has_image(host, reference):
+    if is_there(host, reference):
         return
     with step(f"image {reference}: pull"):
         try:

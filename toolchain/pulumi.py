@@ -24,8 +24,8 @@ LANGUAGE_HOST = golang.Program(
 )
 DOCKER_PLUGIN = golang.Program(name="pulumi-resource-docker", package=".", tags="no_compose")
 
-# The first version with resource hooks, which the components use.
-OLDEST_CLI = (3, 182)
+# The first version with the Stash resource, which the components use.
+OLDEST_CLI = (3, 208)
 
 
 def ensure() -> None:

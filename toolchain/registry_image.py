@@ -47,20 +47,14 @@ def reference(registry: golang.Program = DEFAULT) -> str:
     return f"registry:{registry.version.removeprefix('v')}"
 
 
-def ensure(host: str, stack_file: str = "") -> None:
-    """Pull or build the default image, and the older one if a stack file uses it.
-
-    Pulumi pulls any other image.
-    """
+def ensure(host: str) -> None:
+    """Pull or build the default image."""
     _ensure(host, DEFAULT)
-    if reference(OLDER) in stack_file:
-        _ensure(host, OLDER)
 
 
-def ensure_all(host: str) -> None:
-    """Pull or build both images."""
-    for registry in (DEFAULT, OLDER):
-        _ensure(host, registry)
+def ensure_older(host: str) -> None:
+    """Pull or build the older image."""
+    _ensure(host, OLDER)
 
 
 def _ensure(host: str, registry: golang.Program) -> None:

@@ -14,7 +14,13 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import labels, processes, services, temporary_container
+from talos_registry_cache.engine import (
+    labels,
+    processes,
+    selection,
+    services,
+    temporary_container,
+)
 from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
@@ -56,6 +62,7 @@ class Cache:
         image: the ID or the name of the registry's image; empty if the registry behind a front is
             gone.
         ca: the certificates of its authorities, PEM; None without TLS.
+        published: the addresses at which its port is published, for a container.
         restarts: how often the engine restarted it, or its front, after it had ended by itself.
         was_out_of_memory: whether it, or its front, was killed because it exceeded its memory
             limit.
@@ -75,6 +82,7 @@ class Cache:
     storage: str | S3Location
     image: str
     ca: str | None
+    published: tuple[str, ...] = ()
     restarts: int = 0
     was_out_of_memory: bool = False
     why_unhealthy: str = ""
@@ -174,16 +182,20 @@ class Stack:
 
 @contextmanager
 def connected() -> Iterator[DockerClient]:
-    """The container engine of DOCKER_HOST, or of this machine.
+    """The container engine that the docker CLI would use.
 
     Raises:
         CachectlError: the engine does not answer.
+        SelectionError: the selected Docker context does not exist.
     """
+    selected = selection.select()
+    selected.export()
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
     except DockerException as error:
         raise CachectlError(
-            f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
+            f"no container engine answers at {selected}: {error}; "
+            "to use another one, set DOCKER_HOST or select a Docker context"
         ) from error
     try:
         yield client
@@ -312,6 +324,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         storage=_storage(environment, _volumes(registry or front)) or "",
         image=registry.attrs["Image"] if registry else "",
         ca=front.labels.get(labels.CA),
+        published=tuple(bound["HostIp"] for bound in bindings),
         restarts=sum(map(_restarts, both)),
         was_out_of_memory=any(map(_was_out_of_memory, both)),
         why_unhealthy=why,

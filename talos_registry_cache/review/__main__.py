@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from talos_registry_cache.engine import selection
+from talos_registry_cache.errors import ReportedError
 from talos_registry_cache.review import markdown, preview
-from talos_registry_cache.review.model import Preview, ReviewError
+from talos_registry_cache.review.model import Preview
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,8 +53,9 @@ def main(
     Exits with 0 if no data would be lost, 3 if some would, and 1 on failure.
     """
     try:
+        selection.select().export()
         made = preview.make(ROOT, base, stack or [], _say, head=head)
-    except ReviewError as error:
+    except ReportedError as error:
         _say(f"error: {error}")
         raise typer.Exit(FAILED) from None
     if output:

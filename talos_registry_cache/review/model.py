@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from talos_registry_cache.errors import ReportedError
 
-class ReviewError(Exception):
+
+class ReviewError(ReportedError):
     """A mistake that the user can correct; the message says what was found and what to do."""
 
 

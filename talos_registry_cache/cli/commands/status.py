@@ -1,9 +1,10 @@
 """cachectl status: health, storage and hits of each cache."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -24,8 +25,10 @@ from talos_registry_cache.cli.errors import CachectlError, ExitCode
 from talos_registry_cache.cli.metrics import SIZE_LIMIT, Metrics, read_metrics
 from talos_registry_cache.cli.stack import Cache, Stack, Wildcard
 from talos_registry_cache.endpoint import ALL_REGISTRIES
+from talos_registry_cache.engine import reachability
 from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.processes import HEALTHY
+from talos_registry_cache.engine.reachability import ReachabilityError
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry import interruptible, pull_log, served_certificate
 from talos_registry_cache.registry.client import RateLimit
@@ -35,6 +38,7 @@ from talos_registry_cache.registry.s3_location import S3Location
 
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
+NODES = {True: "reach it", False: "cannot reach it", None: "-"}
 HEAD = "storage\n"
 # The first line is the size in KiB. The port of the metrics is not published.
 PROBE = (
@@ -84,52 +88,64 @@ def status(
     With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
     cache. They are listed below the table, and in JSON as `undeclared` of `*`.
 
-    Warns 30 days before the certificate of a cache expires.
+    A temporary container on the engine's default network requests each mirror, as nodes do: the
+    column "nodes" shows whether they get an answer. Warns 30 days before the certificate of a cache
+    expires.
 
     Exit codes: 0 every cache is healthy, 1 failure, 2 wrong usage, 3 a cache or the wildcard
-    mirror is not healthy, or a certificate has expired. An unreachable upstream is not an error:
-    caches exist for that.
+    mirror is not healthy, nodes cannot reach it, or a certificate has expired. An unreachable
+    upstream is not an error: caches exist for that.
     """
     with stack.opened(stack_name) as found:
         shown = list(found.caches.values())
-        usages = dict(
-            zip(
-                found.caches,
-                caches.at_once(found.engine, lambda one: _usage(found.engine, one), shown),
-                strict=True,
-            )
-        )
-        expiries = dict(
-            zip(found.caches, caches.at_once(found.engine, _expiry, shown), strict=True)
-        )
         wildcard = found.wildcard()
+        mirrors = _mirrors_for_nodes(shown, wildcard)
+        work: list[Callable[[], Any]] = [
+            partial(_problems, found.engine, shown, mirrors),
+            *(partial(_usage, found.engine, cache) for cache in shown),
+            *(partial(_expiry, cache) for cache in shown),
+        ]
+        problems, *measured = caches.at_once(found.engine, lambda one: one(), work)
+        of_usage, of_expiry = measured[: len(shown)], measured[len(shown) :]
+        usages: Mapping[str, Usage | None] = dict(zip(found.caches, of_usage, strict=True))
+        expiries: Mapping[str, datetime | None] = dict(zip(found.caches, of_expiry, strict=True))
         undeclared = _undeclared(found, wildcard) if wildcard else {}
     remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
     left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
         described = {
-            cache.registry: _described(
-                cache,
-                usages[cache.registry],
-                reachable,
-                left.get(cache.registry),
-                expiries[cache.registry],
-            )
+            cache.registry: {
+                **_described(
+                    cache,
+                    usages[cache.registry],
+                    reachable,
+                    left.get(cache.registry),
+                    expiries[cache.registry],
+                ),
+                "mirrorReachable": _is_reached(cache.registry, problems),
+            }
             for cache in shown
         }
         if wildcard:
-            described[ALL_REGISTRIES] = _described_wildcard(wildcard, undeclared)
+            described[ALL_REGISTRIES] = {
+                **_described_wildcard(wildcard, undeclared),
+                "mirrorReachable": _is_reached(ALL_REGISTRIES, problems),
+            }
         console.as_json(described)
     else:
-        _show(shown, usages, reachable, left)
+        _show(shown, usages, problems, reachable, left)
         if wildcard:
             _show_wildcard(wildcard, undeclared)
     now = datetime.now(UTC)
     for warning in (*certificate_warnings(expiries, now), *_ca_notes(shown, now)):
         console.say(warning)
+    unreachable = {host: problem for host, problem in (problems or {}).items() if problem}
+    if unreachable:
+        console.say(reachability.explained(unreachable, mirrors))
     healths = {cache.health for cache in shown} | ({wildcard.health} if wildcard else set())
-    if not healths <= HEALTHY or any(expiry and expiry <= now for expiry in expiries.values()):
+    is_expired = any(expiry and expiry <= now for expiry in expiries.values())
+    if unreachable or is_expired or not healths <= HEALTHY:
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
@@ -181,6 +197,40 @@ def _ca_notes(shown: list[Cache], now: datetime) -> list[str]:
 
 def _expiry(cache: Cache) -> datetime | None:
     return served_certificate.expires(cache.endpoint) if cache.endpoint else None
+
+
+def _mirrors_for_nodes(shown: Sequence[Cache], wildcard: Wildcard | None) -> Mapping[str, str]:
+    """The URLs of the mirrors that containers of this engine are meant to reach."""
+    published = {address for cache in shown for address in cache.published}
+    mirrors = {cache.registry: cache.mirror for cache in shown if not cache.is_service}
+    if wildcard:
+        mirrors[ALL_REGISTRIES] = wildcard.mirror
+    return {
+        registry: url
+        for registry, url in mirrors.items()
+        if url and reachability.is_for_nodes(url, published)
+    }
+
+
+def _problems(
+    client: DockerClient, shown: Sequence[Cache], mirrors: Mapping[str, str]
+) -> Mapping[str, str] | None:
+    """Why nodes cannot reach each of the mirrors, empty if they do; None if that is unknown."""
+    image = next((cache.image for cache in shown if cache.image), "")
+    if not (mirrors and image):
+        return None
+    try:
+        problems = reachability.problems(client, image, mirrors)
+    except ReachabilityError as error:
+        console.say(str(error))
+        return None
+    return {registry: problems.get(registry, "") for registry in mirrors}
+
+
+def _is_reached(registry: str, problems: Mapping[str, str] | None) -> bool | None:
+    """Whether nodes reach a mirror; None if that is unknown."""
+    problem = (problems or {}).get(registry)
+    return None if problem is None else not problem
 
 
 def _usage(client: DockerClient, cache: Cache) -> Usage | None:
@@ -260,12 +310,13 @@ def _container(client: DockerClient, cache: Cache) -> Container | None:
 def _show(
     shown: list[Cache],
     usages: Mapping[str, Usage | None],
+    problems: Mapping[str, str] | None,
     reachable: Mapping[str, bool],
     left: Mapping[str, RateLimit | str],
 ) -> None:
     console.table(
         (
-            "registry", "health", "endpoint", "upstream", ">images", ">on disk",
+            "registry", "health", "endpoint", "nodes", "upstream", ">images", ">on disk",
             ">hits", ">misses", ">from upstream", ">saved",
         ),
         (
@@ -273,6 +324,7 @@ def _show(
                 cache.registry,
                 ": ".join(filter(None, (cache.health, cache.why_unhealthy))),
                 cache.endpoint or "-",
+                NODES[_is_reached(cache.registry, problems)],
                 _reached(cache, reachable),
                 *_numbers(usages[cache.registry]),
             )

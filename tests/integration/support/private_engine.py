@@ -39,6 +39,7 @@ class PrivateEngine:
     Attributes:
         host: its address, as in DOCKER_HOST.
         enter: command prefix that enters its network namespace.
+        machine: command prefix that enters it as well, with the engine's host name.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PrivateEngine:
         self._settings = folder / "daemon.json"
         self._settings.write_text("{}")
         self.enter = network.enter(namespace)
+        self.machine = (*self.enter, *AS_HOST, namespace)
         self._namespace = namespace
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,8 +61,7 @@ class PrivateEngine:
         with (self._folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *self.enter,
-                    *AS_HOST, self._namespace,
+                    *self.machine,
                     "dockerd",
                     "--host", self.host,
                     "--data-root", self._folder / "data",

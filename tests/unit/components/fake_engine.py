@@ -140,6 +140,7 @@ class FakeEngine:
     services_here: list[FakeService] = field(default_factory=list)
     volumes_here: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
     manages_a_swarm: bool = True
+    host_name: str = "docker-desktop"
     images_here: dict[str, dict[str, str]] = field(default_factory=dict)
     """The labels of each image, by its name."""
 
@@ -184,6 +185,9 @@ class FakeEngine:
 class _Api:
     fake: FakeEngine
     base_url: str = "http+docker://localhost"
+
+    def info(self) -> Mapping[str, Any]:
+        return {"Name": self.fake.host_name}
 
     def volumes(self) -> Mapping[str, Any]:
         there = self.fake.volumes_here.items()

@@ -64,6 +64,7 @@ class Declared:
     secret_outputs: tuple[str, ...]
     before_create: tuple[ResourceHookFunction, ...]
     after_create: tuple[ResourceHookFunction, ...]
+    before_update: tuple[ResourceHookFunction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,7 @@ class _Monitor(mocks.MockMonitor):
                 secret_outputs=tuple(request.additionalSecretOutputs),
                 before_create=tuple(hooks[name] for name in request.hooks.before_create),
                 after_create=tuple(hooks[name] for name in request.hooks.after_create),
+                before_update=tuple(hooks[name] for name in request.hooks.before_update),
             )
 
 

@@ -1,5 +1,6 @@
 import os
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ from pulumi.dynamic import Config, ConfigureRequest
 
 from components import dynamic_provider
 from components.dynamic_provider import EngineError
+from tests.unit import docker_contexts
 from tests.unit.conftest import NO_ENGINE
+
+OTHER = "tcp://192.0.2.1:2375"
 
 
 class MistakeError(Exception):
@@ -67,6 +71,31 @@ def test_the_engine_of_the_docker_provider_wins_over_the_environment() -> None:
 
     dynamic_provider.prepare(request(docker__host="tcp://192.0.2.1:2375"))
     assert os.environ["DOCKER_HOST"] == "tcp://192.0.2.1:2375"
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        # As `docker context use` selects it.
+        ({}, f"the Docker context mine: run `make up`, or `export DOCKER_HOST={OTHER}`$"),
+        ({"DOCKER_CONTEXT": "mine"}, f"`export DOCKER_HOST={OTHER} DOCKER_CONTEXT=`$"),
+        (
+            {"DOCKER_HOST": OTHER, "DOCKER_CONTEXT": "mine"},
+            f"DOCKER_HOST={OTHER} DOCKER_CONTEXT=`$",
+        ),
+    ],
+)
+def test_docker_contexts_that_the_docker_provider_cannot_use_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], advice: str
+) -> None:
+    docker_contexts.add(tmp_path, "mine", {"Host": OTHER})
+    docker_contexts.use(tmp_path, "mine")
+    monkeypatch.delenv("DOCKER_HOST")
+    for name, value in {"DOCKER_CONFIG": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(EngineError, match=advice):
+        dynamic_provider.connect()
 
 
 def test_an_engine_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

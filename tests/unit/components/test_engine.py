@@ -170,22 +170,13 @@ def test_an_engine_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPa
 def test_the_engine_is_the_one_that_the_docker_provider_uses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
-
-    class Client:
-        def __init__(self, base_url: str) -> None:
-            asked.append(base_url)
-
-        @classmethod
-        def from_env(cls) -> "Client":
-            return cls("from the environment")
-
-    monkeypatch.setattr(engine, "DockerClient", Client)
+    asked: list[str | None] = []
+    monkeypatch.setattr(dynamic_provider, "connect", asked.append)
     for config in ({"docker:host": "tcp://192.0.2.1:2375"}, {}):
         # Uncached, so that other tests get their own client.
         stack_graph.run(engine.client.__wrapped__, config=config)
 
-    assert asked == ["tcp://192.0.2.1:2375", "from the environment"]
+    assert asked == ["tcp://192.0.2.1:2375", None]
 
 
 # Before a container is created

@@ -1,4 +1,6 @@
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import yaml
 
 from components import hooks, registry_cache, settings
 from components.belongings import Belongings, OwnedByAnotherError
-from components.engine import EngineContainer, EngineFacts, EngineNetwork
+from components.engine import ENGINE_IN_VM, EngineContainer, EngineFacts, EngineNetwork
 from components.hooks import NetworkHooks
 from components.on_engine import OnEngine
 from components.registry_cache import names_on_engine
@@ -363,6 +365,39 @@ def test_addresses_keep_the_engine_s_order_if_they_are_the_same(
 
 
 # Mistakes found on this machine
+
+
+MISSING = "192.0.2.1"
+NO_BRIDGE = EngineFacts(ENGINE_IN_VM, {}, is_on_this_machine=True)
+NO_ADDRESS = replace(NO_BRIDGE, bridge_gateway=MISSING)
+
+
+@pytest.mark.parametrize(
+    ("written", "facts", "mistake"),
+    [
+        ({}, NO_BRIDGE, "mirrorHost: found auto with an engine which has no default bridge"),
+        ({}, NO_ADDRESS, f"mirrorHost: found auto with an engine whose bridge should .* {MISSING}"),
+        ({"mirrorHost": MISSING}, NO_BRIDGE, f"mirrorHost: found {MISSING}"),
+        (
+            {"mirrorHost": "caches.test", "publishOn": ["127.0.0.1", MISSING]},
+            NO_BRIDGE,
+            f"publishOn: found {MISSING}",
+        ),
+        ({"mirrorHost": MISSING, "publishOn": ["0.0.0.0"]}, NO_BRIDGE, None),
+        ({"mirrorHost": "127.0.0.1"}, NO_BRIDGE, None),
+        # An engine in a virtual machine has other addresses.
+        ({"publishOn": [MISSING]}, EngineFacts(ENGINE_IN_VM, {}), None),
+    ],
+)
+def test_addresses_that_this_machine_lacks_are_a_mistake(
+    written: dict[str, Any], facts: EngineFacts, mistake: str | None
+) -> None:
+    caches = caches_of(settings.parse("dev", {"caches": {**TWO, **written}}))
+
+    lines = [str(one) for one in registry_cache.mistakes(caches, facts)]
+
+    assert len(lines) == (0 if mistake is None else 1)
+    assert mistake is None or re.match(f"{mistake}.*; allowed: an address of this mach", lines[0])
 
 
 @pytest.mark.parametrize(

@@ -13,26 +13,30 @@ from typing import Any
 
 import pytest
 
-from tests.unit.toolchain.fakes import Processes, programs
+from talos_registry_cache.engine import selection
+from tests.unit.toolchain.fakes import programs
 from toolchain import engine
 from toolchain.report import SetupError
 
-DEFAULT = engine.DEFAULT_HOST
+DEFAULT = selection.DEFAULT_HOST
 OWN = "tcp://192.0.2.1:2375"
-CONTEXT = "unix:///home/me/.colima/docker.sock"
 
 
 class Machine:
-    """A machine with some running engines."""
+    """A machine with some running engines, and a home directory of its own."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self.running: set[str] = set()
         self.done: list[str] = []
         monkeypatch.setattr(engine, "answers", lambda host: host in self.running)
-        monkeypatch.setattr(engine, "_context_host", lambda: CONTEXT)
         monkeypatch.setattr(engine, "_install", lambda: self.done.append("install"))
         monkeypatch.setattr(engine, "_start", lambda: self.done.append("start"))
-        monkeypatch.delenv("DOCKER_HOST")
+        monkeypatch.setattr(engine, "PODMAN_SOCKET", home / "podman.sock")
+        for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+        self.home = home
         self._monkeypatch = monkeypatch
 
     def is_like(self, release: dict[str, str], user: int, *has: str) -> None:
@@ -43,36 +47,79 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    return Machine(monkeypatch, tmp_path)
+
+
+def test_the_selected_engine_is_used_also_by_child_processes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", OWN)
+    monkeypatch.setenv("DOCKER_CONTEXT", "colima")
+    machine.running = {DEFAULT, OWN}
+
+    assert engine.ensure() == OWN == os.environ["DOCKER_HOST"]
+    assert "DOCKER_CONTEXT" not in os.environ
 
 
 @pytest.mark.parametrize(
-    ("docker_host", "running", "used"),
+    ("name", "value", "problem"),
     [
-        ("", {DEFAULT, CONTEXT}, DEFAULT),
-        (OWN, {DEFAULT, OWN}, OWN),
-        ("", {CONTEXT}, CONTEXT),
-        # Another engine does not replace the user's own.
-        (OWN, {DEFAULT}, None),
+        ("DOCKER_HOST", OWN, rf"answers at {OWN} \(DOCKER_HOST\)$"),
+        (
+            "DOCKER_CONTEXT",
+            "colima",
+            "context colima, which DOCKER_CONTEXT .* does not exist",
+        ),
     ],
 )
-def test_docker_host_the_default_and_the_docker_context_are_tried_in_order(
-    machine: Machine,
-    monkeypatch: pytest.MonkeyPatch,
-    docker_host: str,
-    running: set[str],
-    used: str | None,
+def test_another_engine_does_not_replace_the_selected_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", docker_host)
-    machine.running = running
+    monkeypatch.setenv(name, value)
+    machine.running = {DEFAULT}
+    machine.is_like(DEBIAN, 0)
 
-    if used:
-        assert engine.ensure() == used
-    else:
-        with pytest.raises(SetupError, match=f"no container engine at DOCKER_HOST={OWN}"):
-            engine.ensure()
+    with pytest.raises(SetupError, match=problem):
+        engine.ensure()
     assert machine.done == []
+
+
+@pytest.mark.parametrize("socket", [".colima/default/docker.sock", "run/docker.sock"])
+def test_no_engine_is_installed_if_another_one_answers(machine: Machine, socket: str) -> None:
+    machine.is_like(DEBIAN, 0)
+    other = f"unix://{machine.home / socket}"
+    machine.running = {other}
+
+    with pytest.raises(SetupError, match=rf"answers at {DEFAULT}; .*set DOCKER_HOST={other}$"):
+        engine.ensure()
+    assert machine.done == []
+
+
+@pytest.mark.parametrize("has", ["program", "socket"])
+def test_no_engine_is_installed_beside_podman(machine: Machine, has: str) -> None:
+    machine.is_like(DEBIAN, 0, *(["podman"] if has == "program" else []))
+    if has == "socket":
+        (machine.home / "podman.sock").touch()
+
+    with pytest.raises(SetupError, match="Podman is installed, so Docker is not"):
+        engine.ensure()
+    assert machine.done == []
+
+
+def test_a_socket_that_the_user_may_not_open_is_reported(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The path of a socket must be short.
+    monkeypatch.chdir(machine.home)
+    with socketserver.UnixStreamServer("docker.sock", socketserver.BaseRequestHandler):
+        monkeypatch.setattr(engine, "DEFAULT_HOST", "unix://docker.sock")
+        monkeypatch.setattr(selection, "DEFAULT_HOST", "unix://docker.sock")
+        monkeypatch.setattr("os.access", lambda *_: False)
+        machine.is_like(DEBIAN, 1000)
+
+        with pytest.raises(SetupError, match=r"may not use docker\.sock: sudo usermod -aG docker"):
+            engine.ensure()
 
 
 DEBIAN, MINT = {"ID": "debian"}, {"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}
@@ -94,10 +141,10 @@ def test_root_on_debian_gets_an_engine_installed_and_started(
 @pytest.mark.parametrize(
     ("release", "user", "has", "advice"),
     [
-        (DEBIAN, 1000, (), "Install one: sudo apt-get install docker.io iptables"),
-        (DEBIAN, 1000, ("dockerd",), "Start it: sudo systemctl start docker"),
-        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, 0, (), "Install Docker: https://"),
-        ({}, 501, ("dockerd",), "Install Docker: https://"),
+        (DEBIAN, 1000, (), "install one: sudo apt-get install docker.io iptables"),
+        (DEBIAN, 1000, ("dockerd",), "start it: sudo systemctl start docker"),
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, 0, (), "install Docker: https://"),
+        ({}, 501, ("dockerd",), "install Docker: https://"),
     ],
 )
 def test_other_users_and_systems_get_advice(
@@ -105,18 +152,10 @@ def test_other_users_and_systems_get_advice(
 ) -> None:
     machine.is_like(release, user, *has)
 
-    with pytest.raises(SetupError, match=rf"^no container engine is running.*{advice}"):
+    with pytest.raises(SetupError, match=rf"^no container engine answers at .*{advice}"):
         engine.ensure()
 
     assert machine.done == []
-
-
-@pytest.mark.parametrize(("code", "host"), [(0, CONTEXT), (1, "")])
-def test_docker_context_is_read(monkeypatch: pytest.MonkeyPatch, code: int, host: str) -> None:
-    monkeypatch.setattr("shutil.which", programs("docker"))
-    monkeypatch.setattr("subprocess.run", Processes(code=code, printed=f"{CONTEXT}\n"))
-
-    assert engine._context_host() == host
 
 
 def test_engine_that_fails_to_start_is_an_error_with_the_end_of_its_log(

@@ -12,9 +12,8 @@ from tests.unit.toolchain.fakes import Processes
 from toolchain import __main__ as command_line
 from toolchain import (
     engine,
-    front_image,
+    images,
     pulumi,
-    registry_image,
     release,
     stack,
     talosctl,
@@ -35,9 +34,10 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(engine, "ensure", lambda: HOST)
     monkeypatch.setattr(pulumi, "ensure", lambda: steps.append("pulumi"))
     monkeypatch.setattr(pulumi, "environment", lambda host: {"DOCKER_HOST": host})
-    monkeypatch.setattr(registry_image, "ensure", lambda _, stack_file: steps.append(stack_file))
-    monkeypatch.setattr(registry_image, "ensure_all", lambda _: steps.append("all images"))
-    monkeypatch.setattr(front_image, "ensure", lambda _: steps.append("nginx"))
+    monkeypatch.setattr(
+        images, "ensure", lambda _, files: steps.extend(["images", *(one.name for one in files)])
+    )
+    monkeypatch.setattr(images, "ensure_each", lambda _: steps.append("all images"))
     monkeypatch.setattr(talosctl, "ensure", lambda _: None)
     monkeypatch.setattr(test_tools, "ensure", lambda: steps.append("test tools"))
     return steps
@@ -57,12 +57,7 @@ def test_command_on_a_stack_prepares_what_the_stack_needs(
 
     assert command_line.main([command, "guide", "--", "--refresh", "--", "-v"]) == 3
     assert called == [("guide", {"DOCKER_HOST": HOST}, ["--refresh", "--", "-v"])]
-    assert done == [
-        "requirements.txt",
-        "pulumi",
-        (ROOT / "Pulumi.guide.yaml").read_text(),
-        "nginx",
-    ]
+    assert done == ["requirements.txt", "pulumi", "images", "Pulumi.guide.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +66,11 @@ def test_command_on_a_stack_prepares_what_the_stack_needs(
         (["run", "--", "pulumi", "stack", "ls"], "pulumi stack ls", []),
         (["run", "--all-images", "--", "x"], "x", ["all images"]),
         (["run", "--test-tools", "--", "x"], "x", ["test tools"]),
-        (["test", "--", "-k", "settings"], " -k settings", ["test tools"]),
+        (
+            ["test", "--", "-k", "settings"],
+            " -k settings",
+            ["Pulumi.guide.yaml", "Pulumi.talos.yaml", "test tools"],
+        ),
     ],
 )
 def test_command_runs_in_the_prepared_environment(
@@ -87,7 +86,7 @@ def test_command_runs_in_the_prepared_environment(
     assert command_line.main(arguments) == 4
     assert processes.lines[0].endswith(line)
     assert processes.environments == [{"DOCKER_HOST": HOST}]
-    assert [*done[:2], *done[3:]] == ["requirements-dev.txt", "pulumi", "nginx", *more]
+    assert done == ["requirements-dev.txt", "pulumi", "images", *more]
 
 
 @pytest.mark.parametrize(

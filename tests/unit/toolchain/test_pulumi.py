@@ -110,14 +110,14 @@ ALL_THREE = ["pulumi", "pulumi-language-python", "pulumi-resource-docker"]
 @pytest.mark.parametrize(
     ("names", "version", "plugin", "is_used"),
     [
-        (BOTH, "v3.182.0", True, True),
+        (BOTH, "v3.208.0", True, True),
         (BOTH, "v4.0.0-alpha.2", True, True),
-        (BOTH, "v3.181.9", True, False),
+        (BOTH, "v3.207.9", True, False),
         (BOTH, "v2.999.0", True, False),
         (BOTH, "dev", True, False),
-        (BOTH, "v3.200.0", False, False),
-        (("pulumi",), "v3.200.0", True, False),
-        ((), "v3.200.0", True, False),
+        (BOTH, "v3.250.0", False, False),
+        (("pulumi",), "v3.250.0", True, False),
+        ((), "v3.250.0", True, False),
     ],
 )
 def test_pulumi_is_built_unless_the_machines_is_recent_and_gets_the_plugin(
@@ -153,7 +153,7 @@ def test_built_pulumi_and_an_installed_plugin_stay_in_use(
     monkeypatch: pytest.MonkeyPatch, built: list[str], checkout: Path, *, is_built: bool
 ) -> None:
     monkeypatch.setattr("shutil.which", programs(*BOTH))
-    monkeypatch.setattr(pulumi, "run", Commands(answers={"version": "v3.200.0"}))
+    monkeypatch.setattr(pulumi, "run", Commands(answers={"version": "v3.250.0"}))
     monkeypatch.setenv("PULUMI_HOME", str(checkout / "home"))
     plugin = f"resource-docker-v{pulumi._docker_plugin_version()}"
     (checkout / "home" / "plugins" / plugin).mkdir(parents=True)

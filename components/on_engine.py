@@ -267,7 +267,7 @@ def _registry(name: str, process: Process, shared: Mount) -> _Container:
         resource=f"{process.host}-registry",
         name=name,
         image=process.image,
-        labels=label.of_upstream(pulumi.get_stack(), process.host),
+        labels=process.registry_labels,
         probe=process.probe,
         environment=process.environment,
         read_once=process.files.read_once,

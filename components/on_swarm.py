@@ -136,8 +136,9 @@ class OnSwarm:
         name = f"{self.prefix}-{in_names(process.host)}"
         registry = _registry(name, process)
         if process.front is None:
+            labels = {**process.labels, **process.registry_labels}
             # The running cache has the port, so that a node cannot start the new one first.
-            public = replace(registry, labels=process.labels, port=process.upstream.port)
+            public = replace(registry, labels=labels, port=process.upstream.port)
             return self._declare(public, process, parent)
         behind = self._declare(_behind_front(name, process, registry), process, parent)
         before = self._declare(_front(name, process, process.front), process, parent)
@@ -258,7 +259,7 @@ def _registry(name: str, process: Process) -> _Service:
     return _Service(
         resource=f"{process.host}-service",
         name=service_name(name),
-        labels=label.of_upstream(pulumi.get_stack(), process.host),
+        labels=process.registry_labels,
         image=process.image_reference,
         probe=process.probe,
         secrets=process.files.secrets,

@@ -26,11 +26,12 @@ from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .retention import ImageRetention
 from .settings import Caches
 from .settings.access import OwnTls
-from .settings.caches import Upstream, asking_themselves
+from .settings.caches import asking_themselves
 from .settings.mistakes import Mistake
 from .settings.placement import SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
+from .settings.upstream import Upstream
 from .settings.values import ANY_ADDRESS, is_ipv4
 from .settings.wildcard import Wildcard
 from .storage import s3_credentials, s3_location
@@ -187,6 +188,7 @@ class RegistryCache(pulumi.ComponentResource):
             endpoint_host=self._endpoint_host,
             files=self._files(host, upstream),
             access=self._access,
+            authorities=access.authorities(self._args, host),
             front=self._front,
         )
 
@@ -236,25 +238,33 @@ class RegistryCache(pulumi.ComponentResource):
         return min(self._publish_on, key=_nearness)
 
     def _files(self, host: str, upstream: Upstream) -> MountedFiles:
-        """The private files of a cache with credentials, or the shared files of anonymous ones."""
+        """The private files of a cache, which anonymous caches share if they trust the same CAs."""
         via = self._args.via
         if via and via.username and host in via.mirrors:
-            return self._own_files(host, via.username, self._args.password(VIA))
+            login = credential_helper.file(via.username, self._args.password(VIA))
+            return self._own_files(host, login)
         if upstream.username is not None:
-            return self._own_files(host, upstream.username, self._args.password(host))
+            login = credential_helper.file(upstream.username, self._args.password(host))
+            return self._own_files(host, login)
+        common = access.authorities(self._args)
+        if access.authorities(self._args, host) != common:
+            return self._own_files(host, credential_helper.anonymous())
         if self._anonymous_files is None:
             labels = label.of_stack(self._stack)
-            files = self._with_shared(credential_helper.anonymous())
+            files = self._with_shared(credential_helper.anonymous(), common)
             self._anonymous_files = self._placement.files(ANONYMOUS, labels, files, self)
         return self._anonymous_files
 
-    def _own_files(self, host: str, username: str, password: pulumi.Output[str]) -> MountedFiles:
+    def _own_files(self, host: str, helper: PrivateFile) -> MountedFiles:
         labels = label.of_upstream(self._stack, host)
-        files = self._with_shared(credential_helper.file(username, password))
+        files = self._with_shared(helper, access.authorities(self._args, host))
         return self._placement.files(_with_credentials(host), labels, files, self)
 
-    def _with_shared(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
-        return {credential_helper.FILE: helper, **self._access.files}
+    def _with_shared(self, helper: PrivateFile, authorities: str) -> Mapping[str, PrivateFile]:
+        files = {credential_helper.FILE: helper, **self._access.files}
+        if authorities:
+            files[access.AUTHORITIES_FILE] = PrivateFile(authorities, is_read_once=True)
+        return files
 
     def _image(self, reference: str) -> pulumi.Output[str]:
         """The ID of an image, declared once however many caches run it."""

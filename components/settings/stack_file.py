@@ -8,13 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from .access import GivenTls
-from .caches import AN_UPSTREAM, Caches, Upstream
+from .caches import AN_UPSTREAM, Caches
 from .clusters import Cluster
 from .images import Images
 from .mistakes import Mistake, Path, in_yaml
 from .model import EACH, Context, Rules, needed, right
 from .secrets import VIA, S3Keys, Secrets, command
 from .storage import S3Storage
+from .upstream import Upstream
 from .values import ClusterName, Name, NullIsEmpty
 
 

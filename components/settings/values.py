@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from talos_registry_cache.registry import reference
+from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
 
 from .mistakes import Mistake, refuse_within, refused, saying
@@ -56,6 +57,7 @@ _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 _FITS = r"(?=[a-zA-Z0-9.-]{1,253}([:/]|$))"
 _HOST = rf"{_FITS}({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}"
 _HOST_OF_URL = rf"{_FITS}({_IPV4}|({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE})"
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
 _DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+"
 
 
@@ -140,17 +142,28 @@ def _remote_url(value: str) -> str:
 
 
 def _pem(value: str) -> str:
-    allowed = "PEM certificates, starting with -----BEGIN CERTIFICATE-----"
-    if not re.match(r"-----BEGIN CERTIFICATE-----\s", value):
+    """Check certificates, given as text or as the path of a file; returns the text."""
+    allowed = "PEM certificates, starting with -----BEGIN CERTIFICATE-----, or a file with them"
+    pem = value if value.startswith("-----BEGIN ") else _certificates_in(value, allowed)
+    if not re.match(r"-----BEGIN CERTIFICATE-----\s", pem):
         raise refused(value[:40], allowed)
-    if "PRIVATE KEY-----" in value:
+    if "PRIVATE KEY-----" in pem:
         raise saying(f"found a private key; allowed: only {allowed}")
     # Few stacks have a certificate, and cryptography takes long to load.
     from . import certificates  # noqa: PLC0415 - see above
 
-    if not certificates.are_certificates(value):
+    if not certificates.are_certificates(pem):
         raise saying(f"found unreadable certificates; allowed: {allowed}")
-    return value
+    return pem
+
+
+def _certificates_in(file: str, allowed: str) -> str:
+    """The certificates in a file, without the comments that bundles have between them."""
+    try:
+        content = files.read_text(Path(file), files.SMALL_LIMIT, regular=True)
+    except (OSError, ValueError) as error:
+        raise refused(file[:40], allowed, getattr(error, "strerror", error)) from None
+    return "".join(f"{one}\n" for one in re.findall(_CERTIFICATE, content, re.DOTALL))
 
 
 def _address(value: object) -> object:

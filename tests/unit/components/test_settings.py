@@ -10,10 +10,10 @@ import yaml
 
 from components import settings
 from components.settings import SettingsError, StackSettings
-from components.settings.caches import Upstream
 from components.settings.mistakes import in_yaml
 from components.settings.placement import SwarmPlacement
 from components.settings.storage import S3Storage
+from components.settings.upstream import Upstream
 from talos_registry_cache.registry.catalogue import CATALOGUE
 from tests.unit.components import stack_graph
 from tests.unit.components.certificates import AUTHORITY, OTHER
@@ -113,6 +113,15 @@ def test_valid_values_are_kept_as_written(key: str, value: Any) -> None:
     dumped = parsed_caches({key: value}).model_dump(mode="json", by_alias=True)
 
     assert dumped[key] == value
+
+
+def test_a_ca_may_be_a_file_that_also_has_comments(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(f"# Autorité\n{PEM}\n# Other\n{OTHER.certificate}")
+
+    parsed = parsed_caches({**upstream(ca=str(file)), "tls": None})
+
+    assert parsed.upstreams["registry.test"].ca == PEM + OTHER.certificate
 
 
 @pytest.mark.parametrize(
@@ -253,6 +262,10 @@ A_URL = "allowed: http:// or https:// with a host"
             ("caches via ca", ["MII" + "C" * 500], f"found 'MII{'C' * 37}'; allowed: PEM cert"),
             ("caches via ca", ["-----BEGIN CERTIFICATE-----\nMII\n"], "found unreadable certifi"),
             ("caches via ca", [PEM + AUTHORITY.key], "found a private key; allowed: only PEM"),
+            ("caches via ca", ["/missing.pem"], "or a file with them (No such file or direct"),
+            ("caches via ca", ["/etc", "/dev/zero"], "a file with them (it is not a regular file"),
+            ("caches via ca", ["/etc/passwd"], "found '/etc/passwd'; allowed: PEM certificates"),
+            ("caches upstreams with-user.test ca", ["nothing.pem"], "found 'nothing.pem'; allowe"),
             ("passwords with-user.test", ["", None, 5, ["a"], {}, "hunter2\ud800"], "a password"),
             ("passwords", ["hunter2", ["hunter2"], 5, True], f"found [hidden]; {A_MAPPING}"),
             ("readers", ["hunter2", ["hunter2"]], f"found [hidden]; {A_MAPPING}"),
@@ -397,6 +410,12 @@ a-b.test: {port: 5001, remoteUrl: https://c.test}
             {"via": VIA, "upstreams": {"docker.io": USER}},
             OF_DOCKER_IO,
             f"{DOCKER_IO}.username",
+            "found beside caches.via",
+        ),
+        (
+            {"via": VIA, "upstreams": {"docker.io": {"ca": PEM}}},
+            {},
+            f"{DOCKER_IO}.ca",
             "found beside caches.via",
         ),
         (

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .settings.access import GivenTls, OwnTls, Via
     from .settings.caches import Logs
     from .settings.placement import EnginePlacement, SwarmPlacement
+    from .settings.proxy import EnvironmentProxy, GivenProxy
     from .settings.retention import Retention
     from .settings.storage import S3Storage, VolumeStorage
     from .settings.upstream import Upstream
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentsError",
     "EnginePlacement",
+    "EnvironmentProxy",
+    "GivenProxy",
     "GivenTls",
     "Logs",
     "OwnTls",
@@ -36,6 +39,7 @@ _MODULES = {
     ".settings.access": ("GivenTls", "OwnTls", "Via"),
     ".settings.caches": ("Logs",),
     ".settings.placement": ("EnginePlacement", "SwarmPlacement"),
+    ".settings.proxy": ("EnvironmentProxy", "GivenProxy"),
     ".settings.retention": ("Retention",),
     ".settings.storage": ("S3Storage", "VolumeStorage"),
     ".settings.upstream": ("Upstream",),

@@ -110,7 +110,10 @@ def authorities(args: Caches, host: str | None = None) -> str:
         args: the settings of the caches.
         host: the registry host of the cache; None for the CAs that all caches trust.
     """
-    given = [args.storage.ca if isinstance(args.storage, S3Storage) else None]
+    given = [
+        args.storage.ca if isinstance(args.storage, S3Storage) else None,
+        args.proxy.ca if args.proxy else None,
+    ]
     if host is not None:
         parent = args.via if args.via and host in args.via.mirrors else None
         given.append(parent.ca if parent else args.upstreams[host].ca)

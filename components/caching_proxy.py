@@ -165,7 +165,8 @@ def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, st
     )
     # In addition to the image's own CAs, which are in a file: Go reads both.
     trust = {"SSL_CERT_DIR": FOLDER} if args.authorities else {}
-    return {**common, **special, **address, **trust, **args.access.environment}
+    proxy = args.caches.proxy.variables() if args.caches.proxy else {}
+    return {**common, **special, **address, **trust, **proxy, **args.access.environment}
 
 
 def _proxy(remote_url: str) -> dict[str, str]:

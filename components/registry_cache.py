@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
+from urllib.request import getproxies_environment
 
 import pulumi
 import pulumi_docker as docker
@@ -89,6 +90,7 @@ class RegistryCache(pulumi.ComponentResource):
         self._belongings = Belongings(facts, state_owner.of_this_program(), self._prefix)
         self._belongings.refuse_others(names_on_engine(self._stack, args), args.take_over_from)
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        self._warn_of_unused_proxy()
         self._mirror_host = _mirror_host(args, facts)
         self._publish_on = _publish_on(args, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
@@ -141,6 +143,16 @@ class RegistryCache(pulumi.ComponentResource):
             "talosctlFlags": self.talosctl_flags,
             **trust,
         }
+
+    def _warn_of_unused_proxy(self) -> None:
+        proxies = getproxies_environment()
+        found = [f"{scheme.upper()}_PROXY" for scheme in ("http", "https") if scheme in proxies]
+        if found and self._args.proxy is None and not self._args.offline:
+            pulumi.log.warn(
+                f"The caches do not use the proxy in {' and '.join(found)}. To use it, set "
+                "caches.proxy to {kind: environment}; to connect directly, set it to {}.",
+                self,
+            )
 
     def _network(self, hooks: NetworkHooks) -> docker.Network:
         labels = {**label.of_stack(self._stack), **self._belongings.marks_of_network()}

@@ -13,6 +13,7 @@ from .front import Front
 from .mistakes import Mistake, Path
 from .model import EACH, Context, Model, Needed, Rules, right
 from .placement import EnginePlacement, Placement, SwarmPlacement
+from .proxy import Proxy
 from .retention import Retention
 from .storage import S3Storage, Storage, VolumeStorage
 from .upstream import Upstream, with_catalogue
@@ -74,6 +75,13 @@ class Caches(Model):
     via: Via | None = Field(
         default=None,
         description="Parent caches to pull from instead of the upstreams",
+    )
+    proxy: Proxy | None = Field(
+        default=None,
+        description=(
+            "Proxy that the caches use for upstreams, parent caches and an object store; the "
+            "default is none"
+        ),
     )
     offline: Annotated[bool, Field(strict=True)] = Field(
         default=False,

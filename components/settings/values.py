@@ -123,16 +123,48 @@ def _mirror_host(value: str) -> str:
 
 def _remote_url(value: str) -> str:
     """Check the URL of an upstream, and drop one slash at its end."""
-    allowed = "http:// or https:// with a host and perhaps a port, such as https://quay.io"
+    return _http_url(
+        value,
+        example="https://quay.io",
+        credentials="credentials go into username and passwords",
+        path=(
+            "without a path, which belongs into the mirror on the nodes, with overridePath "
+            "(docs/company-networks.md)"
+        ),
+    )
+
+
+def _proxy_url(value: str) -> str:
+    """Check the URL of a proxy, and drop one slash at its end."""
+    return _http_url(
+        value,
+        example="http://proxy.example:3128",
+        credentials=(
+            "without a password, which docker inspect would show: for a proxy that needs one, run "
+            "a proxy on this machine that logs in to it (docs/company-networks.md)"
+        ),
+    )
+
+
+def _http_url(value: str, *, example: str, credentials: str, path: str = "without a path") -> str:
+    """Check a URL that caches connect to, and drop one slash at its end.
+
+    Args:
+        value: the URL.
+        example: a valid one.
+        credentials: what to do instead of putting credentials into the URL.
+        path: what to do instead of putting a path into the URL.
+    """
+    allowed = f"http:// or https:// with a host and perhaps a port, such as {example}"
     if "@" in value:
         scheme = re.match(r"[a-zA-Z]*://", value)
         visible = f"{scheme[0] if scheme else ''}[hidden]@{value.rpartition('@')[2]}"
-        raise refused(visible, f"{allowed}; credentials go into username and passwords")
+        raise refused(visible, f"{allowed}; {credentials}")
     url = re.fullmatch(r"(?P<scheme>https?)://(?P<host>[^/?#]*)(?P<path>.*)", value)
     if url is None or not re.fullmatch(rf"{_HOST_OF_URL}(:{_PORT})?", url["host"]):
         raise refused(value, allowed)
     if url["path"] not in {"", "/"}:
-        raise refused(value, f"{allowed}; without a path")
+        raise refused(value, f"{allowed}; {path}")
     host = url["host"].partition(":")[0].lower()
     if host == "localhost" or (is_ipv4(host) and IPv4Address(host).is_loopback):
         raise refused(value, f"{allowed}; not loopback, which in a container is the cache itself")
@@ -338,12 +370,22 @@ Name = Annotated[
 ]
 NullIsEmpty = BeforeValidator(lambda value: {} if value is None else value)
 """Takes a key without a value, which is null in YAML, for an empty mapping."""
+NoProxy = Annotated[
+    str,
+    _Matching(
+        r"[a-zA-Z0-9.*_:/\[\]-]{1,253}",
+        "a host, a domain, an address or a network, such as corp.example or 10.0.0.0/8",
+    ),
+]
 Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
 Pem = Annotated[str, AfterValidator(_pem)]
 Port = Annotated[
     int,
     Field(strict=True, json_schema_extra={"minimum": 1, "maximum": HIGHEST_PORT}),
     AfterValidator(_port),
+]
+ProxyUrl = Annotated[
+    str, AfterValidator(_proxy_url), _in_schema(rf"https?://{_HOST_OF_URL}(:{_PORT})?/?")
 ]
 RegistryHost = Annotated[
     str,

@@ -223,7 +223,11 @@ A_URL = "allowed: http:// or https:// with a host"
             (REMOTE_URL, ["", "registry.test", "ftp://a.test", "https://", "https:///v2"], A_URL),
             (REMOTE_URL, ["https://a test", "https://a.test:b", "https://a.test:65536"], A_URL),
             (REMOTE_URL, ["https://a.test?a=b", "https://a.test#a", "https://a.test\n"], A_URL),
-            (REMOTE_URL, ["https://a.test/v2", "https://a.test//"], "without a path"),
+            (
+                REMOTE_URL,
+                ["https://a.test/v2", "https://a.test//"],
+                "on the nodes, with overridePath",
+            ),
             (REMOTE_URL, ["http://localhost:5000", "https://127.0.0.2"], "not loopback"),
             (REMOTE_URL, ["https://224.0.0.1"], "a unicast address"),
             ("caches name_prefix", ["a"], "(did you mean namePrefix?); allowed: upstreams, image"),

@@ -55,6 +55,7 @@ class _Container:
         read_only: other volumes.
         port: the port of this machine at which it is published, if it is.
         dns: servers for names that are not of its network, instead of this machine's.
+        extra_hosts: addresses of hosts that it cannot resolve, by host name.
     """
 
     resource: str
@@ -69,6 +70,7 @@ class _Container:
     read_only: Sequence[Mount] = ()
     port: int | None = None
     dns: Sequence[str] | None = None
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,11 @@ class OnEngine:
             envs=[f"{key}={value}" for key, value in sorted(one.environment.items())],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.prefix)],
             dns=one.dns,
+            hosts=[
+                docker.ContainerHostArgs(host=host, ip=address)
+                for host, address in sorted(one.extra_hosts.items())
+            ]
+            or None,
             ports=self._ports(one),
             volumes=[
                 *(
@@ -273,6 +280,7 @@ def _registry(name: str, process: Process, shared: Mount) -> _Container:
         read_once=process.files.read_once,
         writable=[*storage, shared],
         read_only=[(FOLDER, process.files.volume)],
+        extra_hosts=process.caches.extra_hosts,
     )
 
 

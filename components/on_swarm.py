@@ -1,7 +1,7 @@
 """Caches as services of a Docker Swarm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -71,6 +71,7 @@ class _Service:
         command: the program and its arguments, if not the image's own.
         stop_signal: the signal that ends it once running pulls have ended, if not the image's own.
         port: the port at which it is published, if it is.
+        extra_hosts: addresses of hosts that it cannot resolve, by host name.
         order: whether a node starts the new task before it stops the running one.
     """
 
@@ -87,6 +88,7 @@ class _Service:
     command: Sequence[str] | None = None
     stop_signal: str | None = None
     port: int | None = None
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
     order: str = "stop-first"
 
 
@@ -243,6 +245,11 @@ def _container(one: _Service) -> docker.ServiceTaskSpecContainerSpecArgs:
         read_only=True,
         cap_drops=["ALL"],
         stop_signal=one.stop_signal,
+        hosts=[
+            docker.ServiceTaskSpecContainerSpecHostArgs(host=host, ip=address)
+            for host, address in sorted(one.extra_hosts.items())
+        ]
+        or None,
         stop_grace_period=STOPS_WITHIN,
         healthcheck=docker.ServiceTaskSpecContainerSpecHealthcheckArgs(
             tests=["CMD-SHELL", one.probe],
@@ -267,6 +274,7 @@ def _registry(name: str, process: Process) -> _Service:
         user=None if process.stored.volumes else file_owner.user(),
         mounts=[(STORAGE_FOLDER, volume) for volume in process.stored.volumes],
         environment={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
+        extra_hosts=process.caches.extra_hosts,
     )
 
 

@@ -21,6 +21,8 @@ from .values import (
     ANY_ADDRESS,
     Addresses,
     DiskSize,
+    HostAddress,
+    HostName,
     Image,
     Memory,
     MirrorHost,
@@ -81,6 +83,12 @@ class Caches(Model):
         description=(
             "Proxy that the caches use for upstreams, parent caches and an object store; the "
             "default is none"
+        ),
+    )
+    extra_hosts: dict[HostName, HostAddress] = Field(
+        default={},
+        description=(
+            "Addresses of hosts that the caches cannot resolve, by host name, as in /etc/hosts"
         ),
     )
     offline: Annotated[bool, Field(strict=True)] = Field(
@@ -276,6 +284,6 @@ def asking_themselves(caches: Caches, hosts: Collection[str]) -> Iterator[Mistak
     for path, url in urls.items():
         found = urlsplit(url)
         port = found.port or DEFAULT_PORTS[found.scheme]
-        if found.hostname in hosts and port in users:
+        if caches.extra_hosts.get(str(found.hostname), found.hostname) in hosts and port in users:
             text = f"found {url}, which is this stack's own cache of {users[port]}"
             yield Mistake(path, f"{text}; allowed: the registry's own URL, or another cache's")

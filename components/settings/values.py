@@ -56,8 +56,9 @@ _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 # A DNS name has up to 253 characters; with a last label of digits it would be an address.
 _FITS = r"(?=[a-zA-Z0-9.-]{1,253}([:/]|$))"
 _HOST = rf"{_FITS}({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}"
-_HOST_OF_URL = rf"{_FITS}({_IPV4}|({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE})"
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
+_HOST_NAME = rf"{_FITS}({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE}"
+_HOST_OF_URL = rf"({_FITS}{_IPV4}|{_HOST_NAME})"
 _DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+"
 
 
@@ -353,6 +354,14 @@ Image = Annotated[
     _Matching(r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?", _IMAGE),
     AfterValidator(_image),
 ]
+HostAddress = Annotated[
+    Address,
+    checked(
+        lambda address: is_unicast(address) and not IPv4Address(address).is_loopback,
+        "an IPv4 address of another host; not loopback, which in a container is the cache itself",
+    ),
+]
+HostName = Annotated[str, _Matching(_HOST_NAME, "a host name such as registry.corp.example")]
 LabelValue = Annotated[
     str, _Matching(r"[a-zA-Z0-9:_./-]{1,128}", "up to 128 letters, digits and : _ . / -")
 ]

@@ -13,11 +13,12 @@ from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
-from . import access, credential_helper, engine, names, state_owner, wildcard
+from . import access, credential_helper, engine, logins, names, state_owner, wildcard
 from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import EngineFacts
 from .hooks import NetworkHooks
+from .logins import Login
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
 from .on_swarm import OnSwarm
@@ -89,6 +90,7 @@ class RegistryCache(pulumi.ComponentResource):
         self._prefix = names.of_caches(args.name_prefix, self._stack)
         self._belongings = Belongings(facts, state_owner.of_this_program(), self._prefix)
         self._belongings.refuse_others(names_on_engine(self._stack, args), args.take_over_from)
+        self._logins = {} if args.offline else logins.of_upstreams(args.upstreams)
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
         self._warn_of_unused_proxy()
         self._mirror_host = _mirror_host(args, facts)
@@ -251,13 +253,8 @@ class RegistryCache(pulumi.ComponentResource):
 
     def _files(self, host: str, upstream: Upstream) -> MountedFiles:
         """The private files of a cache, which anonymous caches share if they trust the same CAs."""
-        via = self._args.via
-        if via and via.username and host in via.mirrors:
-            login = credential_helper.file(via.username, self._args.password(VIA))
-            return self._own_files(host, login)
-        if upstream.username is not None:
-            login = credential_helper.file(upstream.username, self._args.password(host))
-            return self._own_files(host, login)
+        if login := self._login(host, upstream):
+            return self._own_files(host, credential_helper.file(login))
         common = access.authorities(self._args)
         if access.authorities(self._args, host) != common:
             return self._own_files(host, credential_helper.anonymous())
@@ -266,6 +263,21 @@ class RegistryCache(pulumi.ComponentResource):
             files = self._with_shared(credential_helper.anonymous(), common)
             self._anonymous_files = self._placement.files(ANONYMOUS, labels, files, self)
         return self._anonymous_files
+
+    def _login(self, host: str, upstream: Upstream) -> pulumi.Output[Login] | None:
+        """The login of a cache at its parent cache or upstream; None for an anonymous one."""
+        if self._args.offline:
+            return None
+        via = self._args.via
+        if via and host in via.mirrors:
+            key, username = VIA, via.username
+        elif host in self._logins:
+            return self._logins[host]
+        else:
+            key, username = host, upstream.username
+        if username is None:
+            return None
+        return self._args.password(key).apply(lambda password: Login(username, password))
 
     def _own_files(self, host: str, helper: PrivateFile) -> MountedFiles:
         labels = label.of_upstream(self._stack, host)

@@ -176,7 +176,7 @@ class Caches(Model):
 
     def _parents_replace_upstreams(self) -> Iterator[Mistake]:
         replaced = (self.via.mirrors if self.via else {}).keys() & self.upstreams.keys()
-        for key in ("ca", "username"):
+        for key in ("ca", "username", "credentials"):
             for host, value in right(self.upstreams, key).items():
                 if host in replaced and value is not None:
                     text = "found beside caches.via, which replaces this upstream"

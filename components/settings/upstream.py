@@ -1,7 +1,7 @@
 """The settings of one upstream."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from talos_registry_cache.registry.catalogue import CATALOGUE
 from .access import sent_in_the_clear
 from .mistakes import Mistake
 from .model import Context, Model, Needed, Rules
-from .values import Image, Pem, Port, RemoteUrl, Username
+from .values import Argument, Image, Pem, Port, RemoteUrl, Username
 
 
 class Upstream(Model):
@@ -33,16 +33,50 @@ class Upstream(Model):
         ),
     )
     username: Username | None = Field(
-        default=None, description="User name at the upstream; its password is in `passwords`"
+        default=None,
+        description=(
+            "User name at the upstream; its password is in `passwords`, or printed by "
+            "`passwordCommand`"
+        ),
+    )
+    password_command: Annotated[list[Argument], Field(min_length=1)] | None = Field(
+        default=None,
+        description=(
+            "Command that prints the password in its first line, for short-lived tokens, such as "
+            "[aws, ecr, get-login-password]; each `up` runs it on this machine, a preview does not"
+        ),
+    )
+    credentials: Literal["docker"] | None = Field(
+        default=None,
+        description=(
+            "`docker` for the user name and the password of `docker login`, which each `up` reads "
+            "on this machine"
+        ),
     )
 
     def rules(self, context: Context) -> Rules:  # noqa: ARG002 - none of it is needed
-        """The password is not sent in the clear."""
-        return (self._password_stays_private(),)
+        """There is one login, which is not sent in the clear."""
+        return (self._login_stays_private(), self._login_is_one(), self._command_has_a_username())
 
-    def _password_stays_private(self) -> Iterator[Mistake]:
-        if self.username is not None:
-            yield from sent_in_the_clear(self.remote_url)
+    def _login_stays_private(self) -> Iterator[Mistake]:
+        for key in ("username", "credentials"):
+            if getattr(self, key) is not None:
+                yield from sent_in_the_clear(self.remote_url, key=key)
+
+    def _login_is_one(self) -> Iterator[Mistake]:
+        if self.credentials is None:
+            return
+        for key, value in (
+            ("username", self.username),
+            ("passwordCommand", self.password_command),
+        ):
+            if value is not None:
+                text = "found beside credentials, which is a login by itself"
+                yield Mistake((key,), f"{text}; allowed: one of both")
+
+    def _command_has_a_username(self) -> Iterator[Mistake]:
+        if self.password_command and self.username is None and self.credentials is None:
+            yield Mistake(("passwordCommand",), "found without username; allowed: only with it")
 
 
 def with_catalogue(upstreams: Any) -> Any:

@@ -15,9 +15,10 @@ from docker import DockerClient
 from tests.integration.support import connect_proxy, host, http_pull
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.connect_proxy import ConnectProxy
+from tests.integration.support.containerd import Containerd
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack
-from tests.integration.support.upstream import IMAGE, Upstream
+from tests.integration.support.upstream import IMAGE, Pushed, Upstream
 
 # The names of no DNS server.
 INSIDE, OUTSIDE = "registry.inside.test", "registry.outside.test"
@@ -147,6 +148,23 @@ def test_an_upstream_that_only_the_proxy_reaches_is_pulled_through_it(
     assert http_pull.pull(company.stack.endpoint("outside.example"), image).digest == image.digest
     assert company.outside.blobs_served()
     assert set(company.proxy.asked) == {f"{OUTSIDE}:443"}, "the others are reached directly"
+
+
+def test_part_of_a_registry_is_a_mirror_with_a_path(
+    company: Company, upstream: Upstream, containerd: Containerd, tmp_path: Path
+) -> None:
+    image = upstream.push_index()
+    project, _, name = image.repository.partition("/")
+    hosts = tmp_path / "docker.io" / "hosts.toml"
+    hosts.parent.mkdir()
+    mirror = f"{company.stack.endpoint('inside.example')}/v2/{project}"
+    hosts.write_text(
+        f'server = "http://127.0.0.1:1"\n[host."{mirror}"]\noverride_path = true\n'
+        'capabilities = ["pull", "resolve"]\n'
+    )
+
+    below = Pushed(name, image.tag, image.digest)
+    assert containerd.pull_by("docker.io", below, tmp_path) == image.digest
 
 
 def test_status_reaches_upstreams_as_their_caches_do(company: Company, tmp_path: Path) -> None:

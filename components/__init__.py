@@ -7,14 +7,18 @@ if TYPE_CHECKING:
     from .registry_cache import RegistryCache
     from .registry_cache_args import ArgumentsError, RegistryCacheArgs, S3KeysArgs
     from .settings.access import GivenTls, OwnTls, Via
-    from .settings.caches import Logs, Upstream
+    from .settings.caches import Logs
     from .settings.placement import EnginePlacement, SwarmPlacement
+    from .settings.proxy import EnvironmentProxy, GivenProxy
     from .settings.retention import Retention
     from .settings.storage import S3Storage, VolumeStorage
+    from .settings.upstream import Upstream
 
 __all__ = [
     "ArgumentsError",
     "EnginePlacement",
+    "EnvironmentProxy",
+    "GivenProxy",
     "GivenTls",
     "Logs",
     "OwnTls",
@@ -33,10 +37,12 @@ _MODULES = {
     ".registry_cache": ("RegistryCache",),
     ".registry_cache_args": ("ArgumentsError", "RegistryCacheArgs", "S3KeysArgs"),
     ".settings.access": ("GivenTls", "OwnTls", "Via"),
-    ".settings.caches": ("Logs", "Upstream"),
+    ".settings.caches": ("Logs",),
     ".settings.placement": ("EnginePlacement", "SwarmPlacement"),
+    ".settings.proxy": ("EnvironmentProxy", "GivenProxy"),
     ".settings.retention": ("Retention",),
     ".settings.storage": ("S3Storage", "VolumeStorage"),
+    ".settings.upstream": ("Upstream",),
 }
 
 

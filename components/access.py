@@ -1,4 +1,4 @@
-"""Who may use the caches, and credentials the caches use for storage and parent caches."""
+"""Who may use the caches, whom the caches trust, and their credentials for the storage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from . import front
 from .certificate import OwnAuthority, OwnCertificate, PasswordFile
 from .private_files import FOLDER, PrivateFile
 from .registry_cache_args import RegistryCacheArgs, output
+from .settings import Caches
 from .settings.access import GivenTls, OwnTls
 from .settings.storage import S3Storage
 from .storage import KEYS_FILE, s3_credentials
@@ -41,7 +42,7 @@ class Access:
 
 
 def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Resource) -> Access:
-    """Declare TLS and readers of the caches, and the credentials that the caches use.
+    """Declare TLS and readers of the caches, and their credentials for the storage.
 
     Args:
         args: the arguments of the caches.
@@ -89,32 +90,33 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
     front_files = (
         front.files(args.fronts, server_files, readers=args.readers != {}) if args.fronts else {}
     )
-    own_files, own_environment = _for_caches(args)
+    if args.s3_keys is not None:
+        credentials = s3_credentials(output(args.s3_keys))
+        files[KEYS_FILE] = PrivateFile(credentials.apply(lambda known: known.file))
     return Access(
-        files=files | own_files,
+        files=files,
         server_files=server_files,
         front_files=front_files,
-        environment=environment | own_environment,
+        environment=environment,
         trust=Trust(ca, reader),
     )
 
 
-def _for_caches(args: RegistryCacheArgs) -> tuple[dict[str, PrivateFile], dict[str, str]]:
-    """Files and variables with the credentials and CAs for storage and parent caches."""
-    files: dict[str, PrivateFile] = {}
-    authorities: list[str] = []
-    if isinstance(args.storage, S3Storage):
-        assert args.s3_keys is not None  # noqa: S101 - the arguments were checked
-        credentials = s3_credentials(output(args.s3_keys))
-        files[KEYS_FILE] = PrivateFile(credentials.apply(lambda known: known.file))
-        authorities += [args.storage.ca] if args.storage.ca else []
-    if args.via and args.via.ca:
-        authorities.append(args.via.ca)
-    if not authorities:
-        return files, {}
-    files[AUTHORITIES_FILE] = PrivateFile("\n".join(authorities), is_read_once=True)
-    # In addition to the image's own CAs, which are in a file: Go reads both.
-    return files, {"SSL_CERT_DIR": FOLDER}
+def authorities(args: Caches, host: str | None = None) -> str:
+    """CAs in PEM that a cache trusts in addition to the public CAs in its image; may be empty.
+
+    Args:
+        args: the settings of the caches.
+        host: the registry host of the cache; None for the CAs that all caches trust.
+    """
+    given = [
+        args.storage.ca if isinstance(args.storage, S3Storage) else None,
+        args.proxy.ca if args.proxy else None,
+    ]
+    if host is not None:
+        parent = args.via if args.via and host in args.via.mirrors else None
+        given.append(parent.ca if parent else args.upstreams[host].ca)
+    return "\n".join(filter(None, given))
 
 
 def _reader(readers: Mapping[str, str]) -> Reader:

@@ -18,9 +18,10 @@ from .placement import (
     Placement,
     Process,
 )
+from .private_files import FOLDER
 from .settings import Caches
-from .settings.caches import Upstream
 from .settings.storage import S3Storage, VolumeStorage
+from .settings.upstream import Upstream
 from .storage import Stored, in_object_store, s3_location
 
 # Behind a front, a registry has no other port; with TLS, it has no certificate for this address.
@@ -40,7 +41,8 @@ class CachingProxyArgs:
         mirror_host: host at which nodes reach it.
         endpoint_host: host at which this machine reaches it.
         files: its private files.
-        access: who may use it, and the credentials that it uses.
+        access: who may use it, and its credentials for the storage.
+        authorities: CAs in PEM that it trusts in addition to those in its image; may be empty.
         front: the front before it, if there is one.
     """
 
@@ -53,6 +55,7 @@ class CachingProxyArgs:
     endpoint_host: str
     files: MountedFiles
     access: Access
+    authorities: str
     front: FrontProcess | None = None
 
 
@@ -99,6 +102,7 @@ class CachingProxy(pulumi.ComponentResource):
             upstream=args.upstream,
             caches=args.caches,
             labels=self._labels(name, args),
+            registry_labels=_registry_labels(name, args.authorities),
             front=args.front,
         )
         self.name = args.placement.run(process, self)
@@ -131,6 +135,12 @@ class CachingProxy(pulumi.ComponentResource):
         return labels
 
 
+def _registry_labels(registry: str, authorities: str) -> Mapping[str, str]:
+    """The labels of its registry, from which `cachectl status` knows whom to trust."""
+    labels = label.of_upstream(pulumi.get_stack(), registry)
+    return {**labels, label.AUTHORITIES: authorities} if authorities else labels
+
+
 def _url(args: CachingProxyArgs, host: str) -> str:
     return f"{'https' if args.caches.tls else 'http'}://{host}:{args.upstream.port}"
 
@@ -153,7 +163,10 @@ def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, st
     address = (
         {"REGISTRY_HTTP_NET": "unix", "REGISTRY_HTTP_ADDR": front.SOCKET} if args.front else {}
     )
-    return {**common, **special, **address, **args.access.environment}
+    # In addition to the image's own CAs, which are in a file: Go reads both.
+    trust = {"SSL_CERT_DIR": FOLDER} if args.authorities else {}
+    proxy = args.caches.proxy.variables() if args.caches.proxy else {}
+    return {**common, **special, **address, **trust, **proxy, **args.access.environment}
 
 
 def _proxy(remote_url: str) -> dict[str, str]:

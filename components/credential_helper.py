@@ -10,6 +10,7 @@ import shlex
 
 import pulumi
 
+from .logins import Login
 from .private_files import FOLDER, PrivateFile
 
 FILE = "helper"
@@ -22,9 +23,9 @@ def anonymous() -> PrivateFile:
     return PrivateFile(_script("", ""), MODE)
 
 
-def file(username: str, password: pulumi.Output[str]) -> PrivateFile:
-    """A docker-credential-helper that answers every request with these credentials."""
-    return PrivateFile(password.apply(lambda known: _script(username, known)), MODE)
+def file(login: pulumi.Output[Login]) -> PrivateFile:
+    """A docker-credential-helper that answers every request with a login."""
+    return PrivateFile(login.apply(lambda known: _script(known.username, known.password)), MODE)
 
 
 def _script(username: str, password: str) -> str:

@@ -57,6 +57,7 @@ class _Container:
         port: the port of this machine at which it is published, if it is.
         dns: servers for names that are not of its network, instead of this machine's.
         hooks: what else to do before it is created.
+        extra_hosts: addresses of hosts that it cannot resolve, by host name.
     """
 
     resource: str
@@ -72,6 +73,7 @@ class _Container:
     port: int | None = None
     dns: Sequence[str] | None = None
     hooks: Sequence[Hook] = ()
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,11 @@ class OnEngine:
             envs=[f"{key}={value}" for key, value in sorted(one.environment.items())],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self.prefix)],
             dns=one.dns,
+            hosts=[
+                docker.ContainerHostArgs(host=host, ip=address)
+                for host, address in sorted(one.extra_hosts.items())
+            ]
+            or None,
             ports=self._ports(one),
             volumes=[
                 *(
@@ -274,13 +281,14 @@ def _registry(name: str, process: Process, shared: Mount) -> _Container:
         resource=f"{process.host}-registry",
         name=name,
         image=process.image,
-        labels=label.of_upstream(pulumi.get_stack(), process.host),
+        labels=process.registry_labels,
         probe=process.probe,
         environment=process.environment,
         read_once=process.files.read_once,
         writable=[*storage, shared],
         read_only=[(FOLDER, process.files.volume)],
         hooks=[hooks.hand_over_storage],
+        extra_hosts=process.caches.extra_hosts,
     )
 
 

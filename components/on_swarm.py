@@ -1,7 +1,7 @@
 """Caches as services of a Docker Swarm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -71,6 +71,7 @@ class _Service:
         command: the program and its arguments, if not the image's own.
         stop_signal: the signal that ends it once running pulls have ended, if not the image's own.
         port: the port at which it is published, if it is.
+        extra_hosts: addresses of hosts that it cannot resolve, by host name.
         order: whether a node starts the new task before it stops the running one.
     """
 
@@ -87,6 +88,7 @@ class _Service:
     command: Sequence[str] | None = None
     stop_signal: str | None = None
     port: int | None = None
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
     order: str = "stop-first"
 
 
@@ -136,8 +138,9 @@ class OnSwarm:
         name = f"{self.prefix}-{in_names(process.host)}"
         registry = _registry(name, process)
         if process.front is None:
+            labels = {**process.labels, **process.registry_labels}
             # The running cache has the port, so that a node cannot start the new one first.
-            public = replace(registry, labels=process.labels, port=process.upstream.port)
+            public = replace(registry, labels=labels, port=process.upstream.port)
             return self._declare(public, process, parent)
         behind = self._declare(_behind_front(name, process, registry), process, parent)
         before = self._declare(_front(name, process, process.front), process, parent)
@@ -242,6 +245,11 @@ def _container(one: _Service) -> docker.ServiceTaskSpecContainerSpecArgs:
         read_only=True,
         cap_drops=["ALL"],
         stop_signal=one.stop_signal,
+        hosts=[
+            docker.ServiceTaskSpecContainerSpecHostArgs(host=host, ip=address)
+            for host, address in sorted(one.extra_hosts.items())
+        ]
+        or None,
         stop_grace_period=STOPS_WITHIN,
         healthcheck=docker.ServiceTaskSpecContainerSpecHealthcheckArgs(
             tests=["CMD-SHELL", one.probe],
@@ -258,7 +266,7 @@ def _registry(name: str, process: Process) -> _Service:
     return _Service(
         resource=f"{process.host}-service",
         name=service_name(name),
-        labels=label.of_upstream(pulumi.get_stack(), process.host),
+        labels=process.registry_labels,
         image=process.image_reference,
         probe=process.probe,
         secrets=process.files.secrets,
@@ -266,6 +274,7 @@ def _registry(name: str, process: Process) -> _Service:
         user=None if process.stored.volumes else file_owner.user(),
         mounts=[(STORAGE_FOLDER, volume) for volume in process.stored.volumes],
         environment={**process.environment, "REGISTRY_HTTP_DRAINTIMEOUT": DRAINS_WITHIN},
+        extra_hosts=process.caches.extra_hosts,
     )
 
 

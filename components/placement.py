@@ -10,8 +10,8 @@ import pulumi_docker as docker
 from .names import in_names
 from .private_files import PrivateFile
 from .settings import Caches
-from .settings.caches import Upstream
 from .settings.storage import VolumeStorage
+from .settings.upstream import Upstream
 from .settings.values import mebibytes
 from .storage import Stored
 
@@ -94,7 +94,8 @@ class Process(Bounds):
         stored: where cached images are kept.
         files: private files.
         upstream: settings of the upstream.
-        labels: labels.
+        labels: labels of the container or service that clients reach.
+        registry_labels: labels of the registry.
         front: the front before it, if there is one.
     """
 
@@ -107,6 +108,7 @@ class Process(Bounds):
     files: MountedFiles
     upstream: Upstream
     labels: Mapping[str, pulumi.Input[Any]]
+    registry_labels: Mapping[str, str]
     front: FrontProcess | None = None
 
 

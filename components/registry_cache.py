@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
+from urllib.request import getproxies_environment
 
 import pulumi
 import pulumi_docker as docker
@@ -18,6 +19,7 @@ from . import (
     credential_helper,
     dynamic_provider,
     engine,
+    logins,
     names,
     reachable,
     state_owner,
@@ -27,6 +29,7 @@ from .belongings import Belongings
 from .caching_proxy import CachingProxy, CachingProxyArgs
 from .engine import ENGINE_IN_VM, EngineFacts
 from .hooks import NetworkHooks
+from .logins import Login
 from .names import in_names, registry_name, shared_volume_name
 from .on_engine import OnEngine
 from .on_swarm import OnSwarm
@@ -36,11 +39,12 @@ from .registry_cache_args import ArgumentsError, RegistryCacheArgs, output
 from .retention import ImageRetention
 from .settings import Caches
 from .settings.access import OwnTls
-from .settings.caches import Upstream, asking_themselves
+from .settings.caches import asking_themselves
 from .settings.mistakes import Mistake
 from .settings.placement import EnginePlacement, SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
+from .settings.upstream import Upstream
 from .settings.values import ANY_ADDRESS, is_ipv4
 from .settings.wildcard import Wildcard
 from .storage import s3_credentials, s3_location
@@ -97,7 +101,9 @@ class RegistryCache(pulumi.ComponentResource):
         self._prefix = names.of_caches(args.name_prefix, self._stack)
         self._belongings = Belongings(facts, state_owner.of_this_program(), self._prefix)
         self._belongings.refuse_others(names_on_engine(self._stack, args), args.take_over_from)
+        self._logins = {} if args.offline else logins.of_upstreams(args.upstreams)
         super().__init__("talos-registry-cache:caches:RegistryCache", name, {}, opts)
+        self._warn_of_unused_proxy()
         self._mirror_host = _mirror_host(args, facts)
         self._publish_on = _publish_on(args, self._mirror_host)
         self._images: dict[str, docker.RemoteImage] = {}
@@ -152,6 +158,16 @@ class RegistryCache(pulumi.ComponentResource):
             **trust,
         }
 
+    def _warn_of_unused_proxy(self) -> None:
+        proxies = getproxies_environment()
+        found = [f"{scheme.upper()}_PROXY" for scheme in ("http", "https") if scheme in proxies]
+        if found and self._args.proxy is None and not self._args.offline:
+            pulumi.log.warn(
+                f"The caches do not use the proxy in {' and '.join(found)}. To use it, set "
+                "caches.proxy to {kind: environment}; to connect directly, set it to {}.",
+                self,
+            )
+
     def _network(self, hooks: NetworkHooks) -> docker.Network:
         labels = {**label.of_stack(self._stack), **self._belongings.marks_of_network()}
         return docker.Network(
@@ -198,6 +214,7 @@ class RegistryCache(pulumi.ComponentResource):
             endpoint_host=self._endpoint_host,
             files=self._files(host, upstream),
             access=self._access,
+            authorities=access.authorities(self._args, host),
             front=self._front,
         )
 
@@ -260,25 +277,43 @@ class RegistryCache(pulumi.ComponentResource):
         return min(self._publish_on, key=_nearness)
 
     def _files(self, host: str, upstream: Upstream) -> MountedFiles:
-        """The private files of a cache with credentials, or the shared files of anonymous ones."""
-        via = self._args.via
-        if via and via.username and host in via.mirrors:
-            return self._own_files(host, via.username, self._args.password(VIA))
-        if upstream.username is not None:
-            return self._own_files(host, upstream.username, self._args.password(host))
+        """The private files of a cache, which anonymous caches share if they trust the same CAs."""
+        if login := self._login(host, upstream):
+            return self._own_files(host, credential_helper.file(login))
+        common = access.authorities(self._args)
+        if access.authorities(self._args, host) != common:
+            return self._own_files(host, credential_helper.anonymous())
         if self._anonymous_files is None:
             labels = label.of_stack(self._stack)
-            files = self._with_shared(credential_helper.anonymous())
+            files = self._with_shared(credential_helper.anonymous(), common)
             self._anonymous_files = self._placement.files(ANONYMOUS, labels, files, self)
         return self._anonymous_files
 
-    def _own_files(self, host: str, username: str, password: pulumi.Output[str]) -> MountedFiles:
+    def _login(self, host: str, upstream: Upstream) -> pulumi.Output[Login] | None:
+        """The login of a cache at its parent cache or upstream; None for an anonymous one."""
+        if self._args.offline:
+            return None
+        via = self._args.via
+        if via and host in via.mirrors:
+            key, username = VIA, via.username
+        elif host in self._logins:
+            return self._logins[host]
+        else:
+            key, username = host, upstream.username
+        if username is None:
+            return None
+        return self._args.password(key).apply(lambda password: Login(username, password))
+
+    def _own_files(self, host: str, helper: PrivateFile) -> MountedFiles:
         labels = label.of_upstream(self._stack, host)
-        files = self._with_shared(credential_helper.file(username, password))
+        files = self._with_shared(helper, access.authorities(self._args, host))
         return self._placement.files(_with_credentials(host), labels, files, self)
 
-    def _with_shared(self, helper: PrivateFile) -> Mapping[str, PrivateFile]:
-        return {credential_helper.FILE: helper, **self._access.files}
+    def _with_shared(self, helper: PrivateFile, authorities: str) -> Mapping[str, PrivateFile]:
+        files = {credential_helper.FILE: helper, **self._access.files}
+        if authorities:
+            files[access.AUTHORITIES_FILE] = PrivateFile(authorities, is_read_once=True)
+        return files
 
     def _image(self, reference: str) -> pulumi.Output[str]:
         """The ID of an image, declared once however many caches run it."""

@@ -38,12 +38,17 @@ class GivenTls(Model):
 Tls = Annotated[Annotated[OwnTls, Tag("own")] | Annotated[GivenTls, Tag("given")], by_kind("own")]
 
 
-def sent_in_the_clear(*urls: str) -> Iterator[Mistake]:
-    """What is wrong with a `username` at URLs of plain HTTP."""
+def sent_in_the_clear(*urls: str, key: str = "username") -> Iterator[Mistake]:
+    """The mistakes of a login at URLs of plain HTTP.
+
+    Args:
+        urls: the URLs.
+        key: the key of the login.
+    """
     for url in urls:
         if url.startswith("http:"):
             text = f"found with {url}, which would send the password in the clear"
-            yield Mistake(("username",), f"{text}; allowed: only with https://")
+            yield Mistake((key,), f"{text}; allowed: only with https://")
 
 
 class Via(Model):

@@ -7,29 +7,28 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from talos_registry_cache.registry.catalogue import CATALOGUE
-
 from .. import names
-from .access import Tls, Via, sent_in_the_clear
+from .access import Tls, Via
 from .front import Front
 from .mistakes import Mistake, Path
 from .model import EACH, Context, Model, Needed, Rules, right
 from .placement import EnginePlacement, Placement, SwarmPlacement
+from .proxy import Proxy
 from .retention import Retention
 from .storage import S3Storage, Storage, VolumeStorage
+from .upstream import Upstream, with_catalogue
 from .values import (
     ANY_ADDRESS,
     Addresses,
     DiskSize,
+    HostAddress,
+    HostName,
     Image,
     Memory,
     MirrorHost,
     Name,
-    Port,
     RegistryHost,
-    RemoteUrl,
     Text,
-    Username,
 )
 from .wildcard import Wildcard
 
@@ -39,32 +38,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 LONGEST_VOLUME_NAME = 255
 LONGEST_SERVICE_NAME = 63
 AN_UPSTREAM = "at least one upstream, such as docker.io: {port: 5000}"
-
-
-class Upstream(Model):
-    """A registry to cache. The catalogue has defaults for well-known registries."""
-
-    port: Annotated[Port, Needed("a port, since this registry has no default port")] = Field(
-        description="Port on this machine; most registries of the catalogue have a default"
-    )
-    remote_url: Annotated[
-        RemoteUrl,
-        Needed(f"a URL; the registries with a default URL are {', '.join(CATALOGUE)}"),
-    ] = Field(description="URL of the registry's API; registries of the catalogue have a default")
-    image: Image | None = Field(
-        default=None, description="Image of this cache; the default is `caches.image`"
-    )
-    username: Username | None = Field(
-        default=None, description="User name at the upstream; its password is in `passwords`"
-    )
-
-    def rules(self, context: Context) -> Rules:  # noqa: ARG002 - none of it is needed
-        """The password is not sent in the clear."""
-        return (self._password_stays_private(),)
-
-    def _password_stays_private(self) -> Iterator[Mistake]:
-        if self.username is not None:
-            yield from sent_in_the_clear(self.remote_url)
 
 
 class Logs(Model):
@@ -79,23 +52,6 @@ class Logs(Model):
     )
 
 
-def _with_catalogue(upstreams: Any) -> Any:
-    """Upstreams as they are written, completed with the defaults of the catalogue."""
-    if not isinstance(upstreams, dict):
-        return {} if upstreams is None else upstreams
-    completed = {}
-    for host, written in upstreams.items():
-        upstream = {} if written is None else written
-        if isinstance(upstream, dict) and host in CATALOGUE:
-            known = CATALOGUE[host]
-            defaults: dict[str, Any] = {} if known.port is None else {"port": known.port}
-            if "remote_url" not in upstream:
-                defaults["remoteUrl"] = known.remote_url
-            upstream = defaults | upstream
-        completed[host] = upstream
-    return completed
-
-
 class Caches(Model):
     """The caches of a stack."""
 
@@ -103,7 +59,7 @@ class Caches(Model):
         dict[RegistryHost, Upstream],
         Field(min_length=1),
         EACH,
-        BeforeValidator(_with_catalogue),
+        BeforeValidator(with_catalogue),
         Needed(AN_UPSTREAM),
     ] = Field(description="Registries to cache, by registry host")
     image: Image = Field(default=DEFAULT_IMAGE, description="Image of the caches")
@@ -121,6 +77,19 @@ class Caches(Model):
     via: Via | None = Field(
         default=None,
         description="Parent caches to pull from instead of the upstreams",
+    )
+    proxy: Proxy | None = Field(
+        default=None,
+        description=(
+            "Proxy that the caches use for upstreams, parent caches and an object store; the "
+            "default is none"
+        ),
+    )
+    extra_hosts: dict[HostName, HostAddress] = Field(
+        default={},
+        description=(
+            "Addresses of hosts that the caches cannot resolve, by host name, as in /etc/hosts"
+        ),
     )
     offline: Annotated[bool, Field(strict=True)] = Field(
         default=False,
@@ -177,7 +146,7 @@ class Caches(Model):
             self._ports_differ(),
             self._no_cache_asks_this_stack(),
             self._parents_are_of_upstreams(),
-            self._parents_replace_usernames(),
+            self._parents_replace_upstreams(),
             self._names_fit_an_engine(context.stack),
             self._names_fit_a_swarm(context.stack),
             self._settings_fit_a_swarm(),
@@ -205,12 +174,13 @@ class Caches(Model):
             text = f"found, but caches.upstreams has no {host}"
             yield Mistake(("via", "mirrors", host), f"{text}; allowed: {', '.join(self.upstreams)}")
 
-    def _parents_replace_usernames(self) -> Iterator[Mistake]:
-        mirrors = self.via.mirrors if self.via else {}
-        for host, username in right(self.upstreams, "username").items():
-            if host in mirrors and username is not None:
-                text = "found beside caches.via, which replaces this upstream; allowed: one of both"
-                yield Mistake(("upstreams", host, "username"), text)
+    def _parents_replace_upstreams(self) -> Iterator[Mistake]:
+        replaced = (self.via.mirrors if self.via else {}).keys() & self.upstreams.keys()
+        for key in ("ca", "username", "credentials"):
+            for host, value in right(self.upstreams, key).items():
+                if host in replaced and value is not None:
+                    text = "found beside caches.via, which replaces this upstream"
+                    yield Mistake(("upstreams", host, key), f"{text}; allowed: one of both")
 
     def _names_fit_an_engine(self, stack: str) -> Iterator[Mistake]:
         if isinstance(self.placement, SwarmPlacement):
@@ -314,6 +284,6 @@ def asking_themselves(caches: Caches, hosts: Collection[str]) -> Iterator[Mistak
     for path, url in urls.items():
         found = urlsplit(url)
         port = found.port or DEFAULT_PORTS[found.scheme]
-        if found.hostname in hosts and port in users:
+        if caches.extra_hosts.get(str(found.hostname), found.hostname) in hosts and port in users:
             text = f"found {url}, which is this stack's own cache of {users[port]}"
             yield Mistake(path, f"{text}; allowed: the registry's own URL, or another cache's")

@@ -6,15 +6,17 @@ from itertools import combinations
 from typing import Annotated
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from .access import GivenTls
-from .caches import AN_UPSTREAM, Caches, Upstream
+from .caches import AN_UPSTREAM, Caches
 from .clusters import Cluster
 from .images import Images
 from .mistakes import Mistake, Path, in_yaml
 from .model import EACH, Context, Rules, needed, right
 from .secrets import VIA, S3Keys, Secrets, command
 from .storage import S3Storage
+from .upstream import Upstream
 from .values import ClusterName, Name, NullIsEmpty
 
 
@@ -85,13 +87,21 @@ class StackSettings(Secrets):
 
     def _usernames_have_passwords(self) -> Iterator[Mistake]:
         upstreams = self.caches.upstreams if self.caches else {}
-        # A username that is wrong is one all the same.
-        named = {
-            host
+        # A setting that is wrong is there all the same.
+        found = {
+            (host, key)
             for host, upstream in upstreams.items()
-            if isinstance(upstream, Upstream) and getattr(upstream, "username", "") is not None
+            for key in ("username", "password_command", "credentials")
+            if isinstance(upstream, Upstream) and getattr(upstream, key, "") is not None
         }
-        for host in {*named, *self.passwords} - {VIA}:
+        named = {host for host, key in found if key == "username"}
+        elsewhere = {host: key for host, key in found if key != "username"}
+        for host in elsewhere.keys() & self.passwords.keys():
+            text = (
+                f"found beside {to_camel(elsewhere[host])} of this upstream; allowed: one of both"
+            )
+            yield Mistake(("passwords", host), text)
+        for host in {*named, *self.passwords} - elsewhere.keys() - {VIA}:
             yield from _both(
                 ("caches", "upstreams", host, "username"),
                 ("passwords", host),

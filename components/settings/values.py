@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from talos_registry_cache.registry import reference
+from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
 
 from .mistakes import Mistake, refuse_within, refused, saying
@@ -55,7 +56,9 @@ _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 # A DNS name has up to 253 characters; with a last label of digits it would be an address.
 _FITS = r"(?=[a-zA-Z0-9.-]{1,253}([:/]|$))"
 _HOST = rf"{_FITS}({_LABEL}\.)+(?=[0-9-]*[a-z]){_LABEL}"
-_HOST_OF_URL = rf"{_FITS}({_IPV4}|({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE})"
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
+_HOST_NAME = rf"{_FITS}({_LABEL_OF_ANY_CASE}\.)*(?=[0-9-]*[a-zA-Z]){_LABEL_OF_ANY_CASE}"
+_HOST_OF_URL = rf"({_FITS}{_IPV4}|{_HOST_NAME})"
 _DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+"
 
 
@@ -121,16 +124,48 @@ def _mirror_host(value: str) -> str:
 
 def _remote_url(value: str) -> str:
     """Check the URL of an upstream, and drop one slash at its end."""
-    allowed = "http:// or https:// with a host and perhaps a port, such as https://quay.io"
+    return _http_url(
+        value,
+        example="https://quay.io",
+        credentials="credentials go into username and passwords",
+        path=(
+            "without a path, which belongs into the mirror on the nodes, with overridePath "
+            "(docs/company-networks.md)"
+        ),
+    )
+
+
+def _proxy_url(value: str) -> str:
+    """Check the URL of a proxy, and drop one slash at its end."""
+    return _http_url(
+        value,
+        example="http://proxy.example:3128",
+        credentials=(
+            "without a password, which docker inspect would show: for a proxy that needs one, run "
+            "a proxy on this machine that logs in to it (docs/company-networks.md)"
+        ),
+    )
+
+
+def _http_url(value: str, *, example: str, credentials: str, path: str = "without a path") -> str:
+    """Check a URL that caches connect to, and drop one slash at its end.
+
+    Args:
+        value: the URL.
+        example: a valid one.
+        credentials: what to do instead of putting credentials into the URL.
+        path: what to do instead of putting a path into the URL.
+    """
+    allowed = f"http:// or https:// with a host and perhaps a port, such as {example}"
     if "@" in value:
         scheme = re.match(r"[a-zA-Z]*://", value)
         visible = f"{scheme[0] if scheme else ''}[hidden]@{value.rpartition('@')[2]}"
-        raise refused(visible, f"{allowed}; credentials go into username and passwords")
+        raise refused(visible, f"{allowed}; {credentials}")
     url = re.fullmatch(r"(?P<scheme>https?)://(?P<host>[^/?#]*)(?P<path>.*)", value)
     if url is None or not re.fullmatch(rf"{_HOST_OF_URL}(:{_PORT})?", url["host"]):
         raise refused(value, allowed)
     if url["path"] not in {"", "/"}:
-        raise refused(value, f"{allowed}; without a path")
+        raise refused(value, f"{allowed}; {path}")
     host = url["host"].partition(":")[0].lower()
     if host == "localhost" or (is_ipv4(host) and IPv4Address(host).is_loopback):
         raise refused(value, f"{allowed}; not loopback, which in a container is the cache itself")
@@ -140,17 +175,28 @@ def _remote_url(value: str) -> str:
 
 
 def _pem(value: str) -> str:
-    allowed = "PEM certificates, starting with -----BEGIN CERTIFICATE-----"
-    if not re.match(r"-----BEGIN CERTIFICATE-----\s", value):
+    """Check certificates, given as text or as the path of a file; returns the text."""
+    allowed = "PEM certificates, starting with -----BEGIN CERTIFICATE-----, or a file with them"
+    pem = value if value.startswith("-----BEGIN ") else _certificates_in(value, allowed)
+    if not re.match(r"-----BEGIN CERTIFICATE-----\s", pem):
         raise refused(value[:40], allowed)
-    if "PRIVATE KEY-----" in value:
+    if "PRIVATE KEY-----" in pem:
         raise saying(f"found a private key; allowed: only {allowed}")
     # Few stacks have a certificate, and cryptography takes long to load.
     from . import certificates  # noqa: PLC0415 - see above
 
-    if not certificates.are_certificates(value):
+    if not certificates.are_certificates(pem):
         raise saying(f"found unreadable certificates; allowed: {allowed}")
-    return value
+    return pem
+
+
+def _certificates_in(file: str, allowed: str) -> str:
+    """The certificates in a file, without the comments that bundles have between them."""
+    try:
+        content = files.read_text(Path(file), files.SMALL_LIMIT, regular=True)
+    except (OSError, ValueError) as error:
+        raise refused(file[:40], allowed, getattr(error, "strerror", error)) from None
+    return "".join(f"{one}\n" for one in re.findall(_CERTIFICATE, content, re.DOTALL))
 
 
 def _address(value: object) -> object:
@@ -308,6 +354,14 @@ Image = Annotated[
     _Matching(r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?", _IMAGE),
     AfterValidator(_image),
 ]
+HostAddress = Annotated[
+    Address,
+    checked(
+        lambda address: is_unicast(address) and not IPv4Address(address).is_loopback,
+        "an IPv4 address of another host; not loopback, which in a container is the cache itself",
+    ),
+]
+HostName = Annotated[str, _Matching(_HOST_NAME, "a host name such as registry.corp.example")]
 LabelValue = Annotated[
     str, _Matching(r"[a-zA-Z0-9:_./-]{1,128}", "up to 128 letters, digits and : _ . / -")
 ]
@@ -325,12 +379,22 @@ Name = Annotated[
 ]
 NullIsEmpty = BeforeValidator(lambda value: {} if value is None else value)
 """Takes a key without a value, which is null in YAML, for an empty mapping."""
+NoProxy = Annotated[
+    str,
+    _Matching(
+        r"[a-zA-Z0-9.*_:/\[\]-]{1,253}",
+        "a host, a domain, an address or a network, such as corp.example or 10.0.0.0/8",
+    ),
+]
 Patch = Annotated[dict[str, Any] | str, PlainValidator(_patch)]
 Pem = Annotated[str, AfterValidator(_pem)]
 Port = Annotated[
     int,
     Field(strict=True, json_schema_extra={"minimum": 1, "maximum": HIGHEST_PORT}),
     AfterValidator(_port),
+]
+ProxyUrl = Annotated[
+    str, AfterValidator(_proxy_url), _in_schema(rf"https?://{_HOST_OF_URL}(:{_PORT})?/?")
 ]
 RegistryHost = Annotated[
     str,

@@ -13,6 +13,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import (
     labels,
@@ -57,7 +58,7 @@ class Cache:
             how many it does.
         endpoint: its URL on this machine, or None if it is not published.
         mirror: its URL for nodes; the endpoint if it has no other address.
-        remote_url: the registry API of its upstream, or None for a cache without an upstream.
+        remote: its upstream, or None for a cache without an upstream.
         storage: its storage: the name of a volume, or a location in an object store.
         image: the ID or the name of the registry's image; empty if the registry behind a front is
             gone.
@@ -78,7 +79,7 @@ class Cache:
     health: str
     endpoint: str | None
     mirror: str | None
-    remote_url: str | None
+    remote: Remote | None
     storage: str | S3Location
     image: str
     ca: str | None
@@ -284,7 +285,7 @@ def _without_front(container: Container) -> Cache | None:
         health="no front",
         endpoint=None,
         mirror=None,
-        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
+        remote=Remote.of_registry(environment, container.labels),
         storage=storage,
         image=container.attrs["Image"],
         ca=None,
@@ -319,7 +320,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         health=health,
         endpoint=_url(urlsplit(mirror).scheme, bindings[0]) if bindings else None,
         mirror=mirror,
-        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
+        remote=Remote.of_registry(environment, registry.labels if registry else {}),
         # The front mounts the same volume.
         storage=_storage(environment, _volumes(registry or front)) or "",
         image=registry.attrs["Image"] if registry else "",
@@ -390,7 +391,7 @@ def _cache_of(
         health=health,
         endpoint=url,
         mirror=url,
-        remote_url=environment.get("REGISTRY_PROXY_REMOTEURL"),
+        remote=Remote.of_registry(environment, registry["Spec"]["Labels"] if registry else {}),
         storage=_storage(environment, volumes) or "",
         image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),

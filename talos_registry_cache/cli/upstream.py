@@ -1,18 +1,24 @@
 """Upstreams: whether they answer, and how many pulls they still allow.
 
+They are reached from this machine, with the CAs and the proxies of their caches.
+
 An upstream may send anything, without end. So only the necessary part of an answer is read, for a
 few seconds, and it cannot redirect to internal addresses; see `registry.addresses`.
 """
 
 import asyncio
+import functools
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
+from requests.utils import should_bypass_proxies
 
+from talos_registry_cache.engine import labels
 from talos_registry_cache.registry.addresses import check_followed
 from talos_registry_cache.registry.client import RateLimit, rate_limit
 from talos_registry_cache.registry.errors import ContentError
@@ -34,18 +40,54 @@ class _Token:
 _TOKEN = TypeAdapter(_Token)
 
 
-async def reachable(remotes: Mapping[str, str]) -> Mapping[str, bool]:
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An upstream, as its cache reaches it.
+
+    Attributes:
+        url: its registry API.
+        authorities: CAs (PEM) that are trusted in addition to the public ones, or None.
+        proxies: the proxy for each scheme, such as https; empty for direct connections.
+    """
+
+    url: str
+    authorities: str | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_registry(
+        cls, environment: Mapping[str, str], found: Mapping[str, str]
+    ) -> "Remote | None":
+        """The upstream of a registry; None if it has none.
+
+        Args:
+            environment: the environment variables of the registry.
+            found: its labels.
+        """
+        url = environment.get("REGISTRY_PROXY_REMOTEURL")
+        if url is None:
+            return None
+        proxies = {
+            scheme: environment[variable]
+            for scheme, variable in (("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY"))
+            if variable in environment
+        }
+        if proxies and should_bypass_proxies(url, environment.get("NO_PROXY", "")):
+            proxies = {}
+        return cls(url, found.get(labels.AUTHORITIES), proxies)
+
+
+async def reachable(remotes: Mapping[str, Remote]) -> Mapping[str, bool]:
     """Whether upstreams answer; all are asked at once.
 
     Args:
-        remotes: their registry APIs, by registry host.
+        remotes: the upstreams, by registry host.
     """
-    async with _client() as client:
-        answers = await asyncio.gather(*(_answers(client, url) for url in remotes.values()))
+    answers = await asyncio.gather(*map(_answers, remotes.values()))
     return dict(zip(remotes, answers, strict=True))
 
 
-async def limits(remotes: Mapping[str, str]) -> Mapping[str, RateLimit | str]:
+async def limits(remotes: Mapping[str, Remote]) -> Mapping[str, RateLimit | str]:
     """How many anonymous pulls Docker Hub still allows, or why that is unknown.
 
     Other registries do not say.
@@ -53,8 +95,8 @@ async def limits(remotes: Mapping[str, str]) -> Mapping[str, RateLimit | str]:
     if DOCKER_HUB not in remotes:
         return {}
     try:
-        async with asyncio.timeout(3 * WITHIN_S), _client() as client:
-            limit = await _limit(client, remotes[DOCKER_HUB])
+        async with asyncio.timeout(3 * WITHIN_S), _client(remotes[DOCKER_HUB]) as client:
+            limit = await _limit(client, remotes[DOCKER_HUB].url)
     except TimeoutError:
         return {DOCKER_HUB: f"its limit is unknown: no answer within {3 * WITHIN_S:.0f} s"}
     except (httpx2.HTTPError, httpx2.InvalidURL, ContentError) as error:
@@ -62,12 +104,13 @@ async def limits(remotes: Mapping[str, str]) -> Mapping[str, RateLimit | str]:
     return {DOCKER_HUB: limit or "no limit for this address"}
 
 
-async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
+async def _answers(remote: Remote) -> bool:
     # Any answer will do: most registries ask for a token first. The body is not read.
     try:
         async with (
             asyncio.timeout(WITHIN_S),
-            client.stream("GET", f"{url.rstrip('/')}/v2/") as answer,
+            _client(remote) as client,
+            client.stream("GET", f"{remote.url.rstrip('/')}/v2/") as answer,
         ):
             return not answer.is_server_error
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
@@ -102,5 +145,25 @@ async def _token(client: httpx2.AsyncClient, url: httpx2.URL) -> str:
         raise ContentError(f"{url.host} sends no token") from None
 
 
-def _client() -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(timeout=WITHIN_S, headers={"Accept-Encoding": "identity"})
+def _client(remote: Remote) -> httpx2.AsyncClient:
+    trust = _trust(remote.authorities)
+    return httpx2.AsyncClient(
+        timeout=WITHIN_S,
+        headers={"Accept-Encoding": "identity"},
+        verify=trust,
+        # The proxies of the cache count, not those of this process.
+        trust_env=False,
+        mounts={
+            f"{scheme}://": httpx2.AsyncHTTPTransport(verify=trust, proxy=proxy)
+            for scheme, proxy in remote.proxies.items()
+        },
+    )
+
+
+@functools.cache
+def _trust(authorities: str | None) -> ssl.SSLContext:
+    """The public CAs and others; cached, since reading them is slow."""
+    trust = httpx2.create_ssl_context(trust_env=False)
+    if authorities:
+        trust.load_verify_locations(cadata=authorities)
+    return trust

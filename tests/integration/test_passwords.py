@@ -47,10 +47,8 @@ def guarded(
     """It has the wrong password at first."""
     with guarding(upstream, request.param, USERNAME, PASSWORD) as gate:
         registries = upstreams(gate.url, REGISTRY) | upstreams(upstream.url, OTHER)
-        registries[REGISTRY]["username"] = USERNAME
-        # All caches of a stack trust the CA of its parent caches.
-        via = {"mirrors": {OTHER: upstream.url}, "ca": gate.ca}
-        settings = {"upstreams": registries, "via": via, "logs": {"level": "debug"}}
+        registries[REGISTRY] |= {"username": USERNAME, "ca": gate.ca}
+        settings = {"upstreams": registries, "logs": {"level": "debug"}}
         with stack(tmp_path_factory.mktemp("guarded"), engine, settings) as made:
             made.set_password(REGISTRY, WRONG)
             made.up()

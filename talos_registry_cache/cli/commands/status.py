@@ -83,7 +83,7 @@ def status(
     hits; warming counts as a client. Bytes from the upstream are those of the registry since its
     last start; "saved" is what clients got and the upstream did not have to send. A cache
     without a front (`placement.replicas`) has the registry's own numbers. Upstreams are contacted
-    from this machine.
+    from this machine, with the CAs and the proxy of their caches.
 
     With a wildcard mirror (`caches.wildcard`), its log shows for which registries nodes found no
     cache. They are listed below the table, and in JSON as `undeclared` of `*`.
@@ -110,7 +110,7 @@ def status(
         usages: Mapping[str, Usage | None] = dict(zip(found.caches, of_usage, strict=True))
         expiries: Mapping[str, datetime | None] = dict(zip(found.caches, of_expiry, strict=True))
         undeclared = _undeclared(found, wildcard) if wildcard else {}
-    remotes = {cache.registry: cache.remote_url for cache in shown if cache.remote_url is not None}
+    remotes = {cache.registry: cache.remote for cache in shown if cache.remote is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
     left = interruptible.run(upstream.limits(remotes)) if limits else {}
     if as_json:
@@ -346,7 +346,7 @@ def _show_wildcard(wildcard: Wildcard, undeclared: Mapping[str, int]) -> None:
 
 
 def _reached(cache: Cache, reachable: Mapping[str, bool]) -> str:
-    if cache.remote_url is None:
+    if cache.remote is None:
         return "none"
     return "reachable" if reachable[cache.registry] else "unreachable"
 
@@ -393,7 +393,7 @@ def _described(
         "mirror": cache.mirror,
         "certificateExpires": expiry.isoformat() if expiry else None,
         "storage": str(cache.storage),
-        "upstream": cache.remote_url,
+        "upstream": cache.remote.url if cache.remote else None,
         "reachable": reachable.get(cache.registry),
         "stored": asdict(usage) if usage else None,
         "limit": asdict(limit) if isinstance(limit, RateLimit) else limit,

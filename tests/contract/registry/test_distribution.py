@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -195,6 +196,16 @@ def test_a_cache_reports_why_its_upstream_is_unreachable(tmp_path: Path) -> None
 
     assert isinstance(outcome, NotWarmed)
     assert "connect: connection refused" in str(outcome.errors[0])
+
+
+def test_a_cache_ignores_the_path_of_its_upstream_s_url(
+    tmp_path: Path, upstream: Distribution
+) -> None:
+    below = replace(upstream, url=f"{upstream.url}/path")
+    with distribution.caching(tmp_path / "cache", below) as cache:
+        [outcome] = warmed(cache, TEXTS[0])
+
+    assert isinstance(outcome, Warmed)
 
 
 def test_the_layout_on_disk_is_read_correctly(

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -40,10 +40,19 @@ class Gate:
         username, password: its only account.
         served: the forwarded requests, in order.
         is_gone: whether it closes every connection without an answer.
-        ca: the CA certificate in PEM; None without TLS. It uses TLS if it asks for a password.
+        port: its port.
+        ca: the CA certificate in PEM; None without TLS. It uses TLS if it asks for a password, or
+            if its certificate is to have names.
     """
 
-    def __init__(self, upstream: Upstream, scheme: Scheme, username: str, password: str) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        scheme: Scheme,
+        username: str,
+        password: str,
+        names: Sequence[str] = (),
+    ) -> None:
         self.upstream = upstream
         self.scheme = scheme
         self.username = username
@@ -55,18 +64,19 @@ class Gate:
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._tokens: set[str] = set()
         self._server = _Server(self)
-        self.url = f"http://{upstream.address}:{self._server.server_port}"
+        self.port = self._server.server_port
+        self.url = f"http://{upstream.address}:{self.port}"
         self.ca: str | None = None
-        if scheme != "none":
-            self._close_to_listeners()
+        if names or scheme != "none":
+            self._close_to_listeners([self.upstream.address, *names])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
-    def _close_to_listeners(self) -> None:
+    def _close_to_listeners(self, names: Sequence[str]) -> None:
         """Use TLS: stacks never send a password over plain HTTP."""
         now = datetime.now(UTC)
         authority = certificate_authority.issue_authority("tests", now)
-        issued = certificate_authority.issue_server(authority, [self.upstream.address], now)
+        issued = certificate_authority.issue_server(authority, names, now)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile("w") as pem:
             pem.write(issued.certificate + issued.key)
@@ -151,10 +161,14 @@ class Gate:
 
 @contextmanager
 def guarding(
-    upstream: Upstream, scheme: Scheme, username: str = "somebody", password: str = ""
+    upstream: Upstream,
+    scheme: Scheme,
+    username: str = "somebody",
+    password: str = "",
+    names: Sequence[str] = (),
 ) -> Iterator[Gate]:
-    """Run a gate for an upstream."""
-    gate = Gate(upstream, scheme, username, password)
+    """Run a gate for an upstream, with TLS if its certificate is to have names."""
+    gate = Gate(upstream, scheme, username, password, names)
     try:
         yield gate
     finally:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -23,6 +24,8 @@ from tests.integration.support.team_bed import Bed
 from tests.integration.support.upstream import Pushed
 
 REGISTRY = "docker.io"
+# The name of no DNS server.
+UPSTREAM = "upstream.team.test"
 # All ports of the hosts are free, but the program checks the port on this machine.
 PORT = host.free_port()
 READER = "reader"
@@ -155,7 +158,8 @@ def endpoint(host: Host) -> str:
 
 
 def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> dict[str, Any]:
-    """Settings of a team's stack on a test bed."""
+    """Settings of a team's stack on a test bed, whose upstream has a name of its own."""
+    upstream = urlsplit(remote_url)
     addresses = [host.address for host in hosts or bed.hosts]
     return {
         "placement": PLACEMENT,
@@ -168,7 +172,8 @@ def settings(bed: Bed, remote_url: str, hosts: Sequence[Host] | None = None) -> 
         "mirrorHost": addresses[0],
         "publishOn": ["0.0.0.0"],
         "tls": {"kind": "own", "names": addresses},
-        "upstreams": {REGISTRY: {"port": PORT, "remoteUrl": remote_url}},
+        "extraHosts": {UPSTREAM: upstream.hostname},
+        "upstreams": {REGISTRY: {"port": PORT, "remoteUrl": f"http://{UPSTREAM}:{upstream.port}"}},
     }
 
 

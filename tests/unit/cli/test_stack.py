@@ -9,6 +9,7 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli import caches, stack
 from talos_registry_cache.cli.stack import Cache, Stack
+from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels
 from talos_registry_cache.engine.processes import ProcessError
@@ -78,7 +79,7 @@ def test_a_cache_with_a_front_is_read_from_both_containers() -> None:
     assert (cache.endpoint, cache.mirror, cache.ca) == (
         "https://127.0.0.1:5000", "https://172.17.0.1:5000", "PEM",
     )  # fmt: skip
-    assert (cache.storage, cache.image, cache.remote_url) == ("data", "sha256:1", REMOTE)
+    assert (cache.storage, cache.image, cache.remote) == ("data", "sha256:1", Remote(REMOTE))
     assert (cache.is_running, cache.health) == (True, "healthy")
 
 

@@ -3,14 +3,19 @@
 import asyncio
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from components.certificate_authority import issue_authority, issue_server
 from talos_registry_cache.cli import upstream
+from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.registry.client import RateLimit
 
 LIMIT = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}
@@ -59,15 +64,25 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(
-    status: int = 200, headers: Mapping[str, str] = LIMIT, **misbehaviour: object
+    status: int = 200,
+    headers: Mapping[str, str] = LIMIT,
+    *,
+    certificate: Path | None = None,
+    **misbehaviour: object,
 ) -> Iterator[str]:
     handler = type("Own", (Hub,), {"status": status, "headers_sent": headers, **misbehaviour})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     server.daemon_threads = False
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -76,10 +91,10 @@ def hub(
 
 def test_an_upstream_is_reachable_unless_it_answers_with_a_server_error() -> None:
     with hub(200) as well, hub(401) as asks, hub(503) as broken, hub(endless=True) as endless:
-        remotes = {"well": well, "asks": f"{asks}/", "endless": endless, "broken": broken}
-        remotes |= {"gone": "http://127.0.0.1:1", "nonsense": "http://[no"}
+        urls = {"well": well, "asks": f"{asks}/", "endless": endless, "broken": broken}
+        urls |= {"gone": "http://127.0.0.1:1", "nonsense": "http://[no"}
 
-        found = asyncio.run(upstream.reachable(remotes))
+        found = asyncio.run(upstream.reachable({name: Remote(url) for name, url in urls.items()}))
 
     assert {name for name, is_reachable in found.items() if is_reachable} == {
         "well",
@@ -88,15 +103,51 @@ def test_an_upstream_is_reachable_unless_it_answers_with_a_server_error() -> Non
     }
 
 
+def test_an_upstream_behind_a_private_ca_is_reachable_with_this_ca(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority = issue_authority("private", now)
+    issued = issue_server(authority, ["127.0.0.1"], now)
+    (tmp_path / "server.pem").write_text(issued.certificate + issued.key)
+    with hub(certificate=tmp_path / "server.pem") as url:
+        remotes = {"private": Remote(url, authority.certificate), "unknown": Remote(url)}
+
+        found = asyncio.run(upstream.reachable(remotes))
+
+    assert found == {"private": True, "unknown": False}
+
+
+def test_an_upstream_is_reached_through_the_proxy_of_its_cache_and_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with hub() as proxy, hub() as direct:
+        registries = {
+            "proxied": {"REGISTRY_PROXY_REMOTEURL": "http://a.test", "HTTP_PROXY": proxy},
+            "direct": {"REGISTRY_PROXY_REMOTEURL": direct},
+            "excepted": {
+                "REGISTRY_PROXY_REMOTEURL": direct,
+                "HTTP_PROXY": "http://127.0.0.1:1",
+                "NO_PROXY": "a.test,127.0.0.0/8",
+            },
+            "gone": {"REGISTRY_PROXY_REMOTEURL": direct, "HTTP_PROXY": "http://127.0.0.1:1"},
+        }
+        remotes = {name: Remote.of_registry(one, {}) for name, one in registries.items()}
+
+        found = asyncio.run(upstream.reachable({n: one for n, one in remotes.items() if one}))
+
+    assert found == {"proxied": True, "direct": True, "excepted": True, "gone": False}
+
+
 def test_the_limit_of_docker_hub_is_requested_with_a_token() -> None:
     with hub() as url:
-        found = asyncio.run(upstream.limits({"docker.io": url, "quay.io": "http://127.0.0.1:1"}))
+        remotes = {"docker.io": Remote(url), "quay.io": Remote("http://127.0.0.1:1")}
+        found = asyncio.run(upstream.limits(remotes))
 
     assert found == {"docker.io": RateLimit(76, 100, 21600)}
 
 
 def test_a_missing_limit_has_a_reason() -> None:
-    found = asyncio.run(upstream.limits({"docker.io": "http://127.0.0.1:1"}))
+    found = asyncio.run(upstream.limits({"docker.io": Remote("http://127.0.0.1:1")}))
 
     assert str(found["docker.io"]).startswith("its limit is unknown: ")
     assert limit_of(headers={}) == "no limit for this address"
@@ -105,14 +156,14 @@ def test_a_missing_limit_has_a_reason() -> None:
 def limit_of(**misbehaviour: object) -> str:
     """The message about the limit of a Docker Hub that misbehaves."""
     with hub(**misbehaviour) as url:  # type: ignore[arg-type]
-        return str(asyncio.run(upstream.limits({"docker.io": url}))["docker.io"])
+        return str(asyncio.run(upstream.limits({"docker.io": Remote(url)}))["docker.io"])
 
 
 def test_an_upstream_with_endless_headers_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "WITHIN_S", 0.3)
     with dripping() as url:
-        assert asyncio.run(upstream.reachable({"dripping": url})) == {"dripping": False}
-        said = asyncio.run(upstream.limits({"docker.io": url}))
+        assert asyncio.run(upstream.reachable({"dripping": Remote(url)})) == {"dripping": False}
+        said = asyncio.run(upstream.limits({"docker.io": Remote(url)}))
 
     assert said == {"docker.io": "its limit is unknown: no answer within 1 s"}
 

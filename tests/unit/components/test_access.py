@@ -177,21 +177,38 @@ def test_a_parent_cache_replaces_the_upstream() -> None:
     assert "REGISTRY_PROXY_REMOTEURL" not in environment(offline)
 
 
-def test_only_the_caches_of_a_parent_get_its_password_and_all_trust_its_ca() -> None:
-    via = {**VIA, "ca": authority("team").certificate, "username": "me"}
-    storage = {"kind": "s3", "bucket": "caches", "ca": authority("store").certificate}
+def test_only_the_caches_of_a_parent_get_its_password() -> None:
     graph = declare(
-        {**UPSTREAMS, "via": via, "storage": storage},
-        secrets={"passwords": {"via": "hunter2"}, "s3Keys": S3_KEYS},
+        {**UPSTREAMS, "via": {**VIA, "username": "me"}}, secrets={"passwords": {"via": "hunter2"}}
     )
 
     own, shared = files(graph, "quay.io-credentials"), files(graph)
     assert isinstance(own["helper"], Secret)
     assert "hunter2" in own["helper"].value
     assert not isinstance(shared["helper"], Secret)
-    for name in ("store", "team"):
-        assert authority(name).certificate in own["authorities.crt"]
-    assert environment(graph)["SSL_CERT_DIR"] == "/credentials"
+
+
+def test_a_cache_trusts_the_ca_of_its_own_upstream_or_parent_and_of_the_storage() -> None:
+    store, team, own = (authority(name).certificate for name in ("store", "team", "own"))
+    graph = declare(
+        {
+            "upstreams": {"docker.io": {"ca": own}, "quay.io": None, "ghcr.io": None},
+            "via": {**VIA, "ca": team},
+            "storage": {"kind": "s3", "bucket": "caches", "ca": store},
+        },
+        secrets={"s3Keys": S3_KEYS},
+    )
+
+    for host, volume, trusted in (
+        ("docker.io", "docker.io-credentials", f"{store}\n{own}"),
+        ("quay.io", "quay.io-credentials", f"{store}\n{team}"),
+        ("ghcr.io", "anonymous", store),
+    ):
+        assert files(graph, volume)["authorities.crt"] == trusted
+        assert environment(graph, host)["SSL_CERT_DIR"] == "/credentials"
+        registry = graph.one(CONTAINER, f"{host}-registry").inputs
+        assert labels_of(registry)["talos-registry-cache.authorities"] == trusted
+        assert "talos-registry-cache.files" in labels_of(registry), "a change restarts it"
 
 
 # On a Swarm
@@ -212,11 +229,13 @@ def test_a_swarm_with_tls_and_readers_has_the_same_environment_and_files() -> No
         name for name, value in environment(on_engine).items() if spec["env"].get(name) != value
     } == {"REGISTRY_HTTP_NET", "REGISTRY_HTTP_ADDR"}
     names = {one["fileName"].removeprefix("/credentials/") for one in spec["secrets"]}
-    assert names == {*files(on_engine), "server.pem"}
+    assert names == {*files(on_engine, "quay.io-credentials"), "server.pem"}
     assert {one["fileMode"] for one in spec["secrets"] if "helper" not in one["fileName"]} == {
         0o444
     }
-    assert labels_of(service)[CA_LABEL] == AUTHORITY_MADE["ca"]
+    labels = labels_of(service)
+    assert labels[CA_LABEL] == AUTHORITY_MADE["ca"]
+    assert labels["talos-registry-cache.authorities"] == authority("team").certificate
     (certificate,) = graph.all(OWN_CERTIFICATE)
     assert certificate.inputs["names"] == ["caches.test"]
 

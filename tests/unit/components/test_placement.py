@@ -127,6 +127,17 @@ def test_publish_selects_node_ports_or_the_routing_mesh(
 # Process
 
 
+def test_a_registry_resolves_extra_hosts_on_an_engine_and_on_a_swarm() -> None:
+    extra: dict[str, Any] = {"extraHosts": {"b.test": "10.0.0.2", "a.test": "10.0.0.1"}}
+    wanted = [{"host": "a.test", "ip": "10.0.0.1"}, {"host": "b.test", "ip": "10.0.0.2"}]
+
+    on_engine = declare({"upstreams": {"quay.io": None}, **extra})
+    assert on_engine.one(CONTAINER, "quay.io-registry").inputs["hosts"] == wanted
+    assert "hosts" not in on_engine.one(CONTAINER, "quay.io-container").inputs
+    of_service = on_swarm(**extra).one(SERVICE, "quay.io-registry").inputs
+    assert of_service["taskSpec"]["containerSpec"]["hosts"] == wanted
+
+
 def test_a_service_is_read_only_without_capabilities_and_not_root() -> None:
     inputs = container(on_swarm())
 

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components import credential_helper, hooks
+from components.logins import Login
 from components.private_files import FilesInVolume, PrivateFile
 from tests.unit.components import stack_graph
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph, Secret
@@ -21,7 +22,7 @@ def anonymous() -> Files:
 
 
 def with_password() -> Files:
-    return {"helper": credential_helper.file("me", pulumi.Output.secret("hunter2"))}
+    return {"helper": credential_helper.file(pulumi.Output.secret(Login("me", "hunter2")))}
 
 
 def declare(files: Callable[[], Files] = anonymous) -> Graph:
@@ -126,7 +127,8 @@ def test_the_helper_answers_with_the_exact_user_name_and_password(
     username: str, password: str
 ) -> None:
     async def script() -> str:
-        content = credential_helper.file(username, pulumi.Output.secret(password)).content
+        login = pulumi.Output.secret(Login(username, password))
+        content = credential_helper.file(login).content
         return await pulumi.Output.from_input(content).future() or ""
 
     assert answer(asyncio.run(script())) == {"Username": username, "Secret": password}

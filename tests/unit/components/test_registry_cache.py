@@ -38,6 +38,7 @@ WITH_USER: Mapping[str, Any] = {
     "upstreams": {"docker.io": {"username": "me"}, "quay.io": None, "ghcr.io": None}
 }
 REGISTRIES = {f"{host}-registry" for host in WITH_USER["upstreams"]}
+OF_USER = {f"docker.io-credentials{part}" for part in ("", "-volume", "-writer")}
 PASSWORD = {"docker.io": "hunter2'\"$"}
 
 
@@ -284,7 +285,7 @@ def test_without_anonymous_upstreams_there_is_no_anonymous_helper() -> None:
             "old",
             {"gcr.io", *map("gcr.io-{}".format, ("container", "registry", "storage", "front"))},
         ),
-        ({**WITH_USER, "offline": True}, "old", REGISTRIES),
+        ({**WITH_USER, "offline": True}, "old", REGISTRIES | OF_USER),
     ],
     ids=["nothing", "password", "port", "image", "added upstream", "offline"],
 )

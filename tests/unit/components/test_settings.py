@@ -10,10 +10,10 @@ import yaml
 
 from components import settings
 from components.settings import SettingsError, StackSettings
-from components.settings.caches import Upstream
 from components.settings.mistakes import in_yaml
 from components.settings.placement import SwarmPlacement
 from components.settings.storage import S3Storage
+from components.settings.upstream import Upstream
 from talos_registry_cache.registry.catalogue import CATALOGUE
 from tests.unit.components import stack_graph
 from tests.unit.components.certificates import AUTHORITY, OTHER
@@ -115,6 +115,15 @@ def test_valid_values_are_kept_as_written(key: str, value: Any) -> None:
     assert dumped[key] == value
 
 
+def test_a_ca_may_be_a_file_that_also_has_comments(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(f"# Autorité\n{PEM}\n# Other\n{OTHER.certificate}")
+
+    parsed = parsed_caches({**upstream(ca=str(file)), "tls": None})
+
+    assert parsed.upstreams["registry.test"].ca == PEM + OTHER.certificate
+
+
 @pytest.mark.parametrize(
     ("user", "port", "is_allowed"),
     [
@@ -177,6 +186,7 @@ BASE: Mapping[str, Any] = {
         "tls": {"names": ["a.test"]},
         "via": {"mirrors": {"docker.io": "https://a.test"}},
         "publishOn": ["127.0.0.1", "10.0.0.1"],
+        "extraHosts": {"here.test": "10.0.0.1"},
     },
     "passwords": {"with-user.test": "hunter2"},
     "readers": {"adam": "hunter2"},
@@ -214,7 +224,11 @@ A_URL = "allowed: http:// or https:// with a host"
             (REMOTE_URL, ["", "registry.test", "ftp://a.test", "https://", "https:///v2"], A_URL),
             (REMOTE_URL, ["https://a test", "https://a.test:b", "https://a.test:65536"], A_URL),
             (REMOTE_URL, ["https://a.test?a=b", "https://a.test#a", "https://a.test\n"], A_URL),
-            (REMOTE_URL, ["https://a.test/v2", "https://a.test//"], "without a path"),
+            (
+                REMOTE_URL,
+                ["https://a.test/v2", "https://a.test//"],
+                "on the nodes, with overridePath",
+            ),
             (REMOTE_URL, ["http://localhost:5000", "https://127.0.0.2"], "not loopback"),
             (REMOTE_URL, ["https://224.0.0.1"], "a unicast address"),
             ("caches name_prefix", ["a"], "(did you mean namePrefix?); allowed: upstreams, image"),
@@ -249,10 +263,17 @@ A_URL = "allowed: http:// or https:// with a host"
             ("caches tls names 0", ["a b"], "a host name or an IPv4 address"),
             ("caches takeOverFrom", [" a"], "a list"),
             ("caches offline", ["yes"], "true or false"),
+            ("caches extraHosts a.test", ["b.test", "::1", 5], "an IPv4 address"),
+            ("caches extraHosts a.test", ["127.0.0.1", "0.0.0.0"], "not loopback"),
+            ("caches extraHosts a_b", ["10.0.0.1"], "a host name such as"),
             ("caches via mirrors", [{}, None], "found"),
             ("caches via ca", ["MII" + "C" * 500], f"found 'MII{'C' * 37}'; allowed: PEM cert"),
             ("caches via ca", ["-----BEGIN CERTIFICATE-----\nMII\n"], "found unreadable certifi"),
             ("caches via ca", [PEM + AUTHORITY.key], "found a private key; allowed: only PEM"),
+            ("caches via ca", ["/missing.pem"], "or a file with them (No such file or direct"),
+            ("caches via ca", ["/etc", "/dev/zero"], "a file with them (it is not a regular file"),
+            ("caches via ca", ["/etc/passwd"], "found '/etc/passwd'; allowed: PEM certificates"),
+            ("caches upstreams with-user.test ca", ["nothing.pem"], "found 'nothing.pem'; allowe"),
             ("passwords with-user.test", ["", None, 5, ["a"], {}, "hunter2\ud800"], "a password"),
             ("passwords", ["hunter2", ["hunter2"], 5, True], f"found [hidden]; {A_MAPPING}"),
             ("readers", ["hunter2", ["hunter2"]], f"found [hidden]; {A_MAPPING}"),
@@ -270,6 +291,7 @@ A_URL = "allowed: http:// or https:// with a host"
             ("caches via mirrors quay.io", ["https://a.test"], "caches.upstreams has no quay.io"),
             ("caches via mirrors docker.io", ["http://10.0.0.1:5009"], "own cache of registry.tes"),
             (REMOTE_URL, ["https://10.0.0.1:5000/"], "this stack's own cache of docker.io"),
+            (REMOTE_URL, ["http://here.test:5000"], "this stack's own cache of docker.io"),
             ("passwords docker.io", ["hunter2"], 'found without caches.upstreams["docker.io"].use'),
             ("passwords via", ["hunter2"], "found without caches.via.username; allowed: only with"),
             ("readers -a", ["hunter2"], "found '-a'; allowed: letters, digits"),
@@ -397,6 +419,12 @@ a-b.test: {port: 5001, remoteUrl: https://c.test}
             {"via": VIA, "upstreams": {"docker.io": USER}},
             OF_DOCKER_IO,
             f"{DOCKER_IO}.username",
+            "found beside caches.via",
+        ),
+        (
+            {"via": VIA, "upstreams": {"docker.io": {"ca": PEM}}},
+            {},
+            f"{DOCKER_IO}.ca",
             "found beside caches.via",
         ),
         (

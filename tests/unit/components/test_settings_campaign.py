@@ -32,6 +32,7 @@ Path = tuple[str | int, ...]
 
 HOST = "registry.test"
 OTHER_HOST = "other.test"
+INSIDE = "inside.test"
 LIMIT_OF_TEXT = 3000
 A_TYPE = "a text|a mapping|a list|a whole number|a number|true or false"
 
@@ -67,6 +68,8 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "logs": {},
             "front": {},
             "wildcard": {},
+            "proxy": {"kind": "given", "noProxy": ["corp.test"]},
+            "extraHosts": {INSIDE: "10.0.0.8"},
         },
         "clusters": {"demo": CLUSTER},
         "images": {"references": ["registry.test/a:1"], "talos": {}},
@@ -246,7 +249,9 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
     key: rule
     for keys, rule in {
         "port": _between(1024, HIGHEST_PORT, int),
-        "remoteUrl endpoint": _is_url,
+        "remoteUrl endpoint http https": _is_url,
+        "noProxy": _matches(r"[\w.*:/\[\]-]{1,253}"),
+        INSIDE: lambda address: address == "10.0.0.9",
         "image": _is_image,
         "username": lambda name: name.isprintable() and ":" not in name and 0 < len(name) <= 255,
         "namePrefix volumePrefix prefix region mirrorsFrom": _matches(r"[a-zA-Z0-9][\w.-]{0,127}"),
@@ -277,8 +282,9 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
         # Everything in these has a default.
-        "demo clusters images talos logs storage placement tls caches front wildcard": (
-            lambda value: not value
+        "demo clusters images talos": lambda value: not value,
+        "caches storage placement tls front wildcard logs proxy extraHosts": lambda value: (
+            not value
         ),
         "nodeLabels": lambda labels: all(map(VALID["cache"], labels.values())),
     }.items()

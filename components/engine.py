@@ -1,6 +1,7 @@
 """The container engine: a client, and its state before the program declares anything."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 
-from talos_registry_cache.engine import labels, ports, registry_image
+from talos_registry_cache.engine import labels, ports, registry_image, supported
 
 from . import dynamic_provider
 from .dynamic_provider import EngineError
@@ -21,7 +22,6 @@ from .dynamic_provider import EngineError
 T = TypeVar("T")
 
 ENGINE_IN_VM = "host.docker.internal"
-LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
 
 class TakenError(Exception):
@@ -74,7 +74,7 @@ class EngineFacts:
         containers: the stack's containers, running or not, by name.
         volumes: the labels of all volumes, by name.
         generation: the label value of resources made by this run; empty for a simulated run.
-        is_local: whether the engine runs on this machine.
+        is_rootless: whether the engine runs without root.
     """
 
     mirror_host: str
@@ -84,7 +84,7 @@ class EngineFacts:
     containers: Mapping[str, EngineContainer] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     generation: str = ""
-    is_local: bool = True
+    is_rootless: bool = False
 
 
 @cache
@@ -92,10 +92,13 @@ def discover(stack: str) -> EngineFacts:
     """Ask the engine for its state, once in each process.
 
     Raises:
-        EngineError: the engine does not answer.
+        EngineError: the engine does not answer, or is not supported.
     """
     try:
         api = client().api
+        if problem := supported.why_not(api.version()):
+            raise EngineError(problem)
+        is_rootless = supported.is_rootless(api.info())
         networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(all=True, filters={"label": f"{labels.STACK}={stack}"})
         # A container that is being removed may have no name.
@@ -122,7 +125,7 @@ def discover(stack: str) -> EngineFacts:
         volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
         # A pull request's preview compares resources and discards them.
         generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
-        is_local=api.base_url in LOCAL_URLS,
+        is_rootless=is_rootless,
     )
 
 
@@ -143,8 +146,14 @@ def image_to_run(reference: str) -> str:
 
 @cache
 def client() -> DockerClient:
-    """The engine that pulumi-docker uses."""
+    """The engine that pulumi-docker uses.
+
+    Raises:
+        EngineError: it is on another machine.
+    """
     host = pulumi.Config("docker").get("host")
+    if problem := supported.why_not_at(host or os.environ.get("DOCKER_HOST", "")):
+        raise EngineError(problem)
     return DockerClient(base_url=host) if host else DockerClient.from_env()
 
 

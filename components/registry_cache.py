@@ -28,7 +28,7 @@ from .settings import Caches
 from .settings.access import OwnTls
 from .settings.caches import Upstream, asking_themselves
 from .settings.mistakes import Mistake
-from .settings.placement import SwarmPlacement
+from .settings.placement import EnginePlacement, SwarmPlacement
 from .settings.secrets import VIA
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.values import ANY_ADDRESS, is_ipv4
@@ -283,6 +283,21 @@ def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
     if ANY_ADDRESS in hosts:
         hosts.add(facts.mirror_host)
     yield from asking_themselves(caches, hosts)
+    if facts.is_rootless and isinstance(caches.placement, EnginePlacement):
+        yield from _mistakes_without_root(caches)
+
+
+def _mistakes_without_root(caches: Caches) -> Iterator[Mistake]:
+    """Mistakes in the addresses of caches on a rootless engine.
+
+    Its bridge is in a network namespace of its own, and it publishes a port on one address only.
+    """
+    allowed = "an address of this machine's own network, the same one for mirrorHost and publishOn"
+    if caches.mirror_host == "auto":
+        yield Mistake(("mirrorHost",), f"found auto with a rootless engine; allowed: {allowed}")
+    elif len(addresses := _publish_on(caches, caches.mirror_host)) > 1:
+        text = f"found {', '.join(addresses)} with a rootless engine"
+        yield Mistake(("publishOn",), f"{text}; allowed: {allowed}")
 
 
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:

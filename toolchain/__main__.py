@@ -125,6 +125,7 @@ def _ready(lock: str, stack_file: str = "") -> dict[str, str]:
     started = time.monotonic()
     virtualenv.ensure(lock)
     host = engine.ensure()
+    engine.refuse_unsupported(host)
     pulumi.ensure()
     registry_image.ensure(host, stack_file)
     front_image.ensure(host)

@@ -105,7 +105,7 @@ def _build(program: Program, binary: Path, environment: Mapping[str, str]) -> No
 
 def _go(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
     ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
-    env = os.environ | ours | (environment or {})
+    env = {**os.environ, **ours, **(environment or {})}
     return run([_compiler(), *arguments], cwd=cwd, env=env)
 
 

@@ -6,7 +6,6 @@ Debian 12 has Docker Engine 20.10. Later engines differ, for example in how they
 import os
 import re
 import shutil
-from pathlib import Path
 
 from toolchain import debian, golang, talos_node
 from toolchain.paths import CACHE
@@ -45,7 +44,7 @@ def ensure() -> None:
         return
     for program in (DOCKERD, DOCKER_PROXY):
         golang.ensure(program, FOLDER)
-    golang.ensure(RUNC, FOLDER, environment=_libseccomp)
+    golang.ensure(RUNC, FOLDER, _libseccomp)
     for program in (talos_node.CONTAINERD, talos_node.SHIM):
         golang.ensure(program, talos_node.PROGRAMS)
 

@@ -1,5 +1,6 @@
 """The caches of a stack, found on the engine by their labels."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,13 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import labels, processes, services, temporary_container
+from talos_registry_cache.engine import (
+    labels,
+    processes,
+    services,
+    supported,
+    temporary_container,
+)
 from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
@@ -177,8 +184,10 @@ def connected() -> Iterator[DockerClient]:
     """The container engine of DOCKER_HOST, or of this machine.
 
     Raises:
-        CachectlError: the engine does not answer.
+        CachectlError: the engine does not answer, or is not supported.
     """
+    if problem := supported.why_not_at(os.environ.get("DOCKER_HOST", "")):
+        raise CachectlError(problem)
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
     except DockerException as error:
@@ -186,6 +195,8 @@ def connected() -> Iterator[DockerClient]:
             f"the container engine does not answer: {error}; to use another one, set DOCKER_HOST"
         ) from error
     try:
+        if problem := supported.why_not(client.version()):
+            raise CachectlError(problem)
         yield client
     finally:
         client.close()

@@ -140,6 +140,8 @@ class FakeEngine:
     services_here: list[FakeService] = field(default_factory=list)
     volumes_here: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
     manages_a_swarm: bool = True
+    product: str = "Engine"
+    security_options: Sequence[str] = ("name=seccomp,profile=builtin",)
     images_here: dict[str, dict[str, str]] = field(default_factory=dict)
     """The labels of each image, by its name."""
 
@@ -150,7 +152,8 @@ class FakeEngine:
 
     def info(self) -> Mapping[str, Any]:
         # Without a Swarm, the key is missing.
-        return {"Swarm": {"ControlAvailable": True} if self.manages_a_swarm else {}}
+        swarm = {"ControlAvailable": True} if self.manages_a_swarm else {}
+        return {"Swarm": swarm, "SecurityOptions": self.security_options}
 
     def add_container(self, name: str, stack: str | None = None, **more: Any) -> FakeContainer:
         container = FakeContainer(self, name, {labels.STACK: stack} if stack else {}, **more)
@@ -183,7 +186,12 @@ class FakeEngine:
 @dataclass(slots=True)
 class _Api:
     fake: FakeEngine
-    base_url: str = "http+docker://localhost"
+
+    def version(self) -> Mapping[str, Any]:
+        return {"Components": [{"Name": self.fake.product, "Version": "4.3.1"}]}
+
+    def info(self) -> Mapping[str, Any]:
+        return self.fake.info()
 
     def volumes(self) -> Mapping[str, Any]:
         there = self.fake.volumes_here.items()

@@ -11,6 +11,7 @@ from toolchain import (
     engine,
     front_image,
     kubernetes_images,
+    modern_engine,
     pulumi,
     registry_image,
     release,
@@ -24,6 +25,11 @@ from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
+# The image store, and what selects the tests.
+ENGINE_TESTS = (
+    ("containerd", "-m", "modern_engine"),
+    ("overlay2", "-m", "image_store"),
+)
 # They need Kubernetes, which takes long to build.
 CLUSTER_TESTS = "tests/cluster"
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
@@ -75,10 +81,28 @@ def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     files = (stack.file(name).read_text() for name in ("guide", "talos"))
     env = _ready(virtualenv.DEVELOPMENT, "".join(files))
     test_tools.ensure()
+    return _pytest([f"--ignore={CLUSTER_TESTS}", *_workers()], arguments, env)
+
+
+def _workers() -> Sequence[str]:
     # Tests mostly wait for other processes.
-    workers = max(LEAST_WORKERS, os.cpu_count() or 1)
-    options = [f"--ignore={CLUSTER_TESTS}", f"--numprocesses={workers}"]
-    return _pytest(options, arguments, env)
+    return [f"--numprocesses={max(LEAST_WORKERS, os.cpu_count() or 1)}"]
+
+
+def _engine_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run marked integration tests on Docker Engine 29, once for each of its image stores."""
+    env = _ready(virtualenv.DEVELOPMENT)
+    test_tools.ensure()
+    modern_engine.ensure()
+    codes = [
+        run_in_foreground(
+            ["python", "-m", "tests.integration.on_modern_engine", *run, *_workers(), *arguments],
+            env=env,
+            cwd=ROOT,
+        )
+        for run in ENGINE_TESTS
+    ]
+    return max(codes)
 
 
 def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -148,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("run", _run, "run a command, such as pulumi, in the prepared environment"),
         ("test", _test, "run the tests; arguments after -- go to pytest"),
+        (
+            "engine-test",
+            _engine_test,
+            "run marked tests on Docker Engine 29; arguments after -- go to pytest",
+        ),
         (
             "cluster-test",
             _cluster_test,

@@ -1,6 +1,6 @@
 """Runs integration tests on a private Docker Engine 29, with one of its image stores.
 
-    python -m tests.integration.on_modern_engine overlay2 -m image_store
+    python -m tests.integration.on_modern_engine overlay2 tests/integration/test_repair.py
 
 Everything runs in the engine's network namespace: Pulumi, the clients and the tests.
 """
@@ -24,7 +24,7 @@ IMAGE_STORES = {
 def main(store: str, *arguments: str) -> int:
     """Run pytest with arguments of its own; return its exit code."""
     if reason := private_engine.why_impossible():
-        print(f"skipped: {reason}", file=sys.stderr)
+        sys.stderr.write(f"skipped: {reason}\n")
         return 0
     os.environ["PATH"] = modern_engine.search_path()
     with (

@@ -33,6 +33,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     steps: list[str] = []
     monkeypatch.setattr(virtualenv, "ensure", steps.append)
     monkeypatch.setattr(engine, "ensure", lambda: HOST)
+    monkeypatch.setattr(engine, "refuse_unsupported", lambda _: None)
     monkeypatch.setattr(pulumi, "ensure", lambda: steps.append("pulumi"))
     monkeypatch.setattr(pulumi, "environment", lambda host: {"DOCKER_HOST": host})
     monkeypatch.setattr(registry_image, "ensure", lambda _, stack_file: steps.append(stack_file))

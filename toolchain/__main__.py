@@ -25,11 +25,8 @@ from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
-# The image store, and what selects the tests.
-ENGINE_TESTS = (
-    ("containerd", "-m", "modern_engine"),
-    ("overlay2", "-m", "image_store"),
-)
+# The marks of tests that run on Docker Engine 29, by its image store.
+ENGINE_TESTS = {"containerd": "modern_engine", "overlay2": "image_store"}
 # They need Kubernetes, which takes long to build.
 CLUSTER_TESTS = "tests/cluster"
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
@@ -94,13 +91,15 @@ def _engine_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     test_tools.ensure()
     modern_engine.ensure()
+    # Each file in one process: most have something to set up.
+    options = ["--dist=loadfile", *_workers(), *arguments, "tests/integration"]
     codes = [
         run_in_foreground(
-            ["python", "-m", "tests.integration.on_modern_engine", *run, *_workers(), *arguments],
+            ["python", "-m", "tests.integration.on_modern_engine", store, "-m", mark, *options],
             env=env,
             cwd=ROOT,
         )
-        for run in ENGINE_TESTS
+        for store, mark in ENGINE_TESTS.items()
     ]
     return max(codes)
 

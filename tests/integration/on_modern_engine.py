@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.integration.support import private_engine
 from toolchain import modern_engine
 
+# The oldest API that Docker Engine 29.0 serves.
+OLDEST_API = "1.44"
 # Options of dockerd, by image store.
 IMAGE_STORES = {
     "containerd": ("--feature", "containerd-snapshotter=true"),
@@ -27,6 +29,7 @@ def main(store: str, *arguments: str) -> int:
         sys.stderr.write(f"skipped: {reason}\n")
         return 0
     os.environ["PATH"] = modern_engine.search_path()
+    os.environ["DOCKER_MIN_API_VERSION"] = OLDEST_API
     with (
         tempfile.TemporaryDirectory() as folder,
         private_engine.running(Path(folder), IMAGE_STORES[store]) as engine,

@@ -109,6 +109,7 @@ def rootless() -> Iterator[str]:
             yield address
 
 
+@pytest.mark.modern_engine
 def test_a_rootless_engine_needs_two_settings_and_then_its_containers_reach_the_caches(
     rootless: str, tmp_path: Path
 ) -> None:

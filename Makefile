@@ -31,6 +31,9 @@ down: ## Destroy the stack; keeps cached images unless the stack file says other
 test: ## Run all tests on a real container engine
 	@$(TOOLCHAIN) test -- $(ARGS)
 
+engine-test: ## Run tests on Docker Engine 29 too; builds it if the machine has an older one
+	@$(TOOLCHAIN) engine-test -- $(ARGS)
+
 cluster-test: ## Boot whole Talos clusters from the caches; builds Kubernetes first
 	@$(TOOLCHAIN) cluster-test -- $(ARGS)
 
@@ -74,4 +77,4 @@ release-check: ## Report what is missing for a release of this checkout; updates
 clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean
+.PHONY: help up preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean

@@ -167,5 +167,4 @@ class Belongings:
         found = labels.get(label.STATE)
         if found is None or labels.get(label.STACK) != self.facts.stack:
             return None
-        is_same = state_owner.is_same(found, self.owner, is_on_this_machine=self.facts.is_local)
-        return None if is_same else found
+        return None if state_owner.is_same(found, self.owner) else found

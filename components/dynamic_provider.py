@@ -11,7 +11,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 from pulumi import dynamic
 
-from talos_registry_cache.engine import lock, selection
+from talos_registry_cache.engine import lock, selection, supported
 from talos_registry_cache.engine.selection import Selection, SelectionError
 
 from . import apart
@@ -81,7 +81,8 @@ def connect(host: str | None = None) -> DockerClient:
         host: the configuration key `docker:host`, which overrides the environment.
 
     Raises:
-        EngineError: the engine does not answer, or a Docker context selects it.
+        EngineError: the engine does not answer or is on another machine, or a Docker context
+            selects it.
     """
     if host:
         os.environ["DOCKER_HOST"] = host
@@ -89,6 +90,8 @@ def connect(host: str | None = None) -> DockerClient:
         selected = selection.select()
         if selected.is_context or os.environ.get("DOCKER_CONTEXT"):
             raise EngineError(_advice(selected))
+        if problem := supported.why_not_at(selected.host):
+            raise EngineError(problem)
         selected.export()
         return DockerClient.from_env()
     except (DockerException, SelectionError) as error:

@@ -14,7 +14,7 @@ import pulumi
 from docker import DockerClient
 from docker.errors import DockerException
 
-from talos_registry_cache.engine import labels, ports, registry_image
+from talos_registry_cache.engine import labels, ports, registry_image, supported
 
 from . import dynamic_provider
 from .dynamic_provider import EngineError
@@ -22,7 +22,6 @@ from .dynamic_provider import EngineError
 T = TypeVar("T")
 
 ENGINE_IN_VM = "host.docker.internal"
-LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
 
 class TakenError(Exception):
@@ -78,7 +77,7 @@ class EngineFacts:
         is_on_this_machine: whether the engine certainly runs on this machine itself, and not in a
             virtual machine.
         bridge_gateway: the address of the default bridge; empty if there is no such bridge.
-        is_local: whether the engine runs on this machine.
+        is_rootless: whether the engine runs without root.
     """
 
     mirror_host: str
@@ -88,9 +87,9 @@ class EngineFacts:
     containers: Mapping[str, EngineContainer] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     generation: str = ""
-    is_local: bool = True
     is_on_this_machine: bool = False
     bridge_gateway: str = ""
+    is_rootless: bool = False
 
 
 @cache
@@ -98,16 +97,18 @@ def discover(stack: str) -> EngineFacts:
     """Ask the engine for its state, once in each process.
 
     Raises:
-        EngineError: the engine does not answer.
+        EngineError: the engine does not answer, or is not supported.
     """
     try:
         api = client().api
+        if problem := supported.why_not(api.version()):
+            raise EngineError(problem)
+        info = api.info()
         networks = {network["Name"]: network for network in api.networks()}
         containers = api.containers(all=True, filters={"label": f"{labels.STACK}={stack}"})
         # A container that is being removed may have no name.
         containers = [container for container in containers if container["Names"]]
         volumes = api.volumes()["Volumes"] or []
-        is_on_this_machine = api.info().get("Name") == socket.gethostname()
     except DockerException as error:
         raise EngineError(f"the container engine does not answer: {error}") from error
     gateway = _gateway(_ipv4(networks["bridge"]) if "bridge" in networks else [])
@@ -130,9 +131,9 @@ def discover(stack: str) -> EngineFacts:
         volumes={volume["Name"]: volume["Labels"] or {} for volume in volumes},
         # A pull request's preview compares resources and discards them.
         generation="" if dynamic_provider.is_simulated() else secrets.token_hex(4),
-        is_local=api.base_url in LOCAL_URLS,
-        is_on_this_machine=is_on_this_machine,
+        is_on_this_machine=info.get("Name") == socket.gethostname(),
         bridge_gateway=gateway,
+        is_rootless=supported.is_rootless(info),
     )
 
 
@@ -153,7 +154,11 @@ def image_to_run(reference: str) -> str:
 
 @cache
 def client() -> DockerClient:
-    """The engine that pulumi-docker uses."""
+    """The engine that pulumi-docker uses.
+
+    Raises:
+        EngineError: it does not answer, or is on another machine.
+    """
     return dynamic_provider.connect(pulumi.Config("docker").get("host"))
 
 

@@ -342,7 +342,11 @@ def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
     if ANY_ADDRESS in hosts:
         hosts.add(facts.mirror_host)
     yield from asking_themselves(caches, hosts)
-    if isinstance(caches.placement, EnginePlacement):
+    if not isinstance(caches.placement, EnginePlacement):
+        return
+    if facts.is_rootless:
+        yield from _mistakes_without_root(caches)
+    else:
         yield from _missing_addresses(caches, facts)
 
 
@@ -366,6 +370,19 @@ def _missing_addresses(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
         if address != ANY_ADDRESS and not ports.is_own_address(address):
             text = f"found {address}, which this machine does not have now"
             yield Mistake((path,), f"{text}; allowed: {allowed}")
+
+
+def _mistakes_without_root(caches: Caches) -> Iterator[Mistake]:
+    """Mistakes in the addresses of caches on a rootless engine.
+
+    Its bridge is in a network namespace of its own, and it publishes a port on one address only.
+    """
+    allowed = "an address of this machine's own network, the same one for mirrorHost and publishOn"
+    if caches.mirror_host == "auto":
+        yield Mistake(("mirrorHost",), f"found auto with a rootless engine; allowed: {allowed}")
+    elif len(addresses := _publish_on(caches, caches.mirror_host)) > 1:
+        text = f"found {', '.join(addresses)} with a rootless engine"
+        yield Mistake(("publishOn",), f"{text}; allowed: {allowed}")
 
 
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:

@@ -26,17 +26,14 @@ def of_this_program() -> str:
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}#{within}"
 
 
-def is_same(one: str, other: str, *, is_on_this_machine: bool) -> bool:
+def is_same(one: str, other: str) -> bool:
     """Whether two owners are the same.
 
-    Args:
-        one: an owner.
-        other: an owner.
-        is_on_this_machine: whether the engine runs on this machine. Then so do all its users, and
-            another host name only means that the machine was renamed.
+    Engine and users are on the same machine, so another host name only means that the machine was
+    renamed.
     """
     first, second = urlsplit(one), urlsplit(other)
-    if is_on_this_machine and first.scheme == second.scheme == FILE:
+    if first.scheme == second.scheme == FILE:
         return first[2:] == second[2:]
     return one == other
 

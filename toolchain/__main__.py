@@ -12,6 +12,7 @@ from toolchain import (
     engine,
     images,
     kubernetes_images,
+    modern_engine,
     pulumi,
     release,
     stack,
@@ -24,6 +25,8 @@ from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
+# The marks of tests that run on Docker Engine 29, by its image store.
+ENGINE_TESTS = {"containerd": "modern_engine", "overlay2": "image_store"}
 # They need Kubernetes, which takes long to build.
 CLUSTER_TESTS = "tests/cluster"
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
@@ -74,10 +77,30 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT, [stack.file(name) for name in ("guide", "talos")])
     test_tools.ensure()
+    return _pytest([f"--ignore={CLUSTER_TESTS}", *_workers()], arguments, env)
+
+
+def _workers() -> Sequence[str]:
     # Tests mostly wait for other processes.
-    workers = max(LEAST_WORKERS, os.cpu_count() or 1)
-    options = [f"--ignore={CLUSTER_TESTS}", f"--numprocesses={workers}"]
-    return _pytest(options, arguments, env)
+    return [f"--numprocesses={max(LEAST_WORKERS, os.cpu_count() or 1)}"]
+
+
+def _engine_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run marked integration tests on Docker Engine 29, once for each of its image stores."""
+    env = _ready(virtualenv.DEVELOPMENT)
+    test_tools.ensure()
+    modern_engine.ensure()
+    # Each file in one process: most have something to set up.
+    options = ["--dist=loadfile", *_workers(), *arguments, "tests/integration"]
+    codes = [
+        run_in_foreground(
+            ["python", "-m", "tests.integration.on_modern_engine", store, "-m", mark, *options],
+            env=env,
+            cwd=ROOT,
+        )
+        for store, mark in ENGINE_TESTS.items()
+    ]
+    return max(codes)
 
 
 def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -124,6 +147,7 @@ def _ready(lock: str, stack_files: Sequence[Path] = ()) -> dict[str, str]:
     started = time.monotonic()
     virtualenv.ensure(lock)
     host = engine.ensure()
+    engine.refuse_unsupported(host)
     pulumi.ensure()
     images.ensure(host, stack_files)
     talosctl.ensure("".join(file.read_text() for file in stack_files))
@@ -145,6 +169,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("run", _run, "run a command, such as pulumi, in the prepared environment"),
         ("test", _test, "run the tests; arguments after -- go to pytest"),
+        (
+            "engine-test",
+            _engine_test,
+            "run marked tests on Docker Engine 29; arguments after -- go to pytest",
+        ),
         (
             "cluster-test",
             _cluster_test,

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from talos_registry_cache.engine import selection
+from talos_registry_cache.engine import selection, supported
 from talos_registry_cache.engine.selection import DEFAULT_HOST, SelectionError
 from toolchain.paths import STATE
 from toolchain.report import SetupError, run, step
@@ -69,6 +69,20 @@ def ensure() -> str:
         _install()
     _start()
     return DEFAULT_HOST
+
+
+def refuse_unsupported(host: str) -> None:
+    """Refuse an engine on which `up` could not work, before any image is prepared.
+
+    Raises:
+        SetupError: the engine is not supported.
+    """
+    problem = supported.why_not_at(host)
+    if not problem:
+        _, body = request(host, "GET", "/version")
+        problem = supported.why_not(json.loads(body))
+    if problem:
+        raise SetupError(problem)
 
 
 def answers(host: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,16 @@ class Program:
         return pinned[1]
 
 
-def ensure(program: Program, folder: Path = BIN) -> Path:
-    """Build a program into a folder, unless the pinned version is there; return its path."""
+def ensure(
+    program: Program, folder: Path = BIN, environment: Callable[[], Mapping[str, str]] = dict
+) -> Path:
+    """Build a program into a folder, unless the pinned version is there; return its path.
+
+    Args:
+        program: the program.
+        folder: the folder.
+        environment: returns more variables for its build.
+    """
     binary = folder / program.name
     stamp = CACHE / "stamps" / program.name
     pins = "".join(file.read_text() for file in sorted(_files(program.folder)))
@@ -64,7 +73,7 @@ def ensure(program: Program, folder: Path = BIN) -> Path:
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
     with step(f"build {program.name} from its Go module (takes minutes, only once)"):
-        _build(program, binary)
+        _build(program, binary, environment())
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
     return binary
@@ -80,7 +89,7 @@ def module_folder(program: Program, module: str) -> Path:
     return Path(listed.strip())
 
 
-def _build(program: Program, binary: Path) -> None:
+def _build(program: Program, binary: Path, environment: Mapping[str, str]) -> None:
     link = "-s -w"
     if program.version_symbol:
         link += f" -X {program.version_symbol}={program.version}"
@@ -89,13 +98,14 @@ def _build(program: Program, binary: Path) -> None:
     _go(
         "build", "-mod=readonly", "-trimpath", f"-tags={program.tags}", f"-ldflags={link}",
         "-o", str(unfinished), program.package,
-        cwd=program.folder,
+        cwd=program.folder, environment=environment,
     )  # fmt: skip
     unfinished.replace(binary)
 
 
-def _go(*arguments: str, cwd: Path) -> str:
-    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+def _go(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+    ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    env = {**os.environ, **ours, **(environment or {})}
     return run([_compiler(), *arguments], cwd=cwd, env=env)
 
 

@@ -20,6 +20,7 @@ from talos_registry_cache.engine import (
     processes,
     selection,
     services,
+    supported,
     temporary_container,
 )
 from talos_registry_cache.engine.temporary_registry import PORT
@@ -186,10 +187,12 @@ def connected() -> Iterator[DockerClient]:
     """The container engine that the docker CLI would use.
 
     Raises:
-        CachectlError: the engine does not answer.
+        CachectlError: the engine does not answer, or is not supported.
         SelectionError: the selected Docker context does not exist.
     """
     selected = selection.select()
+    if problem := supported.why_not_at(selected.host):
+        raise CachectlError(problem)
     selected.export()
     try:
         client = DockerClient.from_env(timeout=ENGINE_WITHIN_S)
@@ -199,6 +202,8 @@ def connected() -> Iterator[DockerClient]:
             "to use another one, set DOCKER_HOST or select a Docker context"
         ) from error
     try:
+        if problem := supported.why_not(client.version()):
+            raise CachectlError(problem)
         yield client
     finally:
         client.close()

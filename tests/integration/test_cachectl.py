@@ -64,6 +64,7 @@ def _caches(
         yield Caches(made, Cachectl(made.name, folder), belongings.registries(engine, made.name))
 
 
+@pytest.mark.modern_engine
 def test_what_was_warmed_is_proved_while_the_upstream_is_away(
     caches: Caches, upstream: Upstream
 ) -> None:
@@ -177,6 +178,7 @@ def _push(upstream: Upstream) -> tuple[str, str]:
     return pushed.name, image.blobs[-1].digest
 
 
+@pytest.mark.modern_engine
 def test_a_damaged_blob_is_found_repaired_and_fetched_again(
     caches: Caches, upstream: Upstream
 ) -> None:
@@ -205,6 +207,7 @@ def test_a_damaged_blob_is_found_repaired_and_fetched_again(
     assert healed.code == OK
 
 
+@pytest.mark.modern_engine
 def test_what_was_exported_is_imported_elsewhere_without_network(
     caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -310,6 +313,7 @@ def test_images_of_a_cluster_are_those_that_talosctl_lists(
     assert "put talosctl 1.2 first on PATH" in other_version.err
 
 
+@pytest.mark.modern_engine
 def test_status_tells_what_the_caches_are_and_what_they_saved(
     caches: Caches, upstream: Upstream
 ) -> None:
@@ -421,6 +425,7 @@ def test_kind_mounts_the_folder_that_was_written(caches: Caches, tmp_path: Path)
     assert {path.name for path in Path(mount["hostPath"]).iterdir()} == set(REGISTRIES)
 
 
+@pytest.mark.modern_engine
 @pytest.mark.skipif(
     bool(private_engine.why_impossible()), reason=private_engine.why_impossible() or "possible"
 )
@@ -476,6 +481,7 @@ def test_what_no_list_names_is_pruned_and_its_content_freed(
     assert warmed.result[0]["fetched"] > 5_000_000
 
 
+@pytest.mark.modern_engine
 def test_prune_by_age_and_size_spares_what_a_list_names(
     caches: Caches, upstream: Upstream, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_the_upstream_sends_one_copy_however_many_clients_pull(
     assert len([one for one in sent if "/blobs/" in one]) == len(pulled[0].blobs)
 
 
+@pytest.mark.modern_engine
 def test_docker_and_containerd_share_a_fetch(
     cache: Cache, upstream: Upstream, containerd: Containerd
 ) -> None:
@@ -486,6 +487,8 @@ def test_warming_sees_a_moved_tag_at_once(cache: Cache, upstream: Upstream) -> N
     assert cache.tag(image).headers["Docker-Content-Digest"] == moved.digest
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 def test_nothing_changes_with_nothing_to_do(cache: Cache) -> None:
     assert set(cache.stack.up()) == {"same"}
     assert set(cache.stack.refresh()) == {"same"}

@@ -59,6 +59,8 @@ def image_set(
         yield ImageSet(made, gate, engine)
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 def test_images_are_served_without_the_upstream_and_each_blob_is_fetched_once(
     image_set: ImageSet, upstream: Upstream
 ) -> None:
@@ -111,6 +113,7 @@ def _damage(registry: Container) -> None:
     assert code == 0, printed
 
 
+@pytest.mark.modern_engine
 @pytest.mark.parametrize("harm", [_lose, _damage])
 def test_refresh_finds_lost_and_damaged_content_and_up_fetches_it_again(
     image_set: ImageSet, upstream: Upstream, harm: Callable[[Container], None]

@@ -55,6 +55,8 @@ def cache(
         yield Cache(container, described["endpoint"], outputs["mirrors"], gate)
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 @pytest.mark.parametrize("push", [Upstream.push_index, Upstream.push_docker_image])
 def test_docker_and_containerd_pull_what_either_has_pulled_without_the_upstream(
     cache: Cache,
@@ -80,6 +82,8 @@ def test_docker_and_containerd_pull_what_either_has_pulled_without_the_upstream(
     assert docker_cli.pull(cache.endpoint, never) == never.digest
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 def test_a_killed_or_stopped_cache_serves_again_without_the_upstream(
     cache: Cache, upstream: Upstream
 ) -> None:

@@ -77,6 +77,7 @@ def test_only_the_broken_container_is_replaced_and_its_cache_keeps_its_content(
         assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
 
 
+@pytest.mark.modern_engine
 def test_preview_shows_the_repair_of_a_removed_network_and_up_does_it(
     up: CacheStack, engine: DockerClient
 ) -> None:
@@ -154,6 +155,8 @@ def test_refresh_finds_a_removed_container_and_up_creates_it_again(
     assert up.healthy() == set(REGISTRIES)
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 def test_a_changed_port_replaces_one_container_and_keeps_its_content(
     up: CacheStack, upstream: Upstream
 ) -> None:
@@ -171,6 +174,8 @@ def test_a_changed_port_replaces_one_container_and_keeps_its_content(
         assert docker_cli.pull(up.endpoint(BROKEN), image) == image.digest
 
 
+@pytest.mark.modern_engine
+@pytest.mark.image_store
 def test_adding_and_removing_an_upstream_leaves_the_others_alone_and_keeps_its_volume(
     up: CacheStack, engine: DockerClient, upstream: Upstream
 ) -> None:

@@ -132,6 +132,7 @@ def _failed_up(made: CacheStack) -> str:
 # A running cluster
 
 
+@pytest.mark.modern_engine
 def test_the_nodes_are_as_specified(up: CacheStack, site: Site) -> None:
     told = {node["name"]: node for node in up.outputs()["clusters"]["demo"]["nodes"]}
 
@@ -142,6 +143,7 @@ def test_the_nodes_are_as_specified(up: CacheStack, site: Site) -> None:
     assert nodes.statuses(site.client, "demo") == {"running"}
 
 
+@pytest.mark.modern_engine
 def test_nodes_pull_through_the_mirrors_in_their_machine_configuration(
     up: CacheStack, site: Site, tmp_path: Path
 ) -> None:
@@ -179,12 +181,14 @@ def test_no_secret_of_the_cluster_is_in_the_state(up: CacheStack) -> None:
     assert not [key for key in keys if key in state]
 
 
+@pytest.mark.modern_engine
 def test_up_again_changes_nothing_and_neither_does_refresh(up: CacheStack) -> None:
     assert set(up.up()) == {"same"}
     assert set(up.refresh()) == {"same"}
     assert set(up.up()) == {"same"}
 
 
+@pytest.mark.modern_engine
 def test_a_changed_cidr_previews_as_a_replacement_and_replaces(up: CacheStack, site: Site) -> None:
     before = {node.id for node in nodes.of_cluster(site.client, "demo").values()}
     up.configure({"demo": {**QUICK, "workers": 2, "cidr": "10.72.0.0/24"}}, "clusters")
@@ -321,6 +325,7 @@ def test_a_cluster_without_any_node_is_created_again(up: CacheStack, site: Site)
 # Destroy
 
 
+@pytest.mark.modern_engine
 @pytest.mark.parametrize("has_stopped", [False, True])
 def test_destroy_leaves_nothing(new_stack: NewStack, site: Site, *, has_stopped: bool) -> None:
     made = new_stack({"gone": {**QUICK, "cidr": "10.73.0.0/24"}})

@@ -15,6 +15,7 @@ from tests.integration.support.upstream import IMAGE
 BLOBS = 1 + len(images.LAYER_SIZES)
 
 
+@pytest.mark.modern_engine
 def test_each_node_runs_the_cache_and_another_up_changes_nothing(ours: Team) -> None:
     assert set(ours.stack.preview()) == {"same"}
     assert set(ours.stack.refresh()) == {"same"}
@@ -43,6 +44,7 @@ def test_the_registries_can_be_reached_through_their_fronts_only(ours: Team) -> 
     assert "Ports" not in ours.service()["Endpoint"]["Spec"]
 
 
+@pytest.mark.modern_engine
 def test_a_blob_that_one_node_has_fetched_is_not_fetched_by_another(
     ours: Team,
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_blob_that_one_node_has_fetched_is_not_fetched_by_another(
     assert len(ours.gate.blobs_served()) - before == BLOBS
 
 
+@pytest.mark.modern_engine
 def test_only_readers_with_the_ca_have_access(ours: Team) -> None:
     url = f"{team.endpoint(ours.bed.manager)}/v2/"
     with pytest.raises(httpx2.ConnectError, match="certificate verify failed"):
@@ -97,6 +100,7 @@ def test_swarm_and_state_show_no_secret(ours: Team) -> None:
         assert not [secret for secret in wanted if secret in text]
 
 
+@pytest.mark.modern_engine
 def test_destroy_leaves_nothing_on_the_swarm_and_keeps_the_objects(ours: Team) -> None:
     image = ours.bed.upstream.push_index()
     kept = ours.settled(ours.pull(ours.bed.manager, image))

@@ -19,12 +19,13 @@ case "$1" in {failures} *) exit 0;; esac
 @pytest.mark.parametrize(
     ("failures", "done", "code"),
     [
-        ({}, ["check", "up", "test", "down"], 0),
+        ({}, ["check", "up", "test", "engine-test", "down"], 0),
         ({"check": 2}, ["check"], 2),
         ({"up": 3}, ["check", "up", "down"], 3),
         ({"test": 4}, ["check", "up", "test", "down"], 4),
         ({"test": 4, "down": 5}, ["check", "up", "test", "down"], 4),
-        ({"down": 5}, ["check", "up", "test", "down"], 1),
+        ({"down": 5}, ["check", "up", "test", "engine-test", "down"], 1),
+        ({"engine-test": 6}, ["check", "up", "test", "engine-test", "down"], 6),
     ],
 )
 def test_ci_takes_the_stack_down_and_ends_with_the_first_failure(

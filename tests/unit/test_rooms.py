@@ -53,6 +53,7 @@ def test_the_toolchain_needs_nothing_that_it_installs() -> None:
         PACKAGE,
         f"{PACKAGE}.engine",
         f"{PACKAGE}.engine.selection",
+        f"{PACKAGE}.engine.supported",
         f"{PACKAGE}.errors",
     }
 

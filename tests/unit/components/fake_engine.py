@@ -141,6 +141,8 @@ class FakeEngine:
     volumes_here: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
     manages_a_swarm: bool = True
     host_name: str = "docker-desktop"
+    product: str = "Engine"
+    security_options: Sequence[str] = ("name=seccomp,profile=builtin",)
     images_here: dict[str, dict[str, str]] = field(default_factory=dict)
     """The labels of each image, by its name."""
 
@@ -151,7 +153,12 @@ class FakeEngine:
 
     def info(self) -> Mapping[str, Any]:
         # Without a Swarm, the key is missing.
-        return {"Swarm": {"ControlAvailable": True} if self.manages_a_swarm else {}}
+        swarm = {"ControlAvailable": True} if self.manages_a_swarm else {}
+        return {
+            "Name": self.host_name,
+            "Swarm": swarm,
+            "SecurityOptions": self.security_options,
+        }
 
     def add_container(self, name: str, stack: str | None = None, **more: Any) -> FakeContainer:
         container = FakeContainer(self, name, {labels.STACK: stack} if stack else {}, **more)
@@ -184,10 +191,12 @@ class FakeEngine:
 @dataclass(slots=True)
 class _Api:
     fake: FakeEngine
-    base_url: str = "http+docker://localhost"
+
+    def version(self) -> Mapping[str, Any]:
+        return {"Components": [{"Name": self.fake.product, "Version": "4.3.1"}]}
 
     def info(self) -> Mapping[str, Any]:
-        return {"Name": self.fake.host_name}
+        return self.fake.info()
 
     def volumes(self) -> Mapping[str, Any]:
         there = self.fake.volumes_here.items()

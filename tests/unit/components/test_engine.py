@@ -179,6 +179,33 @@ def test_the_engine_is_the_one_that_the_docker_provider_uses(
     assert asked == ["tcp://192.0.2.1:2375", None]
 
 
+@pytest.mark.parametrize("host", ["tcp://192.0.2.1:2376", None])
+def test_an_engine_on_another_machine_is_refused_before_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch, host: str | None
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@192.0.2.1")
+    monkeypatch.delattr(dynamic_provider, "DockerClient")
+
+    with pytest.raises(EngineError, match=r"192\.0\.2\.1.*, which is on another machine"):
+        dynamic_provider.connect(host)
+
+
+def test_podman_is_refused(fake: FakeEngine) -> None:
+    fake.product = "Podman Engine"
+
+    with pytest.raises(EngineError, match=r"found Podman 4\.3\.1 .*; allowed: Docker Engine"):
+        engine.discover(OWN)
+
+
+@pytest.mark.parametrize("is_rootless", [True, False])
+def test_discovery_tells_whether_the_engine_is_rootless(
+    fake: FakeEngine, *, is_rootless: bool
+) -> None:
+    fake.security_options = [*fake.security_options, *(["name=rootless"] if is_rootless else [])]
+
+    assert engine.discover(OWN).is_rootless is is_rootless
+
+
 # Before a container is created
 
 

@@ -15,7 +15,7 @@ from components.on_engine import OnEngine
 from components.registry_cache import names_on_engine
 from talos_registry_cache.engine import labels
 from tests.unit.components.declared_caches import GATEWAY, declare
-from tests.unit.components.parsed_settings import caches_of
+from tests.unit.components.parsed_settings import caches_of, parsed_caches
 from tests.unit.components.stack_graph import (
     CACHING_PROXY,
     CONTAINER,
@@ -422,3 +422,25 @@ def test_an_upstream_at_the_stack_s_own_cache_is_a_mistake(
     text = f"found http://{GATEWAY}:5002, which is this stack's own cache of quay.io"
     allowed = "the registry's own URL, or another cache's"
     assert lines == is_refused * [f'via.mirrors["docker.io"]: {text}; allowed: {allowed}']
+
+
+@pytest.mark.parametrize(
+    ("written", "paths"),
+    [
+        ({}, ["mirrorHost"]),
+        ({"publishOn": ["10.9.0.1"]}, ["mirrorHost"]),
+        ({"mirrorHost": "10.9.0.1"}, ["publishOn"]),
+        ({"mirrorHost": "10.9.0.1", "publishOn": ["10.9.0.1", "127.0.0.1"]}, ["publishOn"]),
+        ({"mirrorHost": "10.9.0.1", "publishOn": ["10.9.0.1"]}, []),
+        ({"mirrorHost": "laptop.lan", "publishOn": ["0.0.0.0"]}, []),
+    ],
+)
+def test_caches_on_a_rootless_engine_need_one_address_of_this_machine(
+    written: dict[str, Any], paths: list[str]
+) -> None:
+    facts = EngineFacts("host.docker.internal", {}, is_rootless=True)
+
+    found = list(registry_cache.mistakes(parsed_caches({**TWO, **written}), facts))
+
+    assert [str(mistake).partition(": ")[0] for mistake in found] == paths
+    assert all("mirrorHost and publishOn" in mistake.text for mistake in found)

@@ -71,22 +71,19 @@ FILES = "file://Laptop.lan/home/ann/.state#o/p"
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "is_local", "is_same"),
+    ("one", "other", "is_same"),
     [
-        (FILES, FILES, False, True),
-        (CLOUD, CLOUD, True, True),
-        (CLOUD, f"{CLOUD}s", True, False),
-        (FILES, "file://renamed.lan/home/ann/.state#o/p", True, True),
-        (FILES, "file://renamed.lan/home/ann/.state#o/p", False, False),
-        (FILES, "file://Laptop.lan/home/bob/.state#o/p", True, False),
-        (FILES, "file://Laptop.lan/home/ann/.state#o/q", True, False),
-        (FILES, "https://Laptop.lan/home/ann/.state#o/p", True, False),
+        (FILES, FILES, True),
+        (CLOUD, CLOUD, True),
+        (CLOUD, f"{CLOUD}s", False),
+        (FILES, "file://renamed.lan/home/ann/.state#o/p", True),
+        (FILES, "file://Laptop.lan/home/bob/.state#o/p", False),
+        (FILES, "file://Laptop.lan/home/ann/.state#o/q", False),
+        (FILES, "https://Laptop.lan/home/ann/.state#o/p", False),
     ],
 )
-def test_owners_are_compared_by_folder_and_off_this_machine_by_host_too(
-    one: str, other: str, *, is_local: bool, is_same: bool
-) -> None:
-    assert state_owner.is_same(one, other, is_on_this_machine=is_local) is is_same
+def test_owners_in_files_are_compared_by_folder(one: str, other: str, *, is_same: bool) -> None:
+    assert state_owner.is_same(one, other) is is_same
 
 
 def test_a_state_is_gone_only_if_its_local_folder_does_not_exist(

@@ -1,6 +1,7 @@
 """Go programs are pinned by modules of their own, and built once per version."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,10 +70,12 @@ class FakeGo:
 
     def __init__(self) -> None:
         self.builds: list[tuple[str, ...]] = []
+        self.environments: list[Mapping[str, str]] = []
         self.works = True
 
-    def __call__(self, *arguments: str, cwd: Path) -> str:
+    def __call__(self, *arguments: str, cwd: Path, environment: Mapping[str, str]) -> str:
         assert cwd == TOOL.folder
+        self.environments.append(environment)
         self.builds.append(arguments)
         Path(arguments[arguments.index("-o") + 1]).write_text("half of it")
         if not self.works:
@@ -117,6 +120,16 @@ def test_failed_build_leaves_no_program_behind(go: FakeGo, tmp_path: Path) -> No
 
     assert golang.ensure(program, tmp_path / "bin").read_text() == "build 2"
     assert "-ldflags=-s -w -X here.version=v1.2.3" in go.builds[1]
+
+
+@pytest.mark.usefixtures("module")
+def test_the_environment_of_a_build_is_asked_for_only_if_it_is_needed(
+    go: FakeGo, tmp_path: Path
+) -> None:
+    for needs in (lambda: {"CGO_ENABLED": "1"}, lambda: pytest.fail("the program is there")):
+        golang.ensure(TOOL, tmp_path / "bin", needs)
+
+    assert go.environments == [{"CGO_ENABLED": "1"}]
 
 
 # The compiler

@@ -32,6 +32,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     steps: list[str] = []
     monkeypatch.setattr(virtualenv, "ensure", steps.append)
     monkeypatch.setattr(engine, "ensure", lambda: HOST)
+    monkeypatch.setattr(engine, "refuse_unsupported", lambda _: None)
     monkeypatch.setattr(pulumi, "ensure", lambda: steps.append("pulumi"))
     monkeypatch.setattr(pulumi, "environment", lambda host: {"DOCKER_HOST": host})
     monkeypatch.setattr(

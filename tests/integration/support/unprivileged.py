@@ -1,0 +1,94 @@
+"""Engines that run as the user `nobody`, as on the machine of a user without root."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration.support import processes
+from tests.integration.support.polling import eventually
+
+USER = "nobody"
+ID = "65534"
+SUBORDINATE_IDS = f"{USER}:200000:65536\n"
+ANSWERS_WITHIN_S = 60
+STOPS_WITHIN_S = 60
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A directory of that user, below directories that it may enter."""
+    with tempfile.TemporaryDirectory(prefix="it-", dir="/var/tmp") as name:
+        made = Path(name)
+        made.chmod(0o711)
+        own = made / "own"
+        own.mkdir()
+        os.chown(own, int(ID), int(ID))
+        yield own
+
+
+def command(folder: Path) -> Sequence[str]:
+    """The command prefix that runs a program as that user, with subordinate IDs and a TUN device.
+
+    These are visible to the program only.
+    """
+    ids, tun = folder.parent / "ids", folder.parent / "tun"
+    ids.write_text(SUBORDINATE_IDS)
+    processes.run("mknod", "--mode=666", tun, "c", "10", "200")
+    mounts = [
+        f"mount --bind {shlex.quote(str(source))} {target}"
+        for source, target in (
+            (ids, "/etc/subuid"), (ids, "/etc/subgid"), (tun, "/dev/net/tun"),
+        )
+    ]  # fmt: skip
+    as_user = f"exec setpriv --reuid={ID} --regid={ID} --clear-groups"
+    home = f"env HOME={shlex.quote(str(folder))} XDG_RUNTIME_DIR={shlex.quote(str(folder))}"
+    return (
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        " && ".join([*mounts, f'{as_user} {home} "$@"']),
+        "sh",
+    )
+
+
+@contextmanager
+def serving(
+    socket: Path, service: Sequence[str | Path], environment: Mapping[str, str], log: Path
+) -> Iterator[str]:
+    """Run an engine until the end; yields its address, as in DOCKER_HOST.
+
+    Args:
+        socket: the socket that it listens on.
+        service: its command line.
+        environment: variables for it.
+        log: the file for its output.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            service,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        host = f"unix://{socket}"
+        eventually(
+            lambda: _answers(host, process, log), within_s=ANSWERS_WITHIN_S, what="it answers"
+        )
+        yield host
+    finally:
+        process.terminate()
+        process.wait(STOPS_WITHIN_S)
+
+
+def _answers(host: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    assert process.poll() is None, log.read_text()[-3000:]
+    version = ["docker", "--host", host, "version"]
+    return processes.finish(version, within_s=ANSWERS_WITHIN_S).returncode == 0

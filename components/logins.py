@@ -129,7 +129,8 @@ def of_docker(host: str) -> Login:
         stored = auth.load_config().resolve_authconfig(host) or {}
         found = {key.lower(): value for key, value in stored.items()}
     except (DockerException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise LoginError(f"the docker login of {host} cannot be read: {error}") from None
+        reason = in_one_line(str(error))[:LONGEST_SHOWN]
+        raise LoginError(f"the docker login of {host} cannot be read: {reason}") from None
     if found.get("identitytoken"):
         text = f"the docker login of {host} is an identity token, which caches cannot use"
         raise LoginError(f"{text}; allowed: a user name and a password")

@@ -18,6 +18,7 @@ class KnownUpstream:
     port: int | None = None
 
 
+# Not public.ecr.aws and registry.istio.io, whose blobs distribution cannot cache (decision 42).
 # Ports are those of the Talos guide (up to 1.11), which used 5001 for k8s.gcr.io and later for its
 # successor; the others are this project's own.
 CATALOGUE: Mapping[str, KnownUpstream] = MappingProxyType(
@@ -31,7 +32,6 @@ CATALOGUE: Mapping[str, KnownUpstream] = MappingProxyType(
         "factory.talos.dev": KnownUpstream("https://factory.talos.dev", 5005),
         "mcr.microsoft.com": KnownUpstream("https://mcr.microsoft.com"),
         "nvcr.io": KnownUpstream("https://nvcr.io"),
-        "public.ecr.aws": KnownUpstream("https://public.ecr.aws"),
         "registry.gitlab.com": KnownUpstream("https://registry.gitlab.com"),
     }
 )

@@ -2,6 +2,8 @@
 
 from http import HTTPStatus
 
+# What a cache says if its upstream answers HEAD for a blob without a length (distribution 3.1.2).
+NO_LENGTH = "missing content-length header"
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -40,7 +42,9 @@ class AnswerError(RegistryError):
         self.status = status
         self.retry_after_s = retry_after_s
         # Rate limits and failures of the registry; not refusals, nor what does not exist.
-        self.retryable = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self.retryable = (
+            status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        ) and NO_LENGTH not in message
 
     @property
     def is_missing(self) -> bool:

@@ -275,6 +275,12 @@ def status(code: HTTPStatus, **headers: str) -> Fault:
     return answer
 
 
+def without_length(handler: Handler, answer: http.client.HTTPResponse) -> None:
+    """Answer a HEAD request without the length of the content, as registry.istio.io does."""
+    handler.send_response(answer.status)
+    handler.end_headers()
+
+
 def slow(pause_s: float) -> Fault:
     """A fault that pauses before each chunk of an answer."""
     return lambda handler, answer: handler.pass_on(answer, pause_s)

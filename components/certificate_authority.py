@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from talos_registry_cache.errors import ReportedError
+
 from . import readers
 
 AUTHORITY_LASTS = timedelta(days=3650)
@@ -39,7 +41,7 @@ BCRYPT_COST = 5
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
-class CertificateError(Exception):
+class CertificateError(ReportedError):
     """Invalid input for a certificate or htpasswd file; the message says what is allowed."""
 
 

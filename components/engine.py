@@ -15,6 +15,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 
 from talos_registry_cache.engine import labels, ports, registry_image
+from talos_registry_cache.errors import ReportedError
 
 from . import dynamic_provider
 from .dynamic_provider import EngineError
@@ -25,7 +26,7 @@ ENGINE_IN_VM = "host.docker.internal"
 LOCAL_URLS = ("http+docker://localhost", "http+docker://localnpipe")
 
 
-class TakenError(Exception):
+class TakenError(ReportedError):
     """A name or port that a resource needs is in use."""
 
 

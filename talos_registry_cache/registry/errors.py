@@ -2,10 +2,12 @@
 
 from http import HTTPStatus
 
+from talos_registry_cache.errors import ReportedError
+
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class RegistryError(Exception):
+class RegistryError(ReportedError):
     """A request failed; the message says which, where and why."""
 
     retryable: bool = False

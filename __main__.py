@@ -12,6 +12,7 @@ from components.registry_cache_args import RegistryCacheArgs
 from components.settings.mistakes import Mistake
 from components.talos_cluster import TalosCluster, TalosClusterArgs
 from talos_registry_cache.engine import leftovers
+from talos_registry_cache.errors import ReportedError
 from talos_registry_cache.registry import reference
 
 ROOT = Path(__file__).resolve().parent
@@ -35,7 +36,7 @@ try:
     settings.refuse(NAME, mistakes)
     if not pulumi.runtime.is_dry_run():
         leftovers.remove(engine.client(), NAME)
-except settings.SettingsError as error:
+except ReportedError as error:
     raise pulumi.RunError(str(error)) from None
 
 offered = mirrors.of_stack(stack.mirrors_from) if stack.mirrors_from else mirrors.NONE

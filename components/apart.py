@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from talos_registry_cache.errors import ReportedError
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -24,7 +26,7 @@ _running: "set[Connection]" = set()
 _cancelled = threading.Event()
 
 
-class CancelledError(Exception):
+class CancelledError(ReportedError):
     """The work was interrupted."""
 
 

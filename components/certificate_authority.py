@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from talos_registry_cache.errors import ReportedError
 from talos_registry_cache.registry.served_certificate import RENEWED_BEFORE
 
 from . import readers
@@ -45,7 +46,7 @@ BCRYPT_COST = 5
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
-class CertificateError(Exception):
+class CertificateError(ReportedError):
     """Invalid input for a certificate or htpasswd file; the message says what is allowed."""
 
 

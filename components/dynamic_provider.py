@@ -13,6 +13,7 @@ from pulumi import dynamic
 
 from talos_registry_cache.engine import lock, selection, supported
 from talos_registry_cache.engine.selection import Selection, SelectionError
+from talos_registry_cache.errors import ReportedError
 
 from . import apart
 
@@ -49,7 +50,7 @@ def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
     """
     if host := request.config.get("docker:host"):
         os.environ["DOCKER_HOST"] = str(host)
-    _plain.update({EngineError, apart.CancelledError, *plain})
+    _plain.update({EngineError, ReportedError, *plain})
     traceback.format_exc = _format_exc
     # The host's own method does nothing, and is bound already: only its code can be replaced.
     if servicer := getattr(sys.modules["__main__"], "DynamicResourceProviderServicer", None):

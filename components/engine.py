@@ -15,6 +15,7 @@ from docker import DockerClient
 from docker.errors import DockerException
 
 from talos_registry_cache.engine import labels, ports, registry_image, supported
+from talos_registry_cache.errors import ReportedError
 
 from . import dynamic_provider
 from .dynamic_provider import EngineError
@@ -24,7 +25,7 @@ T = TypeVar("T")
 ENGINE_IN_VM = "host.docker.internal"
 
 
-class TakenError(Exception):
+class TakenError(ReportedError):
     """A name or port that a resource needs is in use."""
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from talos_registry_cache.errors import ReportedError
+
 Path = tuple[str | int, ...]
 
 # What is allowed, by the type of an error of pydantic.
@@ -27,7 +29,7 @@ _ALLOWED = {
 }
 
 
-class SettingsError(Exception):
+class SettingsError(ReportedError):
     """The settings of a stack have mistakes; the message lists them all."""
 
 

@@ -24,10 +24,8 @@ from talos_registry_cache.cli.commands.status import status
 from talos_registry_cache.cli.commands.verify import verify
 from talos_registry_cache.cli.commands.warm import warm
 from talos_registry_cache.cli.commands.watch import watch
-from talos_registry_cache.cli.errors import CachectlError, ExitCode, UsageError
-from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.layout import StorageError
-from talos_registry_cache.talos.errors import TalosError
+from talos_registry_cache.cli.errors import ExitCode, UsageError
+from talos_registry_cache.errors import ReportedError
 
 DISTRIBUTION = "talos-registry-cache"
 
@@ -80,7 +78,7 @@ def _run() -> None:
         app()
     except UsageError as error:
         code, message = ExitCode.USAGE, str(error)
-    except (CachectlError, RegistryError, StorageError, TalosError) as error:
+    except ReportedError as error:
         code, message = ExitCode.FAILED, str(error)
     except (DockerException, OSError) as error:
         code, message = ExitCode.FAILED, f"the container engine or this machine: {error}"

@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+from talos_registry_cache.errors import ReportedError
+
 
 class ExitCode(IntEnum):
     """Exit codes.
@@ -21,7 +23,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class CachectlError(Exception):
+class CachectlError(ReportedError):
     """A failure that the user can fix; the message says what was found and what to do."""
 
 

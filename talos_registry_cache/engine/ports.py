@@ -1,5 +1,6 @@
 """Ports of this machine: which are free, and what uses the others."""
 
+import platform
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,14 @@ from pathlib import Path
 from docker import DockerClient
 
 LISTENING = "0A"
+CONNECT_WITHIN_S = 1
+MACOS = "Darwin"
+AIRPLAY_PORTS = (5000, 7000)
+PROCESS = "a process of this machine"
+AIRPLAY = (
+    f"{PROCESS}, probably AirPlay Receiver "
+    "(turn it off in System Settings > General > AirDrop & Handoff)"
+)
 
 
 def can_bind(address: str, port: int) -> bool:
@@ -18,7 +27,8 @@ def can_bind(address: str, port: int) -> bool:
             probe.bind((address, port))
         except OSError:
             return False
-    return True
+    # macOS lets a socket share the port of one that is bound to all addresses, such as AirPlay's.
+    return not (platform.system() == MACOS and port and _accepts(address, port))
 
 
 def is_own_address(address: str) -> bool:
@@ -27,7 +37,7 @@ def is_own_address(address: str) -> bool:
 
 
 def user_of(port: int, client: DockerClient) -> str:
-    """What uses a port: `the container <name>`, or `a process of this machine`."""
+    """What uses a port: `the container <name>`, or a process of this machine."""
     # A container that is starting has its port before it counts as running.
     for container in client.containers.list(all=True, filters={"publish": str(port)}):
         return f"the container {container.name}"
@@ -38,7 +48,15 @@ def user_of(port: int, client: DockerClient) -> str:
             processes = container.top(ps_args="-eo pid")["Processes"]
             if any(_open_sockets(process) & sockets for (process,) in processes):
                 return f"the container {container.name}"
-    return "a process of this machine"
+    return AIRPLAY if platform.system() == MACOS and port in AIRPLAY_PORTS else PROCESS
+
+
+def _accepts(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), CONNECT_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _listening(port: int) -> set[str]:

@@ -2,12 +2,14 @@
 
 from http import HTTPStatus
 
+from talos_registry_cache.errors import ReportedError
+
 # What a cache says if its upstream answers HEAD for a blob without a length (distribution 3.1.2).
 NO_LENGTH = "missing content-length header"
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class RegistryError(Exception):
+class RegistryError(ReportedError):
     """A request failed; the message says which, where and why."""
 
     retryable: bool = False

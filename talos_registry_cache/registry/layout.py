@@ -25,6 +25,7 @@ from enum import Enum
 from threading import Lock
 from typing import Any, Protocol
 
+from talos_registry_cache.errors import ReportedError
 from talos_registry_cache.registry import manifests
 from talos_registry_cache.registry.reference import is_digest
 
@@ -45,7 +46,7 @@ def ignore(_digest: str, _size: int, _piece: bytes) -> None:
     """Ignore a piece of a blob."""
 
 
-class StorageError(Exception):
+class StorageError(ReportedError):
     """A storage cannot be read completely."""
 
 

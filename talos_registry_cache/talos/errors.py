@@ -1,7 +1,9 @@
 """Errors of talosctl and its clusters."""
 
+from talos_registry_cache.errors import ReportedError
 
-class TalosError(Exception):
+
+class TalosError(ReportedError):
     """An error that the user can fix; the message says what was found and what to do."""
 
 

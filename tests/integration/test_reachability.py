@@ -66,7 +66,9 @@ def test_up_fails_while_a_firewall_drops_what_nodes_send_and_then_goes_on(site: 
         site.stack.up()
 
     assert "quay.io at http://172.17.0.1:" in str(failed.value)
-    assert "no answer within 5 s\nLikely cause: a firewall drops packets" in str(failed.value)
+    # Pulumi indents the lines of an error.
+    assert "no answer within 5 s\n" in str(failed.value)
+    assert "Likely cause: a firewall drops packets" in str(failed.value)
     assert site.stack.healthy() == {*REGISTRIES}
     status = site.cachectl("status", "--json")
     assert status.code == 3

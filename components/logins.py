@@ -16,6 +16,7 @@ import pulumi
 from docker import auth
 from docker.errors import DockerException
 
+from talos_registry_cache.errors import ReportedError
 from talos_registry_cache.registry.catalogue import CATALOGUE
 
 from . import dynamic_provider
@@ -35,7 +36,7 @@ class Login:
     password: str = field(repr=False)
 
 
-class LoginError(Exception):
+class LoginError(ReportedError):
     """There is no login; the message has the reason, and no password."""
 
 

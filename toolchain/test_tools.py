@@ -2,8 +2,9 @@
 
 import os
 import shutil
+from contextlib import suppress
 
-from toolchain import golang, registry_image, talos_node, talosctl
+from toolchain import golang, other_engines, registry_image, talos_node, talosctl
 from toolchain.report import SetupError, run, step
 
 ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionlint/cmd/actionlint")
@@ -28,7 +29,14 @@ NODEJS_HOST = golang.Program(
     package="github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/pulumi-language-nodejs",
 )
 NODEJS_SDK = golang.Program(name="pulumi-sdk-nodejs", package=".")
-PACKAGES = {"ctr": "containerd", "ip": "iproute2", "npm": "npm", "skopeo": "skopeo"}
+# Packages by a program that they install.
+PACKAGES = {
+    "ctr": "containerd",
+    "gcc": "gcc libc6-dev",
+    "ip": "iproute2",
+    "npm": "npm",
+    "skopeo": "skopeo",
+}
 
 
 def ensure() -> None:
@@ -37,7 +45,8 @@ def ensure() -> None:
     Raises:
         SetupError: one is missing and cannot be installed.
     """
-    missing = sorted({package for tool, package in PACKAGES.items() if not shutil.which(tool)})
+    needed = " ".join(package for tool, package in PACKAGES.items() if not shutil.which(tool))
+    missing = sorted(needed.split())
     if missing:
         if not shutil.which("apt-get") or os.geteuid() != 0:
             raise SetupError(f"the tests need these packages: {', '.join(missing)}; install them")
@@ -51,3 +60,6 @@ def ensure() -> None:
     for program in programs:
         golang.ensure(program)
     talos_node.ensure()
+    # Tests of these engines are skipped where there are no such packages.
+    with suppress(SetupError):
+        other_engines.ensure()

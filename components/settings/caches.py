@@ -114,7 +114,8 @@ class Caches(Model):
         default="auto",
         description=(
             "Host or address where nodes reach this machine; `auto` is the gateway of the docker "
-            "bridge, or host.docker.internal if the engine runs in a virtual machine"
+            "bridge, or host.docker.internal if the engine runs in a virtual machine. A rootless "
+            "engine needs an address of the machine's own network, here and in `publishOn`"
         ),
     )
     publish_on: Addresses | None = Field(

@@ -42,16 +42,23 @@ def assert_refused(made: CacheStack, folder: Path, problem: str) -> None:
     assert shown.err.startswith(f"cachectl: {problem}")
 
 
+def environment_of(*tools: other_engines.Tools) -> Mapping[str, str]:
+    """The environment in which programs run; skips where there are no packages of them."""
+    try:
+        return other_engines.environment(*tools)
+    except SetupError as error:
+        pytest.skip(str(error))
+
+
 # Podman
 
 
 @pytest.fixture(params=["rootful", "rootless"])
 def podman(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a Podman service."""
-    try:
-        environment = other_engines.environment(other_engines.PODMAN, other_engines.ROOTLESS)
-    except SetupError as error:
-        pytest.skip(str(error))
+    if reason := unprivileged.why_impossible():
+        pytest.skip(reason)
+    environment = environment_of(other_engines.PODMAN, other_engines.ROOTLESS)
     with unprivileged.folder() as folder:
         prefix = unprivileged.command(folder) if request.param == "rootless" else ()
         socket = folder / "podman.sock"
@@ -83,12 +90,11 @@ def test_podman_is_refused_before_anything_is_created(
 @pytest.fixture(scope="module")
 def rootless() -> Iterator[str]:
     """The address of a rootless engine with the images of caches."""
-    if reason := private_engine.why_impossible() or network.why_impossible():
+    if reason := (
+        private_engine.why_impossible() or network.why_impossible() or unprivileged.why_impossible()
+    ):
         pytest.skip(reason)
-    try:
-        environment = other_engines.environment(other_engines.ROOTLESS)
-    except SetupError as error:
-        pytest.skip(str(error))
+    environment = environment_of(other_engines.ROOTLESS)
     with unprivileged.folder() as folder:
         socket, config = folder / "docker.sock", folder.parent / "daemon.json"
         config.write_text("{}")

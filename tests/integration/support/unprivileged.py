@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,20 @@ from tests.integration.support.polling import eventually
 
 USER = "nobody"
 ID = "65534"
+TUN = "/dev/net/tun"
 SUBORDINATE_IDS = f"{USER}:200000:65536\n"
 ANSWERS_WITHIN_S = 60
 STOPS_WITHIN_S = 60
+
+
+def why_impossible() -> str:
+    """Why no engine can run as that user here; empty if it can."""
+    if os.geteuid() != 0:
+        return "changing the user needs root"
+    if not Path(TUN).exists():
+        return f"this machine has no {TUN}"
+    missing = [tool for tool in ("setpriv", "unshare") if shutil.which(tool) is None]
+    return f"changing the user needs {', '.join(missing)}" if missing else ""
 
 
 @contextmanager
@@ -41,7 +53,7 @@ def command(folder: Path) -> Sequence[str]:
     mounts = [
         f"mount --bind {shlex.quote(str(source))} {target}"
         for source, target in (
-            (ids, "/etc/subuid"), (ids, "/etc/subgid"), (tun, "/dev/net/tun"),
+            (ids, "/etc/subuid"), (ids, "/etc/subgid"), (tun, TUN),
         )
     ]  # fmt: skip
     as_user = f"exec setpriv --reuid={ID} --regid={ID} --clear-groups"

@@ -178,8 +178,14 @@ _CONFIGURATION = Text("""\
 # A variable, so that nginx reads the file at each handshake instead of once at its start. The file
 # has the certificate and its key.
 CERTIFICATE = "\n    ssl_certificate $server_file; ssl_certificate_key $server_file;"
+# A server on loopback reads it at the start as well: nginx does not start with one that it cannot use.
 SERVER_FILE = f"""
-  map "" $server_file {{ default {FOLDER}/server.pem; }}"""
+  map "" $server_file {{ default {FOLDER}/server.pem; }}
+  server {{
+    listen 127.0.0.1:5003 ssl;
+    ssl_certificate {FOLDER}/server.pem; ssl_certificate_key {FOLDER}/server.pem;
+    return 404;
+  }}"""
 
 # The registry checks passwords, and the front remembers its answer for ten seconds.
 _READERS = """

@@ -99,7 +99,7 @@ def test_a_container_of_another_network_reaches_no_other_port(
         FRONT_IMAGE, ["-c", command], entrypoint=["/bin/sh"], remove=True, stderr=True
     )
 
-    assert said.decode().endswith("closed\n")
+    assert "closed" in said.decode()
 
 
 def _answer(cache: CacheStack, request: str, *headers: str) -> bytes:

@@ -347,7 +347,8 @@ def test_status_tells_what_the_caches_are_and_what_they_saved(
     assert served[2] >= 4
     assert idle == [0, 0, 0]
     [row] = [line.split() for line in table.out.splitlines() if line.split()[:1] == [HUB]]
-    assert row[1:5] == ["healthy", endpoint, "unreachable", str(after["stored"]["tags"])]
+    tags = str(after["stored"]["tags"])
+    assert row[1:7] == ["healthy", endpoint, "reach", "it", "unreachable", tags]
 
 
 _COUNTED = ("from_upstream", "to_clients", "hits")
@@ -381,7 +382,7 @@ def test_logs_show_pulls_of_one_upstream_or_all(caches: Caches, upstream: Upstre
         line.split()[0] for line in of_all.out.splitlines() if path in line
     }
     assert path in of_one.out
-    assert "Wget" not in of_one.out
+    assert "127.0.0.1" not in of_one.out
     assert of_none.code == USAGE
     assert f"it has caches for: {HUB}, {QUAY}" in of_none.err
 

@@ -108,7 +108,7 @@ def test_an_added_name_is_in_a_new_certificate_of_the_same_ca(up: CacheStack) ->
     up.up()
 
     assert up.outputs()["ca"] == ca
-    assert f"{up.prefix}-{REGISTRY}" in up.replaced(before)
+    assert f"{up.prefix}-{REGISTRY}" not in up.replaced(before)
     with _client(up) as http:
         url = up.endpoint(REGISTRY).replace(host.LOOPBACK, "localhost")
         assert http.get(f"{url}/v2/").status_code == 200

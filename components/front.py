@@ -178,7 +178,7 @@ _CONFIGURATION = Text("""\
 # A variable, so that nginx reads the file at each handshake instead of once at its start. The file
 # has the certificate and its key.
 CERTIFICATE = "\n    ssl_certificate $server_file; ssl_certificate_key $server_file;"
-# A server on loopback reads it at the start as well: nginx does not start with one that it cannot use.
+# A server on loopback reads it at the start too: nginx does not start with one that it cannot use.
 SERVER_FILE = f"""
   map "" $server_file {{ default {FOLDER}/server.pem; }}
   server {{

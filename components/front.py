@@ -184,6 +184,7 @@ SERVER_FILE = f"""
   server {{
     listen 127.0.0.1:5003 ssl;
     ssl_certificate {FOLDER}/server.pem; ssl_certificate_key {FOLDER}/server.pem;
+    access_log off;
     return 404;
   }}"""
 

@@ -255,8 +255,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def handle(self) -> None:
-        # Clients may disconnect at any time.
-        with suppress(ConnectionError):
+        # Clients may disconnect at any time, and refuse the certificate.
+        with suppress(ConnectionError, ssl.SSLError):
             self.server.gate.wait()
             if not self.server.gate.is_gone:
                 super().handle()

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi import dynamic
 
-from talos_registry_cache.registry.errors import RegistryError
-
 from . import apart, dynamic_provider
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, RegistryError)
+        dynamic_provider.prepare(req)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Compare inputs; nothing replaces the resource, since deleting it removes no image."""

@@ -62,7 +62,7 @@ class OwnAuthorityProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, _authority().CertificateError)
+        dynamic_provider.prepare(req)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Replace authorities whose name changes, and introduce the next one in time."""
@@ -132,7 +132,7 @@ class OwnCertificateProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, _authority().CertificateError)
+        dynamic_provider.prepare(req)
 
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
         """Refuse invalid names before anything is touched."""
@@ -209,7 +209,7 @@ class PasswordFileProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, _authority().CertificateError)
+        dynamic_provider.prepare(req)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Update in place when a reader or a password changes."""

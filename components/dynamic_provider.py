@@ -21,7 +21,6 @@ SIMULATE = "TALOS_REGISTRY_CACHE_SIMULATE"
 """The environment variable that, set to `1`, simulates clusters and image sets."""
 
 _FORMAT_EXC = traceback.format_exc
-_plain: set[type[Exception]] = set()
 
 
 class EngineError(pulumi.RunError):
@@ -37,7 +36,7 @@ def is_simulated() -> bool:
     return os.environ.get(SIMULATE) == "1"
 
 
-def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
+def prepare(request: dynamic.ConfigureRequest) -> None:
     """Set up a provider's process.
 
     It uses the engine that the Docker provider is configured with. Pulumi shows the traceback of
@@ -46,11 +45,9 @@ def prepare(request: dynamic.ConfigureRequest, *plain: type[Exception]) -> None:
 
     Args:
         request: the configuration that Pulumi passes to the provider.
-        plain: types of errors to show without a traceback.
     """
     if host := request.config.get("docker:host"):
         os.environ["DOCKER_HOST"] = str(host)
-    _plain.update({EngineError, ReportedError, *plain})
     traceback.format_exc = _format_exc
     # The host's own method does nothing, and is bound already: only its code can be replaced.
     if servicer := getattr(sys.modules["__main__"], "DynamicResourceProviderServicer", None):
@@ -137,4 +134,5 @@ def _cancel(
 def _format_exc(limit: int | None = None, chain: bool = True) -> str:  # noqa: FBT001, FBT002
     """Format the error that is being handled, in place of `traceback.format_exc`."""
     error = sys.exception()
-    return str(error) if isinstance(error, tuple(_plain)) else _FORMAT_EXC(limit, chain)
+    is_plain = isinstance(error, EngineError | ReportedError)
+    return str(error) if is_plain else _FORMAT_EXC(limit, chain)

@@ -115,7 +115,7 @@ class LocalClusterProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        dynamic_provider.prepare(req, TalosError, lock.LockError)
+        dynamic_provider.prepare(req)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Compare the properties, and the cluster on the engine with its state.

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi import dynamic
 
-from talos_registry_cache.registry.errors import RegistryError
-
 from . import apart, dynamic_provider
 
 if TYPE_CHECKING:
@@ -62,10 +60,7 @@ class RetentionProvider(dynamic.ResourceProvider):
 
     def configure(self, req: dynamic.ConfigureRequest) -> None:
         """Prepare the provider's process."""
-        # Not needed in the program, whose start it would slow down.
-        from talos_registry_cache.registry.layout import StorageError  # noqa: PLC0415 - see above
-
-        dynamic_provider.prepare(req, RegistryError, StorageError)
+        dynamic_provider.prepare(req)
 
     def check(self, _olds: Properties, news: Properties) -> dynamic.CheckResult:
         """Add the images to remove to the inputs, where previews show them."""

@@ -269,7 +269,6 @@ def test_every_failed_image_is_reported_and_the_others_are_cached(
     props = caches.props({f"docker.io/team/{name}:1": AMD for name in names})
 
     monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
-    monkeypatch.setattr(dynamic_provider, "_plain", set())
     PROVIDER.configure(ConfigureRequest(Config({}, "talos-registry-cache")))
     shown = ""
 

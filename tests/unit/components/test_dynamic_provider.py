@@ -9,13 +9,14 @@ from pulumi.dynamic import Config, ConfigureRequest
 
 from components import dynamic_provider
 from components.dynamic_provider import EngineError
+from talos_registry_cache.errors import ReportedError
 from tests.unit import docker_contexts
 from tests.unit.conftest import NO_ENGINE
 
 OTHER = "tcp://192.0.2.1:2375"
 
 
-class MistakeError(Exception):
+class MistakeError(ReportedError):
     """An error that the user can fix."""
 
 
@@ -27,7 +28,6 @@ class DetailedMistakeError(MistakeError):
 def _unchanged_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what a provider changes in its process."""
     monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
-    monkeypatch.setattr(dynamic_provider, "_plain", set())
 
 
 def request(**config: str) -> ConfigureRequest:
@@ -46,17 +46,14 @@ def shown(error: Exception, **options: Any) -> str:
 
 @pytest.mark.parametrize("error", [MistakeError, DetailedMistakeError, EngineError])
 def test_errors_that_the_user_can_fix_are_shown_without_a_traceback(error: type[Exception]) -> None:
-    dynamic_provider.prepare(request(), MistakeError)
+    dynamic_provider.prepare(request())
 
     assert shown(error("there is no such image")) == "there is no such image"
 
 
-def test_other_errors_keep_their_traceback_and_providers_share_theirs() -> None:
-    dynamic_provider.prepare(request(), MistakeError)
-    dynamic_provider.prepare(request(), KeyError)
+def test_other_errors_keep_their_traceback() -> None:
+    dynamic_provider.prepare(request())
 
-    assert shown(MistakeError("mine")) == "mine"
-    assert shown(KeyError("its")) == "'its'"
     error = ZeroDivisionError("nothing to divide by")
     error.__cause__ = ValueError("first")
     assert shown(error).startswith("ValueError: first\n")

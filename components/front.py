@@ -120,8 +120,8 @@ _CONFIGURATION = Text("""\
       add_header Docker-Content-Digest sha256:$h2$h62;
       add_header Docker-Distribution-Api-Version registry/2.0;
       error_page 418 = @missing;
-      # A registry fetches a blob for each repository. For the repositories that it knows, the front
-      # spares it this. Clients cannot create a repository.
+      # A registry fetches a blob again for each repository. The front serves a stored blob to all
+      # repositories that have images, so that clients cannot create a repository.
       if (!-d $document_root/repositories/$name/_manifests) { return 418; }
       mirror /link;
       try_files /blobs/sha256/$h2/$h2$h62/data @missing;

@@ -65,7 +65,7 @@ def problems(engine: DockerClient, image: str, mirrors: Mapping[str, str]) -> di
         mirrors: the URLs of the mirrors, by registry host.
 
     Returns:
-        What went wrong, by registry host; without those that answer.
+        What went wrong, by registry host. Mirrors that answer are left out.
 
     Raises:
         ReachabilityError: the engine cannot run the container, or has no such network.

@@ -100,15 +100,7 @@ def status(
         shown = list(found.caches.values())
         wildcard = found.wildcard()
         mirrors = _mirrors_for_nodes(shown, wildcard)
-        work: list[Callable[[], Any]] = [
-            partial(_problems, found.engine, shown, mirrors),
-            *(partial(_usage, found.engine, cache) for cache in shown),
-            *(partial(_expiry, cache) for cache in shown),
-        ]
-        problems, *measured = caches.at_once(found.engine, lambda one: one(), work)
-        of_usage, of_expiry = measured[: len(shown)], measured[len(shown) :]
-        usages: Mapping[str, Usage | None] = dict(zip(found.caches, of_usage, strict=True))
-        expiries: Mapping[str, datetime | None] = dict(zip(found.caches, of_expiry, strict=True))
+        problems, usages, expiries = _measured(found.engine, found.caches, mirrors)
         undeclared = _undeclared(found, wildcard) if wildcard else {}
     remotes = {cache.registry: cache.remote for cache in shown if cache.remote is not None}
     reachable = interruptible.run(upstream.reachable(remotes))
@@ -154,6 +146,21 @@ def parse_usage(printed: str) -> Usage:
     listed, _, metrics = printed.partition("\n\n")
     first, _, files = listed.partition("\n")
     return _of(tags_in(files.splitlines()), int(first.split()[0]) << 10, read_metrics(metrics))
+
+
+def _measured(
+    client: DockerClient, shown: Mapping[str, Cache], mirrors: Mapping[str, str]
+) -> tuple[Mapping[str, str] | None, Mapping[str, Usage | None], Mapping[str, datetime | None]]:
+    """Problems of the mirrors, usage and expiry of the certificate of each cache; all at once."""
+    cached = list(shown.values())
+    work: list[Callable[[], Any]] = [
+        partial(_problems, client, cached, mirrors),
+        *(partial(_usage, client, cache) for cache in cached),
+        *(partial(_expiry, cache) for cache in cached),
+    ]
+    problems, *measured = caches.at_once(client, lambda one: one(), work)
+    usages, expiries = measured[: len(cached)], measured[len(cached) :]
+    return problems, dict(zip(shown, usages, strict=True)), dict(zip(shown, expiries, strict=True))
 
 
 def certificate_warnings(expiries: Mapping[str, datetime | None], now: datetime) -> Iterator[str]:

@@ -6,6 +6,12 @@ from talos_registry_cache.errors import ReportedError
 
 # What a cache says if its upstream answers HEAD for a blob without a length (distribution 3.1.2).
 NO_LENGTH = "missing content-length header"
+# With these, it passes on that its upstream refused HEAD for a blob whose manifest it had sent.
+HEAD_REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+CANNOT_BE_CACHED = (
+    "a cache needs an upstream that answers HEAD for blobs with their length, unlike "
+    "public.ecr.aws and registry.istio.io: remove its cache from caches.upstreams"
+)
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 

@@ -111,11 +111,13 @@ class Totals:
         hits: answered without the registry.
         misses: answered by the registry.
         to_clients: the bytes sent.
+        blob_errors: the error statuses of the registry for blobs, since the last one that it sent.
     """
 
     hits: int
     misses: int
     to_clients: int
+    blob_errors: frozenset[int] = frozenset()
 
 
 def parse(line: str) -> Pull | None:
@@ -166,12 +168,16 @@ def parse_all(lines: Iterable[str]) -> Iterator[Pull]:
 def totals(pulls: Iterable[Pull]) -> Totals:
     """Add up the requests for manifests and blobs; reads them one by one."""
     hits = misses = sent = 0
+    blob_errors = frozenset[int]()
     for pull in pulls:
+        if pull.kind is Kind.BLOB and pull.result is Result.MISS:
+            is_error = pull.status >= HTTPStatus.BAD_REQUEST
+            blob_errors = blob_errors | {pull.status} if is_error else frozenset()
         if pull.is_for_content:
             hits += pull.result in {Result.HIT, Result.SHARED, Result.STALE}
             misses += pull.result is Result.MISS
             sent += pull.size
-    return Totals(hits, misses, sent)
+    return Totals(hits, misses, sent, blob_errors)
 
 
 def _unescaped(text: str) -> str:

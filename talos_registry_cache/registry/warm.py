@@ -17,13 +17,14 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeVar
 
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.registry import image as images
 from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import (
+    CANNOT_BE_CACHED,
+    HEAD_REFUSED,
     NO_LENGTH,
     AnswerError,
     NotKeptError,
@@ -43,12 +44,6 @@ PAUSES_S = (0, 0.05, 2, 5)
 PAST_FRONT_FROM_S = 2
 # Pauses before the requests of a tag that the cache does not know.
 UNKNOWN_PAUSES_S = (0, 0.5, 2)
-# The manifests were answered, so these refusals are of HEAD requests for blobs.
-REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-UNUSABLE = (
-    "a cache needs an upstream that answers HEAD for blobs with their length, unlike "
-    "public.ecr.aws and registry.istio.io: remove its cache from caches.upstreams"
-)
 NONEXISTENT_DIGEST = f"sha256:{'0' * 64}"
 
 Result = TypeVar("Result")
@@ -246,8 +241,8 @@ class _Warming:
             try:
                 is_stored = await cache.pull_blob(repository, blob, count, past_front=past_front)
             except AnswerError as error:
-                if error.status in REFUSED or NO_LENGTH in str(error):
-                    raise AnswerError(f"{error}; {UNUSABLE}", error.status) from error
+                if error.status in HEAD_REFUSED or NO_LENGTH in str(error):
+                    raise AnswerError(f"{error}; {CANNOT_BE_CACHED}", error.status) from error
                 raise
             if is_stored:
                 self._done += blob.size

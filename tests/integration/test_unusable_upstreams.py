@@ -1,4 +1,4 @@
-"""An upstream whose blobs distribution cannot cache: warming says why, at the first attempt."""
+"""An upstream whose blobs distribution cannot cache: `warm` and `status` say why, at once."""
 
 import itertools
 from http import HTTPStatus
@@ -6,6 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from talos_registry_cache.cli.errors import ExitCode
+from talos_registry_cache.registry.errors import CANNOT_BE_CACHED
 from tests.integration.conftest import NewStack
 from tests.integration.support import gate
 from tests.integration.support.cachectl import Cachectl
@@ -20,7 +21,7 @@ from tests.integration.support.warming import REGISTRY, push
     [gate.status(HTTPStatus.UNAUTHORIZED), gate.status(HTTPStatus.FORBIDDEN), gate.without_length],
     ids=["401", "403", "no length"],
 )
-def test_warming_says_at_once_that_the_upstream_cannot_be_cached(
+def test_warm_and_status_say_at_once_that_the_upstream_cannot_be_cached(
     new_stack: NewStack, upstream: Upstream, fault: Fault
 ) -> None:
     pushed, image = push(upstream)
@@ -30,9 +31,14 @@ def test_warming_says_at_once_that_the_upstream_cannot_be_cached(
         made = new_stack({"upstreams": upstreams(before.url, REGISTRY)})
         made.up()
 
-        warmed = Cachectl(made.name, made.folder)("warm", f"{REGISTRY}/{pushed.name}")
+        cachectl = Cachectl(made.name, made.folder)
+        before_that = cachectl("status")
+        warmed = cachectl("warm", f"{REGISTRY}/{pushed.name}")
+        after_that = cachectl("status")
 
         heads = [one for one in before.served if one.startswith("HEAD") and "/blobs/" in one]
     assert warmed.code == ExitCode.NOT_ALL_THERE
     assert "answers HEAD for blobs with their length" in warmed.err
     assert len(heads) == len(image.blobs)
+    assert CANNOT_BE_CACHED not in before_that.err
+    assert f"{REGISTRY}: its blobs cannot be cached: {CANNOT_BE_CACHED}" in after_that.err

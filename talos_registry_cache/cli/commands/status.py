@@ -32,12 +32,18 @@ from talos_registry_cache.engine.reachability import ReachabilityError
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry import interruptible, pull_log, served_certificate
 from talos_registry_cache.registry.client import RateLimit
-from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.errors import (
+    CANNOT_BE_CACHED,
+    HEAD_REFUSED,
+    NO_LENGTH,
+    RegistryError,
+)
 from talos_registry_cache.registry.layout import tags_in
 from talos_registry_cache.registry.s3_location import S3Location
 
 METRICS_URL = f"http://127.0.0.1:{node_metrics.PORT}/metrics"
 TRIES = 3
+LAST_LINES = 1000
 NODES = {True: "reach it", False: "cannot reach it", None: "-"}
 HEAD = "storage\n"
 # The first line is the size in KiB. The port of the metrics is not published.
@@ -57,12 +63,14 @@ class Usage:
         size: the space on disk, in bytes.
         metrics: the registry's since its last start; with a front, hits, misses and bytes to
             clients are those in the front's log. None if the registry has none.
+        cannot_be_cached: whether the upstream does not answer what a cache asks for blobs.
     """
 
     repositories: int
     tags: int
     size: int
     metrics: Metrics | None
+    cannot_be_cached: bool = False
 
 
 def status(
@@ -253,16 +261,28 @@ def _usage(client: DockerClient, cache: Cache) -> Usage | None:
         # Its health and the other caches can be shown all the same.
         console.say(f"{cache.registry}: {error}")
         return None
-    if usage and usage.metrics and cache.has_front:
-        return replace(usage, metrics=_of_front(client, cache, usage.metrics))
-    return usage
+    return _with_front(client, cache, usage) if usage and cache.has_front else usage
 
 
-def _of_front(client: DockerClient, cache: Cache, metrics: Metrics) -> Metrics:
-    """The counters of a cache with a front, which asks its registry only for what it lacks."""
+def _with_front(client: DockerClient, cache: Cache, usage: Usage) -> Usage:
+    """Add what the log of a front shows, which asks its registry only for what it lacks."""
     # Line by line: the stack's settings bound the log to some 30 MB.
     seen = pull_log.totals(pull_log.parse_all(logs.lines(client, cache)))
-    return replace(metrics, hits=seen.hits, misses=seen.misses, to_clients=seen.to_clients)
+    counted = {"hits": seen.hits, "misses": seen.misses, "to_clients": seen.to_clients}
+    return replace(
+        usage,
+        metrics=usage.metrics and replace(usage.metrics, **counted),
+        cannot_be_cached=_cannot_be_cached(client, cache, seen.blob_errors),
+    )
+
+
+def _cannot_be_cached(client: DockerClient, cache: Cache, blob_errors: frozenset[int]) -> bool:
+    if blob_errors & HEAD_REFUSED:
+        return True
+    if HTTPStatus.INTERNAL_SERVER_ERROR not in blob_errors or cache.is_service:
+        return False
+    logged = pull_log.lines(logs.output(client, cache.process, tail=LAST_LINES))
+    return any(NO_LENGTH in line for line in logged)
 
 
 def _undeclared(found: Stack, wildcard: Wildcard) -> Mapping[str, int]:
@@ -341,6 +361,8 @@ def _show(
     for cache in shown:
         if cache.trouble:
             console.say(f"{cache.registry}: {cache.trouble}")
+        if (usage := usages[cache.registry]) and usage.cannot_be_cached:
+            console.say(f"{cache.registry}: its blobs cannot be cached: {CANNOT_BE_CACHED}")
     for registry, limit in left.items():
         console.say(f"{registry}: {limit if isinstance(limit, str) else _limit(limit)}")
 

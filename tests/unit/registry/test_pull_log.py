@@ -116,6 +116,17 @@ def test_shared_and_stale_answers_count_as_hits() -> None:
     assert counted == Totals(3, 1, 5 * 1234)
 
 
+def test_errors_of_blobs_count_until_the_registry_sends_one() -> None:
+    sent = BLOB.replace(" hit", " miss")
+    refused, failed = sent.replace('" 200 ', '" 403 '), sent.replace('" 200 ', '" 500 ')
+
+    def errors(*lines: str) -> frozenset[int]:
+        return pull_log.totals(pull_log.parse_all(lines)).blob_errors
+
+    assert errors(sent, refused, failed, BLOB) == {403, 500}
+    assert errors(refused, sent) == set()
+
+
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"))), st.integers(1, 9))
 def test_lines_are_put_together_from_pieces(lines: list[str], size: int) -> None:
     log = "".join(f"{line}\n" for line in lines).encode()

@@ -4,6 +4,7 @@ Each program is pinned by a go.mod and go.sum of its own in toolchain/go, since 
 different versions of the same dependency.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.paths import BIN, CACHE, GO_MODULES
-from toolchain.report import run, step
+from toolchain.report import Count, run, run_watched, step
 
 OLDEST_GO = (1, 26)
 
@@ -72,7 +73,7 @@ def ensure(
     wanted = pins + program.tags
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return binary
-    with step(f"build {program.name} from its Go module (takes minutes, only once)"):
+    with step(f"build {program.name} from its Go module (only once)"):
         _build(program, binary, environment())
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
@@ -95,18 +96,37 @@ def _build(program: Program, binary: Path, environment: Mapping[str, str]) -> No
         link += f" -X {program.version_symbol}={program.version}"
     unfinished = binary.with_name(f".{binary.name}.unfinished")
     binary.parent.mkdir(parents=True, exist_ok=True)
-    _go(
-        "build", "-mod=readonly", "-trimpath", f"-tags={program.tags}", f"-ldflags={link}",
+    go = functools.partial(_go, cwd=program.folder, environment=environment)
+    tags = f"-tags={program.tags}"
+    packages = go("list", "-deps", tags, program.package).split()
+    go(
+        "build", "-v", "-mod=readonly", "-trimpath", tags, f"-ldflags={link}",
         "-o", str(unfinished), program.package,
-        cwd=program.folder, environment=environment,
+        compiled=Count(len(packages), "packages"),
     )  # fmt: skip
     unfinished.replace(binary)
 
 
-def _go(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+def _go(
+    *arguments: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    compiled: Count | None = None,
+) -> str:
+    """Run the Go command, and return its output; with `compiled`, count the packages instead."""
     ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
     env = {**os.environ, **ours, **(environment or {})}
-    return run([_compiler(), *arguments], cwd=cwd, env=env)
+    command: list[str | Path] = [_compiler(), *arguments]
+    if compiled is None:
+        return run(command, cwd=cwd, env=env)
+
+    def on_line(line: str) -> None:
+        # Whatever else it prints has spaces.
+        if " " not in line:
+            compiled.add()
+
+    run_watched(command, on_line, cwd=cwd, env=env)
+    return ""
 
 
 def _compiler() -> Path:

@@ -11,7 +11,7 @@ from tests.unit.toolchain.fakes import Commands, programs
 from toolchain import golang
 from toolchain.golang import Program
 from toolchain.paths import GO_MODULES
-from toolchain.report import SetupError
+from toolchain.report import Count, SetupError
 
 TOOL = Program(name="tool", package="example.test/tool/cmd", module="example.test/tool")
 
@@ -73,8 +73,16 @@ class FakeGo:
         self.environments: list[Mapping[str, str]] = []
         self.works = True
 
-    def __call__(self, *arguments: str, cwd: Path, environment: Mapping[str, str]) -> str:
+    def __call__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        environment: Mapping[str, str],
+        compiled: Count | None = None,
+    ) -> str:
         assert cwd == TOOL.folder
+        if compiled is None:
+            return "errors\nexample.test/tool/cmd\n"
         self.environments.append(environment)
         self.builds.append(arguments)
         Path(arguments[arguments.index("-o") + 1]).write_text("half of it")

@@ -19,6 +19,9 @@ help: ## List the targets
 up: ## Install missing tools, and create or update the stack (pulumi up)
 	@$(TOOLCHAIN) up $(STACK) -- $(ARGS)
 
+doctor: ## Report what up would install or build, and what is missing; changes nothing
+	@$(TOOLCHAIN) doctor $(STACK)
+
 preview: ## Preview the changes of up
 	@$(TOOLCHAIN) preview $(STACK) -- $(ARGS)
 
@@ -77,4 +80,4 @@ release-check: ## Report what is missing for a release of this checkout; updates
 clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean
+.PHONY: help up doctor preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean

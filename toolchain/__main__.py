@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain import (
+    doctor,
     engine,
     images,
     kubernetes_images,
@@ -61,6 +62,10 @@ def _on_stack(options: argparse.Namespace, rest: Sequence[str]) -> int:
         "down": stack.down,
     }
     return commands[options.command](options.stack, env, rest)
+
+
+def _doctor(options: argparse.Namespace, _: Sequence[str]) -> int:
+    return doctor.report(stack.file(options.stack))
 
 
 def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
@@ -167,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
             _on_stack,
             "destroy a stack; cached images are kept unless the stack says otherwise",
         ),
+        ("doctor", _doctor, "report what `up` would install or build; changes nothing"),
         ("run", _run, "run a command, such as pulumi, in the prepared environment"),
         ("test", _test, "run the tests; arguments after -- go to pytest"),
         (
@@ -185,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.set_defaults(run=run)
-        if run is _on_stack:
+        if run in {_on_stack, _doctor}:
             command.add_argument("stack", help="the stack, such as dev for Pulumi.dev.yaml")
         if run is _run:
             all_images = "prepare the images of all stacks, not only the default one"

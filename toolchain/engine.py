@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from talos_registry_cache.engine import selection, supported
-from talos_registry_cache.engine.selection import DEFAULT_HOST, SelectionError
+from talos_registry_cache.engine.selection import DEFAULT_HOST, Selection, SelectionError
 from toolchain.paths import STATE
 from toolchain.report import SetupError, run, step
 
@@ -54,35 +54,58 @@ def ensure() -> str:
     Raises:
         SetupError: none answers, and it cannot or should not be installed on this machine.
     """
-    try:
-        selected = selection.select()
-    except SelectionError as error:
-        raise SetupError(str(error)) from error
+    selected = select()
     selected.export()
     if answers(selected.host):
         return selected.host
-    if selected.host != DEFAULT_HOST:
-        raise SetupError(f"no container engine answers at {selected}")
-    if problem := _why_not_installed():
-        raise SetupError(f"no container engine answers at {DEFAULT_HOST}; {problem}")
-    if not shutil.which("dockerd"):
+    if problem := why_not_started(selected):
+        raise SetupError(problem)
+    if not is_installed():
         _install()
     _start()
     return DEFAULT_HOST
 
 
-def refuse_unsupported(host: str) -> None:
+def select() -> Selection:
+    """Return the engine that the docker CLI would use.
+
+    Raises:
+        SetupError: the selected Docker context does not exist.
+    """
+    try:
+        return selection.select()
+    except SelectionError as error:
+        raise SetupError(str(error)) from error
+
+
+def why_not_started(selected: Selection) -> str:
+    """Return why an engine that does not answer is not installed or started; empty if it is."""
+    if selected.host != DEFAULT_HOST:
+        return f"no container engine answers at {selected}"
+    problem = _why_not_installed()
+    return f"no container engine answers at {DEFAULT_HOST}; {problem}" if problem else ""
+
+
+def is_installed() -> bool:
+    """Whether an engine is installed, which may not be running."""
+    return shutil.which("dockerd") is not None
+
+
+def refuse_unsupported(host: str) -> str:
     """Refuse an engine on which `up` could not work, before any image is prepared.
+
+    Returns:
+        The version of the engine.
 
     Raises:
         SetupError: the engine is not supported.
     """
-    problem = supported.why_not_at(host)
-    if not problem:
-        _, body = request(host, "GET", "/version")
-        problem = supported.why_not(json.loads(body))
-    if problem:
+    if problem := supported.why_not_at(host):
         raise SetupError(problem)
+    version = json.loads(request(host, "GET", "/version")[1])
+    if problem := supported.why_not(version):
+        raise SetupError(problem)
+    return str(version["Version"])
 
 
 def answers(host: str) -> bool:
@@ -209,7 +232,7 @@ def _why_not_installed() -> str:
     if other := _other_engine():
         return f"another one answers, so none is installed: set DOCKER_HOST={other}"
     is_linux, is_root = platform.system() == "Linux", os.geteuid() == 0
-    if is_linux and shutil.which("dockerd"):
+    if is_linux and is_installed():
         return "" if is_root else "start it: sudo systemctl start docker"
     if shutil.which("podman") or PODMAN_SOCKET.exists():
         return "Podman is installed, so Docker is not: install it yourself, or set DOCKER_HOST"

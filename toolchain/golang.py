@@ -129,9 +129,14 @@ def _go(
     return ""
 
 
-def _compiler() -> Path:
+def on_machine() -> str:
+    """Return the path of the machine's own Go command; empty if it has none that fits."""
     found = shutil.which("go")
-    if found and _version(found) >= OLDEST_GO:
+    return found if found and _version(found) >= OLDEST_GO else ""
+
+
+def _compiler() -> Path:
+    if found := on_machine():
         return Path(found)
     compiler = CACHE / "go" / "go" / "bin" / "go"
     if not compiler.exists():

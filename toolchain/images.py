@@ -29,16 +29,22 @@ def ensure(host: str, stack_files: Sequence[Path] = ()) -> None:
     Raises:
         SetupError: an image can be neither pulled nor built.
     """
+    ensure_each(host, missing(host, stack_files))
+
+
+def missing(host: str, stack_files: Sequence[Path] = ()) -> list[str]:
+    """Return the images of stack files that can be built here, and that an engine lacks."""
     text = "".join(file.read_text() for file in stack_files)
-    missing = [
+    absent = [
         reference
         for reference in BUILDERS
         if (reference in DEFAULTS or reference in text)
         and not official_image.is_there(host, reference)
     ]
-    if missing:
-        wanted = set[str]().union(*map(named, stack_files)) if stack_files else {*DEFAULTS}
-        ensure_each(host, [reference for reference in missing if reference in wanted])
+    if not (absent and stack_files):
+        return [reference for reference in absent if reference in DEFAULTS]
+    wanted = set[str]().union(*map(named, stack_files))
+    return [reference for reference in absent if reference in wanted]
 
 
 def ensure_each(host: str, references: Collection[str] = tuple(BUILDERS)) -> None:

@@ -3,12 +3,14 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from toolchain import golang
 from toolchain.paths import BIN, PULUMI_HOME, ROOT, STATE, virtualenv_bin
-from toolchain.report import run, say, step
+from toolchain.report import SetupError, run, say, step
 
 SDK_MODULE = "github.com/pulumi/pulumi/sdk/v3"
 CLI = golang.Program(
@@ -26,12 +28,41 @@ DOCKER_PLUGIN = golang.Program(name="pulumi-resource-docker", package=".", tags=
 
 # The first version with the Stash resource, which the components use.
 OLDEST_CLI = (3, 208)
+# What to do on a machine without Pulumi.
+CHOICE, CHOICES = "PULUMI", ("build", "stop")
+INSTALLER_HOST = "get.pulumi.com"
+INSTALL = f"curl -fsSL https://{INSTALLER_HOST} | sh"
+CONNECT_TIMEOUT_S = 3
 
 
 def ensure() -> None:
-    """Build the Pulumi CLI, its language host and the Docker plugin if the machine has none."""
-    if not _machine_has_one():
-        _build()
+    """Build the Pulumi CLI, its language host and the Docker plugin if the machine has none.
+
+    Raises:
+        SetupError: the user prefers to install Pulumi.
+    """
+    if not is_built():
+        problem = why_not_used()
+        if not problem and _ensure_docker_plugin():
+            return
+        _choose(problem or "its Docker plugin cannot be installed")
+    _build()
+
+
+def is_built() -> bool:
+    """Whether this checkout has built a Pulumi."""
+    return (BIN / CLI.name).exists()
+
+
+def why_not_used() -> str:
+    """Return why the machine's own Pulumi cannot be used; empty if it can."""
+    cli = shutil.which(CLI.name)
+    if cli is None or not shutil.which(LANGUAGE_HOST.name):
+        return "Pulumi is not installed"
+    found = re.match(r"v(\d+)\.(\d+)", run([cli, "version"]))
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_CLI:
+        return f"{cli} is older than {'.'.join(map(str, OLDEST_CLI))}"
+    return ""
 
 
 def environment(docker_host: str) -> dict[str, str]:
@@ -44,7 +75,7 @@ def environment(docker_host: str) -> dict[str, str]:
     env["PATH"] = os.pathsep.join([str(virtualenv_bin()), str(BIN), env.get("PATH", "")])
     env["DOCKER_HOST"] = docker_host
     env["PULUMI_SKIP_UPDATE_CHECK"] = "true"
-    if (BIN / CLI.name).exists():
+    if is_built():
         env["PULUMI_HOME"] = str(PULUMI_HOME)
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     if "PULUMI_BACKEND_URL" not in env:
@@ -65,26 +96,38 @@ def _passphrase_file() -> Path:
     return file
 
 
-def _machine_has_one() -> bool:
-    if (BIN / CLI.name).exists():
-        return False
-    cli = shutil.which("pulumi")
-    if cli is None or not shutil.which("pulumi-language-python"):
-        return False
-    found = re.match(r"v(\d+)\.(\d+)", run([cli, "version"]))
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_CLI:
-        say(f"    {cli} is older than {'.'.join(map(str, OLDEST_CLI))} and is not used")
-        return False
-    return _has_docker_plugin(cli)
+def _choose(problem: str) -> None:
+    """Let the user install Pulumi instead of building it.
+
+    Without a terminal, or without access to its installer, it is built.
+    """
+    choice = os.environ.get(CHOICE, "")
+    if choice not in {"", *CHOICES}:
+        raise SetupError(f"{CHOICE}: found {choice!r}; allowed: {', '.join(CHOICES)}")
+    say(f"{problem}. To install it in a minute: {INSTALL}")
+    if not choice and sys.stdin.isatty() and _reaches_installer():
+        say(f"`make` can build it instead, which takes minutes ({CHOICE}=build).")
+        choice = "build" if input("Build it? [y/N] ").strip().lower() in {"y", "yes"} else "stop"
+    if choice == "stop":
+        raise SetupError(f"install Pulumi, or build it: {CHOICE}=build make up")
 
 
-def _has_docker_plugin(cli: str) -> bool:
+def _reaches_installer() -> bool:
+    try:
+        socket.create_connection((INSTALLER_HOST, 443), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ensure_docker_plugin() -> bool:
+    """Install the Docker plugin into the machine's own Pulumi, and return whether it is there."""
     version = _docker_plugin_version()
     home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
     if (home / "plugins" / f"resource-docker-v{version}").is_dir():
         return True
     with step(f"docker plugin {version}"):
-        command = [cli, "plugin", "install", "resource", "docker", version]
+        command = [CLI.name, "plugin", "install", "resource", "docker", version]
         installed = subprocess.run(command, capture_output=True, check=False)
     return installed.returncode == 0
 

@@ -17,11 +17,21 @@ NAME = "talosctl"
 
 def ensure(stack_file: str) -> None:
     """Build talosctl if a stack file has clusters and the machine has none."""
-    has_clusters = re.search(r"^  ([\w.-]+:)?clusters:", stack_file, re.MULTILINE)
     link = BIN / NAME
-    found = shutil.which(NAME)
-    if found and Path(found) != link:
-        link.unlink(missing_ok=True)
-    elif has_clusters and not link.exists():
+    if found := on_machine():
+        if Path(found) != link:
+            link.unlink(missing_ok=True)
+    elif is_needed(stack_file):
         golang.ensure(CURRENT)
         link.symlink_to(CURRENT.name)
+
+
+def is_needed(stack_file: str) -> bool:
+    """Whether a stack file has clusters."""
+    return re.search(r"^  ([\w.-]+:)?clusters:", stack_file, re.MULTILINE) is not None
+
+
+def on_machine() -> str:
+    """Return the path of talosctl, also of one that was built here; empty if there is none."""
+    built = BIN / NAME
+    return shutil.which(NAME) or (str(built) if built.exists() else "")

@@ -1,6 +1,7 @@
 """The virtual environment with the locked Python packages and the project itself."""
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import venv
@@ -22,17 +23,34 @@ def ensure(lock: str) -> None:
     The project is installed in place, so that `cachectl` runs the checkout's code. The development
     lock is a superset of the runtime lock, so an environment with the former satisfies the latter.
     """
-    if not (_installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT))):
+    if not is_ready(lock):
         _install(lock)
     if not _installed(PROJECT):
         _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
         _stamp(PROJECT).write_text(_wanted(PROJECT))
 
 
-def _install(lock: str) -> None:
+def is_ready(lock: str) -> bool:
+    """Whether the packages of a lock file are installed."""
+    return _installed(lock) or (lock == RUNTIME and _installed(DEVELOPMENT))
+
+
+def why_not_created() -> str:
+    """Return why this Python can create no virtual environment; empty if it can."""
     if sys.version_info < OLDEST_PYTHON:
-        found = ".".join(map(str, sys.version_info[:3]))
-        raise SetupError(f"found Python {found}; allowed: 3.11 or later")
+        return f"found Python {'.'.join(map(str, sys.version_info[:3]))}; allowed: 3.11 or later"
+    # Debian has it in a package of its own.
+    if not importlib.util.find_spec("ensurepip"):
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return (
+            f"Python has no ensurepip; on Debian and Ubuntu: apt-get install python{version}-venv"
+        )
+    return ""
+
+
+def _install(lock: str) -> None:
+    if problem := why_not_created():
+        raise SetupError(problem)
     with step(f"Python packages of {lock}"):
         if not (virtualenv_bin() / "python").exists():
             _create()
@@ -49,11 +67,7 @@ def _create() -> None:
     try:
         venv.create(VENV, with_pip=True, clear=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise SetupError(
-            f"cannot create a virtual environment: {error}\n"
-            f"On Debian and Ubuntu: apt-get install python{version}-venv"
-        ) from error
+        raise SetupError(f"cannot create a virtual environment: {error}") from error
 
 
 def _installed(lock: str) -> bool:

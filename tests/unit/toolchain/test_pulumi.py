@@ -9,6 +9,7 @@ import pytest
 from tests.unit.toolchain.fakes import Commands, Processes, programs
 from toolchain import golang, pulumi
 from toolchain.golang import Program
+from toolchain.report import SetupError
 
 HOST = "unix:///var/run/docker.sock"
 
@@ -140,7 +141,7 @@ def test_pulumi_is_built_unless_the_machines_is_recent_and_gets_the_plugin(
 
     if is_used:
         assert built == []
-        assert processes.lines == [f"/usr/bin/pulumi plugin install resource docker {wanted}"]
+        assert processes.lines == [f"pulumi plugin install resource docker {wanted}"]
         return
     assert built == ALL_THREE
     assert (checkout / "pulumi-home" / "plugins" / f"resource-docker-v{wanted}").is_dir()
@@ -163,6 +164,53 @@ def test_built_pulumi_and_an_installed_plugin_stay_in_use(
     pulumi.ensure()
 
     assert built == (ALL_THREE if is_built else [])
+
+
+@pytest.mark.parametrize(
+    ("choice", "typed", "is_terminal", "is_built"),
+    [
+        ("build", None, True, True),
+        ("stop", None, True, False),
+        ("stop", None, False, False),
+        ("", None, False, True),
+        ("", "y", True, True),
+        ("", "", True, False),
+    ],
+)
+@pytest.mark.usefixtures("checkout")
+def test_a_user_can_install_pulumi_instead_of_building_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    built: list[str],
+    choice: str,
+    typed: str | None,
+    *,
+    is_terminal: bool,
+    is_built: bool,
+) -> None:
+    monkeypatch.setattr("shutil.which", programs())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: is_terminal)
+    monkeypatch.setattr(pulumi, "_reaches_installer", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: typed)
+    monkeypatch.setenv("PULUMI", choice)
+
+    if is_built:
+        pulumi.ensure()
+    else:
+        with pytest.raises(SetupError, match="install Pulumi, or build it: PULUMI=build make up"):
+            pulumi.ensure()
+
+    assert bool(built) is is_built
+    assert "Pulumi is not installed. To install it in a minute: curl " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("checkout", "built")
+def test_another_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", programs())
+    monkeypatch.setenv("PULUMI", "skip")
+
+    with pytest.raises(SetupError, match="PULUMI: found 'skip'; allowed: build, stop"):
+        pulumi.ensure()
 
 
 def test_plugin_has_the_version_of_the_pinned_package(

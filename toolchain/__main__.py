@@ -26,6 +26,7 @@ from toolchain.paths import CACHE, ROOT, VENV
 from toolchain.report import SetupError, run_in_foreground, say
 
 LEAST_WORKERS = 3
+SLOWEST = "--durations=10"
 # The marks of tests that run on Docker Engine 29, by its image store.
 ENGINE_TESTS = {"containerd": "modern_engine", "overlay2": "image_store"}
 # They need Kubernetes, which takes long to build.
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
 def _test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT, [stack.file(name) for name in ("guide", "talos")])
     test_tools.ensure()
-    return _pytest([f"--ignore={CLUSTER_TESTS}", *_workers()], arguments, env)
+    return _pytest([f"--ignore={CLUSTER_TESTS}", SLOWEST, *_workers()], arguments, env)
 
 
 def _workers() -> Sequence[str]:

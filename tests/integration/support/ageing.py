@@ -17,7 +17,7 @@ from tests.integration.support.stack import CacheStack
 
 # How an export of a state marks a secret.
 SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a marker
-AUTHORITY, CERTIFICATE = "OwnAuthority", "OwnCertificate"
+AUTHORITY, CERTIFICATE, CLUSTER = "OwnAuthority", "OwnCertificate", "LocalCluster"
 
 
 def age_certificate(stack: CacheStack, *, days_left: float) -> None:
@@ -32,16 +32,21 @@ def age_certificate(stack: CacheStack, *, days_left: float) -> None:
 
 def age_authority(stack: CacheStack, *, days_left: float) -> None:
     """Make the oldest CA expire after that many days; its key and signatures stay."""
+    replaced: list[str] = []
 
     def aged(outputs: dict[str, Any]) -> dict[str, Any]:
         oldest, *others = (Issued(**one) for one in outputs["authorities"])
         old = Issued(_reissued(oldest.certificate, oldest.key, days_left), oldest.key)
+        replaced.extend((oldest.certificate, old.certificate))
         return {
             "ca": "".join(one.certificate for one in (old, *others)),
             "authorities": [asdict(one) for one in (old, *others)],
         }
 
     _edit(stack, AUTHORITY, aged)
+    # As if the nodes of clusters had been given this certificate.
+    before, after = replaced
+    _edit(stack, CLUSTER, lambda outputs: {"ca": outputs["ca"].replace(before, after)})
 
 
 def _reissued(certificate: str, issuers_key: str, days_left: float) -> str:
@@ -66,22 +71,25 @@ def _reissued(certificate: str, issuers_key: str, days_left: float) -> str:
 
 
 def _edit(stack: CacheStack, kind: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change outputs of the resource of a type in a stack's state."""
+    """Change outputs of the resources of a type in a stack's state."""
     state = json.loads(stack.pulumi("stack", "export", "--show-secrets"))
-    (resource,) = (
-        one for one in state["deployment"]["resources"] if one["type"].endswith(f":{kind}")
-    )
-    outputs = resource["outputs"]
-    plain = {
-        name: json.loads(value["plaintext"])
-        if isinstance(value, dict) and SECRET in value
-        else value
-        for name, value in outputs.items()
-    }
-    for name, value in change(plain).items():
-        is_secret = isinstance(outputs[name], dict)
-        outputs[name] = outputs[name] | {"plaintext": json.dumps(value)} if is_secret else value
+    for resource in state["deployment"]["resources"]:
+        if resource["type"].endswith(f":{kind}"):
+            outputs = resource["outputs"]
+            for name, value in change({key: _plain(one) for key, one in outputs.items()}).items():
+                outputs[name] = _like(outputs[name], value)
     file = Path(stack.folder, "aged.json")
     file.write_text(json.dumps(state))
     stack.pulumi("stack", "import", "--file", str(file))
     file.unlink()
+
+
+def _plain(value: Any) -> Any:
+    is_secret = isinstance(value, dict) and SECRET in value
+    return json.loads(value["plaintext"]) if is_secret else value
+
+
+def _like(before: Any, value: Any) -> Any:
+    """A value, as a secret if it was one before."""
+    is_secret = isinstance(before, dict) and SECRET in before
+    return before | {"plaintext": json.dumps(value)} if is_secret else value

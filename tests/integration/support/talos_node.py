@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.support import processes
+from tests.integration.support import host, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.private_engine import PrivateEngine
 from toolchain import talos_node
@@ -41,6 +41,22 @@ class Node:
         return processes.finish(command, within_s=ANSWERS_WITHIN_S, env=self.env)
 
 
+def load_image(engine: PrivateEngine, registry: str = "ghcr.io") -> str:
+    """Give an engine the image of the node, by its name in a registry; returns its reference."""
+    image = talos_node.image().replace("ghcr.io", registry)
+    change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
+    docker = ("docker", "--host", engine.host)
+    processes.run(*docker, "import", "--change", change, str(talos_node.layer_of()), image)
+    return image
+
+
+def push_image(engine: PrivateEngine, port: int) -> None:
+    """Push the image of the node to a registry on loopback."""
+    image = load_image(engine, f"{host.LOOPBACK}:{port}")
+    for command in (("push", image), ("image", "rm", image)):
+        processes.run("docker", "--host", engine.host, *command)
+
+
 @contextmanager
 def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
     """Boot a node, and wait until its API answers.
@@ -50,10 +66,6 @@ def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
         folder: an empty folder for files of talosctl.
         patch: a patch of its machine configuration.
     """
-    image = talos_node.image()
-    change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
-    docker = ("docker", "--host", engine.host)
-    processes.run(*docker, "import", "--change", change, str(talos_node.layer_of()), image)
     env = {
         **os.environ,
         "DOCKER_HOST": engine.host,
@@ -64,7 +76,7 @@ def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
     command: list[str | Path] = [
         *engine.enter, TALOSCTL, "cluster", "create", "docker",
         "--name", NAME, "--state", folder / "state", "--subnet", SUBNET, "--workers", "0",
-        "--image", image, "--talosconfig-destination", folder / "talosconfig",
+        "--image", load_image(engine), "--talosconfig-destination", folder / "talosconfig",
         "--config-patch", f"@{patch}",
     ]  # fmt: skip
     log = folder / "create.log"

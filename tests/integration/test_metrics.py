@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx2
 import pytest
 from docker import DockerClient
 
+from components import certificate_authority
 from tests.integration.support import belongings, host, http_pull, prometheus
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
@@ -54,22 +57,29 @@ def watched(
     folder = tmp_path_factory.mktemp("metrics")
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, *REGISTRIES)}) as made:
         made.up()
-        files = folder / "monitoring"
-        files.mkdir()
-        address = f"{host.bridge_gateway(engine)}:{host.free_port()}"
-        with (
-            exporter(made, address),
-            prometheus.running(
-                files,
-                "prometheus.yml",
-                made,
-                address=host.LOOPBACK,
-                port=host.free_port(),
-                engine_host=os.environ["DOCKER_HOST"],
-                exporter_address=address,
-            ) as running,
-        ):
-            yield Watched(made, running, f"http://{address}/metrics")
+        with watching(made, engine) as running:
+            yield running
+
+
+@contextmanager
+def watching(made: CacheStack, engine: DockerClient) -> Iterator[Watched]:
+    """Run a Prometheus and an exporter for a stack."""
+    files = made.folder / "monitoring"
+    files.mkdir()
+    address = f"{host.bridge_gateway(engine)}:{host.free_port()}"
+    with (
+        exporter(made, address),
+        prometheus.running(
+            files,
+            "prometheus.yml",
+            made,
+            address=host.LOOPBACK,
+            port=host.free_port(),
+            engine_host=os.environ["DOCKER_HOST"],
+            exporter_address=address,
+        ) as running,
+    ):
+        yield Watched(made, running, f"http://{address}/metrics")
 
 
 @contextmanager
@@ -135,6 +145,27 @@ def test_a_cache_that_is_down_raises_an_alert(watched: Watched, engine: DockerCl
         within_s=SEEN_WITHIN_S,
         what="the alert is taken back",
     )
+
+
+def test_a_certificate_that_expires_soon_raises_an_alert(
+    engine: DockerClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    issued = datetime.now(UTC) - timedelta(days=340)
+    authority = certificate_authority.issue_authority("tests", issued)
+    names = [host.LOOPBACK, host.bridge_gateway(engine)]
+    server = certificate_authority.issue_server(authority, names, issued)
+    tls = {"ca": authority.certificate, "certificate": server.certificate}
+    settings = {"upstreams": upstreams(upstream.url, HUB), "tls": {"kind": "given", **tls}}
+    with stack(tmp_path, engine, settings) as made:
+        made.set_secret("tlsKey", server.key)
+        made.up()
+
+        with watching(made, engine) as watched:
+            eventually(
+                lambda: watched.prometheus.alerts() == {("RegistryCacheCertificateExpires", HUB)},
+                within_s=SEEN_WITHIN_S,
+                what="the alert is raised",
+            )
 
 
 def test_requests_are_counted_once_when_a_front_is_restarted(

@@ -13,7 +13,9 @@ from cryptography.x509.oid import NameOID
 from pulumi.automation import CommandError
 
 from components.settings import front
+from talos_registry_cache.registry import served_certificate
 from tests.integration.support import http_pull, images, processes, team
+from tests.integration.support.ageing import age_certificate
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import eventually
 from tests.integration.support.pulling import pulling
@@ -94,6 +96,26 @@ def test_a_new_reader_is_added_node_by_node_and_no_pull_of_others_fails(
             url = f"{team.endpoint(host)}/v2/"
             assert http.get(url, auth=("newcomer", "welcome")).status_code == 200
             assert http.get(url, auth=(READER, ours.password)).status_code == 200
+
+
+def test_a_certificate_is_renewed_node_by_node_and_no_pull_fails(
+    ours: Team, containerd: Containerd
+) -> None:
+    image, ca = ours.bed.upstream.push_index(), ours.stack.outputs()["ca"]
+    ours.pull(ours.bed.manager, image)
+    hosts = ours.hosts_folder()
+    age_certificate(ours.stack, days_left=29)
+
+    with pulling(lambda: containerd.pull_by(REGISTRY, image, hosts)) as pulls:
+        ours.stack.up()
+
+    assert pulls.failures == []
+    assert pulls.done > 2
+    assert ours.stack.outputs()["ca"] == ca
+    for host in ours.bed.hosts:
+        expiry = served_certificate.expires(team.endpoint(host))
+        assert expiry is not None
+        assert expiry - datetime.now(UTC) > timedelta(days=360)
 
 
 def test_a_failed_update_is_reported_and_rolled_back(ours: Team) -> None:

@@ -61,6 +61,9 @@ bench: ## Measure `up`, pulls, sixteen nodes and a team's caches; results in bui
 cluster-bench: ## Measure how fast a whole Talos cluster boots; results in build/
 	@$(TOOLCHAIN) run --test-tools --kubernetes -- python -m benchmarks.clusters $(ARGS)
 
+soak: ## Run a stack for 24 rounds with kills in between; results in build/
+	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.soak $(ARGS)
+
 docs: ## Generate docs/settings.md and the schema of stack files
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m components.settings.reference
@@ -80,4 +83,4 @@ release-check: ## Report what is missing for a release of this checkout; updates
 clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up doctor preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench docs lock release-check clean
+.PHONY: help up doctor preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench soak docs lock release-check clean

@@ -38,8 +38,9 @@ def run(work: Callable[[], None], *, within_s: int) -> int:
     except CannotRunError as error:
         say(f"error: {error}")
         return 1
-    except TimeoutError:
-        say(f"error: not done within {within_s} s; everything that was created is removed")
+    except TimeoutError as error:
+        what = str(error) or f"not done within {within_s} s"
+        say(f"error: {what}; everything that was created is removed")
         return 1
     except KeyboardInterrupt:
         say("interrupted; everything that was created is removed")

@@ -1,76 +1,18 @@
 """What `cachectl list` says about the images in a storage."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talos_registry_cache.registry import layout, listing, manifests
-from talos_registry_cache.registry.layout import Kind, Link, Storage
-from talos_registry_cache.registry.listing import Contents, Listed
+from talos_registry_cache.registry import manifests
+from talos_registry_cache.registry.listing import Contents
 from tests.unit.registry.support import images
-from tests.unit.registry.support.images import OCI_MANIFEST, Blob, Built
+from tests.unit.registry.support.images import Blob, Built
+from tests.unit.registry.support.stored import Stored, artifact, referrers
 
 LAYER, OTHER = Blob(b"layer" * 100), Blob(b"other" * 100)
 AMD64, ARM64, S390X = "linux/amd64", "linux/arm64", "linux/s390x"
-
-
-@dataclass
-class Stored:
-    """A storage that is built image by image."""
-
-    blobs: dict[str, layout.Blob] = field(default_factory=dict)
-    links: list[Link] = field(default_factory=list)
-    contents: Contents = field(default_factory=Contents)
-
-    def add(self, built: Built, repository: str, tag: str | None = "1", asked: int = 0) -> str:
-        """Store all content of an image."""
-        for manifest in built.manifests:
-            self.blob(manifest)
-            self._link(Kind.REVISION, repository, manifest.digest, "", asked)
-        for blob in built.blobs:
-            self.blob(blob)
-        if tag is not None:
-            self._link(Kind.TAG, repository, built.digest, tag, asked)
-        return built.digest
-
-    def blob(self, blob: Blob) -> None:
-        """Store a blob, in two pieces."""
-        refers_to = manifests.digests_in(blob.content)
-        self.blobs[blob.digest] = layout.Blob(len(blob.content), blob.digest, refers_to)
-        for piece in (blob.content[:3], blob.content[3:]):
-            self.contents.take(blob.digest, len(blob.content), piece)
-
-    def lose(self, blob: Blob) -> None:
-        del self.blobs[blob.digest]
-
-    def listed(self, requests: Mapping[tuple[str, str], int] | None = None) -> list[Listed]:
-        stored = Storage(self.blobs, tuple(self.links))
-        return list(listing.listed(stored, self.contents, requests or {}))
-
-    def _link(self, kind: Kind, repository: str, digest: str, tag: str, asked: int) -> None:
-        path = layout.link_file(kind, repository, digest, tag)
-        named = None if kind is Kind.TAG else digest
-        self.links.append(Link(kind, repository, tag, named, digest, path, asked))
-
-
-def artifact(subject: str | None = None, **more: Any) -> Built:
-    """A manifest that is not an image."""
-    own = Blob(b"{}", "application/vnd.oci.empty.v1+json")
-    content = {"schemaVersion": 2, "config": own.entry, "layers": [own.entry], **more}
-    if subject:
-        content["subject"] = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 2}
-    return Built([Blob(json.dumps(content).encode(), OCI_MANIFEST)], [own])
-
-
-def referrers(*attached: Built) -> Built:
-    content = {"schemaVersion": 2, "manifests": [one.manifests[0].entry for one in attached]}
-    index = Blob(json.dumps(content).encode(), images.OCI_INDEX)
-    inner = [manifest for one in attached for manifest in one.manifests]
-    return Built([index, *inner], [blob for one in attached for blob in one.blobs])
 
 
 def test_an_index_has_the_platforms_that_are_complete() -> None:
@@ -85,7 +27,7 @@ def test_an_index_has_the_platforms_that_are_complete() -> None:
     assert str(one.image) == "team/app:1"
     assert one.image.digest == whole.digest
     assert one.platforms == (AMD64,)
-    assert one.size == sum(blob.size for blob in stored.blobs.values())
+    assert one.size == sum(len(blob.content) for blob in stored.blobs.values())
     assert one.image.last_request == 7
     assert one.attachments == {}
 

@@ -11,7 +11,7 @@ from talos_registry_cache.registry.errors import InvalidReferenceError
 
 # Far longer than a reference, and nested less deeply than Python's stack.
 LONGEST = 1000
-NOT_PULLED = {"build", "never"}
+NOT_PULLED = ("build", "never")
 """Values of `pull_policy` with which Compose never pulls the image of a service."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

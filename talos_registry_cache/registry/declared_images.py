@@ -136,7 +136,7 @@ def _fields(document: Any, environment: Mapping[str, str]) -> Iterator[Field]:
                 yield path, error
         return
     for path, mapping in _mappings(document):
-        if mapping.get("kind", "Kustomization") in _KUSTOMIZATIONS:
+        if "kind" not in mapping or _text(mapping, "kind") in _KUSTOMIZATIONS:
             yield from ((_join(path, key), text) for key, text in _of_kustomize(mapping))
         yield from ((_join(path, key), text) for key, text in _of_mapping(mapping, path))
 

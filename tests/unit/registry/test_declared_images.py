@@ -399,6 +399,28 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         declared_images.find(text)
 
 
+WORDS = """
+apiVersion kind metadata status spec data image images imageName sideImage reference registry
+repository tag digest sha services build pull_policy volumes type source name newName newTag items
+Kustomization ConfigMap CustomResourceDefinition v1 a:1 quay.io/a/b:1 ${A:-b} $A {{a}} <<
+"""
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS.split()),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS.split()) | st.integers(), inside, max_size=5)
+    ),
+    max_leaves=30,
+)
+
+
+@given(ANY)
+def test_any_document_is_read_or_refused(document: Any) -> None:
+    for text in (yaml.safe_dump(document), json.dumps(document)):
+        with suppress(NotYamlError):
+            declared_images.find(text)
+
+
 # Files
 
 

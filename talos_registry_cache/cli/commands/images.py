@@ -23,7 +23,8 @@ def images(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE", help="Files or folders; - for standard input, also if there are none."
+            metavar="FILE",
+            help="Files or folders; - is standard input, which is read if there are none.",
         ),
     ] = None,
     *,
@@ -99,7 +100,8 @@ def _texts(paths: Sequence[str], *, recursive: bool) -> Iterator[tuple[str, str]
     Raises:
         UsageError: one cannot be read, or there are none.
     """
-    if not paths and sys.stdin.isatty():
+    is_silent = sys.stdin is None or sys.stdin.isatty()
+    if not paths and is_silent:
         raise UsageError("no files: give FILE, or the output of another program")
     for path in paths or [STANDARD_INPUT]:
         if path == STANDARD_INPUT:
@@ -127,6 +129,8 @@ def _read(file: Path) -> str:
 
 
 def _standard_input() -> str:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; allowed: the output of another program")
     try:
         return files.text_of(sys.stdin.buffer, declared_images.SIZE_LIMIT)
     except (OSError, UnicodeDecodeError) as error:

@@ -1,12 +1,14 @@
 """cachectl images, which needs no engine."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from talos_registry_cache.cli.__main__ import app
+from talos_registry_cache.cli.commands import images as command
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.registry import declared_images
 
@@ -56,6 +58,18 @@ def test_standard_input_is_read(arguments: list[str]) -> None:
     ]
     assert json.loads(done.stdout)[0]["found"][0]["file"] == "standard input"
     assert images(*arguments, given=": [").exit_code != ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["-"], "standard input is closed; allowed: "), ([], "no files: give")]
+)
+def test_a_closed_standard_input_is_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+
+    with pytest.raises(UsageError, match=said):
+        command.images(arguments)
 
 
 def test_folders_in_a_folder_are_read_if_that_is_asked_for(tmp_path: Path) -> None:

@@ -88,7 +88,6 @@ def test_the_list_has_the_complete_platforms_and_the_size_of_each_image(
     assert ", ".join(both["platforms"]) in row
 
 
-@pytest.mark.modern_engine
 def test_the_last_request_is_the_last_pull(caches: Caches, upstream: Upstream) -> None:
     image = upstream.push_index()
     name = f"{HUB}/{image.name}"

@@ -116,6 +116,62 @@ def test_custom_resources_name_images_in_other_fields_too() -> None:
 
 # Charts and kustomize
 
+RENDERED = """\
+---
+# Source: app/crds/things.yaml
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: things.team.test
+spec:
+  versions:
+    - name: v1
+      schema: {openAPIV3Schema: {properties: {image: {type: string, default: not-this}}}}
+---
+# Source: app/templates/config.yaml
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: app
+data:
+  deployment.yaml: |
+    image: not-this-either
+---
+# Source: app/templates/daemonset.yaml
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: app
+spec:
+  template:
+    spec:
+      containers:
+        - name: app
+          image: "quay.io/team/app:1.10"
+          args:
+            - --helper=quay.io/team/not-found:1
+          env:
+            - {name: RELATED, value: "quay.io/team/not-found:2"}
+---
+# Source: app/templates/tests/connection.yaml
+apiVersion: v1
+kind: Pod
+metadata:
+  name: app-test
+  annotations: {helm.sh/hook: test}
+spec:
+  containers: [{name: wget, image: busybox, command: [wget]}]
+---
+# Source: app/templates/empty.yaml
+"""
+
+
+def test_the_output_of_helm_has_the_images_of_its_workloads() -> None:
+    assert found(RENDERED) == {
+        "spec.template.spec.containers[0].image": "quay.io/team/app:1.10",
+        "spec.containers[0].image": "docker.io/library/busybox:latest",
+    }
+
 
 @pytest.mark.parametrize(
     ("values", "path", "image"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pulumi
 
-from talos_registry_cache.registry import files, reference
+from talos_registry_cache.registry import declared_images, files, reference
+from talos_registry_cache.registry.declared_images import SUFFIXES, Found
 from talos_registry_cache.registry.errors import InvalidReferenceError
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.talos import command_line
@@ -23,6 +24,7 @@ from .settings.mistakes import Mistake
 from .talos_cluster import find_talosctl
 
 LONGEST_SHOWN = 100
+MANIFESTS = f"a file, or a folder with files that end with {', '.join(sorted(SUFFIXES))}"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -77,7 +79,7 @@ class Resolved:
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
-    """Collect the images of the settings: their list, their file and talosctl's list.
+    """Collect the images of the settings: their list, their files and talosctl's list.
 
     Args:
         settings: the settings of the images.
@@ -86,12 +88,17 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     """
     if settings is None or caches is None:
         return Resolved({}, [])
-    found = [*settings.references, *_in_file(settings, folder), *_of_talos(settings)]
+    found = [
+        *settings.references,
+        *_in_file(settings, folder),
+        *_in_manifests(settings, folder),
+        *_of_talos(settings),
+    ]
     images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     mistakes += _without_cache(images, caches)
     if not found and settings.talos is None:
-        allowed = "references, a file with some, or talos"
+        allowed = "references, a file or manifests with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
     return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
 
@@ -118,6 +125,25 @@ def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
         except InvalidReferenceError as error:
             found = f"found {text[:LONGEST_SHOWN]!r} in line {number} of {settings.file}"
             yield Mistake(path, f"{found}; allowed: an image reference ({error})")
+
+
+def _in_manifests(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:
+    for number, name in enumerate(settings.manifests):
+        path = ("images", "manifests", number)
+        try:
+            manifests = declared_images.files(folder / name)
+            if not manifests:
+                yield Mistake(path, f"found {name!r}, a folder without any; allowed: {MANIFESTS}")
+            for file in manifests:
+                content = files.read_text(file, declared_images.SIZE_LIMIT, regular=True)
+                # Not with the environment: a stack has the same images on every machine.
+                for one in declared_images.find(content):
+                    if isinstance(one, Found):
+                        yield one.reference
+                    else:
+                        yield Mistake(path, f"{file.name}, {one}")
+        except (OSError, ValueError) as error:
+            yield Mistake(path, f"found {name!r}; allowed: {MANIFESTS} ({error})")
 
 
 def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:

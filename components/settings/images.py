@@ -59,6 +59,11 @@ class Images(Model):
         default=None,
         description="File beside the stack file with one reference per line; # starts a comment",
     )
+    manifests: list[Text] = Field(
+        default=[],
+        description="Files or folders beside the stack file with Kubernetes manifests or Compose "
+        "files, whose images are added",
+    )
     talos: TalosImages | None = Field(
         default=None, description="Images of a Talos cluster; `{}` for the defaults of talosctl"
     )

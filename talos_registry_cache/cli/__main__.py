@@ -13,7 +13,9 @@ from docker.errors import DockerException
 from talos_registry_cache.cli import console
 from talos_registry_cache.cli.commands.export import export
 from talos_registry_cache.cli.commands.exporter import exporter
+from talos_registry_cache.cli.commands.images import images
 from talos_registry_cache.cli.commands.import_ import import_
+from talos_registry_cache.cli.commands.list_ import list_
 from talos_registry_cache.cli.commands.logs import logs
 from talos_registry_cache.cli.commands.metrics import metrics
 from talos_registry_cache.cli.commands.mirrors import mirrors
@@ -38,8 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    status, nodes, warm, verify, scrub, prune, export, import_, mirrors, logs, watch,
-    metrics, exporter,
+    status, nodes, list_, images, warm, verify, scrub, prune, export, import_, mirrors, logs,
+    watch, metrics, exporter,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

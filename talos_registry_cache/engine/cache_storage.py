@@ -28,17 +28,19 @@ from talos_registry_cache.registry.layout import (
 from talos_registry_cache.registry.object_store import ObjectStore
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
-# The size of each blob, then a tar of the manifests, which are the blobs that revisions link to.
+# The size of each blob, then a tar of the manifests, which are the blobs that revisions link to,
+# and of the blobs that are small enough for an image's configuration.
 MANIFESTS = "manifests:\n"
 SUMMARY = f"""\
 exec 2>/dev/null
 cd {V2} || exit 0
 busybox find blobs -name data -exec busybox stat -c '%s %n' {{}} +
 echo {MANIFESTS.strip()}
-busybox tar -cf - $(
+busybox tar -cf - $({{
   busybox find repositories -path '*/_manifests/revisions/*/link' |
-  busybox sed 's|.*/\\(..\\)\\([^/]*\\)/link|blobs/sha256/\\1/\\1\\2/data|' | busybox sort -u
-) | busybox base64
+  busybox sed 's|.*/\\(..\\)\\([^/]*\\)/link|blobs/sha256/\\1/\\1\\2/data|'
+  busybox find blobs -name data -size -64k
+}} | busybox sort -u) | busybox base64
 """
 TAG_FILES = ["busybox", "find", ".", "-path", "*/_manifests/tags/*/current/link"]
 

@@ -29,6 +29,10 @@ class InvalidReferenceError(RegistryError, ValueError):
     """A text is not an image reference."""
 
 
+class NotYamlError(RegistryError, ValueError):
+    """A file is neither YAML nor JSON; the message says where."""
+
+
 class PlatformError(RegistryError, ValueError):
     """A text is not a platform, or an image does not exist for a platform."""
 

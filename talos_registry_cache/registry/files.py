@@ -3,6 +3,7 @@
 import errno
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 LIST_LIMIT = 4 << 20
 """Maximum size of a list of images in bytes, enough for some 50,000."""
@@ -27,10 +28,26 @@ def read_text(path: Path, limit: int, *, regular: bool = False) -> str:
         if regular and not stat.S_ISREG(path.stat().st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            return text_of(file, limit)
+    except UnicodeDecodeError:
+        raise
     except ValueError as error:
         # The path contains a NUL character.
         raise OSError(errno.EINVAL, str(error)) from None
+
+
+def text_of(file: BinaryIO, limit: int) -> str:
+    """Read the rest of an open UTF-8 file.
+
+    Args:
+        file: the file.
+        limit: the maximum size in bytes.
+
+    Raises:
+        OSError: it cannot be read, or is too large.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
     return content.decode("utf-8")

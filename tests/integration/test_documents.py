@@ -13,6 +13,10 @@ from tests.support.documents import Block, Document
 # Commands to run before the commands of a document.
 GIVEN = {
     "docs/cachectl.md": "make up\nprintf 'team/app:1\\nquay.io/team/tool:1\\n' > images.txt\n",
+    "docs/images.md": "make up\n"
+    "mkdir deploy\n"
+    "echo '{image: alpine, tool: {image: \"quay.io/team/tool:1\"}}' > deploy/app.yaml\n"
+    "cachectl images deploy > images.txt\ncachectl warm --images images.txt\n",
     "docs/metrics.md": "make up\n",
 }
 

@@ -9,7 +9,7 @@ import pytest
 from docker import DockerClient
 
 from talos_registry_cache.cli.errors import ExitCode
-from tests.integration.support import gate, http_pull, network, object_store
+from tests.integration.support import gate, host, http_pull, network, object_store
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.object_store import ObjectStore
 from tests.integration.support.stack import stack, upstreams
@@ -51,7 +51,12 @@ def test_a_cache_without_a_volume_shares_fetches_and_serves_without_its_upstream
             cachectl.env["AWS_SECRET_ACCESS_KEY"] = store.secret_key
             assert cachectl("warm", image.name).code == ExitCode.OK
 
+            [listed] = cachectl("list", "--json").result[HUB]
+
             assert pulled.digest == image.digest
+            assert listed["digest"] == image.digest
+            assert listed["platforms"] == [f"linux/{host.architecture()}"]
+            assert listed["size"] > pulled.size
             fetches = [f"GET /v2/{image.repository}/blobs/{blob}" for blob in pulled.blobs]
             assert [copies[fetch] for fetch in fetches] == [1] * len(fetches)
             with before_upstream.silent():

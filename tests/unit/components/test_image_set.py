@@ -125,6 +125,45 @@ def test_references_file_and_talos_are_merged_without_duplicates(
     ]
 
 
+# Manifests
+
+POD = "spec: {containers: [{image: nginx}, {image: 'ghcr.io/team/app:1'}]}\n"
+
+
+def test_the_images_of_manifests_are_added_to_the_others(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "app.yaml").write_text(POD)
+    (tmp_path / "deploy" / "notes.txt").write_text("not read")
+    compose = "services: {web: {image: 'quay.io/team/web:${HOME:-1}'}}\n"
+    (tmp_path / "compose.yaml").write_text(compose)
+    written = {"references": ["docker.io/library/nginx:latest"]}
+
+    assert found({**written, "manifests": ["deploy", "compose.yaml"]}, tmp_path) == [
+        "docker.io/library/nginx:latest",
+        "ghcr.io/team/app:1",
+        "quay.io/team/web:1",
+    ]
+
+
+def test_wrong_manifests_are_mistakes_with_their_places(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.yaml").write_text("a: 1\n---\nb: [\n")
+    (tmp_path / "values.yaml").write_text("app: {image: A}\nother: {image: gcr.io/app}\n")
+    names = ["none.yaml", "empty", "bad.yaml", "values.yaml"]
+
+    lines = mistakes({"manifests": names}, tmp_path)
+
+    begins = [
+        "images.manifests[0]: found 'none.yaml'; allowed: a file, or a folder with files that end",
+        "images.manifests[1]: found 'empty', a folder without any; allowed: a file, or a folder",
+        "images.manifests[2]: found 'bad.yaml'; allowed: ",
+        "images.manifests[3]: values.yaml, document 1, app.image: 'A' is not an image reference",
+        "images: found gcr.io/app:latest, but there is no cache for gcr.io",
+    ]
+    assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins
+    assert "(line 4: not YAML: " in lines[2]
+
+
 # Platforms
 
 
@@ -191,7 +230,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
 
     file.write_text("# nothing yet\n")
     assert mistakes({"file": "images.txt"}, tmp_path) == [
-        "images: found no images; allowed: references, a file with some, or talos"
+        "images: found no images; allowed: references, a file or manifests with some, or talos"
     ]
 
 

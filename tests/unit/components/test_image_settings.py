@@ -62,6 +62,8 @@ def test_platforms_are_normalized(written: str, platform: str) -> None:
         ("references: nginx", "references", "a list"),
         ("[nginx]", "", "found ['nginx']; allowed: a mapping"),
         ("file: ''", "file", "non-empty text"),
+        ("manifests: app.yaml", "manifests", "a list"),
+        ("manifests: ['']", "manifests[0]", "non-empty text"),
         ("platform: amd64", "platform", "found 'amd64'; allowed: a platform such as"),
         ("talos: {talosctl: ''}", "talos.talosctl", "non-empty text"),
         ("talos: {talosVersion: latest}", "talos.talosVersion", "a version such as v1.11.5"),

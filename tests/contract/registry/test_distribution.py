@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 QUICK = Retry(tries=3, first_pause_s=0.05, patience_s=2)
 NAMES = ("team/one", "team/two", "team/three")
 TEXTS = tuple(f"{name}:1" for name in NAMES)

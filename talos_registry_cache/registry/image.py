@@ -18,9 +18,6 @@ from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
 from talos_registry_cache.registry.platforms import ALL, Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
 
-DEPTH_LIMIT = 4
-"""How many indexes may be inside each other."""
-
 PARTS_LIMIT = 10_000
 """Maximum number of manifests and blobs of an image for all of its platforms."""
 
@@ -124,10 +121,10 @@ class _Walk:
         self._take(content.blobs)
 
     async def _read(self, entry: Descriptor, depth: int) -> Manifest | Index:
-        if depth > DEPTH_LIMIT:
+        if depth > manifests.DEPTH_LIMIT:
             raise ContentError(
                 f"{self._reference}: {entry.digest} is inside {depth} indexes; "
-                f"allowed: at most {DEPTH_LIMIT}"
+                f"allowed: at most {manifests.DEPTH_LIMIT}"
             )
         if entry.digest not in self._parsed:
             with self._naming(entry):

@@ -21,6 +21,9 @@ PARTS_LIMIT = 1000
 Linux stacks at most 500 layers (OVL_MAX_STACK of overlayfs), Docker 125. Artifacts, which are not
 stacked, may have more."""
 
+DEPTH_LIMIT = 4
+"""How many indexes may be inside each other."""
+
 # A descriptor takes at least 75 bytes, so no manifest needs more braces and brackets, for each of
 # which pydantic takes up to 500 bytes of memory.
 VALUES_LIMIT = SIZE_LIMIT >> 6

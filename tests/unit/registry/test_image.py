@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.errors import ContentError, PlatformError, RegistryError
-from talos_registry_cache.registry.image import DEPTH_LIMIT, Image, walk
+from talos_registry_cache.registry.image import Image, walk
+from talos_registry_cache.registry.manifests import DEPTH_LIMIT
 from talos_registry_cache.registry.platforms import ALL, parse_all
 from talos_registry_cache.registry.reference import parse
 from tests.unit.registry.support import images

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from talos_registry_cache.registry import manifests, platforms
 from talos_registry_cache.registry.client import RegistryClient
-from talos_registry_cache.registry.errors import ContentError, PlatformError
+from talos_registry_cache.registry.errors import ContentError
 from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
 from talos_registry_cache.registry.platforms import ALL, Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
@@ -57,7 +57,8 @@ async def walk(client: RegistryClient, reference: Reference, wanted: Platforms) 
             index names.
 
     Raises:
-        RegistryError: a manifest is missing or damaged, or one of the platforms has none.
+        RegistryError: a manifest is missing or damaged, or one of the platforms has none. The
+            message does not name the image.
     """
     digest = reference.digest
     if not digest:
@@ -109,21 +110,18 @@ class _Walk:
         content = await self._read(entry, depth)
         while isinstance(content, Index):
             entries = content.manifests
-            try:
-                entry, depth = manifests.choose(entries, node), depth + 1
-            except PlatformError as error:
-                raise PlatformError(f"{self._reference}: {error}") from None
+            entry, depth = manifests.choose(entries, node), depth + 1
             content = await self._read(entry, depth)
         if entry.platform is None and (entry is not root or _is_of_image(content.config)):
             found = await self._platform(content.config)
             if platforms.normal(found) not in platforms.preference(node):
-                raise PlatformError(f"{self._reference}: {manifests.lacking(node, entries, found)}")
+                raise manifests.lacking(node, entries, found)
         self._take(content.blobs)
 
     async def _read(self, entry: Descriptor, depth: int) -> Manifest | Index:
         if depth > manifests.DEPTH_LIMIT:
             raise ContentError(
-                f"{self._reference}: {entry.digest} is inside {depth} indexes; "
+                f"{entry.digest} is inside {depth} indexes; "
                 f"allowed: at most {manifests.DEPTH_LIMIT}"
             )
         if entry.digest not in self._parsed:
@@ -144,7 +142,7 @@ class _Walk:
         try:
             yield
         except ContentError as error:
-            raise ContentError(f"{self._reference}: {entry.digest}: {error}") from None
+            raise ContentError(f"{entry.digest}: {error}") from None
 
     def _take(self, blobs: Sequence[Descriptor]) -> None:
         self.blobs |= {blob.digest: blob for blob in blobs}
@@ -154,15 +152,14 @@ class _Walk:
         number = len(self.manifests) + len(self.blobs)
         if number > PARTS_LIMIT:
             raise ContentError(
-                f"{self._reference} has more than {PARTS_LIMIT} manifests and blobs; "
-                f"allowed: at most {PARTS_LIMIT}"
+                f"it has {number} manifests and blobs or more; allowed: at most {PARTS_LIMIT}"
             )
 
     async def _platform(self, config: Descriptor) -> Platform:
         """The platform in the configuration of an image whose entry does not have it."""
         if config.size > manifests.SIZE_LIMIT:
             raise ContentError(
-                f"{self._reference}: the configuration has {config.size} bytes; "
+                f"the configuration has {config.size} bytes; "
                 f"allowed: at most {manifests.SIZE_LIMIT}"
             )
         content = bytearray()
@@ -171,9 +168,7 @@ class _Walk:
             manifests.check_values(content)
             return _PLATFORM.validate_json(bytes(content))
         except (ValidationError, ContentError):
-            raise ContentError(
-                f"{self._reference}: {config.digest} is not an image configuration"
-            ) from None
+            raise ContentError(f"{config.digest} is not an image configuration") from None
 
 
 def _is_of_image(config: Descriptor) -> bool:

@@ -270,7 +270,7 @@ def test_two_platforms_are_warmed_proved_and_carried(
     assert (warmed.code, everything.code) == (NOT_ALL_THERE, OK)
     assert [one["errors"] for one in warmed.result] == [
         [],
-        [f"{HUB}/{single.name}: not available for {there}; available for: {here}"],
+        [f"not available for {there}; available for: {here}"],
     ]
     assert found == {"one": [True, False, False, True], "two": [True] * 4}
     assert proved.code == OK

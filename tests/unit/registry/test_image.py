@@ -115,9 +115,7 @@ def test_a_platform_that_an_image_lacks_is_named_with_those_that_it_has(
     with pytest.raises(PlatformError) as refused:
         walked(registry, built, lacking)
 
-    assert str(refused.value) == (
-        f"docker.io/{APP}:1: not available for {lacking}; available for: {available}"
-    )
+    assert str(refused.value) == f"not available for {lacking}; available for: {available}"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +174,7 @@ def test_a_hostile_index_ends_at_a_limit(registry: TinyRegistry) -> None:
         for at in range(11)
     ]
 
-    with pytest.raises(ContentError, match="has more than 10000 manifests and blobs; allowed"):
+    with pytest.raises(ContentError, match="manifests and blobs or more; allowed: at most 10000"):
         walked(registry, index(*((AMD64, Built([one], [own])) for one in full)), ALL)
 
 

@@ -120,6 +120,8 @@ def _export(
     sound = replace(stored, links=tuple(link for link in stored.links if link.is_sound))
     images, digests = 0, set[str]()
     for image in retention.images(sound):
+        if content is not None and image.digest not in content:
+            continue  # Named before.
         reference = _reference(cache, image)
         try:
             parts = writer.name(reference, image.digest)

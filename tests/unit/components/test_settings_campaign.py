@@ -72,7 +72,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "extraHosts": {INSIDE: "10.0.0.8"},
         },
         "clusters": {"demo": CLUSTER},
-        "images": {"references": ["registry.test/a:1"], "talos": {}},
+        "images": {"references": ["registry.test/a:1"], "talos": {}, "platforms": ["linux/amd64"]},
     },
     "swarm": {
         "caches": {

@@ -33,11 +33,13 @@ class ImageSetArgs:
     """The arguments of an image set.
 
     Attributes:
-        images: the platform of each image, by canonical reference.
+        images: their canonical references.
+        platforms: the platforms of each image, or only `all`.
         cache: the caches.
     """
 
-    images: Mapping[str, str]
+    images: Sequence[str]
+    platforms: Sequence[str]
     cache: RegistryCache
 
 
@@ -58,6 +60,7 @@ class ImageSet(pulumi.ComponentResource):
         cached = CachedImages(
             name,
             images=args.images,
+            platforms=args.platforms,
             cache=args.cache,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
@@ -70,11 +73,13 @@ class Resolved:
     """The images that the settings list.
 
     Attributes:
-        by_platform: the platform of each image, by canonical reference.
+        images: their canonical references, each once.
+        platforms: the platforms of each image, or only `all`.
         mistakes: mistakes in the settings that this machine shows.
     """
 
-    by_platform: Mapping[str, str]
+    images: Sequence[str]
+    platforms: Sequence[str]
     mistakes: Sequence[Mistake]
 
 
@@ -87,7 +92,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
         folder: the folder of the stack file.
     """
     if settings is None or caches is None:
-        return Resolved({}, [])
+        return Resolved([], [], [])
     found = [
         *settings.references,
         *_in_file(settings, folder),
@@ -100,12 +105,12 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     if not found and settings.talos is None:
         allowed = "references, a file or manifests with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
-    return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
+    return Resolved(list(map(str, images)), _platforms(settings), mistakes)
 
 
-def _platform(settings: Images) -> str:
+def _platforms(settings: Images) -> Sequence[str]:
     machine = platform.machine()
-    return settings.platform or f"linux/{ARCHITECTURES.get(machine, machine)}"
+    return settings.platforms or [f"linux/{ARCHITECTURES.get(machine, machine)}"]
 
 
 def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:

@@ -16,7 +16,7 @@ from talos_registry_cache.registry.client import Endpoints, RegistryClient, endp
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
@@ -45,7 +45,7 @@ class Verified:
 async def verify(
     references: Iterable[Reference],
     endpoints: Endpoints,
-    node: Platform,
+    wanted: Platforms,
     *,
     concurrency: int = 4,
     retry: Retry = RETRY,
@@ -59,7 +59,7 @@ async def verify(
     Args:
         references: the images.
         endpoints: a registry without an upstream on the storage of each cache, by registry host.
-        node: the platform of the nodes.
+        wanted: the platforms of the nodes.
         concurrency: the number of requests at once.
         retry: how to retry requests.
         on_bytes: called with the number of bytes of each piece of a blob.
@@ -67,7 +67,7 @@ async def verify(
     Returns:
         The outcome for each image, in order.
     """
-    verification = _Verification(endpoints, node, concurrency, retry, on_bytes)
+    verification = _Verification(endpoints, wanted, concurrency, retry, on_bytes)
     outcomes = await verification.images(references)
     doubtful = _incomplete(outcomes)
     for _ in range(REPETITIONS):
@@ -100,13 +100,13 @@ class _Verification:
     def __init__(
         self,
         endpoints: Endpoints,
-        node: Platform,
+        wanted: Platforms,
         concurrency: int,
         retry: Retry,
         on_bytes: Callable[[int], object],
     ) -> None:
         self._endpoints = endpoints
-        self._node = node
+        self._wanted = wanted
         self._retry = retry
         self._on_bytes = on_bytes
         self._slots = asyncio.Semaphore(concurrency)
@@ -124,7 +124,7 @@ class _Verification:
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                image = await images.walk(client, reference, self._node)
+                image = await images.walk(client, reference, self._wanted)
         except RegistryError as error:
             return Verified(reference, None, (error,))
         async with asyncio.TaskGroup() as group:

@@ -32,7 +32,7 @@ from talos_registry_cache.registry.errors import (
 )
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
@@ -99,7 +99,7 @@ class NotWarmed:
 async def warm(
     references: Iterable[Reference],
     endpoints: Endpoints,
-    node: Platform,
+    wanted: Platforms,
     *,
     storages: Mapping[str, str] | None = None,
     concurrency: int = 8,
@@ -113,7 +113,7 @@ async def warm(
     Args:
         references: the images.
         endpoints: the cache of each registry, by registry host.
-        node: the platform of the nodes.
+        wanted: the platforms of the nodes.
         storages: URLs of writable registries without an upstream on the storages of caches, by
             registry host. They mount blobs that repositories share, for caches whose front does
             not link them.
@@ -126,7 +126,7 @@ async def warm(
     """
     references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(reference, node) for reference in references)
+    walks = await _all(warming.walk(reference, wanted) for reference in references)
     shares = _shares(walk for walk in walks if isinstance(walk, Image))
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
@@ -168,12 +168,12 @@ class _Warming:
         self._on_progress = on_progress
         self._done = self._total = self._fetched = 0
 
-    async def walk(self, reference: Reference, node: Platform) -> Image | RegistryError:
+    async def walk(self, reference: Reference, wanted: Platforms) -> Image | RegistryError:
         """Bring the manifests of an image into its cache."""
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                return await _walk(client, reference, node)
+                return await _walk(client, reference, wanted)
         except RegistryError as error:
             return error
 
@@ -260,12 +260,12 @@ class _Warming:
         self._on_progress(Progress(self._done, self._total, self._fetched))
 
 
-async def _walk(client: RegistryClient, reference: Reference, node: Platform) -> Image:
+async def _walk(client: RegistryClient, reference: Reference, wanted: Platforms) -> Image:
     """Walk an image; if the cache does not know its tag, check that the upstream works."""
     for pause_s in UNKNOWN_PAUSES_S:
         await asyncio.sleep(pause_s)
         try:
-            return await images.walk(client, reference, node)
+            return await images.walk(client, reference, wanted)
         except AnswerError as error:
             if reference.digest or not error.is_missing:
                 raise

@@ -15,7 +15,7 @@ def warm(
     image_files: options.ImageFiles = None,
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
-    platform: options.PlatformName = None,
+    platforms: options.Platforms = None,
     username: options.Username = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
@@ -24,6 +24,9 @@ def warm(
 
     Blobs that the caches already hold are not fetched again. If an image fails, the others are
     fetched all the same, and the next run continues where this one ended.
+
+    `--platform all` fetches everything that the indexes of the images name, attestations included.
+    An image must be available for each platform that is named.
 
     Exit codes: 0 the caches hold every image, 1 failure, 2 wrong usage, 3 some images could not be
     fetched; each is named with the reason.
@@ -35,7 +38,7 @@ def warm(
         raise UsageError("no image to warm: give IMAGE, --images FILE or --talos-version")
     reader = options.reader(username)
     with stack.opened(stack_name) as found:
-        node = selection.platform(platform) if platform else caches.platform_of(found.engine)
+        wanted = caches.wanted_platforms(found.engine, platforms)
         involved = caches.of_images(found.caches, references)
         with (
             caches.locked(found),
@@ -46,7 +49,7 @@ def warm(
                 warm_images(
                     references,
                     found.endpoints(reader),
-                    node,
+                    wanted,
                     storages=storages,
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )

@@ -19,7 +19,7 @@ from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 QUICK = Retry(tries=3, first_pause_s=0.01, patience_s=1)
 BASE = Blob(b"a layer that images share" * 1000)
 

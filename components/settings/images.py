@@ -51,7 +51,7 @@ class TalosImages(Model):
     schematic: Schematic = Field(
         default=DEFAULT_SCHEMATIC,
         description=(
-            "ID of the schematic of the installer from the Image Factory, which is in the list from "
+            "ID of the schematic of the installer from the Image Factory, which is listed from "
             "Talos 1.14 on; the default has no system extensions"
         ),
     )

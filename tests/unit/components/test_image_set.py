@@ -275,7 +275,7 @@ def test_images_are_one_resource_that_depends_on_every_cache(*, preview: bool) -
     assert not isinstance(images_of(graph).inputs["__provider"], Secret)
     if not preview:
         assert graph.outputs["images"] == {name: stack_graph.image_id(name) for name in IMAGES}
-    assert len(caches) == 6
+    assert len(caches) == 2 * len(CACHES["upstreams"])
     assert caches <= images_of(graph).depends_on
 
 

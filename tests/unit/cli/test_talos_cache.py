@@ -237,6 +237,18 @@ def test_a_tar_with_links_or_paths_out_of_it_is_refused(tmp_path: Path) -> None:
         refused(tmp_path / "cache.tar", words)
 
 
+def test_a_name_that_a_tar_cuts_off_is_refused(cache: Path) -> None:
+    """Not imported under another tag: `tarfile` and Go put the rest into an extended header."""
+    long = f"manifests/docker.io/library/app/reference/{'v' * 128}"
+    files = {long: INDEX, **contents(cache)}
+    path = cache.with_name("cache.tar")
+    path.write_bytes(layouts.tar(files, kind=tarfile.PAX_FORMAT))
+    (cache / long).write_bytes(INDEX)
+
+    assert f"docker.io/library/app:{'v' * 128}" in read(cache)[0]
+    refused(path, "v…' in its folder manifests is not an image reference")
+
+
 def test_an_image_of_something_else_is_still_an_image(tmp_path: Path) -> None:
     """A layout with one image without a name may hold any image."""
     layer = layouts.tar({"etc/hostname": b"a"}, "w:gz")

@@ -164,6 +164,9 @@ def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
             *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),
             command_line.node_image(spec, talosctl.version),
         ]
+        talos = command_line.target_version(spec, talosctl.version)
+        if installer := talos_images.installer(talos, wanted.schematic):
+            texts.append(installer)
         yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:
         yield Mistake(("images", "talos"), str(error))

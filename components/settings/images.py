@@ -16,10 +16,11 @@ from talos_registry_cache.registry import platforms, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError, PlatformError
 from talos_registry_cache.registry.platforms import ALL
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.talos.images import DEFAULT_SCHEMATIC
 
 from .mistakes import refused
 from .model import Model
-from .values import Text, VersionText
+from .values import Schematic, Text, VersionText
 
 
 def _reference(value: object) -> Reference:
@@ -69,7 +70,7 @@ Platforms = Annotated[
 
 
 class TalosImages(Model):
-    """The images that talosctl lists for a cluster, and the image of docker nodes."""
+    """The images that talosctl lists for a cluster, the docker nodes' image, and the installer."""
 
     talosctl: Text = Field(default="talosctl", description="Name or path of talosctl")
     talos_version: VersionText | None = Field(
@@ -77,6 +78,13 @@ class TalosImages(Model):
     )
     kubernetes_version: VersionText | None = Field(
         default=None, description="Version of Kubernetes; the default is talosctl's default"
+    )
+    schematic: Schematic = Field(
+        default=DEFAULT_SCHEMATIC,
+        description=(
+            "ID of the schematic of the installer from the Image Factory, which is listed from "
+            "Talos 1.14 on; the default has no system extensions"
+        ),
     )
 
 

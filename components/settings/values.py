@@ -406,6 +406,9 @@ RegistryHost = Annotated[
 RemoteUrl = Annotated[
     str, AfterValidator(_remote_url), _in_schema(rf"https?://{_HOST_OF_URL}(:{_PORT})?/?")
 ]
+Schematic = Annotated[
+    str, _Matching(r"[0-9a-f]{64}", "the ID of a schematic, which has 64 hexadecimal digits")
+]
 ServerName = Annotated[
     str,
     _Matching(rf"{_HOST}|localhost|{_IPV4}", "a host name or an IPv4 address"),

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,17 +173,13 @@ class Graph:
         return f"{next(blob for blob in node.blobs if blob not in self.sizes)} is missing"
 
 
-class Writer:
-    """Writes a layout as a tar compressed with zstd."""
+class BlobWriter(ABC):
+    """Takes the blobs of images, piece by piece, and writes each once."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-        self._file = compressor.stream_writer(file, closefd=False)
+    def __init__(self) -> None:
         self._graph = Graph()
         self._digest, self._left = "", 0
         self._content = bytearray()
-        self._entries: dict[str, dict[str, Any]] = {}
-        self._write(MARKER, json.dumps({"imageLayoutVersion": VERSION}).encode())
 
     def piece(self, digest: str, size: int, piece: bytes) -> None:
         """Take a piece of a blob. All pieces of a blob follow each other; a second copy is ignored.
@@ -197,17 +194,18 @@ class Writer:
                 raise ArchiveError(f"an archive has at most {tar_stream.FILES_LIMIT} files")
             self._digest, self._left = digest, size
             self._content.clear()
-            self._file.write(header(f"{BLOBS}/{digest.removeprefix('sha256:')}", size))
+            self._begin(digest, size)
         elif not self._left:
             return
-        self._file.write(piece)
+        self._append(piece)
         self._left -= len(piece)
         if size <= manifests.SIZE_LIMIT:
             self._content += piece
         if not self._left:
-            self._file.write(padding(size))
+            self._finish(size)
             self._graph.add(digest, size, self._content)
 
+    @abstractmethod
     def name(self, image: Reference, digest: str) -> Image:
         """Add an image whose blobs have all been taken.
 
@@ -215,6 +213,37 @@ class Writer:
             IncompleteError: it is not complete for any platform; it is left out.
             ArchiveError: there is more than an archive may have.
         """
+
+    @abstractmethod
+    def end(self) -> int:
+        """Write the rest, and return the size of everything that was written in bytes.
+
+        Raises:
+            ArchiveError: there are more images than an archive may have.
+        """
+
+    @abstractmethod
+    def _begin(self, digest: str, size: int) -> None: ...
+
+    @abstractmethod
+    def _append(self, piece: bytes) -> None: ...
+
+    @abstractmethod
+    def _finish(self, size: int) -> None: ...
+
+
+class Writer(BlobWriter):
+    """Writes a layout as a tar compressed with zstd."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+        self._file = compressor.stream_writer(file, closefd=False)
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._write(MARKER, json.dumps({"imageLayoutVersion": VERSION}).encode())
+
+    def name(self, image: Reference, digest: str) -> Image:
+        """Add an image whose blobs have all been taken, to the index."""
         found = self._graph.image(digest)
         node = self._graph.node(digest)
         self._entries[str(image)] = {
@@ -225,12 +254,8 @@ class Writer:
         }
         return found
 
-    def end(self) -> None:
-        """Write the index and the end of the archive.
-
-        Raises:
-            ArchiveError: there are more images than an archive may have.
-        """
+    def end(self) -> int:
+        """Write the index and the end of the archive."""
         entries = [self._entries[name] for name in sorted(self._entries)]
         content = json.dumps(
             {"schemaVersion": 2, "mediaType": manifests.INDEXES[0], "manifests": entries}, indent=1
@@ -239,6 +264,16 @@ class Writer:
         self._write(INDEX, content)
         self._file.write(tar_stream.END)
         self._file.flush(zstandard.FLUSH_FRAME)
+        return self._file.tell()
+
+    def _begin(self, digest: str, size: int) -> None:
+        self._file.write(header(f"{BLOBS}/{digest.removeprefix('sha256:')}", size))
+
+    def _append(self, piece: bytes) -> None:
+        self._file.write(piece)
+
+    def _finish(self, size: int) -> None:
+        self._file.write(padding(size))
 
     def _write(self, name: str, content: bytes) -> None:
         self._file.write(header(name, len(content)) + content + padding(len(content)))
@@ -286,6 +321,8 @@ class Layout:
         graph: its blobs and manifests.
     """
 
+    KIND = "an OCI image layout"
+
     def __init__(self, path: Path) -> None:
         """Read all of it but the content of layers.
 
@@ -327,7 +364,7 @@ class Layout:
         """
         left = set(digests)
         for file in self._files() if left else ():
-            digest = _digest(file.name)
+            digest = self._digest_of(file.name)
             if digest in left:
                 yield Content(digest, file.size, _checked(file, digest))
                 left.remove(digest)
@@ -344,38 +381,46 @@ class Layout:
                 marker = file.content(INDEX_LIMIT)
             elif name == INDEX:
                 index = file.content(INDEX_LIMIT)
-            elif digest := _digest(name):
+            elif digest := self._digest_of(name):
                 if digest in self.graph.sizes:
                     raise ArchiveError(f"{digest} is there twice")
-                self.graph.add(digest, file.size, _json(file, digest))
+                self.graph.add(digest, file.size, json_of(file, digest))
         if not marker or not index:
             missing = INDEX if marker else MARKER
-            raise ArchiveError(f"it is not an OCI image layout: it has no {missing}")
+            raise ArchiveError(f"it is not {self.KIND}: it has no {missing}")
         try:
             _MARKER.validate_json(marker)
         except ValidationError:
             raise ArchiveError(f"its {MARKER} does not have the version {VERSION}") from None
         self.entries = tuple(_entry(found) for found in _check_index(index).manifests)
 
+    def _digest_of(self, name: str) -> str:
+        """The digest of a blob by its path; empty for any other file."""
+        found = _BLOB.fullmatch(name.removeprefix("./"))
+        return f"sha256:{found[1]}" if found else ""
+
     def _files(self) -> Iterator[File]:
-        return tar_stream.files(self._file) if self._file else _in_folder(self._path)
+        return tar_stream.files(self._file) if self._file else self._in_folder(self._path)
+
+    def _names(self, folder: Path) -> Iterator[str]:
+        """The files of a folder that belong to a layout."""
+        yield from (MARKER, INDEX)
+        yield from (f"{BLOBS}/{name}" for name in sorted(os.listdir(folder / BLOBS)))  # noqa: PTH208 - as text
+
+    def _in_folder(self, folder: Path) -> Iterator[File]:
+        try:
+            for name in self._names(folder):
+                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with os.fdopen(descriptor, "rb") as file:
+                    about = os.fstat(descriptor)
+                    if not stat.S_ISREG(about.st_mode):
+                        raise ArchiveError(f"{name} is not a regular file")
+                    yield File(name, about.st_size, Source(file, is_plain=True))
+        except OSError as error:
+            raise ArchiveError(f"it is not {self.KIND}: {error}") from error
 
 
-def _in_folder(folder: Path) -> Iterator[File]:
-    try:
-        blobs = (f"{BLOBS}/{name}" for name in sorted(os.listdir(folder / BLOBS)))  # noqa: PTH208 - as text
-        for name in (MARKER, INDEX, *blobs):
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                about = os.fstat(descriptor)
-                if not stat.S_ISREG(about.st_mode):
-                    raise ArchiveError(f"{name} is not a regular file")
-                yield File(name, about.st_size, Source(file, is_plain=True))
-    except OSError as error:
-        raise ArchiveError(f"it is not an OCI image layout: {error}") from error
-
-
-def _json(file: File, digest: str) -> bytes:
+def json_of(file: File, digest: str) -> bytes:
     """The content of a blob that may be a manifest; else nothing."""
     if file.size > manifests.SIZE_LIMIT:
         return b""
@@ -391,12 +436,6 @@ def _checked(file: File, digest: str) -> Iterator[bytes]:
         if not file.left and f"sha256:{hashed.hexdigest()}" != digest:
             raise ArchiveError(f"{digest} is damaged: its content has another digest")
         yield piece
-
-
-def _digest(name: str) -> str:
-    """The digest of a blob by its path in a layout; empty for any other file."""
-    found = _BLOB.fullmatch(name.removeprefix("./"))
-    return f"sha256:{found[1]}" if found else ""
 
 
 def _node(content: bytes) -> Node | None:
@@ -428,14 +467,14 @@ def _kind(entry: Descriptor) -> str:
 
 def _entry(found: Descriptor) -> Entry:
     names = [found.annotations[key] for key in (IMAGE_NAME, REF_NAME) if key in found.annotations]
-    full = {image for name in names if (image := _full(name))}
+    full = {image for name in names if (image := full_name(name))}
     if len(full) > 1:
         raise ArchiveError(f"{INDEX} names {found.digest} in two ways: {' and '.join(names)}")
     short = found.annotations.get(REF_NAME, "")
     return Entry(found.digest, "" if full else short, full.pop() if full else None)
 
 
-def _full(name: str) -> Reference | None:
+def full_name(name: str) -> Reference | None:
     """The reference that a name is if it begins with a registry's host; None for a short one."""
     try:
         found = reference.parse(name)

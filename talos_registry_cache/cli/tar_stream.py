@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 FILES_LIMIT = 250_000
 EXTENDED_HEADER_LIMIT = 64 << 10
+CUT_OFF = "…"
 # GNU tar pads an archive to 10 KiB.
 PADDING_LIMIT = 1 << 20
 # The default limit of the zstd program.
@@ -178,6 +179,8 @@ class _Zstd(io.RawIOBase):
 def files(file: BinaryIO) -> Iterator[File]:
     """The regular files of an archive, in order; content that is not read is skipped.
 
+    A name in an extended header is not read: the file's own, which is cut off, ends with `CUT_OFF`.
+
     Args:
         file: a tar, which may be compressed with zstd or gzip. It must be seekable.
 
@@ -185,6 +188,7 @@ def files(file: BinaryIO) -> Iterator[File]:
         ArchiveError: it is truncated, damaged, or has links, devices or paths out of its folder.
     """
     source = Source(file)
+    more = ""
     for _ in range(FILES_LIMIT):
         block = source.read(tarfile.BLOCKSIZE)
         if not any(block):
@@ -193,7 +197,11 @@ def files(file: BinaryIO) -> Iterator[File]:
             source.end()
             return
         entry = _parse(block)
-        found = File(entry.name, entry.size, source)
+        found = File(f"{entry.name}{more}", entry.size, source)
+        if entry.type in _EXTENDED:
+            more = CUT_OFF if b" path=" in found.content(EXTENDED_HEADER_LIMIT) else ""
+        else:
+            more = ""
         if entry.type in _FILES:
             yield found
         source.skip(found.left + len(padding(found.size)))
@@ -203,7 +211,7 @@ def files(file: BinaryIO) -> Iterator[File]:
 def _parse(block: bytes) -> tarfile.TarInfo:
     """Read a header.
 
-    An extended header is skipped: no name in an image layout is so long that it needs one.
+    No name in an image layout is so long that it needs an extended header.
     """
     try:
         entry = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")

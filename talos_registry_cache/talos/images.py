@@ -6,6 +6,11 @@ from talos_registry_cache.talos.versions import Talosctl, Version, version_range
 
 ANSWERS_WITHIN_S = 30.0
 
+# Of images.Factory and images.DefaultInstallerImageSchematic in pkg/images: no extensions.
+FACTORY = "factory.talos.dev"
+DEFAULT_SCHEMATIC = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
+INSTALLER_FROM_FACTORY = Version(1, 14)
+
 
 def of_kubernetes(talosctl: Talosctl, kubernetes_version: str | None = None) -> tuple[str, ...]:
     """The images that the nodes of a cluster pull: Kubernetes, etcd and the network.
@@ -42,6 +47,24 @@ def of_kubernetes(talosctl: Talosctl, kubernetes_version: str | None = None) -> 
             f"{talosctl.path} printed {(wrong or ['nothing'])[0]!r}; allowed: image references"
         )
     return references
+
+
+def installer(talos: Version, schematic: str = DEFAULT_SCHEMATIC) -> str | None:
+    """The installer of virtual machines, which no list of talosctl has from 1.12 on.
+
+    From 1.14 on, it is that of the Image Factory (cmd/talosctl/cmd/talos/image.go and
+    pkg/images/images.go of v1.14.0).
+
+    Args:
+        talos: the version of Talos.
+        schematic: the ID of its schematic, which names its system extensions.
+
+    Returns:
+        Its reference; None before 1.14.
+    """
+    if talos < INSTALLER_FROM_FACTORY:
+        return None
+    return f"{FACTORY}/metal-installer/{schematic}:{talos}"
 
 
 def _list_words(version: Version) -> tuple[str, ...]:

@@ -1,22 +1,32 @@
-"""cachectl export: write the images of the caches to an OCI image layout."""
+"""cachectl export: write the images of the caches to an archive for other machines."""
 
 import fcntl
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated
 
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, selection, stack
+from talos_registry_cache.cli import (
+    caches,
+    console,
+    oci_layout,
+    options,
+    selection,
+    stack,
+    talos_cache,
+)
 from talos_registry_cache.cli.console import Meter
-from talos_registry_cache.cli.errors import CachectlError
-from talos_registry_cache.cli.oci_layout import IncompleteError, Writer
+from talos_registry_cache.cli.errors import CachectlError, UsageError
+from talos_registry_cache.cli.oci_layout import BlobWriter, IncompleteError
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.registry import image as images
 from talos_registry_cache.registry import interruptible, retention
@@ -29,9 +39,22 @@ from talos_registry_cache.registry.retention import StoredImage
 PARTIAL, SUFFIX = ".cachectl-export-", ".partial"
 
 
+class Format(StrEnum):
+    """The formats of an export."""
+
+    OCI = "oci"
+    TALOS_CACHE = "talos-cache"
+
+
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, .tar.zst.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The archive to write, .tar.zst; or a new folder."),
+    ],
     *,
+    form: Annotated[
+        Format, typer.Option("--format", help="talos-cache: a folder for talosctl.")
+    ] = Format.OCI,
     upstreams: options.Upstreams = None,
     platforms: Annotated[
         list[str] | None,
@@ -54,8 +77,15 @@ def export(
     An index keeps its digest, and comes with the platforms that the cache has, or with those of
     --platform. Images that are not complete for any of them are named and left out.
 
+    With --format talos-cache, FILE is a new folder in the form of `talosctl image cache-create
+    --layout flat`, which `talosctl image cache-serve` serves to any client:
+
+        cachectl export --format talos-cache caches
+        talosctl image cache-serve --image-cache-path caches --address 127.0.0.1:3172
+
     Everything is checked while it is written. If something is damaged or the export is interrupted,
-    there is no archive. FILE is replaced once the new archive is complete. The caches keep serving.
+    there is no archive. A file is replaced once the new archive is complete; a folder must be new
+    or empty. The caches keep serving.
 
     Exit codes: 0 the archive is complete, 1 it could not be written, 2 wrong usage.
     """
@@ -64,16 +94,14 @@ def export(
         chosen = found.only(upstreams or [])
         with (
             caches.locked(found),
-            _replacing(file) as target,
+            _WRITERS[form](file) as writer,
             console.meter("exporting") as meter,
         ):
-            writer = Writer(target)
             exported = {
                 registry: _export(found.engine, cache, wanted, writer, meter)
                 for registry, cache in chosen.items()
             }
-            writer.end()
-            length = target.tell()
+            length = writer.end()
     if as_json:
         described = {registry: asdict(one) for registry, one in exported.items()}
         console.as_json({"file": str(file), "size": length, "caches": described})
@@ -102,7 +130,7 @@ class _Exported:
 
 
 def _export(
-    client: DockerClient, cache: Cache, wanted: Platforms, writer: Writer, meter: Meter
+    client: DockerClient, cache: Cache, wanted: Platforms, writer: BlobWriter, meter: Meter
 ) -> _Exported:
     content = None if wanted == ALL else _content_for(client, cache, wanted)
 
@@ -167,48 +195,106 @@ def _reference(cache: Cache, image: StoredImage) -> Reference:
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[BinaryIO]:
-    """A new file that replaces another one once it is complete, and is removed otherwise."""
-    try:
-        with _partial(file.absolute().parent) as target:
-            yield target
-            target.flush()
-            Path(target.name).replace(file)
-    except OSError as error:
-        raise CachectlError(f"{file} cannot be written: {error}") from error
+def _oci_archive(file: Path) -> Iterator[BlobWriter]:
+    """A layout in a new file, which replaces another one once it is complete."""
+    with _replacing(file, _new_file) as path, path.open("wb") as target:
+        yield oci_layout.Writer(target)
 
 
 @contextmanager
-def _partial(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in a folder, from which the files of killed processes are removed.
+def _talos_cache(folder: Path) -> Iterator[BlobWriter]:
+    """An image cache of talosctl in a new folder.
 
-    A process holds the lock of its file as long as it lives.
+    Raises:
+        UsageError: there is something already, which no folder can replace in one step.
     """
-    _remove_leftovers(folder)
-    with _locked(folder) as target:
+    if not _is_free(folder):
+        raise UsageError(f"{folder} is there already; allowed: a new or an empty folder")
+    with (
+        _replacing(folder, _new_folder) as path,
+        closing(talos_cache.Writer(path)) as writer,
+    ):
+        yield writer
+
+
+_WRITERS: dict[Format, Callable[[Path], AbstractContextManager[BlobWriter]]] = {
+    Format.OCI: _oci_archive,
+    Format.TALOS_CACHE: _talos_cache,
+}
+
+
+@contextmanager
+def _replacing(target: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+    """A new file or folder that moves to its place once it is complete, and is removed otherwise.
+
+    Files of killed processes are removed before: a process holds the lock of its own as long as it
+    lives.
+    """
+    folder = target.absolute().parent
+    try:
+        _remove_leftovers(folder)
+        path, lock = _locked(folder, make)
         try:
-            yield target
+            yield path
+            path.replace(target)
         finally:
-            Path(target.name).unlink(missing_ok=True)
+            _remove(path)
+            os.close(lock)
+    except OSError as error:
+        raise CachectlError(f"{target} cannot be written: {error}") from error
 
 
-def _locked(folder: Path) -> BinaryIO:
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing, or an empty folder."""
+    try:
+        return not any(folder.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _new_file(folder: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=PARTIAL, suffix=SUFFIX)
+    os.close(descriptor)
+    return Path(name)
+
+
+def _new_folder(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=folder, prefix=PARTIAL, suffix=SUFFIX))
+
+
+def _locked(folder: Path, make: Callable[[Path], Path]) -> tuple[Path, int]:
+    """A new file or folder, and the descriptor that locks it."""
     while True:
-        made = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
-            dir=folder, prefix=PARTIAL, suffix=SUFFIX, delete=False
-        )
-        fcntl.flock(made, fcntl.LOCK_EX)
-        # Another export may have removed it as a leftover before it was locked.
-        if Path(made.name).exists():
-            return cast("BinaryIO", made)
-        made.close()
+        path = make(folder)
+        # Another export may remove it as a leftover before it is locked.
+        with suppress(FileNotFoundError):
+            descriptor = _descriptor(path)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():
+                return path, descriptor
+            os.close(descriptor)
 
 
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{PARTIAL}*{SUFFIX}"):
         # It may belong to somebody else, or be in use.
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+            descriptor = _descriptor(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(descriptor)
+
+
+def _descriptor(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""cachectl import: add the images of an OCI image layout to the caches."""
+"""cachectl import: add the images of an archive to the caches."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, selection, stack, staging
+from talos_registry_cache.cli import (
+    caches,
+    console,
+    options,
+    selection,
+    stack,
+    staging,
+    talos_cache,
+)
 from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.cli.oci_layout import Content, Entry, Layout
@@ -43,7 +51,8 @@ def import_(
     """Add the images of an OCI image layout to the caches. Needs no network.
 
     Reads what `cachectl export` wrote, and layouts of other tools: `skopeo copy … oci-archive:`,
-    `docker buildx build --output type=oci`, `ctr image export`. The registry in an image's name
+    `docker buildx build --output type=oci`, `ctr image export`, and `talosctl image cache-create`
+    with either of its layouts. The registry in an image's name
     decides which cache it goes to. If a layout has only short names such as `v3`, name its images:
 
         cachectl import layout.tar quay.io/prometheus/prometheus:v3
@@ -62,7 +71,7 @@ def import_(
     with ExitStack() as clean_up:
         found = clean_up.enter_context(stack.opened(stack_name))
         try:
-            layout = clean_up.enter_context(closing(Layout(file)))
+            layout = clean_up.enter_context(closing(talos_cache.opened(file)))
             named = choose(layout.entries, wanted)
             additions = plan(layout, named)
             involved = found.only(additions)

@@ -13,6 +13,7 @@ from components.image_set import ImageSet, ImageSetArgs, Resolved
 from components.settings.images import Images
 from talos_registry_cache.registry import files
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
+from talos_registry_cache.talos.images import DEFAULT_SCHEMATIC
 from tests.unit.components import stack_graph
 from tests.unit.components.declared_caches import cache_of, engine_with
 from tests.unit.components.parsed_settings import caches_of
@@ -27,7 +28,9 @@ from tests.unit.components.stack_graph import (
 )
 from tests.unit.talos import programs
 
-CACHES: Mapping[str, Any] = {"upstreams": {"docker.io": None, "quay.io": None, "ghcr.io": None}}
+CACHES: Mapping[str, Any] = {
+    "upstreams": dict.fromkeys(("docker.io", "quay.io", "ghcr.io", "factory.talos.dev"))
+}
 IMAGES = ["docker.io/library/nginx:1.29", "quay.io/coreos/etcd:v3.6.4"]
 PLATFORMS = ["linux/amd64", "linux/arm64"]
 
@@ -103,6 +106,23 @@ def test_talos_adds_the_images_listed_by_talosctl_and_the_node_image(
         node_image,
     ]
     assert (tmp_path / "asked").read_text().strip() == asked
+
+
+@pytest.mark.parametrize(
+    ("written", "image"),
+    [
+        ({}, f"factory.talos.dev/metal-installer/{DEFAULT_SCHEMATIC}:v1.14.0"),
+        ({"schematic": "a" * 64}, f"factory.talos.dev/metal-installer/{'a' * 64}:v1.14.0"),
+        ({"talosVersion": "v1.13.0"}, None),
+    ],
+)
+def test_talos_adds_the_installer_of_the_image_factory_since_1_14(
+    talosctl: Callable[[str, str], str], written: dict[str, str], image: str | None
+) -> None:
+    program = talosctl("v1.14.0", "quay.io/coreos/etcd:v3.6.4\\n")
+    images = found({"talos": {"talosctl": program, **written}})
+
+    assert [one for one in images if "installer" in one] == ([image] if image else [])
 
 
 def test_references_file_and_talos_are_merged_without_duplicates(
@@ -192,7 +212,7 @@ def test_all_mistakes_are_reported_together_with_their_paths(tmp_path: Path) -> 
     }
 
     lines = mistakes(images, tmp_path)
-    assert lines[-1].endswith("; allowed: docker.io, quay.io, ghcr.io")
+    assert lines[-1].endswith("; allowed: docker.io, quay.io, ghcr.io, factory.talos.dev")
     assert [line.split("; ")[0] for line in lines] == [
         "images.file: found 'a b' in line 2 of images.txt",
         "images.file: found '-bad' in line 5 of images.txt",
@@ -291,7 +311,7 @@ def test_images_are_one_resource_that_depends_on_every_cache(*, preview: bool) -
     assert not isinstance(images_of(graph).inputs["__provider"], Secret)
     if not preview:
         assert graph.outputs["images"] == {name: stack_graph.image_id(name) for name in IMAGES}
-    assert len(caches) == 6
+    assert len(caches) == 2 * len(CACHES["upstreams"])
     assert caches <= images_of(graph).depends_on
 
 

@@ -58,3 +58,21 @@ def test_other_output_is_an_error(tmp_path: Path, printed: str) -> None:
 def test_a_failure_shows_its_reason(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="image k8s-bundle failed with exit code 1: no"):
         images.of_kubernetes(talosctl(tmp_path, Version(1, 13), "echo no >&2; exit 1"))
+
+
+@pytest.mark.parametrize(
+    ("talos", "schematic", "image"),
+    [
+        (Version(1, 13, 9), images.DEFAULT_SCHEMATIC, None),
+        (
+            Version(1, 14, 0, "-rc.1"),
+            images.DEFAULT_SCHEMATIC,
+            f"factory.talos.dev/metal-installer/{images.DEFAULT_SCHEMATIC}:v1.14.0-rc.1",
+        ),
+        (Version(1, 14), "a" * 64, f"factory.talos.dev/metal-installer/{'a' * 64}:v1.14.0"),
+    ],
+)
+def test_the_installer_comes_from_the_image_factory_since_1_14(
+    talos: Version, schematic: str, image: str | None
+) -> None:
+    assert images.installer(talos, schematic) == image

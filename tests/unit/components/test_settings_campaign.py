@@ -267,6 +267,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "workers": _between(0, 1000, int),
         "cpus": _between(0.01, 1024, float),
         "cache": _matches(r"[\w:./-]{1,128}"),
+        "schematic": _matches(r"[0-9a-f]{64}"),
         "talosVersion kubernetesVersion": _matches(r"v?\d{1,5}(\.\d{1,5}){2}(-[\w.-]+)?"),
         "mirrorHost": lambda host: "." in host and _is_dns_name(host),
         "names": _is_dns_name,

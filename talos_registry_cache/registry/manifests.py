@@ -52,6 +52,7 @@ class Descriptor:
         size: its size in bytes.
         platform: its platform, if known.
         annotations: its annotations.
+        artifact_type: the type of an artifact, if it is one.
     """
 
     media_type: Annotated[str, Field(alias="mediaType")]
@@ -59,6 +60,7 @@ class Descriptor:
     size: Annotated[int, Field(ge=0)]
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: Annotated[str | None, Field(alias="artifactType")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ if stack.caches:
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
     if images.by_platform:
-        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache))
+        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache, images.attachments))
         offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:

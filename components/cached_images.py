@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Properties = Mapping[str, Any]
 
 # With a changed password or location, warming again shows whether it works.
-WARMED_BY = ("images", "caches", "ca", "reader", "s3Locations", "s3Credentials")
+WARMED_BY = ("images", "attachments", "caches", "ca", "reader", "s3Locations", "s3Credentials")
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -32,6 +32,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         *,
         images: Mapping[str, str],
         cache: "RegistryCache",
+        attachments: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -40,12 +41,14 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             name: name of the resource.
             images: the platform of each, by its reference.
             cache: the caches.
+            attachments: the attachments to cache with them: none, signatures or all.
             opts: options of the resource.
         """
         credentials = cache.s3_credentials
         inputs = {
             "stack": pulumi.get_stack(),
             "images": images,
+            "attachments": attachments,
             "caches": cache.caches,
             "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
             "s3Credentials": credentials.apply(asdict) if credentials else None,

@@ -33,10 +33,12 @@ class ImageSetArgs:
     Attributes:
         images: the platform of each image, by canonical reference.
         cache: the caches.
+        attachments: the attachments to cache with the images: none, signatures or all.
     """
 
     images: Mapping[str, str]
     cache: RegistryCache
+    attachments: str = "signatures"
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -57,6 +59,7 @@ class ImageSet(pulumi.ComponentResource):
             name,
             images=args.images,
             cache=args.cache,
+            attachments=args.attachments,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests
@@ -70,10 +73,12 @@ class Resolved:
     Attributes:
         by_platform: the platform of each image, by canonical reference.
         mistakes: mistakes in the settings that this machine shows.
+        attachments: which attachments to cache with the images.
     """
 
     by_platform: Mapping[str, str]
     mistakes: Sequence[Mistake]
+    attachments: str = "signatures"
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
@@ -93,7 +98,8 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
-    return Resolved(dict.fromkeys(map(str, images), _platform(settings)), mistakes)
+    by_platform = dict.fromkeys(map(str, images), _platform(settings))
+    return Resolved(by_platform, mistakes, settings.attachments)
 
 
 def _platform(settings: Images) -> str:

@@ -1,6 +1,6 @@
 """The settings of images to warm the caches with."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
@@ -65,4 +65,9 @@ class Images(Model):
     platform: Annotated[str, AfterValidator(_platform)] | None = Field(
         default=None,
         description="Platform of the nodes; the default is that of this machine",
+    )
+    attachments: Literal["none", "signatures", "all"] = Field(
+        default="signatures",
+        description="Attachments to cache with the images, as far as the upstream has them under "
+        "tags; all: also attestations and SBOMs",
     )

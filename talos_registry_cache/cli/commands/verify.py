@@ -107,5 +107,6 @@ def _described(outcome: Verified) -> dict[str, object]:
         "proved": not outcome.errors,
         "digest": outcome.image.digest if outcome.image else None,
         "size": outcome.image.size if outcome.image else None,
+        "attachments": [one.reference.tag for one in outcome.attachments],
         "errors": [str(error) for error in outcome.errors],
     }

@@ -82,7 +82,7 @@ def test_a_signed_image_is_proved_offline_until_its_signature_is_gone(
 
     registry = belongings.registries(engine, signing.stack.name)[HUB]
     removed = registry.exec_run(
-        ["rm", "-r", f"{STORAGE}/{image.repository}/_manifests/tags/{tag}"], user="root"
+        ["busybox", "rm", "-r", f"{STORAGE}/{image.repository}/_manifests/tags/{tag}"]
     )
     assert removed.exit_code == 0, removed.output
     unsigned = signing.cachectl("verify", image.name, "--policy", signing.policy)

@@ -46,14 +46,15 @@ if stack.caches:
         RegistryCacheArgs(
             **dict(stack.caches),
             **dict(stack.secrets),
-            kept_images=[reference.parse(image) for image in images.by_platform],
+            kept_images=[reference.parse(image) for image in images.images],
         ),
     )
     offered = mirrors.of_cache(cache)
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
-    if images.by_platform:
-        cached = ImageSet("images", ImageSetArgs(images.by_platform, cache, images.attachments))
+    if images.images:
+        images_args = ImageSetArgs(images.images, images.platforms, cache, images.attachments)
+        cached = ImageSet("images", images_args)
         offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:

@@ -1,6 +1,6 @@
 """CachedImages: the dynamic resource behind `ImageSet`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Properties = Mapping[str, Any]
 
 # With a changed password or location, warming again shows whether it works.
-WARMED_BY = ("images", "attachments", "caches", "ca", "reader", "s3Locations", "s3Credentials")
+WARMED_BY = (
+    "images", "platforms", "attachments", "caches", "ca", "reader", "s3Locations", "s3Credentials"
+)  # fmt: skip
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -30,7 +32,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         self,
         name: str,
         *,
-        images: Mapping[str, str],
+        images: Sequence[str],
+        platforms: Sequence[str],
         cache: "RegistryCache",
         attachments: str,
         opts: pulumi.ResourceOptions | None = None,
@@ -39,7 +42,8 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
 
         Args:
             name: name of the resource.
-            images: the platform of each, by its reference.
+            images: their references.
+            platforms: the platforms of each, or only `all`.
             cache: the caches.
             attachments: the attachments to cache with them: none, signatures or all.
             opts: options of the resource.
@@ -47,7 +51,9 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         credentials = cache.s3_credentials
         inputs = {
             "stack": pulumi.get_stack(),
-            "images": images,
+            # Their order in the settings makes no difference.
+            "images": sorted(images),
+            "platforms": sorted(platforms),
             "attachments": attachments,
             "caches": cache.caches,
             "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
@@ -78,7 +84,7 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def update(self, _id: str, olds: Properties, news: Properties) -> dynamic.UpdateResult:
         """Bring added, lost and damaged images into the caches."""
-        lost = news["images"].keys() & _lost(olds).keys()
+        lost = _lost(olds).keys() & set(news["images"])
         return dynamic.UpdateResult(apart.run(_warmed, news, lost))
 
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:

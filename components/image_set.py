@@ -31,12 +31,14 @@ class ImageSetArgs:
     """The arguments of an image set.
 
     Attributes:
-        images: the platform of each image, by canonical reference.
+        images: their canonical references.
+        platforms: the platforms of each image, or only `all`.
         cache: the caches.
         attachments: the attachments to cache with the images: none, signatures or all.
     """
 
-    images: Mapping[str, str]
+    images: Sequence[str]
+    platforms: Sequence[str]
     cache: RegistryCache
     attachments: str = "signatures"
 
@@ -58,6 +60,7 @@ class ImageSet(pulumi.ComponentResource):
         cached = CachedImages(
             name,
             images=args.images,
+            platforms=args.platforms,
             cache=args.cache,
             attachments=args.attachments,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
@@ -71,12 +74,14 @@ class Resolved:
     """The images that the settings list.
 
     Attributes:
-        by_platform: the platform of each image, by canonical reference.
+        images: their canonical references, each once.
+        platforms: the platforms of each image, or only `all`.
         mistakes: mistakes in the settings that this machine shows.
         attachments: which attachments to cache with the images.
     """
 
-    by_platform: Mapping[str, str]
+    images: Sequence[str]
+    platforms: Sequence[str]
     mistakes: Sequence[Mistake]
     attachments: str = "signatures"
 
@@ -90,7 +95,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
         folder: the folder of the stack file.
     """
     if settings is None or caches is None:
-        return Resolved({}, [])
+        return Resolved([], [], [])
     found = [*settings.references, *_in_file(settings, folder), *_of_talos(settings)]
     images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
@@ -98,13 +103,13 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     if not found and settings.talos is None:
         allowed = "references, a file with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
-    by_platform = dict.fromkeys(map(str, images), _platform(settings))
-    return Resolved(by_platform, mistakes, settings.attachments)
+    texts = list(map(str, images))
+    return Resolved(texts, _platforms(settings), mistakes, settings.attachments)
 
 
-def _platform(settings: Images) -> str:
+def _platforms(settings: Images) -> Sequence[str]:
     machine = platform.machine()
-    return settings.platform or f"linux/{ARCHITECTURES.get(machine, machine)}"
+    return settings.platforms or [f"linux/{ARCHITECTURES.get(machine, machine)}"]
 
 
 def _in_file(settings: Images, folder: Path) -> Iterator[Reference | Mistake]:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from talos_registry_cache.registry import layout, platforms, reference
 from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
@@ -30,8 +30,7 @@ PROGRESS_EVERY_S = 2.0
 MB = 1_000_000
 
 Properties = Mapping[str, Any]
-Images = Mapping[Reference, Platform]
-"""Images and the platform for which each is cached."""
+Images = Sequence[Reference]
 
 Url = TypeVar("Url", str, str | None)
 
@@ -50,19 +49,17 @@ def warmed(props: Properties) -> dict[str, Any]:
     if dynamic_provider.is_simulated():
         digests = {str(image): _made_up_digest(image) for image in images}
         return {**props, "digests": digests, "missing": {}}
-    outcomes: list[Warmed | NotWarmed] = []
     with _temporary(props, _shared_registries(images), lambda one: one.mounting()) as mounting:
-        for node, references in _by_platform(images).items():
-            outcomes += asyncio.run(
-                warm(
-                    references,
-                    _endpoints(props),
-                    node,
-                    wanted=Attachments(props["attachments"]),
-                    storages={host: url for host, url in mounting.items() if url},
-                    on_progress=_Reporter(len(references)),
-                )
+        outcomes = asyncio.run(
+            warm(
+                images,
+                _endpoints(props),
+                platforms.parse_all(props["platforms"]),
+                attach=Attachments(props["attachments"]),
+                storages={host: url for host, url in mounting.items() if url},
+                on_progress=_Reporter(len(images)),
             )
+        )
     failed = [outcome for outcome in outcomes if isinstance(outcome, NotWarmed)]
     if failed:
         lines = "".join(f"\n  {one.reference}: {'; '.join(map(str, one.errors))}" for one in failed)
@@ -95,18 +92,19 @@ def missing(props: Properties) -> Mapping[str, str]:
     for host, images in _by_registry(_images(props)).items():
         try:
             with _temporary(props, [host], lambda one: one.serving()) as served:
-                lost |= _unproved(images, served)
+                lost |= _unproved(images, served, platforms.parse_all(props["platforms"]))
         except ServingError as error:
             # Its volume may be gone. `up` creates it again, and has to find that it is empty.
             lost |= {str(image): str(error) for image in images}
     return lost
 
 
-def _unproved(images: Images, served: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for node, references in _by_platform(images).items():
-        for outcome in asyncio.run(verify(references, served, node)):
-            if outcome.errors:
-                yield str(outcome.reference), "; ".join(map(str, outcome.errors))
+def _unproved(
+    images: Images, served: Mapping[str, str], wanted: Platforms
+) -> Iterator[tuple[str, str]]:
+    for outcome in asyncio.run(verify(images, served, wanted)):
+        if outcome.errors:
+            yield str(outcome.reference), "; ".join(map(str, outcome.errors))
 
 
 @contextmanager
@@ -143,7 +141,7 @@ def _endpoints(props: Properties) -> Endpoints:
 
 
 def _images(props: Properties) -> Images:
-    return {reference.parse(text): platforms.parse(node) for text, node in props["images"].items()}
+    return [reference.parse(text) for text in props["images"]]
 
 
 def _made_up_digest(image: Reference) -> str:
@@ -151,17 +149,10 @@ def _made_up_digest(image: Reference) -> str:
     return f"sha256:{hashlib.sha256(str(image).encode()).hexdigest()}"
 
 
-def _by_platform(images: Images) -> Mapping[Platform, list[Reference]]:
-    found: defaultdict[Platform, list[Reference]] = defaultdict(list)
-    for image, node in images.items():
-        found[node].append(image)
-    return found
-
-
 def _by_registry(images: Images) -> Mapping[str, Images]:
-    found: defaultdict[str, dict[Reference, Platform]] = defaultdict(dict)
-    for image, node in images.items():
-        found[image.registry][image] = node
+    found: defaultdict[str, list[Reference]] = defaultdict(list)
+    for image in images:
+        found[image.registry].append(image)
     return found
 
 

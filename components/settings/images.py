@@ -1,12 +1,20 @@
 """The settings of images to warm the caches with."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticKnownError
 
 from talos_registry_cache.registry import platforms, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError, PlatformError
+from talos_registry_cache.registry.platforms import ALL
 from talos_registry_cache.registry.reference import Reference
 
 from .mistakes import refused
@@ -32,9 +40,32 @@ def _platform(value: str) -> str:
         raise refused(value, "a platform such as linux/amd64 or linux/arm64") from None
 
 
+def _platforms(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    if value in (ALL, [ALL]):
+        return [ALL]
+    if not isinstance(value, list) or not value:
+        raise refused(value, "all, or a list of platforms such as [linux/amd64, linux/arm64]")
+    return handler(value)
+
+
 ImageReference = Annotated[
     Reference, PlainValidator(_reference), WithJsonSchema({"type": "string"})
 ]
+
+
+Platforms = Annotated[
+    list[Annotated[str, AfterValidator(_platform)]],
+    WrapValidator(_platforms),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": ALL},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+"""Texts that `platforms.parse_all` reads."""
 
 
 class TalosImages(Model):
@@ -62,9 +93,10 @@ class Images(Model):
     talos: TalosImages | None = Field(
         default=None, description="Images of a Talos cluster; `{}` for the defaults of talosctl"
     )
-    platform: Annotated[str, AfterValidator(_platform)] | None = Field(
+    platforms: Platforms | None = Field(
         default=None,
-        description="Platform of the nodes; the default is that of this machine",
+        description="Platforms of the nodes, such as `[linux/amd64, linux/arm64]`, or `all`; "
+        "the default is that of this machine",
     )
     attachments: Literal["none", "signatures", "all"] = Field(
         default="signatures",

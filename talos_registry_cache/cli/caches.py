@@ -1,7 +1,7 @@
 """Locks, storages and temporary registries of several caches at once."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from docker import DockerClient
 
-from talos_registry_cache.cli import console
+from talos_registry_cache.cli import console, selection
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import lock, processes, temporary_container, volume
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
 
@@ -123,10 +123,16 @@ def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> l
     return [cache for registry, cache in caches.items() if registry in registries]
 
 
-def platform_of(client: DockerClient) -> Platform:
-    """The platform of an engine, which is that of nodes in its containers."""
+def wanted_platforms(client: DockerClient, texts: Collection[str] | None) -> Platforms:
+    """The platforms that a command line names, or that of an engine and the nodes on it.
+
+    Raises:
+        UsageError: a text is not a platform.
+    """
+    if texts:
+        return selection.platforms_of(texts)
     version = client.version()
-    return Platform(version["Os"], version["Arch"])
+    return (Platform(version["Os"], version["Arch"]),)
 
 
 def at_once(

@@ -16,8 +16,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -30,7 +29,7 @@ from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.tar_stream import ArchiveError, File, Source, header, padding
 from talos_registry_cache.registry import manifests, reference
 from talos_registry_cache.registry.errors import ContentError, InvalidReferenceError
-from talos_registry_cache.registry.manifests import Index, Manifest
+from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
 from talos_registry_cache.registry.reference import Reference
 
 MARKER, INDEX, BLOBS = "oci-layout", "index.json", "blobs/sha256"
@@ -59,13 +58,16 @@ class Node:
     Attributes:
         media_type: its media type.
         size: its size in bytes.
-        parts: the digests of its configuration and layers, or of its images.
+        blobs: the digests of its configuration and layers, or of what an index names beside
+            manifests.
+        images: the digests of the images and indexes of an index.
         attestations: the digests of manifests of an index that are not images.
     """
 
     media_type: str
     size: int
-    parts: tuple[str, ...]
+    blobs: tuple[str, ...]
+    images: tuple[str, ...] = ()
     attestations: tuple[str, ...] = ()
 
     @property
@@ -79,7 +81,7 @@ class Image:
     """What is there of an image.
 
     Attributes:
-        manifests: the digests of its manifest, or of its index and the complete images in it.
+        manifests: the digests of its manifest, or of its index and what is complete in that.
         blobs: the digests of its configurations and layers.
     """
 
@@ -97,6 +99,7 @@ class Graph:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self._nodes: dict[str, Node] = {}
+        self._complete: dict[str, bool] = {}
         self._known, self._used = 0, 0
 
     def add(self, digest: str, size: int, content: bytes | bytearray) -> None:
@@ -111,8 +114,10 @@ class Graph:
             ArchiveError: all manifests together have more references than are allowed.
         """
         self.sizes[digest] = size
+        self._complete.clear()
         if node := _node(bytes(content)):
-            self._known = _limited(self._known + len(node.parts))
+            parts = (*node.blobs, *node.images, *node.attestations)
+            self._known = _limited(self._known + len(parts))
             self._nodes[digest] = node
 
     def node(self, digest: str) -> Node:
@@ -133,33 +138,38 @@ class Graph:
             IncompleteError: no platform is complete.
             ArchiveError: all images together have more references than are allowed.
         """
-        node = self.node(digest)
-        found = self._index(digest, node) if node.is_index else self._manifest(digest, node)
-        self._used = _limited(self._used + len(found.manifests) + len(found.blobs))
-        return found
+        if not self._is_complete(digest):
+            raise IncompleteError(self._problem(digest, self.node(digest)))
+        found: dict[str, None] = {}
+        blobs: dict[str, None] = {}
+        ahead = [digest]
+        while ahead:
+            one = ahead.pop()
+            if one not in found and self._is_complete(one):
+                node = self._nodes[one]
+                found[one] = None
+                blobs |= dict.fromkeys(blob for blob in node.blobs if blob in self.sizes)
+                ahead += reversed((*node.images, *node.attestations))
+        self._used = _limited(self._used + len(found) + len(blobs))
+        return Image(tuple(found), tuple(blobs))
 
-    def _index(self, digest: str, node: Node) -> Image:
-        images = list(self._complete(node.parts))
-        if not images:
-            raise IncompleteError(f"none of the platforms of {digest} is complete")
-        images += self._complete(node.attestations)
-        return Image(
-            (digest, *dict.fromkeys(one for image in images for one in image.manifests)),
-            tuple(dict.fromkeys(one for image in images for one in image.blobs)),
-        )
-
-    def _complete(self, digests: Sequence[str]) -> Iterator[Image]:
-        for digest in digests:
+    def _is_complete(self, digest: str, depth: int = 0) -> bool:
+        """Whether a manifest has its blobs, or an index an image that has them."""
+        if digest not in self._complete:
             node = self._nodes.get(digest)
-            if node and not node.is_index:
-                with suppress(IncompleteError):
-                    yield self._manifest(digest, node)
+            if node is None or depth > manifests.DEPTH_LIMIT:
+                return False
+            self._complete[digest] = (
+                any(self._is_complete(image, depth + 1) for image in node.images)
+                if node.is_index
+                else all(blob in self.sizes for blob in node.blobs)
+            )
+        return self._complete[digest]
 
-    def _manifest(self, digest: str, node: Node) -> Image:
-        for part in node.parts:
-            if part not in self.sizes:
-                raise IncompleteError(f"{part} is missing")
-        return Image((digest,), node.parts)
+    def _problem(self, digest: str, node: Node) -> str:
+        if node.is_index:
+            return f"none of the platforms of {digest} is complete"
+        return f"{next(blob for blob in node.blobs if blob not in self.sizes)} is missing"
 
 
 class Writer:
@@ -403,14 +413,20 @@ def _node(content: bytes) -> Node | None:
     except (ContentError, ValidationError):
         return None
     if isinstance(parsed, Manifest):
-        parts = tuple(dict.fromkeys(blob.digest for blob in parsed.blobs))
-        return Node(media_type, len(content), parts)
-    images = [one.digest for one in parsed.manifests if not manifests.is_attestation(one)]
-    others = [one.digest for one in parsed.manifests if manifests.is_attestation(one)]
-    return Node(media_type, len(content), tuple(images), tuple(others))
+        return Node(media_type, len(content), tuple(blob.digest for blob in parsed.blobs))
+    kinds: dict[str, list[str]] = {"blobs": [], "images": [], "attestations": []}
+    for entry in parsed.manifests:
+        kinds[_kind(entry)].append(entry.digest)
+    return Node(media_type, len(content), **{kind: tuple(found) for kind, found in kinds.items()})
 
 
-def _entry(found: manifests.Descriptor) -> Entry:
+def _kind(entry: Descriptor) -> str:
+    if not manifests.is_manifest(entry):
+        return "blobs"
+    return "attestations" if manifests.is_attestation(entry) else "images"
+
+
+def _entry(found: Descriptor) -> Entry:
     names = [found.annotations[key] for key in (IMAGE_NAME, REF_NAME) if key in found.annotations]
     full = {image for name in names if (image := _full(name))}
     if len(full) > 1:

@@ -47,12 +47,12 @@ KubernetesVersion = Annotated[
     str | None,
     typer.Option(metavar="VERSION", help="The images that talosctl lists for this Kubernetes."),
 ]
-PlatformName = Annotated[
-    str | None,
+Platforms = Annotated[
+    list[str] | None,
     typer.Option(
         "--platform",
         metavar="OS/ARCH",
-        help="The platform of the nodes. Default: the engine's.",
+        help="A platform of the nodes, or all. Repeatable. Default: the engine's.",
     ),
 ]
 Username = Annotated[

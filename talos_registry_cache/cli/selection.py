@@ -1,12 +1,12 @@
 """The images that a command line selects."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.registry import files, platforms, reference, signature_policy
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.signature_policy import Policy
 from talos_registry_cache.talos import images as talos_images
@@ -73,14 +73,14 @@ def gather(
     return tuple(dict.fromkeys(found))
 
 
-def platform(text: str) -> Platform:
-    """Parse a platform.
+def platforms_of(texts: Collection[str]) -> Platforms:
+    """Parse platforms, or `all`.
 
     Raises:
-        UsageError: the text is not a platform.
+        UsageError: a text is not a platform.
     """
     try:
-        return platforms.parse(text)
+        return platforms.parse_all(texts)
     except RegistryError as error:
         raise UsageError(str(error)) from None
 

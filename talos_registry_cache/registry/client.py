@@ -439,7 +439,9 @@ async def _read_one_byte(url: httpx2.URL, answer: httpx2.Response) -> None:
             raise ContentError(f"{url} answered with more than the requested byte")
 
 
-async def _refusal(method: str, url: httpx2.URL, answer: httpx2.Response) -> AnswerError:
+async def _refusal(
+    method: str, url: httpx2.URL, answer: httpx2.Response
+) -> AnswerError | ContentError:
     """The error for an error answer, with the registry's message."""
     body = bytearray()
     async for chunk in answer.aiter_raw():
@@ -447,6 +449,9 @@ async def _refusal(method: str, url: httpx2.URL, answer: httpx2.Response) -> Ans
         if len(body) > ERROR_LIMIT:
             break
     message = _message(bytes(body)) or answer.reason_phrase
+    if any(media_type in message for media_type in manifests.SCHEMA_1):
+        # A cache cannot store one, and answers as if it had failed (distribution 3.1.2).
+        return ContentError(f"{url}: {manifests.SCHEMA_1_REFUSED}")
     wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
     retry = "" if wait_s is None else f" (retry after {wait_s:.0f} s)"
     return AnswerError(

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from talos_registry_cache.registry import platforms
 from talos_registry_cache.registry.errors import ContentError, PlatformError
+from talos_registry_cache.registry.nulls import empty_if_null
 from talos_registry_cache.registry.platforms import Platform
 
 SIZE_LIMIT = 4 << 20
@@ -19,6 +20,9 @@ PARTS_LIMIT = 1000
 
 Linux stacks at most 500 layers (OVL_MAX_STACK of overlayfs), Docker 125. Artifacts, which are not
 stacked, may have more."""
+
+DEPTH_LIMIT = 4
+"""How many indexes may be inside each other."""
 
 # A descriptor takes at least 75 bytes, so no manifest needs more braces and brackets, for each of
 # which pydantic takes up to 500 bytes of memory.
@@ -38,6 +42,14 @@ CONFIGS = (
     "application/vnd.docker.container.image.v1+json",
 )
 ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
+SCHEMA_1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+SCHEMA_1_REFUSED = (
+    "it is a schema 1 image, a format that Docker replaced in 2016 and that containerd 2.1 and "
+    "later refuse; allowed: Docker schema 2 and OCI images"
+)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[a-f0-9]{64}$")]
 
@@ -59,8 +71,11 @@ class Descriptor:
     digest: Digest
     size: Annotated[int, Field(ge=0)]
     platform: Platform | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Annotated[Mapping[str, str], empty_if_null(dict)] = field(default_factory=dict)
     artifact_type: Annotated[str | None, Field(alias="artifactType")] = None
+
+
+_Descriptors = Annotated[tuple[Descriptor, ...], FailFast(), empty_if_null(tuple)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class Manifest:
     """An image for one platform: its configuration and its layers, lowest first."""
 
     config: Descriptor
-    layers: Annotated[tuple[Descriptor, ...], FailFast()]
+    layers: _Descriptors
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -80,7 +95,7 @@ class Manifest:
 class Index:
     """An image for several platforms."""
 
-    manifests: Annotated[tuple[Descriptor, ...], FailFast()]
+    manifests: _Descriptors
 
 
 def parse(content: bytes, media_type: str) -> Manifest | Index:
@@ -89,14 +104,11 @@ def parse(content: bytes, media_type: str) -> Manifest | Index:
     Raises:
         ContentError: the content is invalid or exceeds a limit.
     """
-    form = _FORMS.get(media_type)
-    if form is None:
-        raise ContentError(
-            f"the media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
-        )
+    check_media_type(media_type)
     check_values(content)
     try:
-        found = form.validate_json(content)
+        _check_kind(content, media_type)
+        found = _FORMS[media_type].validate_json(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -109,6 +121,36 @@ def parse(content: bytes, media_type: str) -> Manifest | Index:
     if len(parts) > PARTS_LIMIT:
         raise ContentError(f"it has {len(parts)} {what}; allowed: at most {PARTS_LIMIT}")
     return found
+
+
+def check_media_type(media_type: str) -> None:
+    """Make sure that a media type is that of a manifest or an index.
+
+    Raises:
+        ContentError: it is not.
+    """
+    if media_type in SCHEMA_1:
+        raise ContentError(SCHEMA_1_REFUSED)
+    if media_type not in _FORMS:
+        raise ContentError(
+            f"the media type is {media_type!r}; allowed: {', '.join((*INDEXES, *MANIFESTS))}"
+        )
+
+
+def _check_kind(content: bytes, media_type: str) -> None:
+    """Refuse content that other programs may take for another kind (CVE-2021-41190).
+
+    Raises:
+        ContentError: it is of another kind, or of several.
+        ValidationError: it is not an object.
+    """
+    found = _KIND.validate_json(content)
+    if "fsLayers" in found:
+        raise ContentError(SCHEMA_1_REFUSED)
+    others = ("config", "layers") if media_type in INDEXES else ("manifests",)
+    wrong = MANIFESTS if media_type in INDEXES else INDEXES
+    if any(key in found for key in others) or found.get("mediaType") in wrong:
+        raise ContentError(f"it has the media type {media_type} and the content of another one")
 
 
 def check_values(content: bytes | bytearray) -> None:
@@ -139,19 +181,44 @@ def digests_in(content: bytes) -> tuple[str, ...]:
     return tuple(part.digest for part in (*one, *named.layers, *named.manifests))
 
 
-def choose(manifests: Sequence[Descriptor], node: Platform) -> Descriptor:
-    """Choose the manifest of an index that a node runs, like containerd; ignores attestations.
+def choose(entries: Sequence[Descriptor], node: Platform) -> Descriptor:
+    """Choose the entry of an index that a node pulls, as containerd does.
+
+    That is the best match, or else the first one without a platform, whose configuration or index
+    has it.
 
     Raises:
         PlatformError: there is none; the message lists the platforms of the index.
     """
-    images = [(_platform(entry), entry) for entry in manifests if not is_attestation(entry)]
+    known = [(platforms.normal(entry.platform), entry) for entry in entries if entry.platform]
     for wanted in platforms.preference(node):
-        for platform, entry in images:
+        for platform, entry in known:
             if platform == wanted:
                 return entry
-    found = ", ".join(sorted({str(entry.platform) for _, entry in images if entry.platform}))
-    raise PlatformError(f"not available for {node}; available for: {found or 'no platform'}")
+    for entry in entries:
+        if entry.platform is None:
+            return entry
+    raise lacking(node, entries)
+
+
+def lacking(
+    node: Platform, entries: Sequence[Descriptor], other: Platform | None = None
+) -> PlatformError:
+    """The error of an image that a node cannot run.
+
+    Args:
+        node: the platform of the node.
+        entries: the index from which an image would be chosen.
+        other: the platform in the configuration of the image, if it is known.
+    """
+    named = [entry.platform for entry in entries if not is_attestation(entry)]
+    found = ", ".join(sorted({str(one) for one in (*named, other) if one and one.architecture}))
+    return PlatformError(f"not available for {node}; available for: {found or 'no platform'}")
+
+
+def is_manifest(entry: Descriptor) -> bool:
+    """Whether an entry of an index is a manifest or an index, and not a blob."""
+    return entry.media_type in (*MANIFESTS, *INDEXES, *SCHEMA_1)
 
 
 def is_attestation(entry: Descriptor) -> bool:
@@ -159,10 +226,6 @@ def is_attestation(entry: Descriptor) -> bool:
     # As BuildKit writes them; the unknown platform keeps older tools from running them.
     unknown = Platform("unknown", "unknown")
     return entry.platform == unknown or "vnd.docker.reference.type" in entry.annotations
-
-
-def _platform(entry: Descriptor) -> Platform | None:
-    return entry.platform and platforms.normal(entry.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +239,12 @@ class _Referring:
 
     schema_version: Annotated[Literal[2], Field(alias="schemaVersion")]
     config: _Referred | None = None
-    layers: Annotated[tuple[_Referred, ...], FailFast()] = ()
-    manifests: Annotated[tuple[_Referred, ...], FailFast()] = ()
+    layers: Annotated[tuple[_Referred, ...], FailFast(), empty_if_null(tuple)] = ()
+    manifests: Annotated[tuple[_Referred, ...], FailFast(), empty_if_null(tuple)] = ()
 
 
 _REFERRING = TypeAdapter(_Referring)
+_KIND: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Mapping[str, Any])
 _DIGEST = re.compile(rb"sha256:[a-f0-9]{64}")
 
 _FORMS: Mapping[str, TypeAdapter[Manifest] | TypeAdapter[Index]] = {

@@ -6,12 +6,17 @@ Talos nodes do not need such images.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from talos_registry_cache.registry.errors import PlatformError
+from talos_registry_cache.registry.nulls import empty_if_null
 
 LONGEST_SHOWN = 100
+ALL: Final = "all"
 # Architectures that Go builds for (`go tool dist list`) on operating systems that run containers.
 _SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd"})
 _ARCHITECTURES = frozenset(
@@ -21,7 +26,8 @@ _ARCHITECTURES = frozenset(
     }
 )  # fmt: skip
 _VARIANT = re.compile(r"v?[0-9]{1,3}(\.[0-9]{1,3})?")
-_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+_ARM_VARIANTS = {"armhf": "v7", "armel": "v6"}
 # The variant that an empty one stands for.
 _BASE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 # arm64 v9.n runs what v8.(n + 5) runs, as far as there is one.
@@ -38,15 +44,35 @@ class Platform:
         os: operating system, such as linux.
         architecture: Go's name of the architecture, such as amd64.
         variant: variant of the processor, such as v8, or empty.
+        features: what an image requires of the operating system; no node is known to have it.
     """
 
-    os: str
-    architecture: str
-    variant: str = ""
+    os: Annotated[str, empty_if_null(str)] = ""
+    architecture: Annotated[str, empty_if_null(str)] = ""
+    variant: Annotated[str, empty_if_null(str)] = ""
+    features: Annotated[tuple[str, ...], Field(alias="os.features"), empty_if_null(tuple)] = ()
 
     def __str__(self) -> str:
         """OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+Platforms = tuple[Platform, ...] | Literal["all"]
+"""Some platforms, or everything that images have."""
+
+
+def parse_all(texts: Collection[str]) -> Platforms:
+    """Parse platforms, one of which may be `all`.
+
+    Raises:
+        PlatformError: a text is not a platform.
+    """
+    return ALL if ALL in texts else tuple(dict.fromkeys(map(parse, texts)))
+
+
+def names(platforms: Platforms) -> tuple[str, ...]:
+    """The texts that `parse_all` reads."""
+    return (ALL,) if platforms == ALL else tuple(map(str, platforms))
 
 
 def parse(text: str) -> Platform:
@@ -76,11 +102,14 @@ def preference(node: Platform) -> tuple[Platform, ...]:
 
 def normal(platform: Platform) -> Platform:
     """The normal form of a platform, with an explicit variant if the architecture has variants."""
-    architecture = _ALIASES.get(platform.architecture, platform.architecture)
-    variant = platform.variant.removesuffix(".0") or _BASE.get(architecture, "")
+    name, variant = platform.architecture.lower(), platform.variant.lower().removesuffix(".0")
+    if name in _ARM_VARIANTS:
+        name, variant = "arm", _ARM_VARIANTS[name]
+    architecture = _ALIASES.get(name, name)
+    variant = variant or _BASE.get(architecture, "")
     if variant.isdigit():
         variant = f"v{variant}"
-    return Platform(platform.os, architecture, variant)
+    return Platform(platform.os.lower() or "linux", architecture, variant, platform.features)
 
 
 def _variants(node: Platform) -> Iterator[str]:

@@ -18,7 +18,7 @@ from talos_registry_cache.registry.client import Endpoints, RegistryClient, endp
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.signature_policy import Policy
@@ -51,7 +51,7 @@ class Verified:
 async def verify(
     references: Iterable[Reference],
     endpoints: Endpoints,
-    node: Platform,
+    wanted: Platforms,
     *,
     policy: Policy | None = None,
     concurrency: int = 4,
@@ -66,7 +66,7 @@ async def verify(
     Args:
         references: the images.
         endpoints: a registry without an upstream on the storage of each cache, by registry host.
-        node: the platform of the nodes.
+        wanted: the platforms of the nodes.
         policy: who has to have signed the images.
         concurrency: the number of requests at once.
         retry: how to retry requests.
@@ -77,7 +77,7 @@ async def verify(
     """
     verification = _Verification(
         endpoints=endpoints,
-        node=node,
+        wanted=wanted,
         policy=policy,
         concurrency=concurrency,
         retry=retry,
@@ -116,14 +116,14 @@ class _Verification:
         self,
         *,
         endpoints: Endpoints,
-        node: Platform,
+        wanted: Platforms,
         policy: Policy | None,
         concurrency: int,
         retry: Retry,
         on_bytes: Callable[[int], object],
     ) -> None:
         self._endpoints = endpoints
-        self._node = node
+        self._wanted = wanted
         self._policy = policy
         self._retry = retry
         self._on_bytes = on_bytes
@@ -142,7 +142,7 @@ class _Verification:
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                image = await images.walk(client, reference, self._node)
+                image = await images.walk(client, reference, self._wanted)
                 attached, problem = await self._attachments(client, image)
         except RegistryError as error:
             return Verified(reference, None, (error,))

@@ -33,7 +33,7 @@ from talos_registry_cache.registry.errors import (
 )
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor
-from talos_registry_cache.registry.platforms import Platform
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
 
@@ -108,9 +108,9 @@ class NotWarmed:
 async def warm(
     references: Iterable[Reference],
     endpoints: Endpoints,
-    node: Platform,
+    wanted: Platforms,
     *,
-    wanted: Attachments = Attachments.SIGNATURES,
+    attach: Attachments = Attachments.SIGNATURES,
     storages: Mapping[str, str] | None = None,
     concurrency: int = 8,
     retry: Retry | None = None,
@@ -123,8 +123,8 @@ async def warm(
     Args:
         references: the images.
         endpoints: the cache of each registry, by registry host.
-        node: the platform of the nodes.
-        wanted: the attachments that belong to the images. A tag that the cache answers with 404
+        wanted: the platforms of the nodes.
+        attach: the attachments that belong to the images. A tag that the cache answers with 404
             holds none.
         storages: URLs of writable registries without an upstream on the storages of caches, by
             registry host. They mount blobs that repositories share, for caches whose front does
@@ -138,7 +138,7 @@ async def warm(
     """
     references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(reference, node, wanted) for reference in references)
+    walks = await _all(warming.walk(reference, wanted, attach) for reference in references)
     shares = _shares(one for walk in walks if isinstance(walk, tuple) for one in walk)
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
@@ -181,14 +181,14 @@ class _Warming:
         self._done = self._total = self._fetched = 0
 
     async def walk(
-        self, reference: Reference, node: Platform, wanted: Attachments
+        self, reference: Reference, wanted: Platforms, attach: Attachments
     ) -> tuple[Image, ...] | RegistryError:
         """Bring the manifests of an image and of its attachments, which follow, into its cache."""
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                image = await _walk(client, reference, node)
-                return image, *await attachments.walk(client, image, wanted)
+                image = await _walk(client, reference, wanted)
+                return image, *await attachments.walk(client, image, attach)
         except RegistryError as error:
             return error
 
@@ -275,12 +275,12 @@ class _Warming:
         self._on_progress(Progress(self._done, self._total, self._fetched))
 
 
-async def _walk(client: RegistryClient, reference: Reference, node: Platform) -> Image:
+async def _walk(client: RegistryClient, reference: Reference, wanted: Platforms) -> Image:
     """Walk an image; if the cache does not know its tag, check that the upstream works."""
     for pause_s in UNKNOWN_PAUSES_S:
         await asyncio.sleep(pause_s)
         try:
-            return await images.walk(client, reference, node)
+            return await images.walk(client, reference, wanted)
         except AnswerError as error:
             if reference.digest or not error.is_missing:
                 raise

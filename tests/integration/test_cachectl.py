@@ -238,6 +238,47 @@ def test_what_was_exported_is_imported_elsewhere_without_network(
     assert [path.name for path in tmp_path.iterdir()] == [archive.name]
 
 
+@pytest.mark.modern_engine
+def test_two_platforms_are_warmed_proved_and_carried(
+    caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
+) -> None:
+    """One image for both platforms, and one for a platform that the other one lacks."""
+    index, single = upstream.push_index(), upstream.push(images.oci_index(host.architecture()))
+    texts = (index.name, single.name)
+    here, there = (f"linux/{one}" for one in (host.architecture(), host.other_architecture()))
+    both = ("--platform", here, "--platform", there)
+
+    warmed = caches.cachectl("warm", *texts, *both, "--json")
+    everything = caches.cachectl("warm", *texts, "--platform", "all")
+    found = {}
+    with upstream.away():
+        for name, platforms in {"one": ("--platform", there), "two": both}.items():
+            archive = tmp_path / f"{name}.tar.zst"
+            exported = caches.cachectl("export", archive, *platforms)
+            imported = other.cachectl("import", archive, "--json")
+            assert (exported.code, imported.code) == (OK, OK)
+            assert f"left out {there} of {HUB}/{single.name}: not available for" in exported.err
+            found[name] = [
+                f"{HUB}/{image}" in imported.result[HUB]["images"] for image in texts
+            ] + [
+                other.cachectl("verify", index.name, "--platform", one).code == OK
+                for one in (here, there)
+            ]
+        proved = caches.cachectl("verify", index.name, *both)
+        unknown = caches.cachectl("verify", index.name, "--platform", "amd64")
+
+    assert (warmed.code, everything.code) == (NOT_ALL_THERE, OK)
+    assert [one["errors"] for one in warmed.result] == [
+        [],
+        [f"not available for {there}; available for: {here}"],
+    ]
+    assert found == {"one": [True, False, False, True], "two": [True] * 4}
+    assert proved.code == OK
+    assert f"1 of 1 images proved for {here}, {there}" in proved.err
+    assert unknown.code == USAGE
+    assert "'amd64' is not a platform; allowed: OS/ARCHITECTURE" in unknown.err
+
+
 def test_a_damaged_archive_is_refused_and_changes_nothing(
     caches: Caches, other: Caches, upstream: Upstream, tmp_path: Path
 ) -> None:

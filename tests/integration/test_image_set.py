@@ -83,6 +83,25 @@ def test_images_are_served_without_the_upstream_and_each_blob_is_fetched_once(
     assert set(image_set.stack.up()) == {"same"}
 
 
+@pytest.mark.modern_engine
+def test_images_are_cached_for_all_platforms_which_a_refresh_proves(
+    image_set: ImageSet, upstream: Upstream
+) -> None:
+    index = images.oci_index(host.architecture(), host.other_architecture())
+    [reference] = image_set.configure(upstream.push(index))
+    image_set.stack.up()
+    before = image_set.gate.blobs_served()
+
+    image_set.stack.configure({"references": [reference], "platforms": "all"}, "images")
+    assert image_set.stack.up().get("update") == 1
+
+    added = image_set.gate.blobs_served()[len(before) :]
+    other = index.images[host.other_architecture()]
+    assert sorted(added) == sorted(blob.digest for blob in other.blobs)
+    with upstream.away():
+        assert set(image_set.stack.refresh()) == {"same"}
+
+
 def test_only_an_added_image_is_fetched(image_set: ImageSet, upstream: Upstream) -> None:
     first, second = upstream.push_index(), upstream.push_index()
     image_set.configure(first)

@@ -3,22 +3,28 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 import typer
 from docker import DockerClient
 
-from talos_registry_cache.cli import caches, console, options, stack
+from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError
 from talos_registry_cache.cli.oci_layout import IncompleteError, Writer
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.registry import retention
+from talos_registry_cache.registry import image as images
+from talos_registry_cache.registry import interruptible, retention
+from talos_registry_cache.registry.client import RegistryClient
+from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.platforms import ALL, Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.retention import StoredImage
 
 PARTIAL, SUFFIX = ".cachectl-export-", ".partial"
 
@@ -27,6 +33,14 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, .tar.zst.")],
     *,
     upstreams: options.Upstreams = None,
+    platforms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH",
+            help="Only the content for this platform. Repeatable. Default: all that are complete.",
+        ),
+    ] = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -37,16 +51,17 @@ def export(
 
         skopeo inspect oci-archive:caches.tar.zst:docker.io/library/alpine:3.20
 
-    An index keeps its digest, and comes with the platforms that the cache has. Images that are not
-    complete for any platform are named and left out.
+    An index keeps its digest, and comes with the platforms that the cache has, or with those of
+    --platform. Images that are not complete for any of them are named and left out.
 
     Everything is checked while it is written. If something is damaged or the export is interrupted,
     there is no archive. FILE is replaced once the new archive is complete. The caches keep serving.
 
     Exit codes: 0 the archive is complete, 1 it could not be written, 2 wrong usage.
     """
+    wanted = selection.platforms_of(platforms or [ALL])
     with stack.opened(stack_name) as found:
-        wanted = found.only(upstreams or [])
+        chosen = found.only(upstreams or [])
         with (
             caches.locked(found),
             _replacing(file) as target,
@@ -54,8 +69,8 @@ def export(
         ):
             writer = Writer(target)
             exported = {
-                registry: _export(found.engine, cache, writer, meter)
-                for registry, cache in wanted.items()
+                registry: _export(found.engine, cache, wanted, writer, meter)
+                for registry, cache in chosen.items()
             }
             writer.end()
             length = target.tell()
@@ -86,9 +101,14 @@ class _Exported:
     size: int
 
 
-def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) -> _Exported:
+def _export(
+    client: DockerClient, cache: Cache, wanted: Platforms, writer: Writer, meter: Meter
+) -> _Exported:
+    content = None if wanted == ALL else _content_for(client, cache, wanted)
+
     def take(digest: str, size: int, piece: bytes) -> None:
-        writer.piece(digest, size, piece)
+        if content is None or digest in content:
+            writer.piece(digest, size, piece)
         meter.add(len(piece))
 
     stored = caches.storage_of(client, cache).read(take, in_turn=True)
@@ -100,8 +120,7 @@ def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) ->
     sound = replace(stored, links=tuple(link for link in stored.links if link.is_sound))
     images, digests = 0, set[str]()
     for image in retention.images(sound):
-        digest = None if image.tag else image.digest
-        reference = Reference(cache.registry, image.repository, image.tag, digest)
+        reference = _reference(cache, image)
         try:
             parts = writer.name(reference, image.digest)
         except IncompleteError as error:
@@ -110,6 +129,39 @@ def _export(client: DockerClient, cache: Cache, writer: Writer, meter: Meter) ->
         images += 1
         digests.update(parts.manifests, parts.blobs)
     return _Exported(images, sum(stored.blobs[digest].size for digest in digests))
+
+
+def _content_for(
+    client: DockerClient, cache: Cache, wanted: tuple[Platform, ...]
+) -> frozenset[str]:
+    """The digests of what some platforms need of the images of a cache.
+
+    What a platform lacks is named, and left out.
+    """
+    stored = caches.storage_of(client, cache).read(trusting=True)
+    references = [_reference(cache, image) for image in retention.images(stored)]
+    with caches.serving(client, [cache]) as endpoints:
+        return interruptible.run(_needed(endpoints[cache.registry], references, wanted))
+
+
+async def _needed(
+    endpoint: str, references: Iterable[Reference], wanted: tuple[Platform, ...]
+) -> frozenset[str]:
+    needed = set[str]()
+    async with RegistryClient(endpoint) as client:
+        for reference, node in product(references, wanted):
+            try:
+                image = await images.walk(client, reference, (node,))
+            except RegistryError as error:
+                console.say(f"left out {node} of {reference}: {error}")
+            else:
+                needed.update(part.digest for part in (*image.manifests, *image.blobs))
+    return frozenset(needed)
+
+
+def _reference(cache: Cache, image: StoredImage) -> Reference:
+    digest = None if image.tag else image.digest
+    return Reference(cache.registry, image.repository, image.tag, digest)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.errors import SignatureError
+from talos_registry_cache.registry.platforms import Platforms, names
 from talos_registry_cache.registry.verify import Verified
 from talos_registry_cache.registry.verify import verify as verify_images
 
@@ -19,7 +20,7 @@ def verify(
     image_files: options.ImageFiles = None,
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
-    platform: options.PlatformName = None,
+    platforms: options.Platforms = None,
     policy: Annotated[
         Path | None,
         typer.Option(
@@ -40,6 +41,9 @@ def verify(
 
     With --policy, images also need the signature of a key, as nodes of Talos 1.14 check it.
 
+    Without --platform, images are proved for the platform of the engine, also where the caches hold
+    more. `--platform all` proves everything that the indexes of the images name.
+
     Exit codes: 0 every image is proved, 1 failure, 2 wrong usage, 3 something is missing,
     damaged or not signed; it is named.
     """
@@ -48,7 +52,7 @@ def verify(
     )
     rules = selection.policy(policy) if policy else None
     with stack.opened(stack_name) as found:
-        node = selection.platform(platform) if platform else caches.platform_of(found.engine)
+        wanted = caches.wanted_platforms(found.engine, platforms)
         with caches.locked(found):
             references = references or caches.stored_images(found)
             involved = caches.of_images(found.caches, references)
@@ -57,17 +61,17 @@ def verify(
                 console.meter("verifying") as meter,
             ):
                 outcomes = interruptible.run(
-                    verify_images(references, endpoints, node, policy=rules, on_bytes=meter.add)
+                    verify_images(references, endpoints, wanted, policy=rules, on_bytes=meter.add)
                 )
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
     else:
-        _show(outcomes, str(node))
+        _show(outcomes, wanted)
     if not outcomes or any(outcome.errors for outcome in outcomes):
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
-def _show(outcomes: tuple[Verified, ...], node: str) -> None:
+def _show(outcomes: tuple[Verified, ...], wanted: Platforms) -> None:
     if not outcomes:
         console.say("the caches are empty: nothing is proved")
         return
@@ -86,7 +90,7 @@ def _show(outcomes: tuple[Verified, ...], node: str) -> None:
         for error in outcome.errors:
             console.say(f"{outcome.reference}: {error}")
     proved = sum(not outcome.errors for outcome in outcomes)
-    console.say(f"{proved} of {len(outcomes)} images proved for {node}")
+    console.say(f"{proved} of {len(outcomes)} images proved for {', '.join(names(wanted))}")
 
 
 def _proof(outcome: Verified) -> str:

@@ -16,7 +16,7 @@ def warm(
     image_files: options.ImageFiles = None,
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
-    platform: options.PlatformName = None,
+    platforms: options.Platforms = None,
     attachments: options.WantedAttachments = Attachments.SIGNATURES,
     username: options.Username = None,
     stack_name: options.StackName = None,
@@ -28,6 +28,9 @@ def warm(
     fetched all the same, and the next run continues where this one ended. Attachments are what the
     upstream has under the tags of cosign and of the referrers tag schema.
 
+    `--platform all` fetches everything that the indexes of the images name, attestations included.
+    An image must be available for each platform that is named.
+
     Exit codes: 0 the caches hold every image, 1 failure, 2 wrong usage, 3 some images could not be
     fetched; each is named with the reason.
     """
@@ -38,7 +41,7 @@ def warm(
         raise UsageError("no image to warm: give IMAGE, --images FILE or --talos-version")
     reader = options.reader(username)
     with stack.opened(stack_name) as found:
-        node = selection.platform(platform) if platform else caches.platform_of(found.engine)
+        wanted = caches.wanted_platforms(found.engine, platforms)
         involved = caches.of_images(found.caches, references)
         with (
             caches.locked(found),
@@ -49,8 +52,8 @@ def warm(
                 warm_images(
                     references,
                     found.endpoints(reader),
-                    node,
-                    wanted=attachments,
+                    wanted,
+                    attach=attachments,
                     storages=storages,
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )

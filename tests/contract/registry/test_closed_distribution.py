@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 QUICK = Retry(tries=2, first_pause_s=0.05, patience_s=2)
 NOW = datetime.now(UTC)
 AUTHORITY = issue_authority("talos-registry-cache tests", NOW)

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from talos_registry_cache.registry import manifests, platforms
 from talos_registry_cache.registry.errors import AnswerError, ContentError
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
@@ -28,7 +29,9 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
+BOTH = ("linux/amd64", "linux/arm64")
+UNKNOWN = "unknown/unknown"
 QUICK = Retry(tries=3, first_pause_s=0.05, patience_s=2)
 NAMES = ("team/one", "team/two", "team/three")
 TEXTS = tuple(f"{name}:1" for name in NAMES)
@@ -187,6 +190,61 @@ def test_a_layer_is_completed_after_a_broken_upstream_transfer(
     assert came[:1_000_000] == base.content[:1_000_000]
     assert b'{"errors":[{"code":"UNKNOWN"' in came[1_000_000:]
     assert isinstance(outcome, Warmed)
+
+
+def two_platforms() -> Built:
+    """An index of two platforms, an attestation, and an index inside it."""
+    made = [images.image(Blob(secrets.token_bytes(1000)), platform=one) for one in (*BOTH, UNKNOWN)]
+    amd, arm, statement = made
+    inner = images.index({BOTH[1]: arm, UNKNOWN: statement})
+    outer = images.index({BOTH[0]: amd, BOTH[1]: inner})
+    return Built([*outer.manifests, arm.manifests[0], statement.manifests[0]], outer.blobs)
+
+
+@pytest.mark.parametrize("wanted", [("all",), BOTH, BOTH[:1]])
+def test_several_platforms_go_through_a_cache_and_are_proved(
+    tmp_path: Path, wanted: tuple[str, ...]
+) -> None:
+    built, endpoints = two_platforms(), {}
+    with distribution.running(tmp_path / "upstream") as upstream:
+        # A registry takes an index once it has what that names.
+        for manifest in reversed(built.manifests[1:]):
+            upstream.push("team/app", manifest.digest, Built([manifest], built.blobs))
+        upstream.push("team/app", "1", Built(built.manifests[:1], []))
+        with distribution.caching(tmp_path / "cache", upstream) as cache:
+            endpoints["docker.io"] = cache.url
+            [outcome] = asyncio.run(
+                warm([parse("team/app:1")], endpoints, platforms.parse_all(wanted), retry=QUICK)
+            )
+    assert isinstance(outcome, Warmed)
+
+    found = {}
+    with distribution.running(tmp_path / "cache", READ_ONLY) as server:
+        endpoints["docker.io"] = server.url
+        for text in ("all", *BOTH):
+            proving = verify([parse("team/app:1")], endpoints, platforms.parse_all([text]))
+            [proof] = asyncio.run(proving)
+            found[text] = not proof.errors
+
+    everything = wanted == ("all",)
+    assert found == {"all": everything, BOTH[0]: True, BOTH[1]: everything or BOTH[1] in wanted}
+
+
+@pytest.mark.parametrize("media_type", manifests.SCHEMA_1)
+def test_a_cache_refuses_a_schema_1_image_which_is_said_at_once(
+    tmp_path: Path, media_type: str
+) -> None:
+    content = b'{"schemaVersion": 1, "name": "team/app", "tag": "1", "fsLayers": []}'
+    with serving(TinyRegistry()) as registry:
+        registry.hold("team/app", "1", Built([Blob(content, media_type)], []))
+        upstream = Distribution(registry.url, "", tmp_path)
+        with distribution.caching(tmp_path / "cache", upstream) as cache:
+            [outcome] = warmed(cache, "team/app:1")
+
+    assert isinstance(outcome, NotWarmed)
+    assert str(outcome.errors[0]).endswith(manifests.SCHEMA_1_REFUSED)
+    # It is not asked again.
+    assert len(registry.asked("1")) == 2
 
 
 def test_a_cache_reports_why_its_upstream_is_unreachable(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 QUICK = Retry(tries=3, first_pause_s=0.05, patience_s=2)
 NAMES = ("team/one", "team/two")
 IMAGES = [parse(f"{name}:1") for name in NAMES]

@@ -29,7 +29,7 @@ from talos_registry_cache.cli.oci_layout import (
     Writer,
 )
 from talos_registry_cache.cli.tar_stream import ArchiveError, header
-from talos_registry_cache.registry import reference
+from talos_registry_cache.registry import manifests, reference
 from tests.support import layouts
 from tests.support.layouts import Blobs, Files, digest
 
@@ -406,6 +406,17 @@ def test_a_missing_or_unknown_name_is_an_error_that_lists_the_images(wanted: lis
 ATTESTATION, ATTESTATION_BLOBS = layouts.image(b"a statement", architecture="unknown")
 
 
+def nested(inner: bytes) -> bytes:
+    return layouts.index(inner).replace(b"image.manifest", b"image.index", 1)
+
+
+def with_layer() -> bytes:
+    """An index that names a blob, as the caches of builds do."""
+    content: dict[str, Any] = json.loads(INDEX)
+    content["manifests"][1] = layouts.descriptor(b"a layer")
+    return json.dumps(content).encode()
+
+
 def with_attestation() -> bytes:
     content: dict[str, Any] = json.loads(layouts.index(AMD64, ATTESTATION))
     content["manifests"][1]["platform"] = {"os": "unknown", "architecture": "unknown"}
@@ -413,6 +424,8 @@ def with_attestation() -> bytes:
 
 
 BOTH = with_attestation()
+NESTED = nested(INDEX)
+WITH_A_LAYER = with_layer()
 
 
 @pytest.mark.parametrize(
@@ -425,11 +438,13 @@ BOTH = with_attestation()
         (BOTH, AMD64_BLOBS | ATTESTATION_BLOBS, [BOTH, AMD64, ATTESTATION]),
         (BOTH, ATTESTATION_BLOBS, []),
         (INDEX, {}, []),
-        (layouts.index(INDEX), BLOBS, []),
+        (NESTED, BLOBS, [NESTED, INDEX, AMD64]),
+        (NESTED, {digest(INDEX): INDEX}, []),
+        (WITH_A_LAYER, BLOBS, [WITH_A_LAYER, AMD64]),
     ],
     ids=[
         "one platform", "both", "half of one", "image", "image and attestation",
-        "attestation only", "none", "nested",
+        "attestation only", "none", "nested", "incomplete nested", "layer in index",
     ],
 )  # fmt: skip
 def test_an_index_comes_with_the_platforms_that_are_complete(
@@ -445,3 +460,19 @@ def test_an_index_comes_with_the_platforms_that_are_complete(
 
     revisions = {one for path, one in links["docker.io"].items() if "/revisions/" in path}
     assert revisions == {digest(manifest) for manifest in expected}
+
+
+def test_indexes_inside_each_other_take_little_time_and_have_a_limit(
+    read_bytes: ReadBytes,
+) -> None:
+    root, blobs = INDEX, dict(BLOBS)
+    for depth in range(1, manifests.DEPTH_LIMIT + 1):
+        # Each way to the image alone would be one of 200 to the power of 4.
+        one = json.loads(nested(root))
+        root = json.dumps(one | {"manifests": one["manifests"] * 200}).encode()
+        blobs |= {digest(root): root}
+        if depth < manifests.DEPTH_LIMIT:
+            assert read_bytes(written(blobs, {APP: digest(root)}))[0] == {APP: digest(root)}
+
+    with pytest.raises(IncompleteError, match="none of the platforms"):
+        written(blobs, {APP: digest(root)})

@@ -43,10 +43,11 @@ def test_a_file_that_is_no_list_of_images_is_refused(
         selection.from_file(Path("/dev/zero"))
 
 
-def test_a_platform_is_read_or_refused() -> None:
-    assert selection.platform("linux/arm64") == Platform("linux", "arm64")
+def test_platforms_are_read_or_refused() -> None:
+    assert selection.platforms_of(["linux/arm64"]) == (Platform("linux", "arm64"),)
+    assert selection.platforms_of(["linux/arm64", "all"]) == "all"
     with pytest.raises(UsageError, match="is not a platform"):
-        selection.platform("arm64")
+        selection.platforms_of(["linux/amd64", "arm64"])
 
 
 @pytest.mark.parametrize(

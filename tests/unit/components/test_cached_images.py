@@ -2,7 +2,7 @@ import itertools
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ class Caches:
     gone: set[str] = field(default_factory=set)
     running: int = 0
 
-    def props(self, references: dict[str, str], **more: Any) -> dict[str, Any]:
+    def props(self, references: Sequence[str], **more: Any) -> dict[str, Any]:
         """The inputs of the resource."""
         caches = {
             host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
@@ -58,6 +58,7 @@ class Caches:
         return {
             "stack": "unit-test",
             "images": references,
+            "platforms": [AMD],
             "caches": caches,
             "s3Locations": {},
             **more,
@@ -141,8 +142,9 @@ def hold(cache: TinyRegistry, name: str, *layers: Blob, platform: str = AMD) -> 
 
 # Diff
 
-OLD: dict[str, dict[str, Any]] = {
-    "images": {"docker.io/team/app:1": AMD},
+OLD: dict[str, Any] = {
+    "images": ["docker.io/team/app:1"],
+    "platforms": [AMD],
     "caches": {HUB: {"endpoint": "http://a"}},
 }
 
@@ -151,9 +153,9 @@ OLD: dict[str, dict[str, Any]] = {
     ("olds", "news", "is_changed"),
     [
         pytest.param({}, {}, False, id="nothing"),
-        pytest.param({}, {"images": {**OLD["images"], "a.test/b:1": AMD}}, True, id="added image"),
-        pytest.param({}, {"images": {}}, True, id="removed image"),
-        pytest.param({}, {"images": {"docker.io/team/app:1": ARM}}, True, id="platform"),
+        pytest.param({}, {"images": [*OLD["images"], "a.test/b:1"]}, True, id="added image"),
+        pytest.param({}, {"images": []}, True, id="removed image"),
+        pytest.param({}, {"platforms": [AMD, ARM]}, True, id="platform"),
         pytest.param({}, {"caches": {HUB: {"endpoint": "http://b"}}}, True, id="cache"),
         pytest.param({}, {"ca": "PEM"}, True, id="CA"),
         pytest.param({}, {"reader": {"username": "a", "password": "b"}}, True, id="password"),
@@ -174,10 +176,20 @@ def test_changes_cause_an_update_and_never_a_replacement(
 # Warming
 
 
-def test_create_caches_every_image_for_its_platform(caches: Caches) -> None:
-    first = hold(caches.by_host[HUB], "team/app")
-    second = hold(caches.by_host[QUAY], "team/tool", platform=ARM)
-    props = caches.props({"docker.io/team/app:1": AMD, "quay.io/team/tool:1": ARM})
+def two_platforms(name: str) -> Built:
+    """An image for two platforms."""
+    return images.index(
+        {one: images.image(Blob(f"{name} {one}".encode()), platform=one) for one in (AMD, ARM)}
+    )
+
+
+@pytest.mark.parametrize("platforms", [[AMD, ARM], ["all"]])
+def test_create_caches_every_image_for_all_platforms(caches: Caches, platforms: list[str]) -> None:
+    first = two_platforms("first")
+    second = two_platforms("second")
+    caches.by_host[HUB].hold("team/app", "1", first)
+    caches.by_host[QUAY].hold("team/tool", "1", second)
+    props = caches.props(["docker.io/team/app:1", "quay.io/team/tool:1"], platforms=platforms)
 
     made = PROVIDER.create(props)
 
@@ -206,7 +218,7 @@ def test_a_cache_with_tls_and_readers_is_warmed(
     with serving(registry, issue_server(authority, ["127.0.0.1"], now)):
         built = hold(registry, "library/app", BASE)
         props = Caches({HUB: registry}).props(
-            {"docker.io/library/app:1": AMD},
+            ["docker.io/library/app:1"],
             ca=authority.certificate,
             reader={"username": "adam", "password": "s3cret"},
         )
@@ -227,7 +239,7 @@ def test_a_layer_shared_by_repositories_is_mounted_where_no_front_sees_the_stora
     caches.by_host[QUAY].hold("team/tool", "2", images.image(BASE))
     names = ("docker.io/team/one:1", "docker.io/team/two:1", "quay.io/team/tool:1")
 
-    listed = dict.fromkeys([*names, "quay.io/team/tool:2"], AMD)
+    listed = [*names, "quay.io/team/tool:2"]
     PROVIDER.create(caches.props(listed, s3Locations=locations, s3Credentials=keys))
 
     assert caches.by_host[HUB].fetched[BASE.digest] == 1
@@ -243,12 +255,12 @@ def test_update_fetches_only_added_images_and_deletes_nothing(caches: Caches) ->
     hold(caches.by_host[HUB], "team/app")
     hold(caches.by_host[HUB], "team/other")
     added = hold(caches.by_host[HUB], "team/added")
-    before = {"docker.io/team/app:1": AMD, "docker.io/team/other:1": AMD}
+    before = ["docker.io/team/app:1", "docker.io/team/other:1"]
     olds = PROVIDER.create(caches.props(before)).outs or {}
     kept = set(caches.by_host[HUB].kept)
     caches.by_host[HUB].fetched.clear()
 
-    news = caches.props({"docker.io/team/app:1": AMD, "docker.io/team/added:1": AMD})
+    news = caches.props(["docker.io/team/app:1", "docker.io/team/added:1"])
     outs = PROVIDER.update("images", olds, news).outs or {}
 
     digests = {**olds["digests"], "docker.io/team/added:1": added.digest}
@@ -266,7 +278,7 @@ def test_every_failed_image_is_reported_and_the_others_are_cached(
     hold(hub, "team/arm", platform=ARM)
     hub.fail(bad.blobs[-1].digest, tiny_registry.altered)
     names = ("good", "bad", "arm", "none")
-    props = caches.props({f"docker.io/team/{name}:1": AMD for name in names})
+    props = caches.props([f"docker.io/team/{name}:1" for name in names])
 
     monkeypatch.setattr(traceback, "format_exc", traceback.format_exc)
     PROVIDER.configure(ConfigureRequest(Config({}, "talos-registry-cache")))
@@ -282,14 +294,14 @@ def test_every_failed_image_is_reported_and_the_others_are_cached(
     assert head == "3 of 4 images are not cached; 1 are, and stay:"
     patterns = {
         "bad": f".*{bad.blobs[-1].digest} is damaged",
-        "arm": "docker.io/team/arm:1: not available for linux/amd64; available for: linux/arm64",
+        "arm": "not available for linux/amd64; available for: linux/arm64",
         "none": ".*404 MANIFEST_UNKNOWN",
     }
     for line, (name, pattern) in zip(lines, patterns.items(), strict=True):
         assert re.match(f"  docker.io/team/{name}:1: {pattern}", line)
     assert {("team/good", blob.digest) for blob in good.blobs} <= hub.kept
     fetched = hub.fetched.copy()
-    PROVIDER.create(caches.props({"docker.io/team/good:1": AMD}))
+    PROVIDER.create(caches.props(["docker.io/team/good:1"]))
     assert hub.fetched == fetched
 
 
@@ -317,7 +329,7 @@ def warmed(caches: Caches) -> dict[str, Any]:
     """The state of a resource whose images are all cached."""
     hold(caches.by_host[HUB], "team/app", BASE)
     hold(caches.by_host[QUAY], "team/tool")
-    props = caches.props({"docker.io/team/app:1": AMD, "quay.io/team/tool:1": AMD})
+    props = caches.props(["docker.io/team/app:1", "quay.io/team/tool:1"])
     return dict(PROVIDER.create(props).outs or {})
 
 

@@ -28,10 +28,8 @@ from tests.unit.components.stack_graph import (
 from tests.unit.talos import programs
 
 CACHES: Mapping[str, Any] = {"upstreams": {"docker.io": None, "quay.io": None, "ghcr.io": None}}
-IMAGES = {
-    "docker.io/library/nginx:1.29": "linux/amd64",
-    "quay.io/coreos/etcd:v3.6.4": "linux/arm64",
-}
+IMAGES = ["docker.io/library/nginx:1.29", "quay.io/coreos/etcd:v3.6.4"]
+PLATFORMS = ["linux/amd64", "linux/arm64"]
 
 
 def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved:
@@ -43,7 +41,7 @@ def resolve(images: Mapping[str, Any] | None, folder: Path = Path()) -> Resolved
 def found(images: Mapping[str, Any], folder: Path = Path()) -> list[str]:
     resolved = resolve(images, folder)
     assert not resolved.mistakes
-    return list(resolved.by_platform)
+    return list(resolved.images)
 
 
 def mistakes(images: Mapping[str, Any], folder: Path = Path()) -> list[str]:
@@ -71,7 +69,7 @@ def talosctl(tmp_path: Path) -> Callable[[str, str], str]:
 def test_without_settings_or_caches_there_are_no_images() -> None:
     images = settings.parse("dev", {"caches": CACHES, "images": {"references": ["nginx"]}}).images
 
-    assert resolve(None) == image_set.resolve(images, None, Path()) == Resolved({}, [])
+    assert resolve(None) == image_set.resolve(images, None, Path()) == Resolved([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -138,10 +136,9 @@ def test_the_default_platform_is_the_one_of_this_machine(
     monkeypatch.setattr(platform, "machine", lambda: machine)
 
     images = {"references": ["nginx", "redis"]}
-    assert set(resolve(images).by_platform.values()) == {of_machine}
-    assert set(resolve({**images, "platform": "linux/s390x"}).by_platform.values()) == {
-        "linux/s390x"
-    }
+    assert resolve(images).platforms == [of_machine]
+    assert resolve({**images, "platforms": ["linux/s390x"]}).platforms == ["linux/s390x"]
+    assert resolve({**images, "platforms": "all"}).platforms == ["all"]
 
 
 # Mistakes
@@ -215,7 +212,7 @@ def declare(
 
     def program() -> None:
         cache = cache_of(parsed)
-        cached = ImageSet("images", ImageSetArgs(IMAGES, cache))
+        cached = ImageSet("images", ImageSetArgs(IMAGES, PLATFORMS, cache))
         pulumi.export("images", cached.digests)
 
     with engine_with(EngineFacts("172.17.0.1", {})):

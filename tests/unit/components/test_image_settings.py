@@ -20,7 +20,7 @@ def parse(images: Any) -> Images:
 @pytest.mark.parametrize("images", [None, {}, ""])
 def test_a_stack_needs_no_images(images: Any) -> None:
     assert settings.parse("dev", of({}) | {"images": images}).images is None
-    assert parse({"references": ["nginx"]}).platform is None
+    assert parse({"references": ["nginx"]}).platforms is None
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,17 @@ def test_references_are_canonical(written: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "platform"),
+    ("written", "platforms"),
     [
-        ("linux/amd64", "linux/amd64"),
-        ("linux/x86_64", "linux/amd64"),
-        ("linux/aarch64", "linux/arm64"),
-        ("linux/arm/v7", "linux/arm/v7"),
+        (["linux/amd64"], ["linux/amd64"]),
+        (["linux/x86_64", "linux/aarch64"], ["linux/amd64", "linux/arm64"]),
+        (["linux/arm/v7"], ["linux/arm/v7"]),
+        ("all", ["all"]),
+        (["all"], ["all"]),
     ],
 )
-def test_platforms_are_normalized(written: str, platform: str) -> None:
-    assert parse({"platform": written}).platform == platform
+def test_platforms_are_normalized(written: Any, platforms: list[str]) -> None:
+    assert parse({"platforms": written}).platforms == platforms
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,11 @@ def test_platforms_are_normalized(written: str, platform: str) -> None:
         ("references: nginx", "references", "a list"),
         ("[nginx]", "", "found ['nginx']; allowed: a mapping"),
         ("file: ''", "file", "non-empty text"),
-        ("platform: amd64", "platform", "found 'amd64'; allowed: a platform such as"),
+        ("platform: linux/amd64", "platform", "an unknown key (did you mean platforms?)"),
+        ("platforms: linux/amd64", "platforms", "found 'linux/amd64'; allowed: all, or a list"),
+        ("platforms: []", "platforms", "found []; allowed: all, or a list of platforms such as"),
+        ("platforms: [linux/amd64, arm64]", "platforms[1]", "found 'arm64'; allowed: a platform"),
+        ("platforms: [linux/amd64, all]", "platforms[1]", "found 'all'; allowed: a platform"),
         ("talos: {talosctl: ''}", "talos.talosctl", "non-empty text"),
         ("talos: {talosVersion: latest}", "talos.talosVersion", "a version such as v1.11.5"),
         ("talos: {kubernetesVersion: '1.3'}", "talos.kubernetesVersion", "a version such as"),

@@ -639,7 +639,7 @@ def test_all_mistakes_are_reported_together() -> None:
         },
         "clusters": {"a": {"workers": -1}, "b": {"mirrors": {"nvcr.io": False}}, "C": {}},
         "mirrorsFrom": "other",
-        "images": {"platform": "amd64"},
+        "images": {"platforms": ["amd64"]},
         "passwords": {"mcr.microsoft.com": "hunter2", "docker.io": 5},
         "readers": {"adam": "hunter2"},
         "tlsKey": "hunter2",
@@ -654,7 +654,7 @@ def test_all_mistakes_are_reported_together() -> None:
     caches.upstreams["docker.io"].port caches.upstreams["gcr.io"].username
     caches.upstreams["ghcr.io"].port caches.upstreams["other.test"]
     caches.via.mirrors["nvcr.io"] caches.via.zzz cachess clusters.C clusters.a.workers
-    clusters.b.cidr clusters.b.mirrors["nvcr.io"] images.platform mirrorsFrom
+    clusters.b.cidr clusters.b.mirrors["nvcr.io"] images.platforms[0] mirrorsFrom
     passwords["docker.io"] passwords["gcr.io"] passwords["mcr.microsoft.com"] readers
     s3Keys.accessKey s3Keys.secretKey tlsKey tlsKey
     """

@@ -54,7 +54,8 @@ def test_the_engine_and_the_machine_are_not_checked(tmp_path: Path) -> None:
     assert list(talos_cluster.mistakes({"demo": SETTINGS}, TAKEN, tmp_path)) == []
     caches = Caches.model_validate({"upstreams": {"docker.io": None}})
     images = Images.model_validate({"talos": {"talosctl": NO_TALOSCTL}})
-    assert image_set.resolve(images, caches, tmp_path) == image_set.Resolved({}, [])
+    resolved = image_set.resolve(images, caches, tmp_path)
+    assert (resolved.images, resolved.mistakes) == ([], [])
 
 
 def test_without_simulation_talosctl_is_needed(tmp_path: Path) -> None:

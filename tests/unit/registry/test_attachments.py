@@ -29,7 +29,7 @@ SBOM = Blob(images.image(Blob(b"sbom")).manifests[0].content, images.OCI_MANIFES
 def run(registry: TinyRegistry, wanted: Attachments = Attachments.ALL) -> tuple[Image, ...]:
     async def walk() -> tuple[Image, ...]:
         async with RegistryClient(registry.url, Retry(tries=1)) as client:
-            image = await walking.walk(client, parse("team/app:1"), NODE)
+            image = await walking.walk(client, parse("team/app:1"), (NODE,))
             return await attachments.walk(client, image, wanted)
 
     registry.hold("team/app", "1", INDEX)

@@ -10,6 +10,7 @@ from tests.unit.registry.support import images
 from tests.unit.registry.support.images import Blob, Built
 
 LAYER = Blob(b"layer")
+NAMED = {"unknown/unknown": Platform("unknown", "unknown"), "none": Platform()}
 
 
 def entry(platform: str | None, number: int) -> Descriptor:
@@ -17,7 +18,7 @@ def entry(platform: str | None, number: int) -> Descriptor:
         images.OCI_MANIFEST,
         f"sha256:{number:064x}",
         1,
-        Platform(*platform.split("/")) if platform else None,
+        NAMED.get(platform) or platforms.parse(platform) if platform else None,
     )
 
 
@@ -83,6 +84,51 @@ def test_an_unknown_media_type_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("media_type", "content"),
+    [
+        (images.OCI_MANIFEST, {"layers": [], "manifests": []}),
+        (images.OCI_MANIFEST, {"layers": [], "mediaType": images.OCI_INDEX}),
+        (images.OCI_INDEX, {"manifests": [], "config": None}),
+        (images.DOCKER_LIST, {"manifests": [], "layers": []}),
+        (images.DOCKER_LIST, {"manifests": [], "mediaType": images.DOCKER_MANIFEST}),
+    ],
+)
+def test_content_of_two_kinds_is_refused(media_type: str, content: dict[str, object]) -> None:
+    config = {"config": LAYER.entry} if media_type == images.OCI_MANIFEST else {}
+
+    with pytest.raises(ContentError, match="and the content of another one"):
+        manifests.parse(json.dumps(config | content).encode(), media_type)
+
+
+def test_null_is_an_empty_list() -> None:
+    manifest = {"schemaVersion": 2, "config": LAYER.entry, "layers": None, "annotations": None}
+    content = json.dumps(manifest).encode()
+
+    assert manifests.parse(content, images.OCI_MANIFEST) == Manifest(LAYER.descriptor, ())
+    assert manifests.parse(b'{"manifests": null}', images.OCI_INDEX) == Index(())
+    # Pruning would remove the configuration if it were left out.
+    assert manifests.digests_in(content) == (LAYER.digest,)
+
+
+@pytest.mark.parametrize(
+    "platform",
+    [
+        {"os": "linux", "architecture": "amd64", "variant": None, "os.features": None},
+        {"os": "", "architecture": "amd64"},
+        {"architecture": "AMD64"},
+        {"os": "Linux", "architecture": "x86_64", "os.version": "5"},
+    ],
+)
+def test_platforms_are_read_as_containerd_reads_them(platform: dict[str, object]) -> None:
+    other = {"os": "linux", "architecture": "amd64", "os.features": ["erofs"]}
+    listed = [Blob(b"other").entry | {"platform": other}, LAYER.entry | {"platform": platform}]
+    index = manifests.parse(json.dumps({"manifests": listed}).encode(), images.OCI_INDEX)
+    assert isinstance(index, Index)
+
+    assert manifests.choose(index.manifests, Platform("linux", "amd64")).digest == LAYER.digest
+
+
+@pytest.mark.parametrize(
     ("node", "entries", "choice"),
     [
         ("linux/arm64", ["linux/amd64", "linux/arm64", "linux/s390x"], "linux/arm64"),
@@ -99,8 +145,8 @@ def test_the_newest_variant_that_the_node_runs_is_chosen(
     assert chosen(node, *entries) == choice
 
 
-@pytest.mark.parametrize("other", [None, "unknown/unknown"])
-def test_a_missing_platform_is_reported_with_the_known_ones(other: str | None) -> None:
+@pytest.mark.parametrize("other", NAMED)
+def test_a_missing_platform_is_reported_with_the_known_ones(other: str) -> None:
     with pytest.raises(PlatformError, match=r"for linux/amd64; available for: linux/arm64$"):
         chosen("linux/amd64", "linux/arm64", other)
 

@@ -30,7 +30,7 @@ def run(registry: TinyRegistry, demand: Any = KEY, pattern: str = "docker.io/tea
     policy = Policy((Rule(pattern, demand),))
     registry.hold("team/app", "1", INDEX)
     [outcome] = asyncio.run(
-        verify([parse("team/app:1")], {"docker.io": registry.url}, NODE, policy=policy)
+        verify([parse("team/app:1")], {"docker.io": registry.url}, (NODE,), policy=policy)
     )
     return outcome
 

@@ -10,7 +10,7 @@ from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob
 from tests.unit.registry.support.tiny_registry import TinyRegistry
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 BASE = Blob(b"a layer that images share" * 1000)
 OWN = Blob(b"a layer of one image" * 1000)
 IMAGE = images.image(BASE, OWN)

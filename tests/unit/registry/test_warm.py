@@ -22,7 +22,7 @@ from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
 
-NODE = Platform("linux", "amd64")
+NODE = (Platform("linux", "amd64"),)
 QUICK = Retry(tries=3, first_pause_s=0.01, patience_s=1)
 BASE = Blob(b"a layer that images share" * 1000)
 
@@ -295,7 +295,7 @@ def test_attachments_are_warmed_with_their_image(
             [parse("team/app:1")],
             {"docker.io": cache.url},
             NODE,
-            wanted=Attachments(wanted),
+            attach=Attachments(wanted),
             retry=QUICK,
         )
     )

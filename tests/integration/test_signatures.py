@@ -116,3 +116,29 @@ def test_a_policy_without_keys_is_wrong_usage(signing: Signing) -> None:
 
     assert refused.code == USAGE
     assert "has no public key; allowed: at least one rule with a key" in refused.err
+
+
+def test_signatures_are_exported_removed_and_imported_with_their_image(
+    signing: Signing, upstream: Upstream
+) -> None:
+    image = upstream.push_index()
+    for options in ([], [OLD_FORMAT]):
+        signing.sign(image, *options)
+    assert signing.cachectl("warm", image.name).code == OK
+    archive, nothing = signing.folder / "images.tar.zst", signing.folder / "nothing.txt"
+    nothing.write_text("")
+
+    exported = signing.cachectl("export", archive, "--json")
+    assert exported.code == OK, exported.err
+    assert signing.cachectl("prune", "--keep", nothing, "--yes").code == OK
+    emptied = signing.cachectl("verify", "--json")
+    with upstream.away():
+        imported = signing.cachectl("import", archive)
+        proved = signing.cachectl("verify", image.name, "--policy", signing.policy, "--json")
+
+    assert emptied.result == []
+    assert imported.code == OK, imported.err
+    assert "sha256-" not in imported.out
+    assert proved.code == OK, proved.err
+    tag = image.digest.replace(":", "-")
+    assert set(proved.result[0]["attachments"]) == {tag, f"{tag}.sig"}

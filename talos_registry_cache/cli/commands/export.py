@@ -122,11 +122,15 @@ def _export(
     sound = replace(stored, links=tuple(link for link in stored.links if link.is_sound))
     images, digests = 0, set[str]()
     for image in retention.images(sound):
+        if content is not None and image.digest not in content:
+            continue  # Named before.
         if parts := _name(writer, _reference(cache, image), image.digest):
             images += 1
             for tag, digest in image.attachments.items():
-                attachment = Reference(cache.registry, image.repository, tag, None)
-                parts |= _name(writer, attachment, digest)
+                # Those of other platforms' manifests stay.
+                if content is None or digest in content:
+                    attachment = Reference(cache.registry, image.repository, tag, None)
+                    parts |= _name(writer, attachment, digest)
             digests |= parts
     return _Exported(images, sum(stored.blobs[digest].size for digest in digests))
 

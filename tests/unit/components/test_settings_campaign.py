@@ -72,7 +72,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "extraHosts": {INSIDE: "10.0.0.8"},
         },
         "clusters": {"demo": CLUSTER},
-        "images": {"references": ["registry.test/a:1"], "talos": {}},
+        "images": {"references": ["registry.test/a:1"], "talos": {}, "platforms": ["linux/amd64"]},
     },
     "swarm": {
         "caches": {
@@ -277,7 +277,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         ),
         "extraArguments": _is_argument,
         "references": lambda text: image_reference.parse(text).registry != "",
-        "platform": lambda text: platforms.parse(text).os != "",
+        "platforms": lambda text: text == platforms.ALL or platforms.parse(text).os != "",
         "configPatches configPatchesControlplanes configPatchesWorkers": _is_patch,
         "offline pathStyle skipFallback mergeKubeconfig": lambda value: isinstance(value, bool),
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
@@ -410,7 +410,7 @@ MISTAKES = [
     ("caches", "cachess", 1),
     ("caches", "offline", "yes"),
     ("caches", "a\nb", 1),
-    ("images", "platform", "linux/nonsense"),
+    ("images", "platforms", ["linux/nonsense"]),
     ("images", "file", "a\0b"),
     ("images", "references", ["a b"]),
 ]

@@ -53,3 +53,27 @@ def test_a_node_prefers_its_own_variant_to_older_ones(node: str, runs: str) -> N
 def test_an_architecture_without_variants_runs_itself() -> None:
     [own] = platforms.preference(platforms.parse("linux/s390x"))
     assert str(own) == "linux/s390x"
+
+
+def test_several_platforms_are_parsed_once_each_and_all_includes_the_others() -> None:
+    texts = ["linux/arm64", "linux/x86_64", "linux/amd64"]
+    some = platforms.parse_all(texts)
+
+    assert platforms.names(some) == ("linux/arm64", "linux/amd64")
+    assert platforms.parse_all(platforms.names(some)) == some
+    assert platforms.parse_all([*texts, "all"]) == platforms.ALL
+    assert platforms.names(platforms.ALL) == ("all",)
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        (Platform("", "AMD64"), Platform("linux", "amd64", "v1")),
+        (Platform("Linux", "armhf"), Platform("linux", "arm", "v7")),
+        (Platform("linux", "armel", "v8"), Platform("linux", "arm", "v6")),
+        (Platform("linux", "i386"), Platform("linux", "386")),
+        (Platform("linux", "arm64", "V8.0"), Platform("linux", "arm64", "v8")),
+    ],
+)
+def test_the_normal_form_is_that_of_containerd(written: Platform, normal: Platform) -> None:
+    assert platforms.normal(written) == normal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from tests.integration.support import belongings, processes
+from tests.integration.support import belongings, host, processes
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
@@ -118,8 +118,9 @@ def test_a_policy_without_keys_is_wrong_usage(signing: Signing) -> None:
     assert "has no public key; allowed: at least one rule with a key" in refused.err
 
 
+@pytest.mark.parametrize("platform", [[], [f"--platform=linux/{host.architecture()}"]])
 def test_signatures_are_exported_removed_and_imported_with_their_image(
-    signing: Signing, upstream: Upstream
+    signing: Signing, upstream: Upstream, platform: list[str]
 ) -> None:
     image = upstream.push_index()
     for options in ([], [OLD_FORMAT]):
@@ -128,7 +129,7 @@ def test_signatures_are_exported_removed_and_imported_with_their_image(
     archive, nothing = signing.folder / "images.tar.zst", signing.folder / "nothing.txt"
     nothing.write_text("")
 
-    exported = signing.cachectl("export", archive, "--json")
+    exported = signing.cachectl("export", archive, *platform, "--json")
     assert exported.code == OK, exported.err
     assert signing.cachectl("prune", "--keep", nothing, "--yes").code == OK
     emptied = signing.cachectl("verify", "--json")

@@ -53,7 +53,8 @@ if stack.caches:
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
     if images.images:
-        cached = ImageSet("images", ImageSetArgs(images.images, images.platforms, cache))
+        images_args = ImageSetArgs(images.images, images.platforms, cache, images.attachments)
+        cached = ImageSet("images", images_args)
         offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)
 if stack.clusters:

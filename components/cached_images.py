@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Properties = Mapping[str, Any]
 
 # With a changed password or location, warming again shows whether it works.
-WARMED_BY = ("images", "platforms", "caches", "ca", "reader", "s3Locations", "s3Credentials")
+WARMED_BY = (
+    "images", "platforms", "attachments", "caches", "ca", "reader", "s3Locations", "s3Credentials"
+)  # fmt: skip
 
 
 class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
@@ -33,6 +35,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         images: Sequence[str],
         platforms: Sequence[str],
         cache: "RegistryCache",
+        attachments: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -42,6 +45,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             images: their references.
             platforms: the platforms of each, or only `all`.
             cache: the caches.
+            attachments: the attachments to cache with them: none, signatures or all.
             opts: options of the resource.
         """
         credentials = cache.s3_credentials
@@ -50,6 +54,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             # Their order in the settings makes no difference.
             "images": sorted(images),
             "platforms": sorted(platforms),
+            "attachments": attachments,
             "caches": cache.caches,
             "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
             "s3Credentials": credentials.apply(asdict) if credentials else None,

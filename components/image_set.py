@@ -36,11 +36,13 @@ class ImageSetArgs:
         images: their canonical references.
         platforms: the platforms of each image, or only `all`.
         cache: the caches.
+        attachments: the attachments to cache with the images: none, signatures or all.
     """
 
     images: Sequence[str]
     platforms: Sequence[str]
     cache: RegistryCache
+    attachments: str = "signatures"
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -62,6 +64,7 @@ class ImageSet(pulumi.ComponentResource):
             images=args.images,
             platforms=args.platforms,
             cache=args.cache,
+            attachments=args.attachments,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests
@@ -76,11 +79,13 @@ class Resolved:
         images: their canonical references, each once.
         platforms: the platforms of each image, or only `all`.
         mistakes: mistakes in the settings that this machine shows.
+        attachments: which attachments to cache with the images.
     """
 
     images: Sequence[str]
     platforms: Sequence[str]
     mistakes: Sequence[Mistake]
+    attachments: str = "signatures"
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
@@ -105,7 +110,8 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     if not found and settings.talos is None:
         allowed = "references, a file or manifests with some, or talos"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
-    return Resolved(list(map(str, images)), _platforms(settings), mistakes)
+    texts = list(map(str, images))
+    return Resolved(texts, _platforms(settings), mistakes, settings.attachments)
 
 
 def _platforms(settings: Images) -> Sequence[str]:

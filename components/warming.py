@@ -15,6 +15,7 @@ from talos_registry_cache.engine import cache_storage, processes
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platforms
@@ -54,6 +55,7 @@ def warmed(props: Properties) -> dict[str, Any]:
                 images,
                 _endpoints(props),
                 platforms.parse_all(props["platforms"]),
+                attach=Attachments(props["attachments"]),
                 storages={host: url for host, url in mounting.items() if url},
                 on_progress=_Reporter(len(images)),
             )

@@ -11,6 +11,7 @@ ACTIONLINT = golang.Program(name="actionlint", package="github.com/rhysd/actionl
 CONFORMANCE = golang.Program(
     name="oci-conformance", package="github.com/opencontainers/distribution-spec/conformance"
 )
+COSIGN = golang.Program(name="cosign", package="github.com/sigstore/cosign/v3/cmd/cosign")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
 # Only Docker's service discovery; the others would be most of the program.
 PROMETHEUS = golang.Program(
@@ -54,8 +55,8 @@ def ensure() -> None:
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
-        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, MINIO,
-        PROMETHEUS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
+        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, COSIGN,
+        MINIO, PROMETHEUS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)

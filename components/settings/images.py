@@ -1,6 +1,6 @@
 """The settings of images to warm the caches with."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -110,4 +110,9 @@ class Images(Model):
         default=None,
         description="Platforms of the nodes, such as `[linux/amd64, linux/arm64]`, or `all`; "
         "the default is that of this machine",
+    )
+    attachments: Literal["none", "signatures", "all"] = Field(
+        default="signatures",
+        description="Attachments to cache with the images, as far as the upstream has them under "
+        "tags; all: also attestations and SBOMs",
     )

@@ -14,6 +14,7 @@ from talos_registry_cache.cli import console, selection
 from talos_registry_cache.cli.stack import Cache, Stack
 from talos_registry_cache.engine import lock, processes, temporary_container, volume
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
+from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
@@ -103,11 +104,15 @@ def _temporary(
 
 
 def stored_images(stack: Stack) -> tuple[Reference, ...]:
-    """All tags in the storages of a stack's caches, as image references."""
+    """All tags in the storages of a stack's caches but those of attachments, as references."""
 
     def tags(cache: Cache) -> list[Reference]:
         stored = storage_of(stack.engine, cache).tags()
-        return [Reference(cache.registry, repository, tag, None) for repository, tag in stored]
+        return [
+            Reference(cache.registry, repository, tag, None)
+            for repository, tag in stored
+            if not attachments.subject(tag)
+        ]
 
     return tuple(chain.from_iterable(at_once(stack.engine, tags, list(stack.caches.values()))))
 

@@ -8,6 +8,7 @@ import typer
 
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Reader
+from talos_registry_cache.registry.attachments import Attachments
 
 PASSWORD = "CACHECTL_PASSWORD"  # noqa: S105 - the variable's name
 
@@ -59,6 +60,13 @@ Username = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"The user of caches that need a password, which comes from {PASSWORD} or a prompt.",
+    ),
+]
+WantedAttachments = Annotated[
+    Attachments,
+    typer.Option(
+        "--attachments",
+        help="The attachments to fetch with the images; all: also attestations and SBOMs.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove it; without this, only show it.")]

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from talos_registry_cache.cli.errors import UsageError
-from talos_registry_cache.registry import files, platforms, reference
+from talos_registry_cache.registry import files, platforms, reference, signature_policy
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.signature_policy import Policy
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos import versions
 from talos_registry_cache.talos.versions import Version
@@ -80,6 +81,18 @@ def platforms_of(texts: Collection[str]) -> Platforms:
     """
     try:
         return platforms.parse_all(texts)
+    except RegistryError as error:
+        raise UsageError(str(error)) from None
+
+
+def policy(path: Path) -> Policy:
+    """Read a policy of signatures.
+
+    Raises:
+        UsageError: it is invalid.
+    """
+    try:
+        return signature_policy.read(path)
     except RegistryError as error:
         raise UsageError(str(error)) from None
 

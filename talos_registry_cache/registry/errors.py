@@ -76,3 +76,7 @@ class ContentError(RegistryError):
 
 class NotKeptError(RegistryError):
     """A cache passes on a blob, but does not store it."""
+
+
+class SignatureError(RegistryError):
+    """An image is not signed as a policy demands."""

@@ -64,6 +64,7 @@ class Descriptor:
         size: its size in bytes.
         platform: its platform, if known.
         annotations: its annotations.
+        artifact_type: the type of an artifact, if it is one.
     """
 
     media_type: Annotated[str, Field(alias="mediaType")]
@@ -71,6 +72,7 @@ class Descriptor:
     size: Annotated[int, Field(ge=0)]
     platform: Platform | None = None
     annotations: Annotated[Mapping[str, str], empty_if_null(dict)] = field(default_factory=dict)
+    artifact_type: Annotated[str | None, Field(alias="artifactType")] = None
 
 
 _Descriptors = Annotated[tuple[Descriptor, ...], FailFast(), empty_if_null(tuple)]

@@ -9,14 +9,18 @@ is the newer of these:
 - The last successful request in the log of the cache's front. A tag that is fresh, or stale while
   the upstream is away, never reaches the registry. A request by digest counts for every image of
   its repository that contains the manifest.
+
+The attachments of an image's manifests are part of it, and removed with it. Those whose image is
+not stored are images of their own.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from talos_registry_cache.registry import pull_log
+from talos_registry_cache.registry.attachments import subject
 from talos_registry_cache.registry.layout import V2, Kind, Link, Storage, blob_folder
 from talos_registry_cache.registry.reference import Reference
 
@@ -34,7 +38,8 @@ class StoredImage:
         tag: its tag, or None if it was only pulled by digest.
         digest: its digest.
         last_request: time of the last request in seconds since 1970.
-        content: the digests of its stored manifests and blobs.
+        content: the digests of its stored manifests and blobs, and of those of its attachments.
+        attachments: the digests of its attachments, by tag.
     """
 
     repository: str
@@ -42,6 +47,7 @@ class StoredImage:
     digest: str
     last_request: int
     content: frozenset[str]
+    attachments: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         """REPOSITORY:TAG or REPOSITORY@DIGEST."""
@@ -125,7 +131,7 @@ def images(storage: Storage, requests: Requests = NO_REQUESTS) -> tuple[StoredIm
         requests: the requests in the log of the cache's front.
     """
     found = []
-    for repository, links in _by_repository(storage).items():
+    for links in _by_repository(storage).values():
         tags = [link for link in links if link.kind is Kind.TAG and link.digest]
         revisions = [link for link in links if link.kind is Kind.REVISION and link.digest]
         named = set().union(*(_reached(storage, [link.digest or ""]) for link in tags))
@@ -136,12 +142,14 @@ def images(storage: Storage, requests: Requests = NO_REQUESTS) -> tuple[StoredIm
             for part in storage.blobs[link.digest or ""].refers_to
         }
         alone = [link for link in revisions if link.digest not in named | inner]
-        for link in (*tags, *alone):
-            digest = link.digest or ""
-            content = frozenset(_reached(storage, [digest]))
-            names = {link.tag, digest, *content}
-            last = max(link.modified, *(requests.get((repository, name), 0) for name in names))
-            found.append(StoredImage(repository, link.tag or None, digest, last, content))
+        attached = _attached(tags)
+        belonging: set[str] = set()
+        # Attachments come last, to know which ones belong to an image.
+        for link in sorted((*tags, *alone), key=lambda link: bool(subject(link.tag))):
+            if link.tag not in belonging:
+                image = _image(storage, requests, link, attached)
+                belonging |= image.attachments.keys()
+                found.append(image)
     return tuple(sorted(found, key=lambda image: (image.last_request, str(image))))
 
 
@@ -161,10 +169,11 @@ def prune(storage: Storage, dropped: Collection[StoredImage]) -> Pruning:
     """
     given_up = {(image.repository, image.tag, image.digest) for image in dropped}
     kept: defaultdict[str, set[str]] = defaultdict(set)
+    tags = {(image.repository, tag) for image in dropped for tag in (image.tag, *image.attachments)}
     for image in images(storage):
         if (image.repository, image.tag, image.digest) not in given_up:
             kept[image.repository] |= image.content
-    tags = {(image.repository, image.tag) for image in dropped}
+            tags -= {(image.repository, tag) for tag in image.attachments}
     folders, linked = [], set()
     for repository, links in _by_repository(storage).items():
         goes = [link for link in links if not _stays(link, kept[repository], tags)]
@@ -204,6 +213,38 @@ def _stays(link: Link, kept: Collection[str], tags: Collection[tuple[str, str | 
     if (link.repository, link.tag) in tags:
         return False
     return link.kind is Kind.TAG or link.digest in kept
+
+
+def _image(
+    storage: Storage,
+    requests: Requests,
+    link: Link,
+    attached: Mapping[str, Mapping[str, str]],
+) -> StoredImage:
+    """The image that a tag or a revision of a repository links to, with its attachments."""
+    digest = link.digest or ""
+    content: set[str] = set()
+    its: dict[str, str] = {}
+    ahead = [digest]
+    while ahead:
+        more = _reached(storage, ahead) - content
+        content |= more
+        held = {tag: one for part in more for tag, one in attached.get(part, {}).items()}
+        its |= held
+        ahead = list(held.values())
+    names = {link.tag, digest, *content}
+    last = max(link.modified, *(requests.get((link.repository, name), 0) for name in names))
+    tag = link.tag or None
+    return StoredImage(link.repository, tag, digest, last, frozenset(content), its)
+
+
+def _attached(tags: Iterable[Link]) -> Mapping[str, Mapping[str, str]]:
+    """The attachments under some tags: digests by subject and tag."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for tag in tags:
+        if of := subject(tag.tag):
+            found[of][tag.tag] = tag.digest or ""
+    return found
 
 
 def _reached(storage: Storage, roots: Iterable[str]) -> set[str]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.registry import attachments, signatures
 from talos_registry_cache.registry import image as images
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image import Image
@@ -19,6 +21,7 @@ from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.signature_policy import Policy
 
 # The registry runs on this machine, so that a second failure is a lasting one.
 RETRY = Retry(tries=2, first_pause_s=0.2)
@@ -34,12 +37,15 @@ class Verified:
     Attributes:
         reference: the image's reference.
         image: its manifests and blobs, or None if its manifests could not be read.
-        errors: one for each part that is missing or damaged; empty for a proved image.
+        errors: one for each part that is missing or damaged, and for a missing signature; empty for
+            a proved image.
+        attachments: the stored attachments of the image, by their tags.
     """
 
     reference: Reference
     image: Image | None
     errors: tuple[RegistryError, ...]
+    attachments: tuple[Image, ...] = ()
 
 
 async def verify(
@@ -47,11 +53,12 @@ async def verify(
     endpoints: Endpoints,
     wanted: Platforms,
     *,
+    policy: Policy | None = None,
     concurrency: int = 4,
     retry: Retry = RETRY,
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> tuple[Verified, ...]:
-    """Read every manifest and blob of images, and check sizes and digests.
+    """Read every manifest and blob of images and their attachments; check sizes and digests.
 
     A cache may be pulling an image meanwhile, so an incomplete image is verified again while more
     of it appears.
@@ -60,6 +67,7 @@ async def verify(
         references: the images.
         endpoints: a registry without an upstream on the storage of each cache, by registry host.
         wanted: the platforms of the nodes.
+        policy: who has to have signed the images.
         concurrency: the number of requests at once.
         retry: how to retry requests.
         on_bytes: called with the number of bytes of each piece of a blob.
@@ -67,7 +75,14 @@ async def verify(
     Returns:
         The outcome for each image, in order.
     """
-    verification = _Verification(endpoints, wanted, concurrency, retry, on_bytes)
+    verification = _Verification(
+        endpoints=endpoints,
+        wanted=wanted,
+        policy=policy,
+        concurrency=concurrency,
+        retry=retry,
+        on_bytes=on_bytes,
+    )
     outcomes = await verification.images(references)
     doubtful = _incomplete(outcomes)
     for _ in range(REPETITIONS):
@@ -99,14 +114,17 @@ class _Verification:
 
     def __init__(
         self,
+        *,
         endpoints: Endpoints,
         wanted: Platforms,
+        policy: Policy | None,
         concurrency: int,
         retry: Retry,
         on_bytes: Callable[[int], object],
     ) -> None:
         self._endpoints = endpoints
         self._wanted = wanted
+        self._policy = policy
         self._retry = retry
         self._on_bytes = on_bytes
         self._slots = asyncio.Semaphore(concurrency)
@@ -125,15 +143,30 @@ class _Verification:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
                 image = await images.walk(client, reference, self._wanted)
+                attached, problem = await self._attachments(client, image)
         except RegistryError as error:
             return Verified(reference, None, (error,))
+        blobs = {blob.digest: blob for one in (image, *attached) for blob in one.blobs}
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._blob(endpoint, reference.repository, blob))
-                for blob in image.blobs
+                for blob in blobs.values()
             ]
-        problems = tuple(problem for task in tasks if (problem := task.result()))
-        return Verified(reference, image, problems)
+        found = [problem, *(task.result() for task in tasks)]
+        return Verified(reference, image, tuple(one for one in found if one), attached)
+
+    async def _attachments(
+        self, client: RegistryClient, image: Image
+    ) -> tuple[tuple[Image, ...], RegistryError | None]:
+        """The stored attachments of an image, and what is wrong with them or its signature."""
+        attached: tuple[Image, ...] = ()
+        try:
+            attached = await attachments.walk(client, image, Attachments.ALL)
+            if self._policy:
+                await signatures.check(client, image, self._policy)
+        except RegistryError as error:
+            return attached, error
+        return attached, None
 
     async def _blob(
         self, endpoint: Endpoint | str, repository: str, blob: Descriptor

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from talos_registry_cache.endpoint import Endpoint
+from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry import image as images
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints, RegistryClient, endpoint_of
 from talos_registry_cache.registry.errors import (
     CANNOT_BE_CACHED,
@@ -72,10 +74,12 @@ class Warmed:
         image: its manifests and blobs.
         fetched: bytes of its blobs that the cache fetched; blobs shared with another image of the
             repository count for both.
+        attachments: its attachments, which the cache holds as well.
     """
 
     image: Image
     fetched: int
+    attachments: tuple[Image, ...] = ()
 
     @property
     def reference(self) -> Reference:
@@ -101,6 +105,7 @@ async def warm(
     endpoints: Endpoints,
     wanted: Platforms,
     *,
+    attach: Attachments = Attachments.SIGNATURES,
     storages: Mapping[str, str] | None = None,
     concurrency: int = 8,
     retry: Retry | None = None,
@@ -114,6 +119,8 @@ async def warm(
         references: the images.
         endpoints: the cache of each registry, by registry host.
         wanted: the platforms of the nodes.
+        attach: the attachments that belong to the images. A tag that the cache answers with 404
+            holds none.
         storages: URLs of writable registries without an upstream on the storages of caches, by
             registry host. They mount blobs that repositories share, for caches whose front does
             not link them.
@@ -126,8 +133,8 @@ async def warm(
     """
     references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(reference, wanted) for reference in references)
-    shares = _shares(walk for walk in walks if isinstance(walk, Image))
+    walks = await _all(warming.walk(reference, wanted, attach) for reference in references)
+    shares = _shares(one for walk in walks if isinstance(walk, tuple) for one in walk)
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
     for results in await _all(warming.keep(share) for share in shares):
@@ -168,12 +175,15 @@ class _Warming:
         self._on_progress = on_progress
         self._done = self._total = self._fetched = 0
 
-    async def walk(self, reference: Reference, wanted: Platforms) -> Image | RegistryError:
-        """Bring the manifests of an image into its cache."""
+    async def walk(
+        self, reference: Reference, wanted: Platforms, attach: Attachments
+    ) -> tuple[Image, ...] | RegistryError:
+        """Bring the manifests of an image and of its attachments, which follow, into its cache."""
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
-                return await _walk(client, reference, wanted)
+                image = await _walk(client, reference, wanted)
+                return image, *await attachments.walk(client, image, attach)
         except RegistryError as error:
             return error
 
@@ -301,12 +311,15 @@ def _shares(walked: Iterable[Image]) -> tuple[_Share, ...]:
 
 def _outcome(
     reference: Reference,
-    walked: Image | RegistryError,
+    walked: tuple[Image, ...] | RegistryError,
     kept: Mapping[_Key, int | RegistryError],
 ) -> Warmed | NotWarmed:
     if isinstance(walked, RegistryError):
         return NotWarmed(reference, (walked,))
-    results = [kept[reference.registry, reference.repository, blob.digest] for blob in walked.blobs]
+    digests = {blob.digest for one in walked for blob in one.blobs}
+    results = [kept[reference.registry, reference.repository, digest] for digest in digests]
     if errors := tuple(result for result in results if isinstance(result, RegistryError)):
         return NotWarmed(reference, errors)
-    return Warmed(walked, sum(result for result in results if isinstance(result, int)))
+    image, *attached = walked
+    fetched = sum(result for result in results if isinstance(result, int))
+    return Warmed(image, fetched, tuple(attached))

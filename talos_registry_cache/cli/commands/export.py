@@ -28,8 +28,9 @@ from talos_registry_cache.cli.console import Meter
 from talos_registry_cache.cli.errors import CachectlError, UsageError
 from talos_registry_cache.cli.oci_layout import BlobWriter, IncompleteError
 from talos_registry_cache.cli.stack import Cache
+from talos_registry_cache.registry import attachments, interruptible, retention
 from talos_registry_cache.registry import image as images
-from talos_registry_cache.registry import interruptible, retention
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import ALL, Platform, Platforms
@@ -75,7 +76,8 @@ def export(
         skopeo inspect oci-archive:caches.tar.zst:docker.io/library/alpine:3.20
 
     An index keeps its digest, and comes with the platforms that the cache has, or with those of
-    --platform. Images that are not complete for any of them are named and left out.
+    --platform. Images that are not complete for any of them are named and left out. The stored
+    attachments of an image, such as signatures, come with it.
 
     With --format talos-cache, FILE is a new folder in the form of `talosctl image cache-create
     --layout flat`, which `talosctl image cache-serve` serves to any client:
@@ -150,15 +152,25 @@ def _export(
     for image in retention.images(sound):
         if content is not None and image.digest not in content:
             continue  # Named before.
-        reference = _reference(cache, image)
-        try:
-            parts = writer.name(reference, image.digest)
-        except IncompleteError as error:
-            console.say(f"left out {reference}: {error}")
-            continue
-        images += 1
-        digests.update(parts.manifests, parts.blobs)
+        if parts := _name(writer, _reference(cache, image), image.digest):
+            images += 1
+            for tag, digest in image.attachments.items():
+                # Those of other platforms' manifests stay.
+                if content is None or digest in content:
+                    attachment = Reference(cache.registry, image.repository, tag, None)
+                    parts |= _name(writer, attachment, digest)
+            digests |= parts
     return _Exported(images, sum(stored.blobs[digest].size for digest in digests))
+
+
+def _name(writer: Writer, reference: Reference, digest: str) -> set[str]:
+    """Add an image or attachment, and return its digests; none if it is left out."""
+    try:
+        parts = writer.name(reference, digest)
+    except IncompleteError as error:
+        console.say(f"left out {reference}: {error}")
+        return set()
+    return {*parts.manifests, *parts.blobs}
 
 
 def _content_for(
@@ -182,10 +194,12 @@ async def _needed(
         for reference, node in product(references, wanted):
             try:
                 image = await images.walk(client, reference, (node,))
+                attached = await attachments.walk(client, image, Attachments.ALL)
             except RegistryError as error:
                 console.say(f"left out {node} of {reference}: {error}")
             else:
-                needed.update(part.digest for part in (*image.manifests, *image.blobs))
+                for one in (image, *attached):
+                    needed.update(part.digest for part in (*one.manifests, *one.blobs))
     return frozenset(needed)
 
 

@@ -25,6 +25,7 @@ from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.cli.staging import Addition
 from talos_registry_cache.cli.tar_stream import ArchiveError
 from talos_registry_cache.engine import volume
+from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry.layout import Kind, link_file
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
@@ -87,7 +88,12 @@ def import_(
         )
     else:
         console.table(
-            ("image", "digest"), ((str(image), digest) for image, digest in named.items())
+            ("image", "digest"),
+            (
+                (str(image), digest)
+                for image, digest in named.items()
+                if not attachments.subject(image.tag or "")
+            ),
         )
 
 

@@ -1,10 +1,14 @@
 """cachectl verify: prove from the storage alone that images are complete."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry.errors import SignatureError
 from talos_registry_cache.registry.platforms import Platforms, names
 from talos_registry_cache.registry.verify import Verified
 from talos_registry_cache.registry.verify import verify as verify_images
@@ -17,6 +21,14 @@ def verify(
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
     platforms: options.Platforms = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Who has to have signed which images: a document ImageVerificationConfig of "
+            "Talos, or a list of image patterns and key files.",
+        ),
+    ] = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -24,17 +36,21 @@ def verify(
 
     Temporary registries serve the storages, read-only and without an upstream. Every manifest and
     blob is read, and its size and sha256 are checked. Without IMAGE, every stored tag is proved.
-    Nodes can pull meanwhile: missing content is looked for again.
+    Nodes can pull meanwhile: missing content is looked for again. Stored attachments of an image,
+    such as signatures, are proved with it.
+
+    With --policy, images also need the signature of a key, as nodes of Talos 1.14 check it.
 
     Without --platform, images are proved for the platform of the engine, also where the caches hold
     more. `--platform all` proves everything that the indexes of the images name.
 
-    Exit codes: 0 every image is proved, 1 failure, 2 wrong usage, 3 something is missing or
-    damaged; it is named.
+    Exit codes: 0 every image is proved, 1 failure, 2 wrong usage, 3 something is missing,
+    damaged or not signed; it is named.
     """
     references = selection.gather(
         images or [], image_files or [], talos_version, kubernetes_version
     )
+    rules = selection.policy(policy) if policy else None
     with stack.opened(stack_name) as found:
         wanted = caches.wanted_platforms(found.engine, platforms)
         with caches.locked(found):
@@ -45,7 +61,7 @@ def verify(
                 console.meter("verifying") as meter,
             ):
                 outcomes = interruptible.run(
-                    verify_images(references, endpoints, wanted, on_bytes=meter.add)
+                    verify_images(references, endpoints, wanted, policy=rules, on_bytes=meter.add)
                 )
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])
@@ -82,8 +98,11 @@ def _proof(outcome: Verified) -> str:
         return "proved"
     if outcome.image is None:
         return "missing"
-    parts = len(outcome.errors)
-    return f"{parts} of {len(outcome.image.blobs)} blobs missing or damaged"
+    unsigned = sum(isinstance(error, SignatureError) for error in outcome.errors)
+    if unsigned == len(outcome.errors):
+        return "not signed"
+    parts = len(outcome.errors) - unsigned
+    return f"{parts} parts missing or damaged"
 
 
 def _described(outcome: Verified) -> dict[str, object]:
@@ -92,5 +111,6 @@ def _described(outcome: Verified) -> dict[str, object]:
         "proved": not outcome.errors,
         "digest": outcome.image.digest if outcome.image else None,
         "size": outcome.image.size if outcome.image else None,
+        "attachments": [one.reference.tag for one in outcome.attachments],
         "errors": [str(error) for error in outcome.errors],
     }

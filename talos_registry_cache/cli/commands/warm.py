@@ -5,6 +5,7 @@ import typer
 from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.registry import interruptible
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.warm import NotWarmed, Warmed
 from talos_registry_cache.registry.warm import warm as warm_images
 
@@ -16,6 +17,7 @@ def warm(
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
     platforms: options.Platforms = None,
+    attachments: options.WantedAttachments = Attachments.SIGNATURES,
     username: options.Username = None,
     stack_name: options.StackName = None,
     as_json: options.AsJson = False,
@@ -23,7 +25,8 @@ def warm(
     """Fetch images into the caches, each blob once, before a node pulls them.
 
     Blobs that the caches already hold are not fetched again. If an image fails, the others are
-    fetched all the same, and the next run continues where this one ended.
+    fetched all the same, and the next run continues where this one ended. Attachments are what the
+    upstream has under the tags of cosign and of the referrers tag schema.
 
     `--platform all` fetches everything that the indexes of the images name, attestations included.
     An image must be available for each platform that is named.
@@ -50,6 +53,7 @@ def warm(
                     references,
                     found.endpoints(reader),
                     wanted,
+                    attach=attachments,
                     storages=storages,
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )
@@ -93,6 +97,7 @@ def _described(outcome: Warmed | NotWarmed) -> dict[str, object]:
     return {
         "image": str(outcome.reference),
         "digest": outcome.image.digest,
+        "attachments": [one.reference.tag for one in outcome.attachments],
         "size": outcome.image.size,
         "fetched": outcome.fetched,
         "errors": [],

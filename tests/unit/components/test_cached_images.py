@@ -58,6 +58,7 @@ class Caches:
         return {
             "stack": "unit-test",
             "images": references,
+            "attachments": "signatures",
             "platforms": [AMD],
             "caches": caches,
             "s3Locations": {},
@@ -144,6 +145,7 @@ def hold(cache: TinyRegistry, name: str, *layers: Blob, platform: str = AMD) -> 
 
 OLD: dict[str, Any] = {
     "images": ["docker.io/team/app:1"],
+    "attachments": "signatures",
     "platforms": [AMD],
     "caches": {HUB: {"endpoint": "http://a"}},
 }
@@ -156,6 +158,7 @@ OLD: dict[str, Any] = {
         pytest.param({}, {"images": [*OLD["images"], "a.test/b:1"]}, True, id="added image"),
         pytest.param({}, {"images": []}, True, id="removed image"),
         pytest.param({}, {"platforms": [AMD, ARM]}, True, id="platform"),
+        pytest.param({}, {"attachments": "all"}, True, id="attachments"),
         pytest.param({}, {"caches": {HUB: {"endpoint": "http://b"}}}, True, id="cache"),
         pytest.param({}, {"ca": "PEM"}, True, id="CA"),
         pytest.param({}, {"reader": {"username": "a", "password": "b"}}, True, id="password"),

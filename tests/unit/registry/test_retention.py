@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -325,3 +325,63 @@ def test_content_written_during_the_readings_is_kept() -> None:
     assert pruning.freed == whole.blobs[going].size + len(OWN)
     assert late[0].folder not in pruning.folders
     assert layout.blob_folder(loose) not in pruning.folders
+
+
+def tag_of(name: str, suffix: str = ".sig") -> str:
+    return name.replace(":", "-") + suffix
+
+
+def test_attachments_belong_to_their_image_and_are_no_images() -> None:
+    made = Making()
+    inner = made.image("team/app", None, OWN)
+    made.index("team/app", "1", inner)
+    signature = made.image("team/app", tag_of(inner), OTHER)
+
+    [image] = retention.images(made.stored)
+
+    assert str(image) == "team/app:1"
+    assert image.attachments == {tag_of(inner): signature}
+    assert {signature, digest(OTHER)} <= image.content
+    gone = left(made.stored, image)
+    assert not gone.blobs
+    assert not gone.links
+
+
+def test_attachments_stay_with_a_kept_image_and_go_with_the_last_one() -> None:
+    made = Making()
+    name = made.image("team/app", "1", OWN)
+    made.links.append(replace(link_of(made, "1"), tag="2", folder="tags/2"))
+    made.image("team/app", tag_of(name), OTHER)
+
+    kept = left(made.stored, named(made.stored, "team/app:1"))
+
+    assert kept.tags.keys() == {("team/app", "2"), ("team/app", tag_of(name))}
+    assert digest(OTHER) in kept.blobs
+    assert not left(kept, named(kept, "team/app:2")).blobs
+
+
+def test_attachments_of_an_image_that_was_pulled_by_digest_belong_to_it() -> None:
+    made = Making()
+    name = made.image("team/app", None, OWN)
+    made.image("team/app", tag_of(name, ""), OTHER)
+
+    assert list(map(str, retention.images(made.stored))) == [f"team/app@{name}"]
+
+
+def test_attachments_without_their_image_are_images_of_their_own() -> None:
+    made = Making()
+    tag = tag_of(digest(b"an image that is not stored"))
+    made.image("team/app", tag, OTHER)
+    # Of itself, and of an image of another repository.
+    own = made.image("team/app", tag_of("sha256:" + "0" * 64, ".att"), OWN)
+    made.links.append(replace(link_of(made, tag), tag=tag_of(own), digest=own, folder="tags/own"))
+    other = made.image("team/other", "1", BASE)
+    made.image("team/app", tag_of(other), BASE)
+
+    found = {str(image) for image in retention.images(made.stored)}
+
+    assert {f"team/app:{tag}", f"team/app:{tag_of(other)}", "team/other:1"} <= found
+
+
+def link_of(made: Making, tag: str) -> Link:
+    return next(link for link in made.links if link.kind is Kind.TAG and link.tag == tag)

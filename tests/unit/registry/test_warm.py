@@ -2,8 +2,10 @@ import asyncio
 from collections.abc import Iterator, Mapping
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from talos_registry_cache.registry import warm as warm_module
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.errors import (
     AnswerError,
     ContentError,
@@ -15,6 +17,7 @@ from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
+from tests.support import signing
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
@@ -269,3 +272,48 @@ def test_progress_is_reported_in_bytes_up_to_the_total(cache: TinyRegistry) -> N
     assert told[0] == Progress(done=0, total=total, fetched=0)
     assert told[-1] == Progress(done=total, total=total, fetched=total)
     assert [each.done for each in told] == sorted(each.done for each in told)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "suffixes"),
+    [("none", []), ("signatures", [".sig"]), ("all", [".sig", ".att", ".sbom"])],
+)
+def test_attachments_are_warmed_with_their_image(
+    cache: TinyRegistry, wanted: str, suffixes: list[str]
+) -> None:
+    built = images.index({"linux/amd64": images.image(BASE)})
+    cache.hold("team/app", "1", built)
+    tag = built.digest.replace(":", "-")
+    attached = {}
+    for suffix in (".sig", ".att", ".sbom"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        attached[suffix] = signing.simple_signing(built.digest, key)
+        cache.hold("team/app", f"{tag}{suffix}", attached[suffix])
+
+    [outcome] = asyncio.run(
+        warm(
+            [parse("team/app:1")],
+            {"docker.io": cache.url},
+            NODE,
+            attach=Attachments(wanted),
+            retry=QUICK,
+        )
+    )
+
+    assert isinstance(outcome, Warmed)
+    assert [one.reference.tag for one in outcome.attachments] == [tag + one for one in suffixes]
+    warmed = [built, *(attached[suffix] for suffix in suffixes)]
+    assert cache.kept == {("team/app", blob.digest) for one in warmed for blob in one.blobs}
+
+
+def test_an_image_whose_signature_cannot_be_fetched_is_not_warmed(cache: TinyRegistry) -> None:
+    built = images.index({"linux/amd64": images.image(BASE)})
+    cache.hold("team/app", "1", built)
+    signature = signing.simple_signing(built.digest, ec.generate_private_key(ec.SECP256R1()))
+    cache.hold("team/app", built.digest.replace(":", "-") + ".sig", signature)
+    del cache.blobs["team/app", signature.blobs[1].digest]
+
+    [outcome] = run(cache, "team/app:1")
+
+    assert isinstance(outcome, NotWarmed)
+    assert signature.blobs[1].digest in str(outcome.errors[0])

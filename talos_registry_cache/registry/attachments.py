@@ -1,0 +1,140 @@
+"""Attachments of images: signatures, attestations and SBOMs, which are stored under tags.
+
+cosign stores the attachments of a manifest under the tags `sha256-<hex>.sig`, `.att` and `.sbom`.
+Other tools, and cosign 3, store manifests that refer to the image, and list them in an index under
+the tag `sha256-<hex>` if the registry has no referrers API (OCI distribution-spec 1.1, "Referrers
+Tag Schema"). A cache cannot pass on the referrers API of its upstream, but it caches tags.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from enum import StrEnum
+
+from talos_registry_cache.registry import manifests
+from talos_registry_cache.registry.client import Fetched, RegistryClient
+from talos_registry_cache.registry.errors import AnswerError, ContentError
+from talos_registry_cache.registry.image import Image
+from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
+from talos_registry_cache.registry.reference import Reference
+
+BUNDLE = "application/vnd.dev.sigstore.bundle"
+"""The beginning of the media types of sigstore bundles."""
+
+# Of sigstore bundles, of cosign 2 with COSIGN_EXPERIMENTAL=1, and of notation.
+SIGNATURE_TYPES = (
+    BUNDLE,
+    "application/vnd.dev.cosign.artifact.sig.",
+    "application/vnd.cncf.notary.signature",
+)
+_TAG = re.compile(r"sha256-(?P<hex>[a-f0-9]{64})(?P<suffix>\.sig|\.att|\.sbom)?")
+
+
+class Attachments(StrEnum):
+    """Which attachments belong to an image."""
+
+    NONE = "none"
+    SIGNATURES = "signatures"
+    ALL = "all"
+
+
+# The first one is the index of the referrers.
+_SUFFIXES = {
+    Attachments.NONE: (),
+    Attachments.SIGNATURES: ("", ".sig"),
+    Attachments.ALL: ("", ".sig", ".att", ".sbom"),
+}
+
+
+def tags(digest: str, wanted: Attachments = Attachments.ALL) -> tuple[str, ...]:
+    """The tags that may hold the attachments of a manifest."""
+    name = digest.replace(":", "-")
+    return tuple(f"{name}{suffix}" for suffix in _SUFFIXES[wanted])
+
+
+def subject(tag: str) -> str | None:
+    """The digest of the manifest whose attachments a tag holds, or None for any other tag."""
+    found = _TAG.fullmatch(tag)
+    return f"sha256:{found['hex']}" if found else None
+
+
+def is_signature(referrer: Descriptor) -> bool:
+    """Whether an entry of an index of referrers is a signature."""
+    return (referrer.artifact_type or "").startswith(SIGNATURE_TYPES)
+
+
+async def walk(client: RegistryClient, image: Image, wanted: Attachments) -> tuple[Image, ...]:
+    """Read the manifests of an image's attachments.
+
+    Args:
+        client: the registry or its cache.
+        image: the image.
+        wanted: which attachments.
+
+    Returns:
+        The content of each tag that exists.
+
+    Raises:
+        RegistryError: one is incomplete or damaged.
+    """
+    repository = image.reference.repository
+    found = []
+    for tag in (tag for part in image.manifests for tag in tags(part.digest, wanted)):
+        if top := await _find(client, repository, tag):
+            parts = [part async for part in _parts(client, repository, top, wanted)]
+            reference = Reference(image.reference.registry, repository, tag, None)
+            found.append(_attachment(reference, top.descriptor, parts))
+    return tuple(found)
+
+
+async def layers(client: RegistryClient, repository: str, tag: str) -> tuple[Descriptor, ...]:
+    """The layers of the signatures under a tag; equal layers are not the same signature.
+
+    Raises:
+        RegistryError: a manifest is missing or damaged.
+    """
+    top = await _find(client, repository, tag)
+    if top is None:
+        return ()
+    parts = _parts(client, repository, top, Attachments.SIGNATURES)
+    return tuple([layer async for _, manifest in parts for layer in manifest.layers])
+
+
+async def _find(client: RegistryClient, repository: str, target: str) -> Fetched | None:
+    """A manifest, or None if it does not exist."""
+    try:
+        return await client.manifest(repository, target)
+    except AnswerError as error:
+        if error.is_missing:
+            return None
+        raise
+
+
+async def _parts(
+    client: RegistryClient, repository: str, top: Fetched, wanted: Attachments
+) -> AsyncIterator[tuple[Descriptor, Manifest]]:
+    """The manifests of a tag: its own, or those that its index lists."""
+    content = manifests.parse(top.content, top.descriptor.media_type)
+    if isinstance(content, Manifest):
+        yield top.descriptor, content
+        return
+    for entry in content.manifests:
+        if is_signature(entry):
+            yield entry, _manifest(await client.manifest(repository, entry.digest))
+        # Other referrers may have been left out, or removed from the upstream.
+        elif wanted is Attachments.ALL and (part := await _find(client, repository, entry.digest)):
+            yield entry, _manifest(part)
+
+
+def _manifest(fetched: Fetched) -> Manifest:
+    content = manifests.parse(fetched.content, fetched.descriptor.media_type)
+    if isinstance(content, Index):
+        raise ContentError(f"{fetched.descriptor.digest} is an index inside an index of referrers")
+    return content
+
+
+def _attachment(
+    reference: Reference, top: Descriptor, parts: list[tuple[Descriptor, Manifest]]
+) -> Image:
+    descriptors = {part.digest: part for part in (top, *(part for part, _ in parts))}
+    blobs = {blob.digest: blob for _, manifest in parts for blob in manifest.blobs}
+    return Image(reference, tuple(descriptors.values()), tuple(blobs.values()))

@@ -163,7 +163,7 @@ def _export(
     return _Exported(images, sum(stored.blobs[digest].size for digest in digests))
 
 
-def _name(writer: Writer, reference: Reference, digest: str) -> set[str]:
+def _name(writer: BlobWriter, reference: Reference, digest: str) -> set[str]:
     """Add an image or attachment, and return its digests; none if it is left out."""
     try:
         parts = writer.name(reference, digest)

@@ -27,6 +27,8 @@ SIGNATURE_TYPES = (
     "application/vnd.cncf.notary.signature",
 )
 _TAG = re.compile(r"sha256-(?P<hex>[a-f0-9]{64})(?P<suffix>\.sig|\.att|\.sbom)?")
+REFERRER = "referrer"
+_KINDS = {".sig": "signature", ".att": "attestation", ".sbom": "SBOM"}
 
 
 class Attachments(StrEnum):
@@ -55,6 +57,12 @@ def subject(tag: str) -> str | None:
     """The digest of the manifest whose attachments a tag holds, or None for any other tag."""
     found = _TAG.fullmatch(tag)
     return f"sha256:{found['hex']}" if found else None
+
+
+def kind(tag: str) -> str:
+    """The kind of attachment that a tag names; for the index of referrers, that of its entries."""
+    found = _TAG.fullmatch(tag)
+    return _KINDS.get(found["suffix"] or "", REFERRER) if found else REFERRER
 
 
 def is_signature(referrer: Descriptor) -> bool:

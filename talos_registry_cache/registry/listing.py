@@ -1,33 +1,22 @@
 """The images in a storage, with their platforms and attachments.
 
-An attachment, such as a signature, is stored like an image, under a tag with the digest of its
-image, or with that digest in its manifest:
-
-    sha256-<hex>.sig, .att, .sbom   what cosign signs and attests
-    sha256-<hex>                    the index of all referrers (OCI's referrers tag schema)
-    "subject": {"digest": …}        a referrer that was pulled by digest
+Attachments have a tag with the digest of their image (`registry.attachments`). A referrer that was
+pulled by digest has that digest in its manifest, as its subject.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from talos_registry_cache.registry import manifests, retention
+from talos_registry_cache.registry import attachments, manifests, retention
 from talos_registry_cache.registry.errors import ContentError
 from talos_registry_cache.registry.layout import Storage
 from talos_registry_cache.registry.manifests import Digest
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.retention import NO_REQUESTS, Requests, StoredImage
-
-# Of indexes in indexes; none in use has more than two.
-DEPTH_LIMIT = 4
-REFERRER = "referrer"
-_KINDS = {"sig": "signature", "att": "attestation", "sbom": "SBOM"}
-_TAG = re.compile(r"sha256-(?P<hex>[a-f0-9]{64})(?:\.(?P<kind>sig|att|sbom))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +26,7 @@ class Listed:
     Attributes:
         image: the image.
         platforms: the platforms of which every manifest and blob is stored.
-        size: the size of its stored manifests and blobs in bytes.
+        size: the size of its stored manifests and blobs in bytes, with those of its attachments.
         attachments: how many attachments of each kind are stored.
         subject: for an attachment whose image is not stored, the digest of this image.
     """
@@ -84,21 +73,21 @@ def listed(
     stored = sorted(retention.images(storage, requests), key=str)
     subjects = {image: _subject(image, contents) for image in stored}
     owners = [image for image in stored if subjects[image] is None]
-    attached: defaultdict[StoredImage, Counter[str]] = defaultdict(Counter)
+    attached = {image: _attached(image, contents) for image in owners}
     orphans = []
     for image, subject in subjects.items():
         if subject is None:
             continue
         of = [one for one in owners if _holds(one, image.repository, subject)]
         for owner in of:
-            attached[owner].update(_kinds(image, contents))
+            attached[owner][attachments.REFERRER] += 1
         orphans += [] if of else [image]
     return tuple(
         Listed(
             image,
             tuple(dict.fromkeys(map(str, _platforms(image.digest, storage, contents)))),
             sum(storage.blobs[digest].size for digest in image.content),
-            dict(sorted(attached[image].items())),
+            dict(sorted(attached.get(image, {}).items())),
             subjects[image],
         )
         for image in sorted([*owners, *orphans], key=str)
@@ -111,18 +100,20 @@ def _holds(image: StoredImage, repository: str, digest: str) -> bool:
 
 def _subject(image: StoredImage, contents: Contents) -> str | None:
     """The digest of the image that an attachment belongs to; None for an image."""
-    if named := _TAG.fullmatch(image.tag or ""):
-        return f"sha256:{named['hex']}"
+    if named := attachments.subject(image.tag or ""):
+        return named
     manifest = _parsed(contents.of(image.digest))
     return manifest.subject.digest if manifest and manifest.subject else None
 
 
-def _kinds(attachment: StoredImage, contents: Contents) -> Sequence[str]:
-    named = _TAG.fullmatch(attachment.tag or "")
-    if named and named["kind"]:
-        return [_KINDS[named["kind"]]]
-    index = _parsed(contents.of(attachment.digest))
-    return [REFERRER] * (len(index.manifests or ()) if named and index else 1)
+def _attached(image: StoredImage, contents: Contents) -> Counter[str]:
+    """How many attachments of each kind an image has under tags."""
+    found = Counter[str]()
+    for tag, digest in image.attachments.items():
+        kind, index = attachments.kind(tag), _parsed(contents.of(digest))
+        entries = index.manifests if index and kind == attachments.REFERRER else None
+        found[kind] += 1 if entries is None else len(entries)
+    return found
 
 
 def _platforms(
@@ -130,7 +121,7 @@ def _platforms(
 ) -> Iterator[Platform]:
     """The complete platforms of a manifest or index."""
     manifest = _parsed(contents.of(digest))
-    if manifest is None or depth > DEPTH_LIMIT:
+    if manifest is None or depth > manifests.DEPTH_LIMIT:
         return
     if manifest.manifests is None:
         platform = _configured(manifest, contents)

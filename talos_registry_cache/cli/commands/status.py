@@ -30,7 +30,7 @@ from talos_registry_cache.engine.cache_storage import InStore
 from talos_registry_cache.engine.processes import HEALTHY
 from talos_registry_cache.engine.reachability import ReachabilityError
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry import interruptible, pull_log, served_certificate
+from talos_registry_cache.registry import attachments, interruptible, pull_log, served_certificate
 from talos_registry_cache.registry.client import RateLimit
 from talos_registry_cache.registry.errors import (
     CANNOT_BE_CACHED,
@@ -301,8 +301,8 @@ def _undeclared(found: Stack, wildcard: Wildcard) -> Mapping[str, int]:
 
 
 def _of(tags: list[tuple[str, str]], size: int, metrics: Metrics | None) -> Usage:
-    repositories = {repository for repository, _ in tags}
-    return Usage(len(repositories), len(tags), size, metrics)
+    images = [(repository, tag) for repository, tag in tags if not attachments.subject(tag)]
+    return Usage(len({repository for repository, _ in images}), len(images), size, metrics)
 
 
 def _metrics(client: DockerClient, cache: Cache) -> Metrics | None:

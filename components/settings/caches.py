@@ -184,7 +184,7 @@ class Caches(Model):
         elif isinstance(written.get("storage"), S3Storage):
             text = "found local with an object store; allowed: none, or caches in volumes"
             yield Mistake(("local",), text)
-        if ANY_ADDRESS in (written.get("publish_on") or ()):
+        elif ANY_ADDRESS in (written.get("publish_on") or ()):
             text = f"found local with publishOn {ANY_ADDRESS}, which includes the port for pushes"
             yield Mistake(("local",), f"{text}; allowed: none, or single addresses in publishOn")
         if local.host in written.get("upstreams", ()):

@@ -1,4 +1,4 @@
-"""CachingProxy: the pull-through cache of one upstream registry."""
+"""CachingProxy: the pull-through cache of one upstream registry, or a registry to push to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pulumi
 
 from talos_registry_cache.engine import labels as label
 
-from . import credential_helper, front
+from . import credential_helper, front, local
 from .access import Access
 from .placement import (
     METRICS_PORT,
@@ -20,6 +20,7 @@ from .placement import (
 )
 from .private_files import FOLDER
 from .settings import Caches
+from .settings.local import Local
 from .settings.storage import S3Storage, VolumeStorage
 from .settings.upstream import Upstream
 from .storage import Stored, in_object_store, s3_location
@@ -33,7 +34,7 @@ class CachingProxyArgs:
     """Arguments of CachingProxy.
 
     Attributes:
-        upstream: settings of the upstream.
+        upstream: settings of the upstream, or of the registry for images of one's own.
         caches: settings that all caches of the stack share.
         image: ID of the image.
         image_reference: reference of the image.
@@ -46,7 +47,7 @@ class CachingProxyArgs:
         front: the front before it, if there is one.
     """
 
-    upstream: Upstream
+    upstream: Upstream | Local
     caches: Caches
     image: pulumi.Input[str]
     image_reference: str
@@ -87,6 +88,9 @@ class CachingProxy(pulumi.ComponentResource):
         super().__init__("talos-registry-cache:caches:CachingProxy", name, {}, opts)
         self.mirror = _url(args, args.mirror_host)
         self.endpoint = _url(args, args.endpoint_host)
+        push_url = None
+        if isinstance(args.upstream, Local):
+            self.endpoint = push_url = local.push_url(args.upstream)
         remote_url = _remote_url(name, args)
         stored = self._stored(name, args)
         answers = PROBE.format(url=PROBE_URL)
@@ -96,13 +100,13 @@ class CachingProxy(pulumi.ComponentResource):
             image_reference=args.image_reference,
             environment={**_environment(args, remote_url), **stored.environment},
             # A cache that is offline writes nothing.
-            probe=answers if remote_url is None else stored.probe + answers,
+            probe=stored.probe + answers if remote_url or push_url else answers,
             stored=stored,
             files=args.files,
             upstream=args.upstream,
             caches=args.caches,
-            labels=self._labels(name, args),
-            registry_labels=_registry_labels(name, args.authorities),
+            labels=self._labels(name, args, push_url),
+            registry_labels=_registry_labels(_registry(name, args), args.authorities),
             front=args.front,
         )
         self.name = args.placement.run(process, self)
@@ -126,13 +130,22 @@ class CachingProxy(pulumi.ComponentResource):
             case VolumeStorage() as settings:
                 return args.placement.volume(name, settings, self)
 
-    def _labels(self, name: str, args: CachingProxyArgs) -> Mapping[str, pulumi.Input[str]]:
+    def _labels(
+        self, name: str, args: CachingProxyArgs, push_url: str | None
+    ) -> Mapping[str, pulumi.Input[str]]:
         """The labels of its container or service."""
-        of_upstream = label.of_upstream(pulumi.get_stack(), name)
+        of_upstream = label.of_upstream(pulumi.get_stack(), _registry(name, args))
         labels: dict[str, Any] = {**of_upstream, label.MIRROR: self.mirror}
+        if push_url is not None:
+            labels[label.LOCAL] = push_url
         if args.access.trust.ca is not None:
             labels[label.CA] = args.access.trust.ca
         return labels
+
+
+def _registry(name: str, args: CachingProxyArgs) -> str:
+    """The registry host in the names of its images."""
+    return args.upstream.host if isinstance(args.upstream, Local) else name
 
 
 def _registry_labels(registry: str, authorities: str) -> Mapping[str, str]:
@@ -147,7 +160,7 @@ def _url(args: CachingProxyArgs, host: str) -> str:
 
 def _remote_url(registry: str, args: CachingProxyArgs) -> str | None:
     """The URL that the cache pulls from: the parent cache's, the upstream's, or none at all."""
-    if args.caches.offline:
+    if args.caches.offline or isinstance(args.upstream, Local):
         return None
     parents = args.caches.via.mirrors if args.caches.via else {}
     return parents.get(registry, args.upstream.remote_url)
@@ -155,7 +168,9 @@ def _remote_url(registry: str, args: CachingProxyArgs) -> str | None:
 
 def _environment(args: CachingProxyArgs, remote_url: str | None) -> dict[str, str]:
     common = {"OTEL_TRACES_EXPORTER": "none", "REGISTRY_LOG_LEVEL": args.caches.logs.level}
-    if remote_url is None:
+    if isinstance(args.upstream, Local):
+        special = {"REGISTRY_STORAGE_DELETE_ENABLED": "true"}
+    elif remote_url is None:
         # …_READONLY_ENABLED makes distribution 3.1 panic.
         special = {"REGISTRY_STORAGE_MAINTENANCE": "{readonly: {enabled: true}}"}
     else:

@@ -39,10 +39,7 @@ MANIFEST_TYPES = (
 )
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
-READ_ONLY = (
-    '{"errors": [{"code": "UNSUPPORTED", '
-    '"message": "this is a read-only cache: push to its upstream instead"}]}\\n'
-)
+READ_ONLY = "this is a read-only cache: push to its upstream instead"
 
 
 class Text(Template):
@@ -107,7 +104,7 @@ _CONFIGURATION = Text("""\
     access_log /dev/stdout pull;%{readers}
     # At once, instead of after the content, which nginx would keep on the disk.
     if ($request_method !~ "^(GET|HEAD)$") {
-      return 405 '%{read_only}';
+      return 405 '%{refusal}';
     }
     # The registry has no referrers API. An image without an index of its referrers under this tag
     # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
@@ -171,7 +168,7 @@ _CONFIGURATION = Text("""\
     location / {
       proxy_pass http://registry;%{tag_cache}
     }
-  }
+  }%{more}
 }
 """)
 
@@ -234,7 +231,19 @@ def files(
     return {**server_files, CONFIGURATION_FILE: PrivateFile(text, is_read_once=True)}
 
 
-def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
+def refusal(message: str) -> str:
+    """The answer to a push that is refused, as registries write errors."""
+    return f'{{"errors": [{{"code": "UNSUPPORTED", "message": "{message}"}}]}}\\n'
+
+
+def configuration(
+    *,
+    tls: bool,
+    readers: bool,
+    tag_freshness_s: int,
+    refusal: str = refusal(READ_ONLY),
+    more: str = "",
+) -> str:
     """The configuration of nginx, the same for all caches of a stack.
 
     Args:
@@ -242,11 +251,14 @@ def configuration(*, tls: bool, readers: bool, tag_freshness_s: int) -> str:
         readers: whether clients need a password, which the registry checks.
         tag_freshness_s: how long a tag is served without asking the registry, in seconds; 0 to ask
             each time.
+        refusal: the answer to all methods but GET and HEAD.
+        more: more servers.
     """
     tag_cache = _TAG_CACHE.substitute(freshness=tag_freshness_s, silence=SILENCE_S)
     return _CONFIGURATION.substitute(
         head=HEAD,
-        read_only=READ_ONLY,
+        refusal=refusal,
+        more=more,
         log_format=LOG_FORMAT,
         socket=SOCKET,
         silence=SILENCE_S,

@@ -208,7 +208,7 @@ def _check_port(address: str, port: int, resource: str) -> None:
         user = ports.user_of(port, engine.client())
         raise TakenError(
             f"{resource}: port {port} on {address} is taken by {user}; "
-            "free it, or set another port in caches.upstreams or caches.wildcard"
+            "free it, or set another port in caches.upstreams, caches.wildcard or caches.local"
         )
 
 

@@ -11,7 +11,7 @@ from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 
-from . import front, hooks, wildcard
+from . import front, hooks, local, wildcard
 from .belongings import Belongings
 from .hooks import NetworkHooks
 from .names import in_names, registry_name, shared_volume_name
@@ -28,6 +28,7 @@ from .placement import (
     volume_name,
 )
 from .private_files import FOLDER, FilesInVolume, PrivateFile
+from .settings.local import Local
 from .settings.storage import VolumeStorage
 from .storage import WRITABLE, Stored
 
@@ -55,6 +56,7 @@ class _Container:
         writable: volumes that it may write to.
         read_only: other volumes.
         port: the port of this machine at which it is published, if it is.
+        pushes: whether this port is one for pushes on loopback.
         dns: servers for names that are not of its network, instead of this machine's.
         hooks: what else to do before it is created.
         extra_hosts: addresses of hosts that it cannot resolve, by host name.
@@ -71,6 +73,7 @@ class _Container:
     writable: Sequence[Mount] = ()
     read_only: Sequence[Mount] = ()
     port: int | None = None
+    pushes: bool = False
     dns: Sequence[str] | None = None
     hooks: Sequence[Hook] = ()
     extra_hosts: Mapping[str, str] = field(default_factory=dict)
@@ -258,9 +261,14 @@ class OnEngine:
     def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:
         if one.port is None:
             return None
+        bound = [(CONTAINER_PORT, address) for address in self._addresses(one.name)]
+        if one.pushes:
+            bound = [(port, address) for port, address in bound if address != local.ADDRESS]
+            # The provider compares ports by their number in the container.
+            bound.append((local.PUSH_PORT, local.ADDRESS))
         return [
-            docker.ContainerPortArgs(internal=CONTAINER_PORT, external=one.port, ip=address)
-            for address in self._addresses(one.name)
+            docker.ContainerPortArgs(internal=internal, external=one.port, ip=address)
+            for internal, address in bound
         ]
 
     def _addresses(self, container: str) -> Sequence[str]:
@@ -270,7 +278,9 @@ class OnEngine:
         the requested order, later engines sort. Any other order would replace the container at
         every `up`.
         """
-        published = self.belongings.facts.published.get(container, [])
+        found = self.belongings.facts.published.get(container, [])
+        # A port for pushes may have one more.
+        published = [address for address in found if address in self.publish_on]
         wanted = sorted(self.publish_on)
         return published if sorted(published) == wanted else wanted
 
@@ -305,4 +315,5 @@ def _front(name: str, process: Process, args: FrontProcess, shared: Mount) -> _C
         writable=[*storage, shared],
         read_only=[(FOLDER, args.files.volume)],
         port=process.upstream.port,
+        pushes=isinstance(process.upstream, Local),
     )

@@ -10,6 +10,7 @@ import pulumi_docker as docker
 from .names import in_names
 from .private_files import PrivateFile
 from .settings import Caches
+from .settings.local import Local
 from .settings.storage import VolumeStorage
 from .settings.upstream import Upstream
 from .settings.values import mebibytes
@@ -93,7 +94,7 @@ class Process(Bounds):
         probe: shell command of the health check.
         stored: where cached images are kept.
         files: private files.
-        upstream: settings of the upstream.
+        upstream: settings of the upstream, or of the registry for images of one's own.
         labels: labels of the container or service that clients reach.
         registry_labels: labels of the registry.
         front: the front before it, if there is one.
@@ -106,7 +107,7 @@ class Process(Bounds):
     probe: str
     stored: Stored
     files: MountedFiles
-    upstream: Upstream
+    upstream: Upstream | Local
     labels: Mapping[str, pulumi.Input[Any]]
     registry_labels: Mapping[str, str]
     front: FrontProcess | None = None

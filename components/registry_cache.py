@@ -19,6 +19,7 @@ from . import (
     credential_helper,
     dynamic_provider,
     engine,
+    local,
     logins,
     names,
     reachable,
@@ -40,6 +41,7 @@ from .retention import ImageRetention
 from .settings import Caches
 from .settings.access import OwnTls
 from .settings.caches import asking_themselves
+from .settings.local import Local
 from .settings.mistakes import Mistake
 from .settings.placement import EnginePlacement, SwarmPlacement
 from .settings.secrets import VIA
@@ -62,8 +64,8 @@ class RegistryCache(pulumi.ComponentResource):
     network; `cachectl` finds them by these.
     """
 
-    proxies: Mapping[str, CachingProxy]
-    """The caching proxies, by registry host."""
+    proxies: dict[str, CachingProxy]
+    """The caching proxies, and the registry for images of one's own, by registry host."""
 
     mirrors: dict[str, str]
     """URL at which nodes reach the cache, by registry host; `*` is the wildcard mirror."""
@@ -120,6 +122,8 @@ class RegistryCache(pulumi.ComponentResource):
             )
             for host, upstream in args.upstreams.items()
         }
+        if args.local:
+            self.proxies |= {args.local.host: self._declare_local(args.local)}
         self.trust = self._access.trust
         self.s3_locations = (
             {host: s3_location(args.storage, host) for host in args.upstreams}
@@ -140,7 +144,8 @@ class RegistryCache(pulumi.ComponentResource):
             ImageRetention(
                 "retention",
                 settings=args.retention,
-                caches=self.caches,
+                # Pushed images cannot be fetched again.
+                caches={host: self.caches[host] for host in args.upstreams},
                 kept=[str(image) for image in args.kept_images],
                 opts=pulumi.ResourceOptions(parent=self),
             )
@@ -229,6 +234,28 @@ class RegistryCache(pulumi.ComponentResource):
         image = engine.image_to_run(self._args.front.image)
         return FrontProcess(image=self._image(image), image_reference=image, files=files)
 
+    def _declare_local(self, settings: Local) -> CachingProxy:
+        """Declare the registry for images of one's own, with a front that accepts pushes."""
+        files = local.files(settings, self._access.server_files, readers=self._args.readers != {})
+        mounted = self._placement.files(
+            _with_credentials(local.NAME), label.of_stack(self._stack), files, self
+        )
+        image = engine.image_to_run(settings.image or self._args.image)
+        args = CachingProxyArgs(
+            upstream=settings,
+            caches=self._args,
+            image=self._image(image),
+            image_reference=image,
+            placement=self._placement,
+            mirror_host=self._mirror_host,
+            endpoint_host=self._endpoint_host,
+            files=self._anonymous(),
+            access=self._access,
+            authorities=access.authorities(self._args),
+            front=self._nginx(mounted),
+        )
+        return CachingProxy(local.NAME, args, pulumi.ResourceOptions(parent=self))
+
     def _declare_wildcard(self, settings: Wildcard) -> str:
         """Declare the wildcard mirror; returns its URL for nodes."""
         # The settings of a Swarm have none.
@@ -239,7 +266,7 @@ class RegistryCache(pulumi.ComponentResource):
         if ca is not None:
             labels[label.CA] = ca
         files = wildcard.files(
-            {host: f"{self._prefix}-{in_names(host)}" for host in self._args.upstreams},
+            {host: f"{self._prefix}-{in_names(name)}" for host, name in self._names().items()},
             self._access.server_files,
             # A given certificate need not have a name that nginx can check.
             authority=ca if isinstance(self._args.tls, OwnTls) else None,
@@ -265,6 +292,11 @@ class RegistryCache(pulumi.ComponentResource):
             image = self._placement.writer_image
             reachable.declare(mirrors, image, self._placement.published, self)
 
+    def _names(self) -> Mapping[str, str]:
+        """What each cache is called in names on the engine, by registry host."""
+        own = {self._args.local.host: local.NAME} if self._args.local else {}
+        return {**{host: host for host in self._args.upstreams}, **own}
+
     @property
     def _is_on_swarm(self) -> bool:
         return isinstance(self._args.placement, SwarmPlacement)
@@ -280,11 +312,15 @@ class RegistryCache(pulumi.ComponentResource):
         """The private files of a cache, which anonymous caches share if they trust the same CAs."""
         if login := self._login(host, upstream):
             return self._own_files(host, credential_helper.file(login))
-        common = access.authorities(self._args)
-        if access.authorities(self._args, host) != common:
+        if access.authorities(self._args, host) != access.authorities(self._args):
             return self._own_files(host, credential_helper.anonymous())
+        return self._anonymous()
+
+    def _anonymous(self) -> MountedFiles:
+        """The private files of caches without a login."""
         if self._anonymous_files is None:
             labels = label.of_stack(self._stack)
+            common = access.authorities(self._args)
             files = self._with_shared(credential_helper.anonymous(), common)
             self._anonymous_files = self._placement.files(ANONYMOUS, labels, files, self)
         return self._anonymous_files
@@ -344,6 +380,7 @@ def mistakes(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
     yield from asking_themselves(caches, hosts)
     if not isinstance(caches.placement, EnginePlacement):
         return
+    yield from _mistakes_of_local(caches, facts)
     if facts.is_rootless:
         yield from _mistakes_without_root(caches)
     else:
@@ -385,17 +422,29 @@ def _mistakes_without_root(caches: Caches) -> Iterator[Mistake]:
         yield Mistake(("publishOn",), f"{text}; allowed: {allowed}")
 
 
+def _mistakes_of_local(caches: Caches, facts: EngineFacts) -> Iterator[Mistake]:
+    """Reasons why pushes on loopback and pulls by nodes cannot have the same port."""
+    if caches.local is None:
+        return
+    if facts.is_rootless:
+        text = "found local with a rootless engine, which publishes a port on one address only"
+        yield Mistake(("local",), f"{text}; allowed: none")
+    elif caches.tls and not local.for_nodes(_publish_on(caches, _mirror_host(caches, facts))):
+        text = "found local with tls, but nodes use the port for pushes here, which has no TLS"
+        yield Mistake(("local",), f"{text}; allowed: one of both")
+
+
 def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     """The names that the network, containers and volumes of a stack's caches may have."""
     prefix = names.of_caches(caches.name_prefix, stack)
-    hosts = [in_names(host) for host in caches.upstreams]
+    hosts = [*map(in_names, caches.upstreams), local.NAME]
     own = [*hosts, wildcard.NAME]
     ends = [ANONYMOUS, FRONTS, *own, *map(_with_credentials, own)]
     found = {prefix, *(f"{prefix}-{end}" for end in ends)}
     for host in hosts:
         found |= {registry_name(f"{prefix}-{host}"), shared_volume_name(f"{prefix}-{host}")}
     if isinstance(caches.storage, VolumeStorage):
-        found |= {volume_name(caches.storage, prefix, host) for host in caches.upstreams}
+        found |= {volume_name(caches.storage, prefix, host) for host in hosts}
     return found
 
 

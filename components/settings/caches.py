@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from .. import names
 from .access import Tls, Via
 from .front import Front
+from .local import Local
 from .mistakes import Mistake, Path
 from .model import EACH, Context, Model, Needed, Rules, right
 from .placement import EnginePlacement, Placement, SwarmPlacement
@@ -106,6 +107,10 @@ class Caches(Model):
         default=None,
         description="One more mirror, for all upstreams at one URL; the default is none",
     )
+    local: Local | None = Field(
+        default=None,
+        description="One more registry, for images of one's own; the default is none",
+    )
     retention: Retention | None = Field(
         default=None,
         description="Which images `up` removes; by default, images are kept forever",
@@ -145,6 +150,7 @@ class Caches(Model):
         """The rules across the settings of caches."""
         return (
             self._ports_differ(),
+            self._local_has_a_place(),
             self._no_cache_asks_this_stack(),
             self._parents_are_of_upstreams(),
             self._parents_replace_upstreams(),
@@ -160,11 +166,30 @@ class Caches(Model):
             if users.setdefault(port, host) != host:
                 text = f"found {port}, which {users[port]} uses; allowed: a port of its own"
                 yield Mistake(("upstreams", host, "port"), text)
-        written: dict[str, Any] = {"wildcard": vars(self).get("wildcard")}
-        for port in right(written, "port").values():
-            if port in users:
+        written: dict[str, Any] = {key: vars(self).get(key) for key in ("wildcard", "local")}
+        for key, port in right(written, "port").items():
+            if users.setdefault(port, key) != key:
                 text = f"found {port}, which {users[port]} uses; allowed: a port of its own"
-                yield Mistake(("wildcard", "port"), text)
+                yield Mistake((key, "port"), text)
+
+    def _local_has_a_place(self) -> Iterator[Mistake]:
+        # Without the fields that are wrong.
+        written = vars(self)
+        local = written.get("local")
+        if local is None:
+            return
+        if isinstance(written.get("placement"), SwarmPlacement):
+            text = "found local with caches on a Swarm, which opens ports on all addresses"
+            yield Mistake(("local",), f"{text}; allowed: none, or caches on an engine")
+        elif isinstance(written.get("storage"), S3Storage):
+            text = "found local with an object store; allowed: none, or caches in volumes"
+            yield Mistake(("local",), text)
+        elif ANY_ADDRESS in (written.get("publish_on") or ()):
+            text = f"found local with publishOn {ANY_ADDRESS}, which includes the port for pushes"
+            yield Mistake(("local",), f"{text}; allowed: none, or single addresses in publishOn")
+        if local.host in written.get("upstreams", ()):
+            text = f"found {local.host}, which is caches.local; allowed: one of both"
+            yield Mistake(("upstreams", local.host), text)
 
     def _no_cache_asks_this_stack(self) -> Iterator[Mistake]:
         yield from asking_themselves(self, {self.mirror_host, *(self.publish_on or ())})

@@ -21,6 +21,7 @@ from talos_registry_cache.cli.commands.metrics import metrics
 from talos_registry_cache.cli.commands.mirrors import mirrors
 from talos_registry_cache.cli.commands.nodes import nodes
 from talos_registry_cache.cli.commands.prune import prune
+from talos_registry_cache.cli.commands.remove import remove
 from talos_registry_cache.cli.commands.scrub import scrub
 from talos_registry_cache.cli.commands.status import status
 from talos_registry_cache.cli.commands.verify import verify
@@ -40,8 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    status, nodes, list_, images, warm, verify, scrub, prune, export, import_, mirrors, logs,
-    watch, metrics, exporter,
+    status, nodes, list_, images, warm, verify, scrub, prune, remove, export, import_, mirrors,
+    logs, watch, metrics, exporter,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

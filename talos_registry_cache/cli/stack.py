@@ -70,6 +70,7 @@ class Cache:
             limit.
         why_unhealthy: the last output of the health check if it is unhealthy, or the name of a
             missing container; else empty.
+        is_local: whether it is the registry for images of one's own, which has no upstream.
     """
 
     registry: str
@@ -88,6 +89,7 @@ class Cache:
     restarts: int = 0
     was_out_of_memory: bool = False
     why_unhealthy: str = ""
+    is_local: bool = False
 
     @property
     def has_front(self) -> bool:
@@ -314,8 +316,9 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
     health, why = processes.health(worst), processes.why_unhealthy(worst)
     if registry is None:
         health, why = "no registry", f"there is no container {process}"
-    mirror = front.labels[labels.MIRROR]
+    mirror, push_url = front.labels[labels.MIRROR], front.labels.get(labels.LOCAL)
     bindings = _bindings(front)
+    endpoint = _url(urlsplit(mirror).scheme, bindings[0]) if bindings else None
     return Cache(
         registry=front.labels[labels.UPSTREAM],
         name=str(front.name),
@@ -323,7 +326,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         is_service=False,
         is_running=registry is not None and all(one.status == "running" for one in both),
         health=health,
-        endpoint=_url(urlsplit(mirror).scheme, bindings[0]) if bindings else None,
+        endpoint=push_url or endpoint,
         mirror=mirror,
         remote=Remote.of_registry(environment, registry.labels if registry else {}),
         # The front mounts the same volume.
@@ -334,6 +337,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         restarts=sum(map(_restarts, both)),
         was_out_of_memory=any(map(_was_out_of_memory, both)),
         why_unhealthy=why,
+        is_local=push_url is not None,
     )
 
 

@@ -14,6 +14,8 @@ MIRROR = f"{PROJECT}.mirror"
 """The URL at which clients reach a cache, on whichever node it runs."""
 REGISTRY = f"{PROJECT}.registry"
 """On a front: the name of the container that runs the registry behind it."""
+LOCAL = f"{PROJECT}.local"
+"""On the front of the registry for images of one's own: the URL at which this machine pushes."""
 WILDCARD = f"{PROJECT}.wildcard"
 """On the wildcard mirror: its URL for nodes."""
 

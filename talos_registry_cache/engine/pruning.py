@@ -12,7 +12,13 @@ from talos_registry_cache.engine import labels, processes
 from talos_registry_cache.engine.cache_storage import CacheStorage
 from talos_registry_cache.registry import layout, pull_log, retention
 from talos_registry_cache.registry.layout import OnPiece, Upload, ignore
-from talos_registry_cache.registry.retention import NO_REQUESTS, Policy, Pruning, Requests
+from talos_registry_cache.registry.retention import (
+    NO_REQUESTS,
+    Chosen,
+    Policy,
+    Pruning,
+    Requests,
+)
 
 # Longer than any upload takes.
 LEFT_AFTER_S = 24 * 3600
@@ -42,7 +48,7 @@ class Pruner:
         engine: the engine.
         process: the name of the container or service that runs the cache.
         storage: the storage of the cache.
-        policy: the images to keep; None to remove incomplete uploads only.
+        policy: the images to keep, or to remove; None to remove incomplete uploads only.
         requests: returns the requests in the log of the cache's front.
         on_piece: receives what is read, piece by piece.
     """
@@ -50,7 +56,7 @@ class Pruner:
     engine: DockerClient
     process: str
     storage: CacheStorage
-    policy: Policy | None
+    policy: Policy | Chosen | None
     requests: Callable[[], Requests] = lambda: NO_REQUESTS
     on_piece: OnPiece = ignore
 

@@ -112,6 +112,33 @@ class Policy:
         return is_unused or (self.max_size is not None and size > self.max_size)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The images to remove: those that references of the same registry name.
+
+    Attributes:
+        references: the references. One with a digest names all tags of this digest.
+    """
+
+    references: Collection[Reference]
+
+    def unwanted(
+        self, storage: Storage, requests: Requests = NO_REQUESTS
+    ) -> tuple[StoredImage, ...]:
+        """The images of a storage to remove, least recently requested first."""
+        held = images(storage, requests)
+        return tuple(image for image in held if any(names(one, image) for one in self.references))
+
+
+def names(reference: Reference, image: StoredImage) -> bool:
+    """Whether a reference of the image's registry names exactly this image."""
+    if reference.repository != image.repository:
+        return False
+    if reference.digest:
+        return reference.digest == image.digest
+    return reference.tag == image.tag
+
+
 def last_requests(log: Iterable[str]) -> Requests:
     """The last successful requests for manifests in the log of a front, given as lines."""
     last: defaultdict[tuple[str, str], int] = defaultdict(int)

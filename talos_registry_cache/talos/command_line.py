@@ -34,6 +34,8 @@ from talos_registry_cache.talos.versions import (
 SUDO = ("sudo", "--non-interactive", "--preserve-env=HOME,KUBECONFIG")
 
 MIRRORS_PATCH = "mirrors.yaml"
+LOCAL_REGISTRY_PATCH = "patch-controlplanes-local-registry.yaml"
+YAML_PATCHES_SINCE = Version(1, 2)
 DESTROY_TIMEOUT_S = 5 * 60.0
 
 
@@ -230,6 +232,10 @@ def _patch_files(spec: ClusterSpec, version: Version) -> Iterator[tuple[str, str
             MIRRORS_PATCH,
             machine_config.mirror_patch(spec.mirrors, skip_fallback=spec.skip_fallback, form=form),
         )
+    # An older talosctl reads no patch in YAML.
+    announced = machine_config.local_registry_patch(spec.mirrors)
+    if announced and min(version, target_version(spec, version)) >= YAML_PATCHES_SINCE:
+        yield LOCAL_REGISTRY_PATCH, announced
     for kind, patches in _patches(spec).items():
         for number, text in enumerate(patches, start=1):
             yield f"{kind}-{number}.yaml", text
@@ -314,9 +320,9 @@ def _needs_of_talosctl(spec: ClusterSpec) -> list[_Need]:
         _Need(bool(spec.disks), "disks", Version(1, 12)),
         # Before 1.0, patches could only be given on the command line, where everyone can see them.
         _Need(bool(texts), "patches", Version(1, 0)),
-        _Need(not all(map(_is_json_patch, texts)), "patches in YAML", Version(1, 2)),
+        _Need(not all(map(_is_json_patch, texts)), "patches in YAML", YAML_PATCHES_SINCE),
         # There is no flag for them, and a patch on the command line would show the password.
-        _Need(spec.has_closed_mirrors, "mirrors with a CA or password", Version(1, 2)),
+        _Need(spec.has_closed_mirrors, "mirrors with a CA or password", YAML_PATCHES_SINCE),
     ]
 
 

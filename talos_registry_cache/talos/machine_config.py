@@ -18,6 +18,8 @@ class MirrorForm(Enum):
     DOCUMENT = "RegistryMirrorConfig"
 
 
+ON_WORKSTATION = "localhost:"
+LOCAL_REGISTRY = "local-registry-hosting"
 TLS_DOCUMENT = "RegistryTLSConfig"
 # From pkg/machinery/config/types of the tags before and after.
 DOCUMENT_SINCE = Version(1, 12)
@@ -50,6 +52,36 @@ def mirror_patch(mirrors: Mapping[str, Endpoint], *, skip_fallback: bool, form: 
     if closed:
         registries["config"] = {address: _legacy_closed(one) for address, one in closed.items()}
     return yaml.safe_dump({"machine": {"registries": registries}}, sort_keys=False)
+
+
+def local_registry_patch(mirrors: Mapping[str, Endpoint]) -> str:
+    """Write a patch for control planes that announces a registry on the workstation, as YAML.
+
+    Tools for development read the ConfigMap: KEP-1755, "Communicating a local registry". Its
+    registry has the same name on the nodes, because of the mirror. Pods reach it at the mirror.
+
+    Args:
+        mirrors: the mirror of each registry host.
+
+    Returns:
+        The patch; empty if no mirror is of a registry on localhost.
+    """
+    host = next((one for one in mirrors if one.startswith(ON_WORKSTATION)), None)
+    if host is None:
+        return ""
+    hosting = {
+        "host": host,
+        "hostFromContainerRuntime": host,
+        "hostFromClusterNetwork": mirrors[host].address,
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": LOCAL_REGISTRY, "namespace": "kube-public"},
+        "data": {"localRegistryHosting.v1": yaml.safe_dump(hosting, sort_keys=False)},
+    }
+    manifest = {"name": LOCAL_REGISTRY, "contents": yaml.safe_dump(config_map, sort_keys=False)}
+    return yaml.safe_dump({"cluster": {"inlineManifests": [manifest]}}, sort_keys=False)
 
 
 def trust_patch(mirrors: str) -> str:

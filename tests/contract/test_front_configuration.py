@@ -8,11 +8,12 @@ import docker
 import pytest
 from docker import DockerClient
 
-from components import front, wildcard
+from components import front, local, wildcard
 from components.access import SERVER_FILE
 from components.certificate_authority import issue_authority, issue_server
-from components.private_files import FOLDER
+from components.private_files import FOLDER, PrivateFile
 from components.settings.front import DEFAULT_IMAGE
+from components.settings.local import Local
 from talos_registry_cache.engine import file_owner, registry_image, temporary_container
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from toolchain import front_image
@@ -103,6 +104,18 @@ def test_nginx_accepts_each_configuration_of_the_wildcard_mirror(
         wildcard.configuration(caches, tls=tls, verifies=verifies, readers=readers),
         wildcard.COMMAND,
     )
+
+    assert code == 0, printed
+    assert "[warn]" not in printed
+
+
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.usefixtures("certificate")
+def test_nginx_accepts_the_configuration_for_images_of_ones_own(check: Check, *, tls: bool) -> None:
+    server_files = {SERVER_FILE: PrivateFile(SERVER.certificate + SERVER.key)} if tls else {}
+    files = local.files(Local(port=5010), server_files, readers=True)
+
+    code, printed = check(str(files[front.CONFIGURATION_FILE].content))
 
     assert code == 0, printed
     assert "[warn]" not in printed

@@ -60,7 +60,9 @@ def prune(
     while the upstream answered, whichever is newer. Incomplete uploads are removed after a day.
 
     Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
-    images are removed; on a Swarm, its nodes restart afterwards, one by one. For example:
+    images are removed; on a Swarm, its nodes restart afterwards, one by one. Images of one's own
+    (`caches.local`) cannot be fetched again, and are left out unless `--upstream` names their
+    registry. For example:
 
         cachectl prune --older-than 720h --keep images.txt --yes
 
@@ -76,7 +78,7 @@ def prune(
     oldest = None if older_than is None else time.time() - seconds(older_than)
     most = None if size is None else number_of_bytes(size)
     with stack.opened(stack_name) as found:
-        wanted = found.only(upstreams or [])
+        wanted = found.only(upstreams or _of_upstreams(found))
         with caches.locked(found):
             pruned = {}
             for registry, cache in wanted.items():
@@ -112,6 +114,10 @@ def number_of_bytes(text: str) -> int:
     if not match:
         raise UsageError(f"{text!r} is not a size; allowed: a number and k, m, g or t, such as 20g")
     return int(match[1]) * BYTES[match[2]]
+
+
+def _of_upstreams(found: stack.Stack) -> list[str]:
+    return [registry for registry, cache in found.caches.items() if not cache.is_local]
 
 
 def _prune(client: DockerClient, cache: Cache, policy: Policy | None, *, yes: bool) -> Pruned:

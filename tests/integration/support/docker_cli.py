@@ -32,3 +32,24 @@ def pull(endpoint: str, image: Pushed, *, engine_host: str | None = None) -> str
     assert digest is not None, printed
     assert "Pull complete" in printed, f"no layer was fetched:\n{printed}"
     return digest[1]
+
+
+def push(source: str, target: str) -> str:
+    """Push an image under another name, and return the digest that the registry has.
+
+    Both names are removed from the engine.
+
+    Raises:
+        CommandFailedError: the push failed.
+    """
+    try:
+        processes.run("docker", "pull", source, within_s=PULL_WITHIN_S)
+        processes.run("docker", "tag", source, target, within_s=PULL_WITHIN_S)
+        printed = processes.run("docker", "push", target, within_s=PULL_WITHIN_S)
+    finally:
+        processes.finish(
+            ["docker", "image", "rm", "--force", source, target], within_s=PULL_WITHIN_S
+        )
+    digest = re.search(r"digest: (sha256:[0-9a-f]{64})", printed)
+    assert digest is not None, printed
+    return digest[1]

@@ -253,7 +253,7 @@ def test_a_port_conflict_names_the_other_container(fake: FakeEngine) -> None:
 
     assert str(taken.value) == (
         f"cache-resource: port {port} on 127.0.0.1 is taken by the container their-registry; "
-        "free it, or set another port in caches.upstreams or caches.wildcard"
+        "free it, or set another port in caches.upstreams, caches.wildcard or caches.local"
     )
 
 

@@ -288,6 +288,7 @@ A_URL = "allowed: http:// or https:// with a host"
             # Valid values that contradict another setting.
             ("caches upstreams registry.test port", [5000], "found 5000, which docker.io uses"),
             ("caches wildcard port", [5000], "found 5000, which docker.io uses"),
+            ("caches local port", [5000], "found 5000, which docker.io uses"),
             ("caches via mirrors quay.io", ["https://a.test"], "caches.upstreams has no quay.io"),
             ("caches via mirrors docker.io", ["http://10.0.0.1:5009"], "own cache of registry.tes"),
             (REMOTE_URL, ["https://10.0.0.1:5000/"], "this stack's own cache of docker.io"),
@@ -304,6 +305,7 @@ A_URL = "allowed: http:// or https:// with a host"
     + each(
         ON_SWARM,
         [
+            ("caches local", [{"port": 5011}], "found local with caches on a Swarm"),
             (
                 "caches storage bucket",
                 ["", "ab", "Caches", "a/b", "-a-", "a..b", "a" * 64],

@@ -68,6 +68,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
             "logs": {},
             "front": {},
             "wildcard": {},
+            "local": {"port": 5011},
             "proxy": {"kind": "given", "noProxy": ["corp.test"]},
             "extraHosts": {INSIDE: "10.0.0.8"},
         },
@@ -284,7 +285,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         f"{HOST} mirrors": lambda value: isinstance(value, bool) or value == {},
         # Everything in these has a default.
         "demo clusters images talos": lambda value: not value,
-        "caches storage placement tls front wildcard logs proxy extraHosts": lambda value: (
+        "caches storage placement tls front wildcard local logs proxy extraHosts": lambda value: (
             not value
         ),
         "nodeLabels": lambda labels: all(map(VALID["cache"], labels.values())),

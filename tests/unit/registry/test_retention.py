@@ -158,6 +158,25 @@ def test_a_reference_matches_by_tag_or_digest(text: str, is_wanted: bool) -> Non
     assert retention.wanted(image, [reference.parse(text)]) is is_wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "removed"),
+    [
+        ("docker.io/team/app:1", ["team/app:1"]),
+        (f"docker.io/team/app@{digest(OWN)}", ["team/app:1", "team/app:2"]),
+        (f"docker.io/team/app:3@{digest(OWN)}", ["team/app:1", "team/app:2"]),
+        ("docker.io/team/app:3", []),
+        ("docker.io/team/other:1", []),
+    ],
+)
+def test_a_tag_names_itself_and_a_digest_all_of_its_tags(text: str, removed: list[str]) -> None:
+    content = frozenset({digest(OWN)})
+    images = [StoredImage("team/app", tag, digest(OWN), 0, content) for tag in ("1", "2")]
+
+    found = [str(one) for one in images if retention.names(reference.parse(text), one)]
+
+    assert found == removed
+
+
 def test_the_least_recently_requested_images_are_removed_down_to_a_size() -> None:
     making = Making()
     for age, tag in enumerate(("old", "named", "new")):

@@ -211,6 +211,33 @@ def test_the_version_on_the_nodes(wanted: Mapping[str, Any], expected: Version) 
 # Mirrors as a patch
 
 
+@pytest.mark.parametrize("version", ["1.2.0", "1.11.5", "1.13.0"])
+def test_a_registry_on_the_workstation_is_announced_to_tools_by_the_control_planes(
+    version: str,
+) -> None:
+    mirrors = {"localhost:5010": Endpoint("http://10.5.0.1:5010"), **MIRRORS}
+    invocation = plan(version, mirrors=mirrors)
+
+    (patch,) = [name for name in invocation.files if name.startswith("patch-controlplanes-")]
+    (manifest,) = yaml.safe_load(invocation.files[patch])["cluster"]["inlineManifests"]
+    announced = yaml.safe_load(manifest["contents"])
+    assert f"@/stack/demo/{patch}" in invocation.words
+    assert announced["metadata"] == {"name": "local-registry-hosting", "namespace": "kube-public"}
+    assert yaml.safe_load(announced["data"]["localRegistryHosting.v1"]) == {
+        "host": "localhost:5010",
+        "hostFromContainerRuntime": "localhost:5010",
+        "hostFromClusterNetwork": "10.5.0.1:5010",
+    }
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "1.13.0"])
+def test_nothing_is_announced_without_one_or_where_talosctl_reads_no_yaml(version: str) -> None:
+    local = {"localhost:5010": Endpoint("http://10.5.0.1:5010")} if version == "1.1.0" else {}
+    invocation = plan(version, mirrors={**MIRRORS, **local})
+
+    assert not [name for name in invocation.files if name.startswith("patch-controlplanes-")]
+
+
 def mirrors_patch(version: str, **wanted: Any) -> list[Any]:
     invocation = plan(version, **{"mirrors": MIRRORS, **wanted})
     assert "--registry-mirror" not in invocation.words

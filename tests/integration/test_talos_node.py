@@ -8,12 +8,12 @@ import pytest
 import yaml
 from docker import DockerClient
 
-from tests.integration.support import belongings, host, private_engine, talos_node
+from tests.integration.support import belongings, host, private_engine, processes, talos_node
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.talos_node import Node
-from tests.integration.support.upstream import Pushed
+from tests.integration.support.upstream import IMAGE, Pushed
 
 HUB, GITHUB = "docker.io", "ghcr.io"
 LOGGED_WITHIN_S = 60
@@ -34,6 +34,16 @@ class Site:
     caches: CacheStack
     client: DockerClient
     workload: Pushed
+
+    @property
+    def local(self) -> str:
+        """The registry for images of one's own, as in the names of its images."""
+        return f"localhost:{self.caches.settings()['local']['port']}"
+
+    def push(self, image: str) -> None:
+        """Push an image of the engine under a name on the workstation."""
+        for command in (("tag", IMAGE, image), ("push", image)):
+            processes.run("docker", "--host", self.node.engine.host, *command)
 
     @property
     def image(self) -> str:
@@ -72,6 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "storage": {"onDestroy": "delete"},
             "upstreams": upstreams(f"http://{gateway}:{port}", HUB, GITHUB),
             "wildcard": {"port": host.free_port()},
+            "local": {"port": host.free_port()},
         }
         with stack(folder, client, settings, engine_host=engine.host) as caches:
             caches.up()
@@ -98,6 +109,16 @@ def test_a_node_asks_the_wildcard_mirror_for_the_images_that_it_boots_with(site:
     )
     asked = [line for line in site.log(GITHUB).splitlines() if "siderolabs/kubelet" in line]
     assert any(f"ns={GITHUB}" in line for line in asked), asked
+
+
+def test_a_node_pulls_what_the_workstation_has_pushed_under_the_same_name(site: Site) -> None:
+    image = f"{site.local}/team/mine:dev"
+
+    site.push(image)
+
+    pulled = site.node.talosctl("image", "pull", image)
+    assert pulled.returncode == 0, pulled.stderr
+    assert image in site.node.talosctl("image", "list").stdout
 
 
 def test_a_node_pulls_an_image_again_once_the_upstream_is_gone(site: Site) -> None:

@@ -225,7 +225,11 @@ def _hand_over(volume: str, image: str) -> None:
 
 
 async def _tell_why_unhealthy(name: str) -> None:
-    """Wait until a container is healthy, or warn why it is not; ends with the program."""
+    """Wait until a container is healthy, or warn why it is not; ends with the program.
+
+    A front is unhealthy while its registry starts, so only what is seen twice is reported.
+    """
+    was_unhealthy = False
     while True:
         await asyncio.sleep(HEALTH_POLL_S)
         try:
@@ -233,10 +237,12 @@ async def _tell_why_unhealthy(name: str) -> None:
         except DockerException as error:
             pulumi.log.debug(f"cannot inspect {name}: {error}")
             return
-        if why:
+        if why and was_unhealthy:
             pulumi.log.warn(f"{name} is unhealthy: {why}; see: docker logs {name}")
-        if is_healthy or why:
             return
+        if is_healthy:
+            return
+        was_unhealthy = bool(why)
 
 
 def _look(name: str) -> tuple[bool, str]:

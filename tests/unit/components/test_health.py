@@ -60,11 +60,18 @@ def warned_of(monkeypatch: pytest.MonkeyPatch, container: Container) -> list[str
 def test_an_unhealthy_container_is_reported_once_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    container = Container(None, STARTING, UNHEALTHY)
+    container = Container(None, STARTING, UNHEALTHY, UNHEALTHY)
 
     assert warned_of(monkeypatch, container) == [
         "cache is unhealthy: it is full; see: docker logs cache"
     ]
+
+
+def test_a_front_that_waited_for_its_registry_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert warned_of(monkeypatch, Container(None, UNHEALTHY, HEALTHY)) == []
+    assert warned_of(monkeypatch, Container(UNHEALTHY, STARTING, UNHEALTHY, HEALTHY)) == []
 
 
 def test_a_healthy_container_is_no_longer_watched(monkeypatch: pytest.MonkeyPatch) -> None:

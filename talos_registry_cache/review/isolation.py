@@ -5,6 +5,7 @@ replaced by the names and ports of the stack file.
 """
 
 import copy
+import functools
 import hashlib
 import itertools
 import json
@@ -30,6 +31,10 @@ _ENGINE_HOST = "docker:host"
 Path = tuple[str | int, ...]
 
 
+# The defaults of other ports than those of caches, by their keys below `caches`.
+MORE_PORTS: Mapping[str, int | None] = {"wildcard": 5010, "local": None}
+
+
 class StackFile:
     """A stack file, read as far as a preview needs it.
 
@@ -38,7 +43,7 @@ class StackFile:
     Attributes:
         text: the file's text.
         config: its configuration, or None if it has none.
-        ports: the valid ports of its caches, by registry.
+        ports: the valid ports of its caches, by the place of their settings below `caches`.
     """
 
     def __init__(self, text: str = "", default_ports: Mapping[str, int] | None = None) -> None:
@@ -50,13 +55,8 @@ class StackFile:
         """
         self.text = text
         self.config = _config(text)
-        upstreams = _mapping(self._section("caches").get("upstreams")).items()
-        found = {
-            host: (settings or {}).get("port", (default_ports or {}).get(host))
-            for host, settings in upstreams
-            if settings is None or isinstance(settings, dict)
-        }
-        self.ports = {host: port for host, port in found.items() if _is_valid(port)}
+        found = dict(self._ports(default_ports or {}))
+        self.ports = {place: port for place, port in found.items() if _is_valid(port)}
 
     @property
     def mirrors_from(self) -> str | None:
@@ -74,6 +74,15 @@ class StackFile:
         """The file with image references that the stack reads."""
         file = self._section("images").get("file")
         return os.path.normpath(file) if isinstance(file, str) else None
+
+    def _ports(self, default_ports: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        caches = self._section("caches")
+        for host, settings in _mapping(caches.get("upstreams")).items():
+            if settings is None or isinstance(settings, dict):
+                yield ("upstreams", host), (settings or {}).get("port", default_ports.get(host))
+        for key, default in MORE_PORTS.items():
+            if isinstance(caches.get(key), dict):
+                yield (key,), caches[key].get("port", default)
 
     def _section(self, key: str) -> dict[str, Any]:
         return _mapping((self.config or {}).get(f"{PROJECT}:{key}"))
@@ -116,9 +125,9 @@ class Isolation:
         self._prefix(caches, "namePrefix")
         self._prefix(_mapping(caches.get("storage")), "volumePrefix")
         self._prefix(config, f"{PROJECT}:mirrorsFrom")
-        for host, port in file.ports.items():
-            upstream = caches["upstreams"][host] or {}
-            caches["upstreams"][host] = {**upstream, "port": self.ports[stack][port]}
+        for (*above, key), port in file.ports.items():
+            settings = functools.reduce(dict.__getitem__, above, caches)
+            settings[key] = {**(settings[key] or {}), "port": self.ports[stack][port]}
         config.pop(_ENGINE_HOST, None)
         stand_ins = dict(_take_secrets(config))
         return yaml.safe_dump({"config": config}, sort_keys=False), stand_ins

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.settings.wildcard import Wildcard
 from talos_registry_cache.review import isolation
 from talos_registry_cache.review.isolation import PROJECT, Isolation, StackFile
 
-ISOLATION = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 80: 15080}})
+ISOLATION = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 5010: 15010, 80: 15080}})
 DEFAULT_PORTS = {"docker.io": 5000}
 
 
@@ -41,6 +42,15 @@ def test_names_are_prefixed_ports_mapped_and_default_ports_written_out() -> None
         },
         "mirrorsFrom": "pr-0badcafe-dev",
     }
+
+
+def test_the_ports_of_the_wildcard_mirror_and_of_the_local_registry_are_mapped() -> None:
+    settings = {"wildcard": {}, "local": {"port": 5001, "image": "registry:3.0.0"}}
+    assert _isolated(_text(caches=settings))["caches"] == {
+        "wildcard": {"port": 15010},
+        "local": {"port": 15001, "image": "registry:3.0.0"},
+    }
+    assert isolation.MORE_PORTS["wildcard"] == Wildcard().port
 
 
 @pytest.mark.parametrize("wrong", ["5000", 5000.0, 70000, 0, -1, True, None, [5000]])

@@ -211,3 +211,25 @@ def test_destroy_keeps_the_images_and_another_port_finds_them(
     mirror = site.stack.outputs()["mirrors"][f"localhost:{port}"]
     answer = httpx2.get(f"{mirror}/v2/{image.repository}/manifests/{image.tag}", trust_env=False)
     assert answer.headers["Docker-Content-Digest"] == image.digest
+
+
+def test_with_readers_a_push_needs_one_of_them(
+    tmp_path: Path, engine: DockerClient, upstream: Upstream
+) -> None:
+    port, reader = host.free_port(), ("nodes", "a-password")
+    settings = {
+        "upstreams": upstreams(upstream.url, UPSTREAM),
+        "local": {"port": port},
+        "publishOn": [host.bridge_gateway(engine)],
+        "tls": {"kind": "own"},
+    }
+    url = f"http://127.0.0.1:{port}/v2/team/app/blobs/uploads/"
+    with stack(tmp_path, engine, settings) as made:
+        made.set_secret(f"readers.{reader[0]}", reader[1])
+        made.up()
+
+        anonymous = httpx2.post(url, trust_env=False)
+        known = httpx2.post(url, auth=reader, trust_env=False)
+
+    assert anonymous.status_code == HTTPStatus.UNAUTHORIZED
+    assert known.status_code == HTTPStatus.ACCEPTED

@@ -43,6 +43,8 @@ REGISTRIES = ("docker.io", "quay.io")
 TAGS = 6
 NODES = 4
 LAYERS_MB = (3.0, 1.0, 0.2)
+# Of each cache; all tags together have 25 MB.
+MAX_SIZE = "60m"
 KILLED = ("nothing", "a registry", "a front", "the engine")
 HEALTHY_WITHIN_S = 60
 PULLED_WITHIN_S = 60
@@ -279,6 +281,7 @@ def _soak() -> Iterator[Soak]:
             settings = {
                 "mirrorHost": gateway,
                 "front": {"tagFreshness": "1s"},
+                "retention": {"maxSize": MAX_SIZE},
                 "upstreams": upstreams(f"http://{gateway}:{port}", *REGISTRIES),
             }
             with stack(
@@ -307,8 +310,8 @@ def _table(rounds: Sequence[Round]) -> str:
     ]
     kills = ", ".join(f"{what}: {[one.killed for one in rounds].count(what)}" for what in KILLED)
     return (
-        f"{len(rounds)} rounds, {NODES} nodes, {TAGS} tags for each of {len(REGISTRIES)} "
-        f"registries; two tags move in each round.\nKilled: {kills}. On {table.machine()}.\n\n"
+        f"{len(rounds)} rounds, {NODES} nodes, {TAGS} tags in {len(REGISTRIES)} caches of "
+        f"{MAX_SIZE} each; two tags move in each round.\nKilled: {kills}. On {table.machine()}.\n\n"
         + table.markdown(["", f"first {third} rounds", f"last {third} rounds"], rows)
     )
 

@@ -196,7 +196,7 @@ class Soak:
     def _memory(self) -> int:
         running = belongings.containers(self._client, self._stack.name)
         stats: list[Any] = [one.stats(stream=False) for one in running if one.status == "running"]
-        return sum(map(_used, (one["memory_stats"] for one in stats)))
+        return sum(_used(one["memory_stats"]) for one in stats)
 
     def _disk(self) -> int:
         volumes = self._client.df()["Volumes"]

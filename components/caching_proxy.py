@@ -87,11 +87,12 @@ class CachingProxy(pulumi.ComponentResource):
     ) -> None:
         super().__init__("talos-registry-cache:caches:CachingProxy", name, {}, opts)
         self.mirror = _url(args, args.mirror_host)
-        self.endpoint = _url(args, args.endpoint_host)
-        push_url = None
-        if isinstance(args.upstream, Local):
-            self.endpoint = push_url = local.push_url(args.upstream)
-        remote_url = _remote_url(name, args)
+        self.endpoint = (
+            local.push_url(args.upstream)
+            if isinstance(args.upstream, Local)
+            else _url(args, args.endpoint_host)
+        )
+        is_local, remote_url = isinstance(args.upstream, Local), _remote_url(name, args)
         stored = self._stored(name, args)
         answers = PROBE.format(url=PROBE_URL)
         process = Process(
@@ -100,12 +101,12 @@ class CachingProxy(pulumi.ComponentResource):
             image_reference=args.image_reference,
             environment={**_environment(args, remote_url), **stored.environment},
             # A cache that is offline writes nothing.
-            probe=stored.probe + answers if remote_url or push_url else answers,
+            probe=answers if remote_url is None and not is_local else stored.probe + answers,
             stored=stored,
             files=args.files,
             upstream=args.upstream,
             caches=args.caches,
-            labels=self._labels(name, args, push_url),
+            labels=self._labels(name, args),
             registry_labels=_registry_labels(_registry(name, args), args.authorities),
             front=args.front,
         )
@@ -130,14 +131,12 @@ class CachingProxy(pulumi.ComponentResource):
             case VolumeStorage() as settings:
                 return args.placement.volume(name, settings, self)
 
-    def _labels(
-        self, name: str, args: CachingProxyArgs, push_url: str | None
-    ) -> Mapping[str, pulumi.Input[str]]:
+    def _labels(self, name: str, args: CachingProxyArgs) -> Mapping[str, pulumi.Input[str]]:
         """The labels of its container or service."""
         of_upstream = label.of_upstream(pulumi.get_stack(), _registry(name, args))
         labels: dict[str, Any] = {**of_upstream, label.MIRROR: self.mirror}
-        if push_url is not None:
-            labels[label.LOCAL] = push_url
+        if isinstance(args.upstream, Local):
+            labels[label.LOCAL] = self.endpoint
         if args.access.trust.ca is not None:
             labels[label.CA] = args.access.trust.ca
         return labels

@@ -216,18 +216,22 @@ _TAG_CACHE = Text("""
 def files(
     front: Front, server_files: Mapping[str, PrivateFile], *, readers: bool
 ) -> Mapping[str, PrivateFile]:
-    """The files that a front reads when it starts.
+    """The files that the front of a cache reads when it starts.
 
     Args:
         front: the settings.
         server_files: the file with certificate and key, for TLS.
         readers: whether clients need a password.
     """
-    text = configuration(
-        tls=bool(server_files),
-        readers=readers,
-        tag_freshness_s=math.ceil(seconds(front.tag_freshness)),
-    )
+    tag_freshness_s = math.ceil(seconds(front.tag_freshness))
+    text = configuration(tls=bool(server_files), readers=readers, tag_freshness_s=tag_freshness_s)
+    return with_configuration(server_files, text)
+
+
+def with_configuration(
+    server_files: Mapping[str, PrivateFile], text: str
+) -> Mapping[str, PrivateFile]:
+    """The files of a front with this configuration."""
     return {**server_files, CONFIGURATION_FILE: PrivateFile(text, is_read_once=True)}
 
 

@@ -68,4 +68,4 @@ def files(
         refusal=refusal,
         more=_PUSHES.substitute(port=PUSH_PORT, refusal=refusal, silence=SILENCE_S),
     )
-    return {**server_files, front.CONFIGURATION_FILE: PrivateFile(text, is_read_once=True)}
+    return front.with_configuration(server_files, text)

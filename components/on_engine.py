@@ -261,9 +261,11 @@ class OnEngine:
     def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:
         if one.port is None:
             return None
-        bound = [(CONTAINER_PORT, address) for address in self._addresses(one.name)]
+        addresses = self._addresses(one.name)
         if one.pushes:
-            bound = [(port, address) for port, address in bound if address != local.ADDRESS]
+            addresses = local.for_nodes(addresses)
+        bound = [(CONTAINER_PORT, address) for address in addresses]
+        if one.pushes:
             # The provider compares ports by their number in the container.
             bound.append((local.PUSH_PORT, local.ADDRESS))
         return [

@@ -118,7 +118,14 @@ class RegistryCache(pulumi.ComponentResource):
         self._front = self._declare_front()
         self.proxies = {
             host: CachingProxy(
-                host, self._proxy_args(host, upstream), pulumi.ResourceOptions(parent=self)
+                host,
+                self._proxy_args(
+                    upstream,
+                    files=self._files(host, upstream),
+                    authorities=access.authorities(self._args, host),
+                    front=self._front,
+                ),
+                pulumi.ResourceOptions(parent=self),
             )
             for host, upstream in args.upstreams.items()
         }
@@ -207,7 +214,14 @@ class RegistryCache(pulumi.ComponentResource):
         internal = {wildcard.SERVER_NAME} if self._args.wildcard else set()
         return sorted({self._mirror_host, *self._publish_on, *internal} - {ANY_ADDRESS})
 
-    def _proxy_args(self, host: str, upstream: Upstream) -> CachingProxyArgs:
+    def _proxy_args(
+        self,
+        upstream: Upstream | Local,
+        *,
+        files: MountedFiles,
+        authorities: str,
+        front: FrontProcess | None,
+    ) -> CachingProxyArgs:
         image = engine.image_to_run(upstream.image or self._args.image)
         return CachingProxyArgs(
             upstream=upstream,
@@ -217,10 +231,10 @@ class RegistryCache(pulumi.ComponentResource):
             placement=self._placement,
             mirror_host=self._mirror_host,
             endpoint_host=self._endpoint_host,
-            files=self._files(host, upstream),
+            files=files,
             access=self._access,
-            authorities=access.authorities(self._args, host),
-            front=self._front,
+            authorities=authorities,
+            front=front,
         )
 
     def _declare_front(self) -> FrontProcess | None:
@@ -240,17 +254,9 @@ class RegistryCache(pulumi.ComponentResource):
         mounted = self._placement.files(
             _with_credentials(local.NAME), label.of_stack(self._stack), files, self
         )
-        image = engine.image_to_run(settings.image or self._args.image)
-        args = CachingProxyArgs(
-            upstream=settings,
-            caches=self._args,
-            image=self._image(image),
-            image_reference=image,
-            placement=self._placement,
-            mirror_host=self._mirror_host,
-            endpoint_host=self._endpoint_host,
+        args = self._proxy_args(
+            settings,
             files=self._anonymous(),
-            access=self._access,
             authorities=access.authorities(self._args),
             front=self._nginx(mounted),
         )

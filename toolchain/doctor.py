@@ -54,8 +54,8 @@ def findings(stack_file: Path) -> Iterator[Finding]:
     """The parts that a stack needs, in the order in which `make up` prepares them."""
     yield _python()
     yield from _engine(stack_file)
-    builds = [_pulumi(), *_talosctl(stack_file)]
-    yield from builds
+    yield _pulumi()
+    yield from _talosctl(stack_file)
     yield _docker_hub()
     yield _go()
     yield _disk()

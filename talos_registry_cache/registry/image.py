@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter, ValidationError
-
 from talos_registry_cache.registry import manifests, platforms
 from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.errors import ContentError
@@ -165,14 +163,10 @@ class _Walk:
         content = bytearray()
         await self._client.read_blob(self._reference.repository, config, content.extend)
         try:
-            manifests.check_values(content)
-            return _PLATFORM.validate_json(bytes(content))
-        except (ValidationError, ContentError):
+            return manifests.platform_of(content)
+        except ContentError:
             raise ContentError(f"{config.digest} is not an image configuration") from None
 
 
 def _is_of_image(config: Descriptor) -> bool:
     return config.media_type in manifests.CONFIGS
-
-
-_PLATFORM = TypeAdapter(Platform)

@@ -164,6 +164,19 @@ def check_values(content: bytes | bytearray) -> None:
         raise ContentError(f"it has {values} objects and lists; allowed: at most {VALUES_LIMIT}")
 
 
+def platform_of(configuration: bytes | bytearray) -> Platform:
+    """The platform in the configuration of an image.
+
+    Raises:
+        ContentError: it is not a configuration.
+    """
+    check_values(configuration)
+    try:
+        return _PLATFORM.validate_json(bytes(configuration))
+    except ValidationError:
+        raise ContentError("it is not an image configuration") from None
+
+
 def digests_in(content: bytes) -> tuple[str, ...]:
     """The digests that a manifest or index refers to; none for other content.
 
@@ -243,7 +256,7 @@ class _Referring:
     manifests: Annotated[tuple[_Referred, ...], FailFast(), empty_if_null(tuple)] = ()
 
 
-_REFERRING = TypeAdapter(_Referring)
+_REFERRING, _PLATFORM = TypeAdapter(_Referring), TypeAdapter(Platform)
 _KIND: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Mapping[str, Any])
 _DIGEST = re.compile(rb"sha256:[a-f0-9]{64}")
 

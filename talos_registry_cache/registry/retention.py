@@ -53,6 +53,10 @@ class StoredImage:
         """REPOSITORY:TAG or REPOSITORY@DIGEST."""
         return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
 
+    def reference(self, registry: str) -> Reference:
+        """Its reference: by tag, if it has one."""
+        return Reference(registry, self.repository, self.tag, None if self.tag else self.digest)
+
 
 @dataclass(frozen=True, slots=True)
 class Pruning:

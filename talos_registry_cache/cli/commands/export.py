@@ -35,7 +35,6 @@ from talos_registry_cache.registry.client import RegistryClient
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import ALL, Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.retention import StoredImage
 
 PARTIAL, SUFFIX = ".cachectl-export-", ".partial"
 
@@ -152,7 +151,7 @@ def _export(
     for image in retention.images(sound):
         if content is not None and image.digest not in content:
             continue  # Named before.
-        if parts := _name(writer, _reference(cache, image), image.digest):
+        if parts := _name(writer, image.reference(cache.registry), image.digest):
             images += 1
             for tag, digest in image.attachments.items():
                 # Those of other platforms' manifests stay.
@@ -181,7 +180,7 @@ def _content_for(
     What a platform lacks is named, and left out.
     """
     stored = caches.storage_of(client, cache).read(trusting=True)
-    references = [_reference(cache, image) for image in retention.images(stored)]
+    references = [image.reference(cache.registry) for image in retention.images(stored)]
     with caches.serving(client, [cache]) as endpoints:
         return interruptible.run(_needed(endpoints[cache.registry], references, wanted))
 
@@ -201,11 +200,6 @@ async def _needed(
                 for one in (image, *attached):
                     needed.update(part.digest for part in (*one.manifests, *one.blobs))
     return frozenset(needed)
-
-
-def _reference(cache: Cache, image: StoredImage) -> Reference:
-    digest = None if image.tag else image.digest
-    return Reference(cache.registry, image.repository, image.tag, digest)
 
 
 @contextmanager

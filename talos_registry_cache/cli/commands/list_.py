@@ -14,7 +14,6 @@ from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Cache
 from talos_registry_cache.registry import listing, retention
 from talos_registry_cache.registry.listing import Contents, Listed
-from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.retention import NO_REQUESTS
 
 SHORT_DIGEST = len("sha256:") + 12
@@ -85,20 +84,13 @@ def _listed(client: DockerClient, cache: Cache) -> Sequence[Listed]:
 def _references(by_registry: Mapping[str, Sequence[Listed]]) -> Iterator[str]:
     """The images, without attachments: those belong to images, and are none."""
     for registry, images in by_registry.items():
-        yield from (_reference(registry, one) for one in images if one.subject is None)
-
-
-def _reference(registry: str, one: Listed) -> str:
-    image = one.image
-    return str(
-        Reference(registry, image.repository, image.tag, None if image.tag else image.digest)
-    )
+        yield from (str(one.image.reference(registry)) for one in images if one.subject is None)
 
 
 def _show(by_registry: Mapping[str, Sequence[Listed]]) -> None:
     rows = [
         (
-            _reference(registry, one),
+            str(one.image.reference(registry)),
             one.image.digest[:SHORT_DIGEST],
             ", ".join(one.platforms) or "-",
             console.size(one.size),
@@ -117,7 +109,7 @@ def _show(by_registry: Mapping[str, Sequence[Listed]]) -> None:
 
 def _described(registry: str, one: Listed) -> dict[str, object]:
     return {
-        "image": _reference(registry, one),
+        "image": str(one.image.reference(registry)),
         "digest": one.image.digest,
         "platforms": list(one.platforms),
         "size": one.size,

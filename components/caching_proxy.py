@@ -34,7 +34,7 @@ class CachingProxyArgs:
     """Arguments of CachingProxy.
 
     Attributes:
-        upstream: settings of the upstream, or of the registry for images of one's own.
+        upstream: settings of the upstream, or of the local registry.
         caches: settings that all caches of the stack share.
         image: ID of the image.
         image_reference: reference of the image.

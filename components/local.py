@@ -1,4 +1,4 @@
-"""The registry for images of one's own: on loopback a registry to push to, for nodes a mirror.
+"""The local registry: this machine pushes to it on loopback, and nodes have a mirror for it.
 
 It is a registry with a front, as every cache, but without an upstream. Its front has a second port,
 which is published on loopback only and passes pushes on.

@@ -94,7 +94,7 @@ class Process(Bounds):
         probe: shell command of the health check.
         stored: where cached images are kept.
         files: private files.
-        upstream: settings of the upstream, or of the registry for images of one's own.
+        upstream: settings of the upstream, or of the local registry.
         labels: labels of the container or service that clients reach.
         registry_labels: labels of the registry.
         front: the front before it, if there is one.

@@ -65,7 +65,7 @@ class RegistryCache(pulumi.ComponentResource):
     """
 
     proxies: dict[str, CachingProxy]
-    """The caching proxies, and the registry for images of one's own, by registry host."""
+    """The caching proxies, and the local registry, by registry host."""
 
     mirrors: dict[str, str]
     """URL at which nodes reach the cache, by registry host; `*` is the wildcard mirror."""
@@ -249,7 +249,7 @@ class RegistryCache(pulumi.ComponentResource):
         return FrontProcess(image=self._image(image), image_reference=image, files=files)
 
     def _declare_local(self, settings: Local) -> CachingProxy:
-        """Declare the registry for images of one's own, with a front that accepts pushes."""
+        """Declare the local registry, with a front that accepts pushes."""
         files = local.files(settings, self._access.server_files, readers=self._args.readers != {})
         mounted = self._placement.files(
             _with_credentials(local.NAME), label.of_stack(self._stack), files, self

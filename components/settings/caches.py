@@ -109,7 +109,7 @@ class Caches(Model):
     )
     local: Local | None = Field(
         default=None,
-        description="One more registry, for images of one's own; the default is none",
+        description="A registry to push your own images to; the default is none",
     )
     retention: Retention | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The settings of the registry for images of one's own."""
+"""The settings of the local registry."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from .values import Image, Port
 
 
 class Local(Model):
-    """A registry for images of one's own.
+    """A registry to push your own images to.
 
     Images are pushed to localhost, and nodes pull them by the same name through a mirror.
     """

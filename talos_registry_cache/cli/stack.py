@@ -70,7 +70,7 @@ class Cache:
             limit.
         why_unhealthy: the last output of the health check if it is unhealthy, or the name of a
             missing container; else empty.
-        is_local: whether it is the registry for images of one's own, which has no upstream.
+        is_local: whether it is the local registry, which has no upstream.
     """
 
     registry: str

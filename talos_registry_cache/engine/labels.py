@@ -15,7 +15,7 @@ MIRROR = f"{PROJECT}.mirror"
 REGISTRY = f"{PROJECT}.registry"
 """On a front: the name of the container that runs the registry behind it."""
 LOCAL = f"{PROJECT}.local"
-"""On the front of the registry for images of one's own: the URL at which this machine pushes."""
+"""On the front of the local registry: the URL at which this machine pushes."""
 WILDCARD = f"{PROJECT}.wildcard"
 """On the wildcard mirror: its URL for nodes."""
 

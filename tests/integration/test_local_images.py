@@ -1,4 +1,4 @@
-"""Images of one's own: pushed to localhost, pulled by nodes under the same name."""
+"""Images in the local registry: pushed to localhost, pulled by nodes under the same name."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ PORTS = ("5004/tcp", "5000/tcp")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A stack with a registry for images of one's own.
+    """A stack with a local registry.
 
     Attributes:
         stack: the stack.

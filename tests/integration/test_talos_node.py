@@ -37,7 +37,7 @@ class Site:
 
     @property
     def local(self) -> str:
-        """The registry for images of one's own, as in the names of its images."""
+        """The local registry, as in the names of its images."""
         return f"localhost:{self.caches.settings()['local']['port']}"
 
     def push(self, image: str) -> None:

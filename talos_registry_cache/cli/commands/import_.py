@@ -53,8 +53,8 @@ def import_(
 
     Reads what `cachectl export` wrote, and layouts of other tools: `skopeo copy … oci-archive:`,
     `docker buildx build --output type=oci`, `ctr image export`, and `talosctl image cache-create`
-    with either of its layouts. The registry in an image's name
-    decides which cache it goes to. If a layout has only short names such as `v3`, name its images:
+    with either of its layouts. The registry in an image's name decides which cache it goes to. If a
+    layout has only short names such as `v3`, name its images:
 
         cachectl import layout.tar quay.io/prometheus/prometheus:v3
 

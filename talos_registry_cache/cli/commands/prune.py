@@ -60,9 +60,9 @@ def prune(
     while the upstream answered, whichever is newer. Incomplete uploads are removed after a day.
 
     Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
-    images are removed; on a Swarm, its nodes restart afterwards, one by one. Images of one's own
-    (`caches.local`) cannot be fetched again, and are left out unless `--upstream` names their
-    registry. For example:
+    images are removed; on a Swarm, its nodes restart afterwards, one by one. Images in the local
+    registry (`caches.local`) cannot be fetched again, and are left out unless `--upstream` names
+    it. For example:
 
         cachectl prune --older-than 720h --keep images.txt --yes
 

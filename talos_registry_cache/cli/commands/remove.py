@@ -28,8 +28,8 @@ def remove(
     """Remove images from the caches, and the content that no other image needs.
 
     IMAGE is a tag, or a digest with all of its tags. Content that a remaining image of the cache
-    needs stays. A cache fetches the image again when a client asks for it; an image of one's own
-    (`caches.local`) is gone.
+    needs stays. A cache fetches the image again when a client asks for it; an image in the
+    local registry (`caches.local`) is gone.
 
     Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
     images are removed; on a Swarm, its nodes restart afterwards, one by one. For example:

@@ -158,7 +158,11 @@ _CONFIGURATION = Text("""\
     access_log off;
     keepalive_timeout 0;
     tcp_nopush off;
-    location = / { proxy_pass http://registry; }
+    # The health check, which says itself why it fails.
+    location = / {
+      error_log /dev/null;
+      proxy_pass http://registry;
+    }
     location /repositories/ {
       root %{storage}/docker/registry/v2;
       dav_methods PUT;

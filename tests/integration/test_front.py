@@ -18,6 +18,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
+from components import front
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import manifests, pull_log
 from tests.integration.support import docker_cli, gate, host, http_pull, images
@@ -237,7 +238,24 @@ def test_a_log_line_has_client_image_size_and_whether_it_was_cached(
         ("GET", HTTPStatus.OK, "hit"),
     ]
     assert {pull.repository for pull in pulls} == {image.repository}
-    assert not [line for line in cache.log() if "127.0.0.1" in line], "health checks are not logged"
+
+
+def test_health_checks_are_not_logged_whether_or_not_they_pass(cache: Cache) -> None:
+    probe = ["wget", "-q", "-O", "/dev/null", front.PROBE_URL]
+    cache.registry.stop(timeout=5)
+    try:
+        code, _ = cache.front.exec_run(probe)
+    finally:
+        cache.registry.start()
+        eventually(
+            lambda: cache.front.exec_run(probe)[0] == 0,
+            within_s=HEALTHY_WITHIN_S,
+            what="the registry runs again",
+        )
+
+    assert code != 0
+    logged = cache.front.logs().decode().splitlines()
+    assert not [line for line in logged if "127.0.0.1" in line]
 
 
 # Referrers

@@ -47,13 +47,16 @@ if stack.caches:
             **dict(stack.caches),
             **dict(stack.secrets),
             kept_images=[reference.parse(image) for image in images.images],
+            pinned_images=[reference.parse(image) for image in images.pinned],
         ),
     )
     offered = mirrors.of_cache(cache)
     for name, value in cache.outputs().items():
         pulumi.export(name, value)
     if images.images:
-        images_args = ImageSetArgs(images.images, images.platforms, cache, images.attachments)
+        images_args = ImageSetArgs(
+            images.images, images.platforms, cache, images.attachments, images.locked
+        )
         cached = ImageSet("images", images_args)
         offered = offered.after_images(cached)
         pulumi.export("images", cached.digests)

@@ -12,13 +12,16 @@ from . import apart, dynamic_provider
 
 if TYPE_CHECKING:
     # Not needed in the provider's process.
+    from talos_registry_cache.registry.image_lock import LockedImage
+
     from .registry_cache import RegistryCache
 
 Properties = Mapping[str, Any]
 
 # With a changed password or location, warming again shows whether it works.
 WARMED_BY = (
-    "images", "platforms", "attachments", "caches", "ca", "reader", "s3Locations", "s3Credentials"
+    "images", "platforms", "attachments", "locked", "caches", "ca", "reader", "s3Locations",
+    "s3Credentials",
 )  # fmt: skip
 
 
@@ -36,6 +39,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
         platforms: Sequence[str],
         cache: "RegistryCache",
         attachments: str,
+        locked: Mapping[str, "LockedImage"],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare images.
@@ -46,6 +50,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             platforms: the platforms of each, or only `all`.
             cache: the caches.
             attachments: the attachments to cache with them: none, signatures or all.
+            locked: the digests of images and their attachments, by reference.
             opts: options of the resource.
         """
         credentials = cache.s3_credentials
@@ -55,6 +60,10 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             "images": sorted(images),
             "platforms": sorted(platforms),
             "attachments": attachments,
+            "locked": {
+                image: {"digest": one.digest, "attachments": dict(one.attachments)}
+                for image, one in locked.items()
+            },
             "caches": cache.caches,
             "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
             "s3Credentials": credentials.apply(asdict) if credentials else None,
@@ -75,7 +84,8 @@ class CachedImagesProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> dynamic.DiffResult:
         """Compare inputs; nothing replaces the resource, since deleting it removes no image."""
-        is_changed = any(olds.get(key) != news.get(key) for key in WARMED_BY)
+        # State may be older than the last of them, whose default is empty.
+        is_changed = any((olds.get(key) or None) != (news.get(key) or None) for key in WARMED_BY)
         return dynamic.DiffResult(changes=is_changed or bool(_lost(olds)), replaces=[])
 
     def create(self, props: Properties) -> dynamic.CreateResult:

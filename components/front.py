@@ -6,10 +6,13 @@ See docs/decisions/0035-nginx-alone.md.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from string import Template
+from types import MappingProxyType
 
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
+from talos_registry_cache.registry.layout import Tag
 
 from .placement import CONTAINER_PORT
 from .private_files import FOLDER, PrivateFile
@@ -40,6 +43,10 @@ MANIFEST_TYPES = (
 # How long the registry may be silent. It sends two requests to its upstream before its first byte.
 SILENCE_S = 60
 READ_ONLY = "this is a read-only cache: push to its upstream instead"
+
+
+Pins = Mapping[Tag, str]
+"""The digests of tags."""
 
 
 class Text(Template):
@@ -85,7 +92,7 @@ _CONFIGURATION = Text("""\
   proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;
   # Clients that accept all types of manifests get the same answer, whatever the order of the types.
   map $http_accept $accepts { default $http_accept; ~%{all_types} all; }
-  map $http_cache_control $revalidates { default ""; ~no-cache yes; }
+  map $http_cache_control $revalidates { default ""; ~no-cache yes; }%{pins}
   map "$kind $upstream_cache_status$upstream_http_x_cache" $result {
     default -;
     "stored " hit;
@@ -108,7 +115,7 @@ _CONFIGURATION = Text("""\
     }
     # The registry has no referrers API. An image without an index of its referrers under this tag
     # (OCI distribution-spec 1.1, "Referrers Tag Schema") gets 404, and nodes ask its upstream.
-    rewrite "^/v2/(.+)/referrers/sha256:([0-9a-f]{64})$" /v2/$1/manifests/sha256-$2;
+    rewrite "^/v2/(.+)/referrers/sha256:([0-9a-f]{64})$" /v2/$1/manifests/sha256-$2;%{pinning}
     location ~ "^/v2/(?<name>[a-z0-9._/-]+)/blobs/sha256:(?<h2>[0-9a-f]{2})(?<h62>[0-9a-f]{62})$" {
       set $kind stored;
       root %{storage}/docker/registry/v2;
@@ -216,9 +223,21 @@ _TAG_CACHE = Text("""
                             http_403 http_404 http_429 http_500 http_502 http_503 http_504;
       add_header X-Cache $upstream_cache_status always;""")
 
+# Regular expressions: other keys of a map do not tell v1 from V1.
+_PINS = Text("""
+  map "$revalidates$uri" $pinned {
+    default "";%{digests}
+  }""")
+_PINNING = """
+    if ($pinned) { rewrite "^(/v2/.+/manifests/)[^/]+$" $1$pinned; }"""
+
 
 def files(
-    front: Front, server_files: Mapping[str, PrivateFile], *, readers: bool
+    front: Front,
+    server_files: Mapping[str, PrivateFile],
+    *,
+    readers: bool,
+    pins: Pins = MappingProxyType({}),
 ) -> Mapping[str, PrivateFile]:
     """The files that the front of a cache reads when it starts.
 
@@ -226,9 +245,14 @@ def files(
         front: the settings.
         server_files: the file with certificate and key, for TLS.
         readers: whether clients need a password.
+        pins: the digests of tags that are not looked up.
     """
-    tag_freshness_s = math.ceil(seconds(front.tag_freshness))
-    text = configuration(tls=bool(server_files), readers=readers, tag_freshness_s=tag_freshness_s)
+    text = configuration(
+        tls=bool(server_files),
+        readers=readers,
+        tag_freshness_s=math.ceil(seconds(front.tag_freshness)),
+        pins=pins,
+    )
     return with_configuration(server_files, text)
 
 
@@ -251,8 +275,9 @@ def configuration(
     tag_freshness_s: int,
     refusal: str = refusal(READ_ONLY),
     more: str = "",
+    pins: Pins = MappingProxyType({}),
 ) -> str:
-    """The configuration of nginx, the same for all caches of a stack.
+    """The configuration of nginx, the same for all caches of a stack without pinned tags.
 
     Args:
         tls: whether it serves HTTPS, with server.pem beside the configuration.
@@ -261,12 +286,15 @@ def configuration(
             each time.
         refusal: the answer to all methods but GET and HEAD.
         more: more servers.
+        pins: the digests of tags that are not looked up, unless a client asks for that.
     """
     tag_cache = _TAG_CACHE.substitute(freshness=tag_freshness_s, silence=SILENCE_S)
     return _CONFIGURATION.substitute(
         head=HEAD,
         refusal=refusal,
         more=more,
+        pins=_pins(pins) if pins else "",
+        pinning=_PINNING if pins else "",
         log_format=LOG_FORMAT,
         socket=SOCKET,
         silence=SILENCE_S,
@@ -282,3 +310,11 @@ def configuration(
         readers=_READERS if readers else "",
         tag_cache=tag_cache if tag_freshness_s else "",
     )
+
+
+def _pins(pins: Pins) -> str:
+    lines = (
+        f"\n    ~^/v2/{re.escape(repository)}/manifests/{re.escape(tag)}$ {digest};"
+        for (repository, tag), digest in sorted(pins.items())
+    )
+    return _PINS.substitute(digests="".join(lines))

@@ -1,19 +1,18 @@
 """ImageSet: images that are in the caches before any node pulls them."""
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
 
-from talos_registry_cache.registry import declared_images, files, reference
+from talos_registry_cache.registry import declared_images, files, image_lock, reference
 from talos_registry_cache.registry.declared_images import SUFFIXES, Found
-from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.registry.errors import InvalidReferenceError, LockError
+from talos_registry_cache.registry.image_lock import ImageLock, LockedImage
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.talos import command_line
 from talos_registry_cache.talos import images as talos_images
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from talos_registry_cache.talos.errors import TalosError
 
 from .cached_images import CachedImages
@@ -24,6 +23,8 @@ from .settings.mistakes import Mistake
 from .talos_cluster import find_talosctl
 
 LONGEST_SHOWN = 100
+LOCK = ("images", "lock")
+AGAIN = "allowed: what `cachectl lock` writes for this stack file"
 MANIFESTS = f"a file, or a folder with files that end with {', '.join(sorted(SUFFIXES))}"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -37,12 +38,14 @@ class ImageSetArgs:
         platforms: the platforms of each image, or only `all`.
         cache: the caches.
         attachments: the attachments to cache with the images: none, signatures or all.
+        locked: the digests of images and their attachments, by reference.
     """
 
     images: Sequence[str]
     platforms: Sequence[str]
     cache: RegistryCache
     attachments: str = "signatures"
+    locked: Mapping[str, LockedImage] = field(default_factory=dict)
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -65,6 +68,7 @@ class ImageSet(pulumi.ComponentResource):
             platforms=args.platforms,
             cache=args.cache,
             attachments=args.attachments,
+            locked=args.locked,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.cache]),
         )
         self.digests = cached.digests
@@ -80,12 +84,23 @@ class Resolved:
         platforms: the platforms of each image, or only `all`.
         mistakes: mistakes in the settings that this machine shows.
         attachments: which attachments to cache with the images.
+        locked: the digests of images and their attachments, by reference.
     """
 
     images: Sequence[str]
     platforms: Sequence[str]
     mistakes: Sequence[Mistake]
     attachments: str = "signatures"
+    locked: Mapping[str, LockedImage] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> Sequence[str]:
+        """The locked images and attachments with their tags and digests."""
+        return [
+            f"{image.registry}/{repository}:{tag}@{digest}"
+            for image, one in ((reference.parse(text), one) for text, one in self.locked.items())
+            for (repository, tag), digest in one.tags(image).items()
+        ]
 
 
 def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Resolved:
@@ -106,12 +121,43 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     ]
     images = dict.fromkeys(image for image in found if isinstance(image, Reference))
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
+    if settings.lock is not None:
+        try:
+            lock = image_lock.read(folder / settings.lock)
+        except LockError as error:
+            text = f"found {settings.lock!r}: {error}"
+            return Resolved([], [], [*mistakes, Mistake(LOCK, text)])
+        mistakes += _unlike(lock, settings, images)
+        mistakes += _without_cache(map(reference.parse, lock.images), caches)
+        return Resolved(list(lock.images), lock.platforms, mistakes, lock.attachments, lock.images)
     mistakes += _without_cache(images, caches)
     if not found and settings.talos is None:
-        allowed = "references, a file or manifests with some, or talos"
+        allowed = "references, a file or manifests with some, talos, or a lock"
         mistakes.append(Mistake(("images",), f"found no images; allowed: {allowed}"))
     texts = list(map(str, images))
     return Resolved(texts, _platforms(settings), mistakes, settings.attachments)
+
+
+def _unlike(lock: ImageLock, settings: Images, images: Collection[Reference]) -> Iterator[Mistake]:
+    """How a lock differs from the other settings, which may be none at all."""
+    if listed := set(map(str, images)):
+        # Without talosctl, in a preview, some images are not known.
+        is_complete = settings.talos is None or find_talosctl(settings.talos.talosctl) is not None
+        lacks = listed - lock.images.keys()
+        has = lock.images.keys() - listed if is_complete else set()
+        for others, what in ((lacks, "which lacks"), (has, "which has, but this file does not,")):
+            if others:
+                more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+                text = f"found {settings.lock!r}, {what} {min(others)}{more}; {AGAIN}"
+                yield Mistake(LOCK, text)
+    own = settings.model_fields_set
+    wanted = set(settings.platforms or ())
+    if "platforms" in own and wanted and wanted != set(lock.platforms):
+        found = f"found {', '.join(sorted(wanted))} beside a lock for {', '.join(lock.platforms)}"
+        yield Mistake(("images", "platforms"), f"{found}; {AGAIN}")
+    if "attachments" in own and settings.attachments != lock.attachments:
+        found = f"found {settings.attachments} beside a lock with {lock.attachments}"
+        yield Mistake(("images", "attachments"), f"{found}; {AGAIN}")
 
 
 def _platforms(settings: Images) -> Sequence[str]:
@@ -165,14 +211,12 @@ def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
         talosctl = find_talosctl(wanted.talosctl)
         if talosctl is None:
             return
-        spec = ClusterSpec(name="images", talos_version=wanted.talos_version)
-        texts = [
-            *talos_images.of_kubernetes(talosctl, wanted.kubernetes_version),
-            command_line.node_image(spec, talosctl.version),
-        ]
-        talos = command_line.target_version(spec, talosctl.version)
-        if installer := talos_images.installer(talos, wanted.schematic):
-            texts.append(installer)
+        texts = talos_images.of_cluster(
+            talosctl,
+            talos_version=wanted.talos_version,
+            kubernetes_version=wanted.kubernetes_version,
+            schematic=wanted.schematic,
+        )
         yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:
         yield Mistake(("images", "talos"), str(error))

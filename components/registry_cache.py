@@ -12,6 +12,7 @@ import pulumi_docker as docker
 from talos_registry_cache.endpoint import ALL_REGISTRIES
 from talos_registry_cache.engine import labels as label
 from talos_registry_cache.engine import ports, reachability
+from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
 from . import (
@@ -19,6 +20,7 @@ from . import (
     credential_helper,
     dynamic_provider,
     engine,
+    front,
     local,
     logins,
     names,
@@ -97,7 +99,7 @@ class RegistryCache(pulumi.ComponentResource):
         """
         self._stack = pulumi.get_stack()
         facts = engine.discover(self._stack)
-        if wrong := list(mistakes(args, facts)):
+        if wrong := [*mistakes(args, facts), *_mistakes_of_pins(args)]:
             raise ArgumentsError(wrong)
         self._args = args
         self._prefix = names.of_caches(args.name_prefix, self._stack)
@@ -115,7 +117,7 @@ class RegistryCache(pulumi.ComponentResource):
         self._placement = self._place(network, hooks)
         self._access = access.declare(args, self._addresses(), self)
         self._anonymous_files: MountedFiles | None = None
-        self._front = self._declare_front()
+        self._common_front: FrontProcess | None = None
         self.proxies = {
             host: CachingProxy(
                 host,
@@ -123,7 +125,7 @@ class RegistryCache(pulumi.ComponentResource):
                     upstream,
                     files=self._files(host, upstream),
                     authorities=access.authorities(self._args, host),
-                    front=self._front,
+                    front=self._front(host),
                 ),
                 pulumi.ResourceOptions(parent=self),
             )
@@ -237,12 +239,27 @@ class RegistryCache(pulumi.ComponentResource):
             front=front,
         )
 
-    def _declare_front(self) -> FrontProcess | None:
-        """Declare the image and the files that the fronts of all caches have in common."""
+    def _front(self, host: str) -> FrontProcess | None:
+        """The front of a cache; those without pinned tags have their files in common."""
         if self._args.fronts is None:
             return None
-        labels = label.of_stack(self._stack)
-        return self._nginx(self._placement.files(FRONTS, labels, self._access.front_files, self))
+        if pins := _pins(self._args.pinned_images, host):
+            return self._front_with(pins, host)
+        if self._common_front is None:
+            labels = label.of_stack(self._stack)
+            files = self._placement.files(FRONTS, labels, self._access.front_files, self)
+            self._common_front = self._nginx(files)
+        return self._common_front
+
+    def _front_with(self, pins: front.Pins, host: str) -> FrontProcess:
+        files = front.files(
+            self._args.front,
+            self._access.server_files,
+            readers=self._args.readers != {},
+            pins=pins,
+        )
+        labels = label.of_upstream(self._stack, host)
+        return self._nginx(self._placement.files(_of_front(host), labels, files, self))
 
     def _nginx(self, files: MountedFiles) -> FrontProcess:
         image = engine.image_to_run(self._args.front.image)
@@ -445,7 +462,7 @@ def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     prefix = names.of_caches(caches.name_prefix, stack)
     hosts = [*map(in_names, caches.upstreams), local.NAME]
     own = [*hosts, wildcard.NAME]
-    ends = [ANONYMOUS, FRONTS, *own, *map(_with_credentials, own)]
+    ends = [ANONYMOUS, FRONTS, *own, *map(_with_credentials, own), *map(_of_front, hosts)]
     found = {prefix, *(f"{prefix}-{end}" for end in ends)}
     for host in hosts:
         found |= {registry_name(f"{prefix}-{host}"), shared_volume_name(f"{prefix}-{host}")}
@@ -454,8 +471,33 @@ def names_on_engine(stack: str, caches: Caches) -> Collection[str]:
     return found
 
 
+def _mistakes_of_pins(args: RegistryCacheArgs) -> Iterator[Mistake]:
+    """Pinned images that no front of these caches can answer for."""
+    for number, image in enumerate(args.pinned_images):
+        if image.registry not in args.upstreams:
+            allowed = ", ".join(args.upstreams)
+            text = f"found {image}, but there is no cache for {image.registry}; allowed: {allowed}"
+            yield Mistake(("pinnedImages", number), text)
+    if args.pinned_images and args.fronts is None:
+        text = "found with replicas, which have no front to keep tags; allowed: only without"
+        yield Mistake(("pinnedImages",), text)
+
+
+def _pins(images: Sequence[Reference], host: str) -> front.Pins:
+    """The digests of pinned tags of a registry."""
+    return {
+        (image.repository, image.tag): image.digest
+        for image in images
+        if image.registry == host and image.tag and image.digest
+    }
+
+
 def _with_credentials(host: str) -> str:
     return f"{host}-credentials"
+
+
+def _of_front(host: str) -> str:
+    return f"{host}-front-files"
 
 
 def _mirror_host(caches: Caches, facts: EngineFacts) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pulumi
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -15,9 +16,11 @@ from pydantic import (
     WrapValidator,
 )
 
+from talos_registry_cache.registry.reference import Reference
+
 from .settings import Caches, StackSettings
 from .settings.images import ImageReference
-from .settings.mistakes import Mistake, saying
+from .settings.mistakes import Mistake, refused, saying
 from .settings.model import Context, Model
 
 KNOWN_LATER = "known-later"
@@ -54,6 +57,15 @@ SecretInput = Annotated[
     PlainValidator(_secret),
     WithJsonSchema({"type": "string", "writeOnly": True}),
 ]
+
+
+def _pinned(value: Reference) -> Reference:
+    if not (value.tag and value.digest):
+        raise refused(str(value), "an image with tag and digest")
+    return value
+
+
+PinnedImage = Annotated[ImageReference, AfterValidator(_pinned)]
 
 
 class S3KeysArgs(Model):
@@ -98,6 +110,11 @@ class RegistryCacheArgs(Caches):
     )
     kept_images: list[ImageReference] = Field(
         default=[], description="Images that `retention` never removes"
+    )
+    pinned_images: list[PinnedImage] = Field(
+        default=[],
+        description="Images with tag and digest: the caches answer the tag with this digest, "
+        "without asking the upstream",
     )
     tls_key: SecretInput | None = Field(
         default=None, description="Private key of `tls.certificate`, in PEM"

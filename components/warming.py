@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
 from typing import Any, TypeVar
 
 from docker import DockerClient
@@ -18,7 +19,7 @@ from talos_registry_cache.registry import layout, platforms, reference
 from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError
-from talos_registry_cache.registry.platforms import Platforms
+from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
@@ -45,9 +46,10 @@ def warmed(props: Properties) -> dict[str, Any]:
     Raises:
         NotAllCachedError: some images failed; the others are kept.
     """
-    images = _images(props)
+    images, locked = _images(props), _locked(props)
     if dynamic_provider.is_simulated():
         digests = {str(image): _made_up_digest(image) for image in images}
+        digests |= {str(image): one.digest for image, one in locked.items()}
         return {**props, "digests": digests, "missing": {}}
     with _temporary(props, _shared_registries(images), lambda one: one.mounting()) as mounting:
         outcomes = asyncio.run(
@@ -56,6 +58,7 @@ def warmed(props: Properties) -> dict[str, Any]:
                 _endpoints(props),
                 platforms.parse_all(props["platforms"]),
                 attach=Attachments(props["attachments"]),
+                locked=locked,
                 storages={host: url for host, url in mounting.items() if url},
                 on_progress=_Reporter(len(images)),
             )
@@ -67,8 +70,22 @@ def warmed(props: Properties) -> dict[str, Any]:
         raise NotAllCachedError(
             f"{len(failed)} of {len(outcomes)} images are not cached; {kept} are, and stay:{lines}"
         )
+    _keep_tags(props, locked)
     digests = {str(one.reference): one.image.digest for one in outcomes if isinstance(one, Warmed)}
     return {**props, "digests": digests, "missing": {}}
+
+
+def _keep_tags(props: Properties, locked: Mapping[Reference, LockedImage]) -> None:
+    """Have the tags of locked images name their digests in the storage too.
+
+    For export, verification, and a registry whose front no longer answers for it.
+    """
+    if not locked:
+        return
+    with dynamic_provider.engine() as engine, dynamic_provider.alone(engine, props["stack"]):
+        for host, images in _by_registry(list(locked)).items():
+            tags = [locked[image].tags(image).items() for image in images]
+            _storage(engine, props, host).tag(dict(chain.from_iterable(tags)))
 
 
 def remove_damaged(props: Properties, lost: Iterable[str]) -> None:
@@ -92,7 +109,7 @@ def missing(props: Properties) -> Mapping[str, str]:
     for host, images in _by_registry(_images(props)).items():
         try:
             with _temporary(props, [host], lambda one: one.serving()) as served:
-                lost |= _unproved(images, served, platforms.parse_all(props["platforms"]))
+                lost |= _unproved(images, served, props)
         except ServingError as error:
             # Its volume may be gone. `up` creates it again, and has to find that it is empty.
             lost |= {str(image): str(error) for image in images}
@@ -100,11 +117,15 @@ def missing(props: Properties) -> Mapping[str, str]:
 
 
 def _unproved(
-    images: Images, served: Mapping[str, str], wanted: Platforms
+    images: Images, served: Mapping[str, str], props: Properties
 ) -> Iterator[tuple[str, str]]:
-    for outcome in asyncio.run(verify(images, served, wanted)):
+    locked = _locked(props)
+    for outcome in asyncio.run(verify(images, served, platforms.parse_all(props["platforms"]))):
+        one = locked.get(outcome.reference)
         if outcome.errors:
             yield str(outcome.reference), "; ".join(map(str, outcome.errors))
+        elif one and outcome.image and outcome.image.digest != one.digest:
+            yield str(outcome.reference), f"its tag names {outcome.image.digest}"
 
 
 @contextmanager
@@ -142,6 +163,14 @@ def _endpoints(props: Properties) -> Endpoints:
 
 def _images(props: Properties) -> Images:
     return [reference.parse(text) for text in props["images"]]
+
+
+def _locked(props: Properties) -> Mapping[Reference, LockedImage]:
+    written = props.get("locked") or {}
+    return {
+        reference.parse(text): LockedImage(one["digest"], 0, one["attachments"])
+        for text, one in written.items()
+    }
 
 
 def _made_up_digest(image: Reference) -> str:

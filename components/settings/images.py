@@ -106,6 +106,11 @@ class Images(Model):
     talos: TalosImages | None = Field(
         default=None, description="Images of a Talos cluster; `{}` for the defaults of talosctl"
     )
+    lock: Text | None = Field(
+        default=None,
+        description="File beside the stack file that `cachectl lock` writes: the images have the "
+        "digests in it, and their tags keep them",
+    )
     platforms: Platforms | None = Field(
         default=None,
         description="Platforms of the nodes, such as `[linux/amd64, linux/arm64]`, or `all`; "

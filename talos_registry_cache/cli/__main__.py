@@ -16,6 +16,7 @@ from talos_registry_cache.cli.commands.exporter import exporter
 from talos_registry_cache.cli.commands.images import images
 from talos_registry_cache.cli.commands.import_ import import_
 from talos_registry_cache.cli.commands.list_ import list_
+from talos_registry_cache.cli.commands.lock import lock
 from talos_registry_cache.cli.commands.logs import logs
 from talos_registry_cache.cli.commands.metrics import metrics
 from talos_registry_cache.cli.commands.mirrors import mirrors
@@ -41,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    status, nodes, list_, images, warm, verify, scrub, prune, remove, export, import_, mirrors,
-    logs, watch, metrics, exporter,
+    status, nodes, list_, images, warm, lock, verify, scrub, prune, remove, export, import_,
+    mirrors, logs, watch, metrics, exporter,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

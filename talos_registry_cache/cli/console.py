@@ -3,13 +3,20 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 EVERY_S = 5.0
@@ -67,6 +74,25 @@ def meter(title: str) -> Iterator[Meter]:
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as bar:
         yield Meter(title, bar)
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how many of some things are done; yields a function to call for each."""
+    done, said = 0, time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+
+        def count() -> None:
+            nonlocal done, said
+            done += 1
+            bar.advance(task)
+            if not err.is_terminal and time.monotonic() - said >= EVERY_S:
+                said = time.monotonic()
+                say(f"{title}: {done} of {total}")
+
+        yield count
 
 
 def say(line: str) -> None:

@@ -1,7 +1,7 @@
 """The storage of a cache, in a volume or in an object store, behind one interface."""
 
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -21,6 +21,7 @@ from talos_registry_cache.registry.layout import (
     Reading,
     Storage,
     StorageError,
+    Tag,
     Upload,
     ignore,
     tags_in,
@@ -67,6 +68,14 @@ class CacheStorage(Protocol):
 
     def tags(self) -> list[tuple[str, str]]:
         """The repository and name of each tag."""
+        ...
+
+    def digests(self, tags: Iterable[Tag]) -> Mapping[Tag, str]:
+        """The digests that some tags name; tags that are not stored are left out."""
+        ...
+
+    def tag(self, digests: Mapping[Tag, str]) -> None:
+        """Have tags name digests; safe to repeat."""
         ...
 
     def remove(self, folders: Sequence[str]) -> None:
@@ -148,6 +157,20 @@ class InVolume:
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
             return tags_in(mounted.ask(TAG_FILES).splitlines())
 
+    def digests(self, tags: Iterable[Tag]) -> Mapping[Tag, str]:
+        """Read tags; none without the volume, as those of a Swarm are on its nodes."""
+        paths = {layout.tag_file(tag): tag for tag in tags}
+        if not volume.exists(self.engine, self.volume):
+            return {}
+        with volume.at_hand(self.engine, self.volume, self.image) as there:
+            return {paths[path]: text for path, text in there.texts(paths).items()}
+
+    def tag(self, digests: Mapping[Tag, str]) -> None:
+        """Write tags; nothing without the volume."""
+        if digests and volume.exists(self.engine, self.volume):
+            with volume.at_hand(self.engine, self.volume, self.image) as there:
+                there.write(layout.tag_links(digests))
+
     def remove(self, folders: Sequence[str]) -> None:
         """Remove folders."""
         with volume.mounted(self.engine, self.volume, self.image) as mounted:
@@ -199,6 +222,17 @@ class InStore:
         """The repository and name of each tag."""
         with self._opened() as store:
             return store.tags()
+
+    def digests(self, tags: Iterable[Tag]) -> Mapping[Tag, str]:
+        """Read tags."""
+        paths = {layout.tag_file(tag): tag for tag in tags}
+        with self._opened() as store:
+            return {paths[path]: text for path, text in store.texts(paths).items()}
+
+    def tag(self, digests: Mapping[Tag, str]) -> None:
+        """Write tags."""
+        with self._opened() as store:
+            store.write(layout.tag_links(digests))
 
     def size(self) -> int:
         """The size of all objects in bytes."""

@@ -6,13 +6,13 @@ process in it; moving and removing is done by the busybox that registry images h
 check.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from docker import DockerClient
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from talos_registry_cache.engine import labels, temporary_container
@@ -32,6 +32,17 @@ PIECE = 1 << 21
 MARK = "-- output --"
 TRIES = 5
 ROOT = (0, 0)
+# Prints the path and the text of each file that exists.
+READ = """\
+for path; do
+  [ ! -e "$path" ] || echo "$path $(busybox cat "$path")" || exit 1
+done"""
+# Writes files from pairs of a path and a text.
+WRITE = """\
+while [ $# -gt 0 ]; do
+  busybox mkdir -p "${1%/*}" && printf %s "$2" >"$1.new" && busybox mv "$1.new" "$1" || exit 1
+  shift 2
+done"""
 
 
 class VolumeError(RegistryError):
@@ -127,6 +138,34 @@ class Volume:
             some = folders[start : start + FOLDERS_AT_ONCE]
             self.run(["busybox", "rm", "-rf", "--", *some])
 
+    def texts(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """The contents of small files, by path below the volume's root; missing ones are left out.
+
+        Raises:
+            VolumeError: one cannot be read.
+        """
+        wanted = list(paths)
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), FOLDERS_AT_ONCE):
+            some = wanted[start : start + FOLDERS_AT_ONCE]
+            said = self.ask(["busybox", "sh", "-c", READ, "sh", *some])
+            found |= dict(line.split(" ", 1) for line in said.splitlines())
+        return found
+
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Write small files, each at once, and the folders that they need.
+
+        Args:
+            texts: the contents, by path below the volume's root.
+
+        Raises:
+            VolumeError: one cannot be written.
+        """
+        parts = [part for path, text in texts.items() for part in (path, text)]
+        for start in range(0, len(parts), 2 * FOLDERS_AT_ONCE):
+            some = parts[start : start + 2 * FOLDERS_AT_ONCE]
+            self.run(["busybox", "sh", "-c", WRITE, "sh", *some])
+
     def remove_staged(self) -> None:
         """Remove everything that an import has staged; safe to repeat.
 
@@ -203,6 +242,20 @@ def holds(container: Container, path: str) -> bool:
         return answer.ok
 
 
+def exists(engine: DockerClient, name: str) -> bool:
+    """Whether an engine has a volume.
+
+    Raises:
+        VolumeError: it does not answer.
+    """
+    with _explained("find"):
+        try:
+            engine.volumes.get(name)
+        except NotFound:
+            return False
+    return True
+
+
 @contextmanager
 def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
     """Mount the volume of a cache into a temporary container.
@@ -229,7 +282,7 @@ def mounted(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
 
 @contextmanager
 def at_hand(engine: DockerClient, name: str, image: str) -> Iterator[Volume]:
-    """A volume for reading: in a container that runs with it, since another one takes longer.
+    """A volume in a container that runs with it, since a temporary one takes longer.
 
     Args:
         engine: the engine that has the volume.

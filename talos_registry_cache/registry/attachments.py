@@ -7,7 +7,7 @@ Tag Schema"). A cache cannot pass on the referrers API of its upstream, but it c
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 
 from talos_registry_cache.registry import manifests
@@ -91,6 +91,30 @@ async def walk(client: RegistryClient, image: Image, wanted: Attachments) -> tup
             parts = [part async for part in _parts(client, repository, top, wanted)]
             reference = Reference(image.reference.registry, repository, tag, None)
             found.append(_attachment(reference, top.descriptor, parts))
+    return tuple(found)
+
+
+async def locked(
+    client: RegistryClient, image: Image, wanted: Attachments, digests: Mapping[str, str]
+) -> tuple[Image, ...]:
+    """Read the manifests of attachments whose digests are known, without looking up their tags.
+
+    Args:
+        client: the registry or its cache.
+        image: the image.
+        wanted: which attachments.
+        digests: the digest of each attachment, by tag.
+
+    Raises:
+        RegistryError: one is missing, incomplete or damaged.
+    """
+    registry, repository = image.reference.registry, image.reference.repository
+    found = []
+    for tag, digest in digests.items():
+        top = await client.manifest(repository, digest)
+        parts = [part async for part in _parts(client, repository, top, wanted)]
+        reference = Reference(registry, repository, tag, None)
+        found.append(_attachment(reference, top.descriptor, parts))
     return tuple(found)
 
 

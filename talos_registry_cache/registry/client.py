@@ -107,12 +107,15 @@ class RegistryClient:
     endpoint: str
     """The registry's URL, without credentials."""
 
-    def __init__(self, endpoint: Endpoint | str, retry: Retry | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint | str, retry: Retry | None = None, *, past_front: bool = False
+    ) -> None:
         """Prepare to read from a registry.
 
         Args:
             endpoint: the registry; its URL suffices for an open one.
             retry: how to retry; by default, a few times within two minutes.
+            past_front: whether a front must ask the registry for everything, pinned tags included.
 
         Raises:
             EndpointError: the URL or CA is invalid, or a password would be sent without TLS.
@@ -130,7 +133,7 @@ class RegistryClient:
             max_redirects=REDIRECTS_LIMIT,
             event_hooks={"request": [self._check_followed]},
             # Digests are those of the uncompressed transfer.
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", **(ASK_THE_REGISTRY if past_front else {})},
             limits=httpx2.Limits(max_connections=1),
             timeout=httpx2.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
         )

@@ -80,3 +80,7 @@ class NotKeptError(RegistryError):
 
 class SignatureError(RegistryError):
     """An image is not signed as a policy demands."""
+
+
+class LockError(RegistryError):
+    """A file is not a lock of images."""

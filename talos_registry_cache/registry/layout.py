@@ -42,6 +42,10 @@ OnPiece = Callable[[str, int, bytes], object]
 """Receives the digest and size of a blob with each of its pieces, at least an empty one."""
 
 
+Tag = tuple[str, str]
+"""A repository and a tag in it."""
+
+
 def ignore(_digest: str, _size: int, _piece: bytes) -> None:
     """Ignore a piece of a blob."""
 
@@ -352,6 +356,22 @@ def link_file(kind: Kind, repository: str, digest: str, tag: str = "") -> str:
     """
     folder = kind.value.replace(_HEX, digest.removeprefix("sha256:")).replace(_TAG, tag)
     return f"{V2}/repositories/{repository}/{folder}{_LINK_FILES[kind]}"
+
+
+def tag_file(tag: Tag) -> str:
+    """The file that has the digest of a tag, below the storage's root."""
+    repository, name = tag
+    return link_file(Kind.TAG, repository, "", name)
+
+
+def tag_links(digests: Mapping[Tag, str]) -> Mapping[str, str]:
+    """The links of tags, and of their histories: their digests, by file."""
+    return {
+        link_file(kind, repository, digest, tag): digest
+        for (repository, tag), digest in digests.items()
+        # A registry lists a tag only once it has a current link.
+        for kind in (Kind.HISTORY, Kind.TAG)
+    }
 
 
 def tag_at(path: str) -> tuple[str, str] | None:

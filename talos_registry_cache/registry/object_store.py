@@ -3,7 +3,7 @@
 Below the cache's folder, the layout is that of a volume; see `registry.layout`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -111,6 +111,23 @@ class ObjectStore:
         """The repository and name of each tag."""
         with _explained("list", self.location):
             return tags_in(map(self._path, self._listed()))
+
+    def texts(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """The contents of small objects, by path; missing ones are left out."""
+        found = {}
+        with _explained("read", self.location):
+            for path in paths:
+                with suppress(self.client.exceptions.NoSuchKey):
+                    pieces = self._content(f"{self.location.folder}/{path}")
+                    found[path] = b"".join(pieces).decode()
+        return found
+
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Write small objects: their contents, by path below the folder of the cache."""
+        with _explained("write to", self.location):
+            for path, text in texts.items():
+                key = f"{self.location.folder}/{path}"
+                self.client.put_object(Bucket=self.location.bucket, Key=key, Body=text.encode())
 
     def size(self) -> int:
         """The size of all objects in bytes."""

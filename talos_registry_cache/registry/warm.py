@@ -16,7 +16,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from talos_registry_cache.endpoint import Endpoint
@@ -33,6 +33,7 @@ from talos_registry_cache.registry.errors import (
     RegistryError,
 )
 from talos_registry_cache.registry.image import Image
+from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
@@ -106,6 +107,7 @@ async def warm(
     wanted: Platforms,
     *,
     attach: Attachments = Attachments.SIGNATURES,
+    locked: Mapping[Reference, LockedImage] | None = None,
     storages: Mapping[str, str] | None = None,
     concurrency: int = 8,
     retry: Retry | None = None,
@@ -121,6 +123,8 @@ async def warm(
         wanted: the platforms of the nodes.
         attach: the attachments that belong to the images. A tag that the cache answers with 404
             holds none.
+        locked: images whose digests, and those of their attachments, are known. Their tags are not
+            looked up.
         storages: URLs of writable registries without an upstream on the storages of caches, by
             registry host. They mount blobs that repositories share, for caches whose front does
             not link them.
@@ -133,7 +137,10 @@ async def warm(
     """
     references = tuple(references)
     warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
-    walks = await _all(warming.walk(reference, wanted, attach) for reference in references)
+    known = locked or {}
+    walks = await _all(
+        warming.walk(reference, wanted, attach, known.get(reference)) for reference in references
+    )
     shares = _shares(one for walk in walks if isinstance(walk, tuple) for one in walk)
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
@@ -176,12 +183,21 @@ class _Warming:
         self._done = self._total = self._fetched = 0
 
     async def walk(
-        self, reference: Reference, wanted: Platforms, attach: Attachments
+        self,
+        reference: Reference,
+        wanted: Platforms,
+        attach: Attachments,
+        locked: LockedImage | None,
     ) -> tuple[Image, ...] | RegistryError:
         """Bring the manifests of an image and of its attachments, which follow, into its cache."""
         try:
             endpoint = endpoint_of(reference, self._endpoints)
             async with self._slots, RegistryClient(endpoint, self._retry) as client:
+                if locked:
+                    named = replace(reference, digest=locked.digest)
+                    image = replace(await _walk(client, named, wanted), reference=reference)
+                    tags = locked.attachments
+                    return image, *await attachments.locked(client, image, attach, tags)
                 image = await _walk(client, reference, wanted)
                 return image, *await attachments.walk(client, image, attach)
         except RegistryError as error:

@@ -1,6 +1,7 @@
 """The images of a cluster, as talosctl lists them."""
 
-from talos_registry_cache.talos import process
+from talos_registry_cache.talos import command_line, process
+from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from talos_registry_cache.talos.errors import TalosError, UnsupportedError
 from talos_registry_cache.talos.versions import Talosctl, Version, version_range
 
@@ -47,6 +48,33 @@ def of_kubernetes(talosctl: Talosctl, kubernetes_version: str | None = None) -> 
             f"{talosctl.path} printed {(wrong or ['nothing'])[0]!r}; allowed: image references"
         )
     return references
+
+
+def of_cluster(
+    talosctl: Talosctl,
+    *,
+    talos_version: str | None,
+    kubernetes_version: str | None,
+    schematic: str = DEFAULT_SCHEMATIC,
+) -> tuple[str, ...]:
+    """All images of a cluster: those that nodes pull, the docker nodes' own, and the installer.
+
+    Args:
+        talosctl: the talosctl to run.
+        talos_version: the version of Talos; talosctl's own if it is None.
+        kubernetes_version: the version of Kubernetes; talosctl's default if it is None.
+        schematic: the ID of the installer's schematic.
+
+    Raises:
+        TalosError: talosctl cannot list them.
+    """
+    spec = ClusterSpec(name="images", talos_version=talos_version)
+    found = installer(command_line.target_version(spec, talosctl.version), schematic)
+    return (
+        *of_kubernetes(talosctl, kubernetes_version),
+        command_line.node_image(spec, talosctl.version),
+        *([found] if found else []),
+    )
 
 
 def installer(talos: Version, schematic: str = DEFAULT_SCHEMATIC) -> str | None:

@@ -26,7 +26,7 @@ from talos_registry_cache.cli.staging import Addition
 from talos_registry_cache.cli.tar_stream import ArchiveError
 from talos_registry_cache.engine import volume
 from talos_registry_cache.registry import attachments
-from talos_registry_cache.registry.layout import Kind, link_file
+from talos_registry_cache.registry.layout import Kind, link_file, tag_links
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
 
@@ -140,9 +140,8 @@ def plan(layout: Layout, named: Named) -> Mapping[str, Addition]:
                 blobs[reference.registry][one] = layout.graph.sizes[one]
                 links[reference.registry][link_file(kind, reference.repository, one)] = one
         if reference.tag:
-            for kind in (Kind.HISTORY, Kind.TAG):
-                path = link_file(kind, reference.repository, digest, reference.tag)
-                links[reference.registry][path] = digest
+            tags = {(reference.repository, reference.tag): digest}
+            links[reference.registry] |= tag_links(tags)
     return {registry: Addition(blobs[registry], links[registry]) for registry in blobs}
 
 

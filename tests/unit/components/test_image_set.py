@@ -247,7 +247,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
 
     file.write_text("# nothing yet\n")
     assert mistakes({"file": "images.txt"}, tmp_path) == [
-        "images: found no images; allowed: references, a file or manifests with some, or talos"
+        "images: found no images; allowed: references, a file or manifests with some, talos, or a lock"
     ]
 
 

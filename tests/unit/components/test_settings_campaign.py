@@ -274,7 +274,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
         "names": _is_dns_name,
         "publishOn": lambda address: address in {"10.0.0.9", "0.0.0.0"},
         "cidr": _is_network,
-        "talosctl file manifests disks takeOverFrom": (
+        "talosctl file lock manifests disks takeOverFrom": (
             lambda text: text.isprintable() and text == text.strip() and 0 < len(text) <= 4095
         ),
         "extraArguments": _is_argument,

@@ -1,0 +1,207 @@
+"""cachectl lock: write down the digests that the images of a stack have now."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talos_registry_cache.cli import caches, console, options, selection, stack, stack_file
+from talos_registry_cache.cli.errors import CachectlError, ExitCode, UsageError
+from talos_registry_cache.cli.stack import Cache, Reader, Stack
+from talos_registry_cache.registry import image_lock, interruptible, locking, platforms, reference
+from talos_registry_cache.registry.attachments import Attachments
+from talos_registry_cache.registry.errors import LockError, RegistryError
+from talos_registry_cache.registry.image_lock import Difference, ImageLock, LockedImage
+from talos_registry_cache.registry.platforms import Platforms
+from talos_registry_cache.registry.reference import Reference
+
+SHORT = len("sha256:") + 12
+EMPTY = ImageLock((), "none", {})
+
+
+def lock(
+    images: options.Images = None,
+    *,
+    image_files: options.ImageFiles = None,
+    wanted_platforms: options.Platforms = None,
+    attachments: Annotated[
+        Attachments | None,
+        typer.Option(help="The attachments to lock. Default: those of the stack file."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The lock. Default: that of the stack file, or images.lock."
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the lock with the upstreams; write nothing.")
+    ] = False,
+    username: options.Username = None,
+    stack_name: options.StackName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the digest, size and attachments of each image to a lock, as the upstreams have them.
+
+    Without IMAGE and --images, these are the images of Pulumi.<stack>.yaml in this folder. With
+    `images: {lock: images.lock}` in the stack file, `up` caches exactly these digests, and the
+    caches answer the tags with them, whatever the upstreams do later. For example:
+
+        cachectl lock && git add images.lock
+
+    Only manifests are fetched. If an image cannot be looked up, nothing is written.
+
+    Exit codes: 0 written, or the lock is up to date, 1 failure, 2 wrong usage, 3 an image could not
+    be looked up, or `--check` found a difference.
+    """
+    with stack.opened(stack_name) as found:
+        chosen = selection.gather(images or [], image_files or [], None, None)
+        settings = None if chosen else stack_file.read(Path(), found.name)
+        file = file or Path(settings.lock if settings else image_lock.FILE)
+        before = _existing(file, is_needed=check)
+        if settings:
+            chosen = settings.listed(Path()) or _locked_images(before)
+        if not chosen:
+            raise UsageError(f"no image to lock: Pulumi.{found.name}.yaml lists none; give IMAGE")
+        after = _look_up(
+            found,
+            chosen,
+            caches.wanted_platforms(found.engine, wanted_platforms or _platforms(settings)),
+            attachments or (settings.attachments if settings else Attachments.SIGNATURES),
+            options.reader(username),
+        )
+    difference = image_lock.compare(before or EMPTY, after)
+    if not check:
+        _write(file, image_lock.text_of(after))
+    if as_json:
+        console.as_json(_described(difference))
+    else:
+        _show(difference, file, len(after.images), check=check)
+    if check and difference:
+        raise typer.Exit(ExitCode.NOT_ALL_THERE)
+
+
+def _existing(file: Path, *, is_needed: bool) -> ImageLock | None:
+    """The lock to compare with or to replace; None without one, or one that needs replacing."""
+    try:
+        return image_lock.read(file)
+    except LockError as error:
+        if is_needed:
+            raise UsageError(f"{file}: {error}") from None
+        if file.exists():
+            console.say(f"{file} is replaced: {error}")
+        return None
+
+
+def _locked_images(before: ImageLock | None) -> tuple[Reference, ...]:
+    """The images of a lock that is the only list of a stack."""
+    return tuple(map(reference.parse, before.images)) if before else ()
+
+
+def _platforms(settings: stack_file.Images | None) -> Collection[str] | None:
+    found = settings.platforms if settings else None
+    return [found] if isinstance(found, str) else found
+
+
+def _look_up(
+    found: Stack,
+    images: Collection[Reference],
+    wanted: Platforms,
+    attachments: Attachments,
+    reader: Reader | None,
+) -> ImageLock:
+    """Look up images, and leave the tags in the storages as they were."""
+    involved = caches.of_images(found.caches, images)
+    with (
+        caches.locked(found),
+        _keeping_tags(found, involved, images),
+        console.counting("looking up images", len(images)) as count,
+    ):
+        results = interruptible.run(
+            locking.look_up(images, found.endpoints(reader), wanted, attachments, on_image=count)
+        )
+    locked = {str(image): one for image, one in results.items() if isinstance(one, LockedImage)}
+    if len(locked) < len(results):
+        for image, one in results.items():
+            if isinstance(one, RegistryError):
+                console.say(f"{image}: {one}")
+        console.say("nothing was written")
+        raise typer.Exit(ExitCode.NOT_ALL_THERE)
+    return ImageLock(platforms.names(wanted), attachments.value, locked)
+
+
+@contextmanager
+def _keeping_tags(
+    found: Stack, involved: Sequence[Cache], images: Collection[Reference]
+) -> Iterator[None]:
+    """Undo what a lookup does: a registry has a tag name the digest at its upstream.
+
+    The storage has the content of the old one only.
+    """
+    tags = {
+        cache.registry: [
+            (image.repository, image.tag)
+            for image in images
+            if image.registry == cache.registry and image.tag
+        ]
+        for cache in involved
+    }
+    storages = {cache.registry: caches.storage_of(found.engine, cache) for cache in involved}
+    before = {host: storage.digests(tags[host]) for host, storage in storages.items()}
+    try:
+        yield
+    finally:
+        for host, storage in storages.items():
+            storage.tag(before[host])
+
+
+def _write(file: Path, text: str) -> None:
+    new = file.with_name(f"{file.name}.new")
+    try:
+        new.write_text(text)
+        new.replace(file)
+    except OSError as error:
+        raise CachectlError(f"{file} cannot be written: {error}") from error
+
+
+def _show(difference: Difference, file: Path, number: int, *, check: bool) -> None:
+    rows = [
+        *((name, "added", one.digest[:SHORT], one.size) for name, one in difference.added.items()),
+        *(
+            (name, _moved(old, new), new.digest[:SHORT], new.size)
+            for name, (old, new) in difference.moved.items()
+        ),
+        *((name, "removed", "", 0) for name in difference.removed),
+    ]
+    if rows:
+        console.table(
+            ("image", "change", "digest", ">size"),
+            ((name, change, digest, console.size(size)) for name, change, digest, size in rows),
+        )
+    what = f"{file}: {console.count(number, 'image')}, "
+    if not rows:
+        console.say(f"{what}nothing changed")
+    elif check:
+        console.say(f"{what}which differ: `cachectl lock` writes them")
+    else:
+        console.say(f"{what}{console.size(difference.size)} in those that changed")
+
+
+def _moved(old: LockedImage, new: LockedImage) -> str:
+    if old.digest == new.digest:
+        return "attachments"
+    return f"moved from {old.digest[:SHORT]}"
+
+
+def _described(difference: Difference) -> Mapping[str, object]:
+    return {
+        "added": {name: one.digest for name, one in difference.added.items()},
+        "moved": {
+            name: {"from": old.digest, "to": new.digest}
+            for name, (old, new) in difference.moved.items()
+        },
+        "removed": {name: one.digest for name, one in difference.removed.items()},
+        "size": difference.size,
+    }

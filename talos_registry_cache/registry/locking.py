@@ -40,8 +40,9 @@ async def look_up(
         on_image: called after each image.
 
     Returns:
-        Each image, or why it could not be looked up.
+        Each image, or why it could not be looked up, in order.
     """
+    references = tuple(references)
     repositories: defaultdict[tuple[str, str], list[Reference]] = defaultdict(list)
     for reference in references:
         repositories[reference.registry, reference.repository].append(reference)
@@ -62,7 +63,7 @@ async def look_up(
     async with asyncio.TaskGroup() as group:
         for some in repositories.values():
             group.create_task(work(some))
-    return found
+    return {reference: found[reference] for reference in references}
 
 
 async def _check_upstream(client: RegistryClient, repository: str) -> None:

@@ -91,6 +91,21 @@ def test_nginx_accepts_each_configuration(
     assert "[warn]" not in printed
 
 
+def test_nginx_accepts_pinned_tags_of_any_name(check: Check) -> None:
+    long = "/".join(["a" * 60] * 4)
+    tags = ("1.0", "v1", "V1", "_" * 128, "sha256-" + "0" * 64 + ".sig")
+    pins = {
+        (repository, tag): f"sha256:{'b' * 64}" for repository in ("team/app", long) for tag in tags
+    }
+
+    code, printed = check(
+        front.configuration(tls=False, readers=True, tag_freshness_s=60, pins=pins)
+    )
+
+    assert code == 0, printed
+    assert "[warn]" not in printed
+
+
 @pytest.mark.parametrize(("tls", "verifies"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("readers", [True, False])
 @pytest.mark.usefixtures("certificate")

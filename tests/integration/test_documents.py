@@ -16,7 +16,8 @@ GIVEN = {
     "docs/images.md": "make up\n"
     "mkdir deploy\n"
     "echo '{image: alpine, tool: {image: \"quay.io/team/tool:1\"}}' > deploy/app.yaml\n"
-    "cachectl images deploy > images.txt\ncachectl warm --images images.txt\n",
+    "cachectl images deploy > images.txt\ncachectl warm --images images.txt\n"
+    "printf '  images: {file: images.txt}\n' >> Pulumi.dev.yaml\n",
     "docs/metrics.md": "make up\n",
 }
 

@@ -186,7 +186,7 @@ def _show(difference: Difference, file: Path, number: int, *, check: bool) -> No
     elif check:
         console.say(f"{what}which differ: `cachectl lock` writes them")
     else:
-        console.say(f"{what}{console.size(difference.size)} in those that changed")
+        console.say(f"{what}{console.size(difference.size)} new or changed")
 
 
 def _moved(old: LockedImage, new: LockedImage) -> str:

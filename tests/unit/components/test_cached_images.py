@@ -143,6 +143,7 @@ def hold(cache: TinyRegistry, name: str, *layers: Blob, platform: str = AMD) -> 
 
 # Diff
 
+LOCKED = {"digest": f"sha256:{'a' * 64}", "attachments": {}}
 OLD: dict[str, Any] = {
     "images": ["docker.io/team/app:1"],
     "attachments": "signatures",
@@ -159,6 +160,8 @@ OLD: dict[str, Any] = {
         pytest.param({}, {"images": []}, True, id="removed image"),
         pytest.param({}, {"platforms": [AMD, ARM]}, True, id="platform"),
         pytest.param({}, {"attachments": "all"}, True, id="attachments"),
+        pytest.param({}, {"locked": {}}, False, id="state from before locks"),
+        pytest.param({}, {"locked": {OLD["images"][0]: LOCKED}}, True, id="locked digest"),
         pytest.param({}, {"caches": {HUB: {"endpoint": "http://b"}}}, True, id="cache"),
         pytest.param({}, {"ca": "PEM"}, True, id="CA"),
         pytest.param({}, {"reader": {"username": "a", "password": "b"}}, True, id="password"),

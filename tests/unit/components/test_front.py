@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from components import front
+from components.engine import EngineFacts
+from components.registry_cache import RegistryCache
+from components.registry_cache_args import ArgumentsError, RegistryCacheArgs
+from tests.unit.components import stack_graph
 from tests.unit.components.certificates import authority
-from tests.unit.components.declared_caches import declare
+from tests.unit.components.declared_caches import GATEWAY, declare, engine_with, files
 from tests.unit.components.stack_graph import CONTAINER, VOLUME, Declared, Graph
 
 NAME = "registry-dev-quay.io"
@@ -131,3 +135,52 @@ def test_without_freshness_the_registry_is_asked_for_each_tag() -> None:
     assert "proxy_cache tags" not in front.configuration(
         tls=False, readers=False, tag_freshness_s=0
     )
+
+
+# Pinned tags
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+def declare_pinned(*pinned: str, **caches: Any) -> Graph:
+    """Declare caches of two registries with pinned images."""
+    written: Any = {
+        "upstreams": {"quay.io": None, "ghcr.io": None},
+        "pinned_images": pinned,
+        **caches,
+    }
+
+    def program() -> None:
+        RegistryCache("caches", RegistryCacheArgs(**written))
+
+    with engine_with(EngineFacts(GATEWAY, {})):
+        return stack_graph.run(program)
+
+
+def test_pinned_tags_are_in_the_files_of_the_front_of_their_registry_alone() -> None:
+    graph = declare_pinned(f"quay.io/team/app:1.0@{DIGEST}")
+
+    pinned = files(graph, "quay.io-front-files")[front.CONFIGURATION_FILE]
+    assert rf"~^/v2/team/app/manifests/1\.0$ {DIGEST};" in pinned
+    assert "$pinned" not in front_files(graph)[front.CONFIGURATION_FILE]
+    volumes = {
+        host: mounts(graph.one(CONTAINER, f"{host}-container"))["/credentials"][0]
+        for host in ("quay.io", "ghcr.io")
+    }
+    assert volumes == {
+        "quay.io": "registry-dev-quay.io-front-files",
+        "ghcr.io": "registry-dev-fronts",
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "mistake"),
+    [
+        ("quay.io/team/app:1", "allowed: an image with tag and digest"),
+        (f"quay.io/team/app@{DIGEST}", "allowed: an image with tag and digest"),
+        (f"gcr.io/team/app:1@{DIGEST}", "there is no cache for gcr.io; allowed: quay.io, ghcr.io"),
+    ],
+)
+def test_an_image_that_cannot_be_pinned_is_refused(image: str, mistake: str) -> None:
+    with pytest.raises(ArgumentsError, match=mistake):
+        declare_pinned(image)

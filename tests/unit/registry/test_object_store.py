@@ -101,6 +101,14 @@ def test_only_the_given_folders_are_removed(files: dict[str, bytes], times: int)
     }
 
 
+def test_small_objects_are_written_and_read_and_missing_ones_are_left_out() -> None:
+    store = fake_s3.holding({"a": b"old"})
+
+    store.write({"a": "new", "b/c": "text"})
+
+    assert store.texts(["a", "b/c", "missing"]) == {"a": "new", "b/c": "text"}
+
+
 def test_content_is_passed_on_in_turn_on_request() -> None:
     contents = [bytes([number]) * 3_000_000 for number in range(4)]
     store = holding({data(content): content for content in contents})

@@ -13,6 +13,7 @@ from talos_registry_cache.registry.errors import (
     NotKeptError,
     PlatformError,
 )
+from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
 from talos_registry_cache.registry.retry import Retry
@@ -317,3 +318,32 @@ def test_an_image_whose_signature_cannot_be_fetched_is_not_warmed(cache: TinyReg
 
     assert isinstance(outcome, NotWarmed)
     assert signature.blobs[1].digest in str(outcome.errors[0])
+
+
+def test_locked_images_are_warmed_by_their_digests_and_no_tag_is_looked_up(
+    cache: TinyRegistry,
+) -> None:
+    built, moved = (images.index({"linux/amd64": images.image(layer(one))}) for one in "ab")
+    key = ec.generate_private_key(ec.SECP256R1())
+    signature, newer = (signing.simple_signing(built.digest, key) for _ in range(2))
+    tag = built.digest.replace(":", "-") + ".sig"
+    for one in (built, moved):
+        cache.hold("team/app", "1", one)
+    for one in (signature, newer):
+        cache.hold("team/app", tag, one)
+    app = parse("team/app:1")
+
+    [outcome] = asyncio.run(
+        warm(
+            [app],
+            {"docker.io": cache.url},
+            NODE,
+            locked={app: LockedImage(built.digest, 0, {tag: signature.digest})},
+            retry=QUICK,
+        )
+    )
+
+    assert isinstance(outcome, Warmed)
+    assert (outcome.reference, outcome.image.digest) == (app, built.digest)
+    assert [one.digest for one in outcome.attachments] == [signature.digest]
+    assert not [one for one in cache.requests if "/manifests/" in one and "sha256:" not in one]

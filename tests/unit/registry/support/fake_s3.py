@@ -71,6 +71,11 @@ class FakeClient:
         start = int(Range.removeprefix("bytes=").removesuffix("-"))
         return {"Body": Body(self.objects[Key][start:], self.breaks_after)}
 
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> Mapping[str, Any]:  # noqa: N803
+        del Bucket
+        self.objects[Key] = Body
+        return {}
+
     def delete_objects(self, *, Bucket: str, Delete: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: N803
         del Bucket
         for one in Delete["Objects"]:

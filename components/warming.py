@@ -20,6 +20,7 @@ from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.image_lock import LockedImage
+from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 from talos_registry_cache.registry.verify import verify
@@ -56,7 +57,7 @@ def warmed(props: Properties) -> dict[str, Any]:
             warm(
                 images,
                 _endpoints(props),
-                platforms.parse_all(props["platforms"]),
+                _platforms(props),
                 attach=Attachments(props["attachments"]),
                 locked=locked,
                 storages={host: url for host, url in mounting.items() if url},
@@ -120,7 +121,7 @@ def _unproved(
     images: Images, served: Mapping[str, str], props: Properties
 ) -> Iterator[tuple[str, str]]:
     locked = _locked(props)
-    for outcome in asyncio.run(verify(images, served, platforms.parse_all(props["platforms"]))):
+    for outcome in asyncio.run(verify(images, served, _platforms(props))):
         one = locked.get(outcome.reference)
         if outcome.errors:
             yield str(outcome.reference), "; ".join(map(str, outcome.errors))
@@ -171,6 +172,11 @@ def _locked(props: Properties) -> Mapping[Reference, LockedImage]:
         reference.parse(text): LockedImage(one["digest"], 0, one["attachments"])
         for text, one in written.items()
     }
+
+
+def _platforms(props: Properties) -> Platforms:
+    # Before there were several platforms, the state had that of each image, by reference.
+    return platforms.parse_all(props.get("platforms") or set(props["images"].values()))
 
 
 def _made_up_digest(image: Reference) -> str:

@@ -351,6 +351,25 @@ def test_refresh_verifies_all_images_without_writing(
     ]
 
 
+def test_refresh_verifies_images_of_a_state_from_before_platforms_was_a_setting(
+    warmed: dict[str, Any],
+) -> None:
+    """Then the state had the platform of each image, by reference."""
+
+    def before(platform: str) -> dict[str, Any]:
+        state = {**warmed, "images": dict.fromkeys(warmed["images"], platform)}
+        del state["platforms"]
+        return state
+
+    held = dict(PROVIDER.read("images", before(AMD)).outs or {})
+    other = dict(PROVIDER.read("images", before(ARM)).outs or {})
+
+    assert held == before(AMD)
+    assert other["missing"].keys() == set(warmed["images"])
+    assert PROVIDER.diff("images", held, warmed).changes is True
+    assert PROVIDER.update("images", held, warmed).outs == warmed
+
+
 def test_refresh_finds_a_lost_image_and_update_restores_it(
     caches: Caches, warmed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

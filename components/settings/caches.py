@@ -168,8 +168,9 @@ class Caches(Model):
                 yield Mistake(("upstreams", host, "port"), text)
         written: dict[str, Any] = {key: vars(self).get(key) for key in ("wildcard", "local")}
         for key, port in right(written, "port").items():
-            if users.setdefault(port, key) != key:
-                text = f"found {port}, which {users[port]} uses; allowed: a port of its own"
+            name = f"caches.{key}"
+            if (user := users.setdefault(port, name)) != name:
+                text = f"found {port}, which {user} uses; allowed: a port of its own"
                 yield Mistake((key, "port"), text)
 
     def _local_has_a_place(self) -> Iterator[Mistake]:

@@ -12,4 +12,4 @@ class Wildcard(Model):
     It finds the cache by the registry host that container runtimes send to a mirror (`?ns=`).
     """
 
-    port: Port = Field(default=5010, description="Port on this machine")
+    port: Port = Field(default=5009, description="Port on this machine")

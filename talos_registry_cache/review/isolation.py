@@ -32,7 +32,7 @@ Path = tuple[str | int, ...]
 
 
 # The defaults of other ports than those of caches, by their keys below `caches`.
-MORE_PORTS: Mapping[str, int | None] = {"wildcard": 5010, "local": None}
+MORE_PORTS: Mapping[str, int | None] = {"wildcard": 5009, "local": None}
 
 
 class StackFile:

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,38 @@ def test_an_invalid_value_is_reported_at_its_path_and_no_secret_is_shown(
     base: Mapping[str, Any], path: str, value: Any, kind: str
 ) -> None:
     assert_wrong(base, path, value, kind)
+
+
+@pytest.mark.parametrize(
+    ("below", "path", "found"),
+    [
+        ("{upstreams: {docker.io: {port: 5010}}}", "local", "5010, which docker.io uses"),
+        ("{wildcard: {port: 5010}}", "local", "5010, which caches.wildcard uses"),
+        (
+            "{wildcard: {}, upstreams: {docker.io: {port: 5009}}}",
+            "wildcard",
+            "5009, which docker.io uses",
+        ),
+    ],
+)
+def test_a_port_that_two_settings_have_is_refused_in_one_sentence_that_names_both(
+    below: str, path: str, found: str
+) -> None:
+    written = {"local": {"port": 5010}, **yaml.safe_load(below)}
+
+    assert mistakes(of(written)) == [
+        (f"caches.{path}.port", f"found {found}; allowed: a port of its own")
+    ]
+
+
+def test_the_ports_of_the_documents_and_of_the_defaults_do_not_collide() -> None:
+    document = Path(__file__).parents[3] / "docs" / "local-images.md"
+    (example,) = re.findall("```yaml\n(.*?)```", document.read_text(), re.DOTALL)
+    caches = yaml.safe_load(example)["caches"]
+    upstreams = {host: None for host, known in CATALOGUE.items() if known.port}
+    del upstreams["k8s.gcr.io"]  # The former name of registry.k8s.io, with its port.
+
+    assert mistakes({"caches": {**caches, "upstreams": upstreams, "wildcard": {}}}) == []
 
 
 @pytest.mark.parametrize(

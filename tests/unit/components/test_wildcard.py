@@ -48,7 +48,7 @@ def test_it_is_one_more_container_on_a_port_of_its_own() -> None:
     made = container(declared())
 
     assert made["name"] == "registry-dev-wildcard"
-    assert {port["external"] for port in made["ports"]} == {5010}
+    assert {port["external"] for port in made["ports"]} == {5009}
     assert [(one["containerPath"], one["readOnly"]) for one in made["volumes"]] == [
         ("/credentials", True)
     ]
@@ -60,7 +60,7 @@ def test_it_is_one_more_container_on_a_port_of_its_own() -> None:
 def test_cachectl_takes_it_for_no_cache() -> None:
     graph = declared()
 
-    assert labels(graph)["talos-registry-cache.wildcard"] == "http://172.17.0.1:5010"
+    assert labels(graph)["talos-registry-cache.wildcard"] == "http://172.17.0.1:5009"
     assert "talos-registry-cache.upstream" not in labels(graph)
     assert graph.outputs["caches"].keys() == {"quay.io", "localhost:5005"}
 
@@ -89,7 +89,7 @@ def test_it_verifies_the_certificate_of_the_stacks_own_authority() -> None:
     assert wildcard.SERVER_NAME in graph.one(OWN_CERTIFICATE, "certificate").inputs["names"]
     assert files(graph).keys() == {"nginx.conf", "server.pem", "ca.crt"}
     assert "proxy_ssl_verify on;" in files(graph)["nginx.conf"]
-    assert labels(graph)["talos-registry-cache.wildcard"] == "https://172.17.0.1:5010"
+    assert labels(graph)["talos-registry-cache.wildcard"] == "https://172.17.0.1:5009"
     assert "talos-registry-cache.ca" in labels(graph)
 
 

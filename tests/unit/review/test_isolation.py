@@ -13,7 +13,7 @@ from components.settings.wildcard import Wildcard
 from talos_registry_cache.review import isolation
 from talos_registry_cache.review.isolation import PROJECT, Isolation, StackFile
 
-ISOLATION = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 5010: 15010, 80: 15080}})
+ISOLATION = Isolation("pr-0badcafe-", {"dev": {5000: 15000, 5001: 15001, 5009: 15009, 80: 15080}})
 DEFAULT_PORTS = {"docker.io": 5000}
 
 
@@ -47,7 +47,7 @@ def test_names_are_prefixed_ports_mapped_and_default_ports_written_out() -> None
 def test_the_ports_of_the_wildcard_mirror_and_of_the_local_registry_are_mapped() -> None:
     settings = {"wildcard": {}, "local": {"port": 5001, "image": "registry:3.0.0"}}
     assert _isolated(_text(caches=settings))["caches"] == {
-        "wildcard": {"port": 15010},
+        "wildcard": {"port": 15009},
         "local": {"port": 15001, "image": "registry:3.0.0"},
     }
     assert isolation.MORE_PORTS["wildcard"] == Wildcard().port

@@ -13,6 +13,7 @@ from talos_registry_cache.registry.errors import InvalidReferenceError, LockErro
 from talos_registry_cache.registry.image_lock import ImageLock, LockedImage
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.talos import images as talos_images
+from talos_registry_cache.talos import versions
 from talos_registry_cache.talos.errors import TalosError
 
 from .cached_images import CachedImages
@@ -211,11 +212,9 @@ def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
         talosctl = find_talosctl(wanted.talosctl)
         if talosctl is None:
             return
+        talos = versions.parse(wanted.talos_version or "") or talosctl.version
         texts = talos_images.of_cluster(
-            talosctl,
-            talos_version=wanted.talos_version,
-            kubernetes_version=wanted.kubernetes_version,
-            schematic=wanted.schematic,
+            talosctl, talos, wanted.kubernetes_version, wanted.schematic
         )
         yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:

@@ -23,6 +23,7 @@ from pydantic_core import core_schema
 
 from talos_registry_cache.registry import files, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError
+from talos_registry_cache.talos.images import SCHEMATIC
 
 from .mistakes import Mistake, refuse_within, refused, saying
 
@@ -407,7 +408,7 @@ RemoteUrl = Annotated[
     str, AfterValidator(_remote_url), _in_schema(rf"https?://{_HOST_OF_URL}(:{_PORT})?/?")
 ]
 Schematic = Annotated[
-    str, _Matching(r"[0-9a-f]{64}", "the ID of a schematic, which has 64 hexadecimal digits")
+    str, _Matching(SCHEMATIC, "the ID of a schematic, which has 64 hexadecimal digits")
 ]
 ServerName = Annotated[
     str,

@@ -40,12 +40,20 @@ ImageFiles = Annotated[
 TalosVersion = Annotated[
     str | None,
     typer.Option(
-        metavar="VERSION", help="The images that talosctl lists; it must have this version."
+        metavar="VERSION",
+        help="The images of a cluster with this Talos; talosctl, which lists them, must have it.",
     ),
 ]
 KubernetesVersion = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help="The images that talosctl lists for this Kubernetes."),
+    typer.Option(metavar="VERSION", help="The images of a cluster with this Kubernetes."),
+]
+Schematic = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="The schematic of the installer, from Talos 1.14 on. Default: no system extensions.",
+    ),
 ]
 Platforms = Annotated[
     list[str] | None,

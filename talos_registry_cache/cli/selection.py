@@ -1,6 +1,8 @@
 """The images that a command line selects."""
 
+import re
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from talos_registry_cache.cli.errors import UsageError
@@ -11,7 +13,7 @@ from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.signature_policy import Policy
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos import versions
-from talos_registry_cache.talos.versions import Version
+from talos_registry_cache.talos.versions import Talosctl, Version
 
 
 def from_file(path: Path) -> tuple[Reference, ...]:
@@ -29,35 +31,61 @@ def from_file(path: Path) -> tuple[Reference, ...]:
     )
 
 
-def from_talosctl(
-    talos_version: str | None, kubernetes_version: str | None
-) -> tuple[Reference, ...]:
-    """The images that talosctl lists for a cluster.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster whose images a command line selects; none without a version.
 
-    Args:
-        talos_version: the version that talosctl must have, or None for any.
+    Attributes:
+        talos_version: the version of Talos, or None for that of talosctl.
         kubernetes_version: the version of Kubernetes, or None for talosctl's default.
-
-    Raises:
-        UsageError: talosctl has another version.
-        TalosError: talosctl is missing, or fails.
+        schematic: the ID of the installer's schematic, or None for the one without extensions.
     """
-    talosctl = versions.find()
-    if talos_version is not None:
-        wanted = version(talos_version)
+
+    talos_version: str | None = None
+    kubernetes_version: str | None = None
+    schematic: str | None = None
+
+    def images(self) -> tuple[Reference, ...]:
+        """The images of the cluster, those of Kubernetes as talosctl lists them.
+
+        Raises:
+            UsageError: talosctl has another version, or an option is wrong.
+            TalosError: talosctl is missing, or fails.
+        """
+        if self.schematic and not re.fullmatch(talos_images.SCHEMATIC, self.schematic):
+            allowed = "64 hexadecimal digits"
+            raise UsageError(f"{self.schematic!r} is not the ID of a schematic; allowed: {allowed}")
+        if self.talos_version is None and self.kubernetes_version is None:
+            if self.schematic:
+                raise UsageError("--schematic needs --talos-version")
+            return ()
+        talosctl = versions.find()
+        listed = talos_images.of_cluster(
+            talosctl,
+            self._talos(talosctl),
+            self.kubernetes_version,
+            self.schematic or talos_images.DEFAULT_SCHEMATIC,
+        )
+        return tuple(map(reference.parse, listed))
+
+    def _talos(self, talosctl: Talosctl) -> Version:
+        if self.talos_version is None:
+            return talosctl.version
+        wanted = version(self.talos_version)
         if (wanted.major, wanted.minor) != (talosctl.version.major, talosctl.version.minor):
             raise UsageError(
                 f"{talosctl.path} is {talosctl.version} and lists the images of that version only; "
-                f"put talosctl {talos_version} first on PATH"
+                f"put talosctl {self.talos_version} first on PATH"
             )
-    return tuple(map(reference.parse, talos_images.of_kubernetes(talosctl, kubernetes_version)))
+        has_patch = self.talos_version.count(".") > 1
+        return wanted if has_patch else talosctl.version
+
+
+NO_CLUSTER = Cluster()
 
 
 def gather(
-    texts: Iterable[str],
-    lists: Iterable[Path],
-    talos_version: str | None,
-    kubernetes_version: str | None,
+    texts: Iterable[str], lists: Iterable[Path], cluster: Cluster = NO_CLUSTER
 ) -> tuple[Reference, ...]:
     """All images that a command line selects, each once, in order.
 
@@ -68,8 +96,7 @@ def gather(
     found = [_reference(text) for text in texts]
     for path in lists:
         found += from_file(path)
-    if talos_version is not None or kubernetes_version is not None:
-        found += from_talosctl(talos_version, kubernetes_version)
+    found += cluster.images()
     return tuple(dict.fromkeys(found))
 
 

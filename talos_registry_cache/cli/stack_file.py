@@ -63,17 +63,16 @@ class Images(_Model):
         return tuple(dict.fromkeys(self._listed(folder)))
 
     def _listed(self, folder: Path) -> Iterator[Reference]:
-        yield from selection.gather(self.references, [], None, None)
+        yield from selection.gather(self.references, [])
         if self.file is not None:
             yield from selection.from_file(folder / self.file)
         for name in self.manifests:
             yield from _declared(folder / name)
         if self.talos:
+            talosctl = versions.find(self.talos.talosctl)
+            talos = versions.parse(self.talos.talos_version or "") or talosctl.version
             texts = talos_images.of_cluster(
-                versions.find(self.talos.talosctl),
-                talos_version=self.talos.talos_version,
-                kubernetes_version=self.talos.kubernetes_version,
-                schematic=self.talos.schematic,
+                talosctl, talos, self.talos.kubernetes_version, self.talos.schematic
             )
             yield from map(reference.parse, texts)
 

@@ -125,7 +125,7 @@ def destroy(provisioner: Provisioner, talosctl: Talosctl, files: ClusterFiles) -
 
 def node_image(spec: ClusterSpec, talosctl: Version) -> str:
     """The image that docker nodes run: the one in the specification, or talosctl's own choice."""
-    return spec.image or _default_image(target_version(spec, talosctl))
+    return spec.image or default_image(target_version(spec, talosctl))
 
 
 def target_version(spec: ClusterSpec, talosctl: Version) -> Version:
@@ -134,8 +134,11 @@ def target_version(spec: ClusterSpec, talosctl: Version) -> Version:
     return next(filter(None, map(parse, texts)), talosctl)
 
 
-def _default_image(talos: Version) -> str:
-    """Its repository has moved twice (REGISTRY and USERNAME in the Makefile of each tag)."""
+def default_image(talos: Version) -> str:
+    """The image that docker nodes with a version of Talos run by default.
+
+    Its repository has moved twice (REGISTRY and USERNAME in the Makefile of each tag).
+    """
     if talos < Version(0, 7):
         repository = "docker.io/autonomy"
     elif talos < Version(1, 0):

@@ -1,7 +1,6 @@
 """The images of a cluster, as talosctl lists them."""
 
 from talos_registry_cache.talos import command_line, process
-from talos_registry_cache.talos.cluster_spec import ClusterSpec
 from talos_registry_cache.talos.errors import TalosError, UnsupportedError
 from talos_registry_cache.talos.versions import Talosctl, Version, version_range
 
@@ -11,6 +10,35 @@ ANSWERS_WITHIN_S = 30.0
 FACTORY = "factory.talos.dev"
 DEFAULT_SCHEMATIC = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
 INSTALLER_FROM_FACTORY = Version(1, 14)
+SCHEMATIC = r"[0-9a-f]{64}"
+"""What the ID of a schematic matches."""
+
+
+def of_cluster(
+    talosctl: Talosctl,
+    talos: Version,
+    kubernetes_version: str | None = None,
+    schematic: str = DEFAULT_SCHEMATIC,
+) -> tuple[str, ...]:
+    """All images of a cluster: those of Kubernetes, of docker nodes, and the installer.
+
+    Args:
+        talosctl: the talosctl to run.
+        talos: the version of Talos on the nodes.
+        kubernetes_version: the version of Kubernetes; talosctl's default if it is None.
+        schematic: the ID of the installer's schematic, from Talos 1.14 on.
+
+    Returns:
+        References.
+
+    Raises:
+        UnsupportedError: this talosctl cannot list them.
+        CommandError: it failed.
+        TalosError: it printed something else.
+    """
+    listed = of_kubernetes(talosctl, kubernetes_version)
+    more = (command_line.default_image(talos), installer(talos, schematic))
+    return (*listed, *filter(None, more))
 
 
 def of_kubernetes(talosctl: Talosctl, kubernetes_version: str | None = None) -> tuple[str, ...]:
@@ -48,33 +76,6 @@ def of_kubernetes(talosctl: Talosctl, kubernetes_version: str | None = None) -> 
             f"{talosctl.path} printed {(wrong or ['nothing'])[0]!r}; allowed: image references"
         )
     return references
-
-
-def of_cluster(
-    talosctl: Talosctl,
-    *,
-    talos_version: str | None,
-    kubernetes_version: str | None,
-    schematic: str = DEFAULT_SCHEMATIC,
-) -> tuple[str, ...]:
-    """All images of a cluster: those that nodes pull, the docker nodes' own, and the installer.
-
-    Args:
-        talosctl: the talosctl to run.
-        talos_version: the version of Talos; talosctl's own if it is None.
-        kubernetes_version: the version of Kubernetes; talosctl's default if it is None.
-        schematic: the ID of the installer's schematic.
-
-    Raises:
-        TalosError: talosctl cannot list them.
-    """
-    spec = ClusterSpec(name="images", talos_version=talos_version)
-    found = installer(command_line.target_version(spec, talosctl.version), schematic)
-    return (
-        *of_kubernetes(talosctl, kubernetes_version),
-        command_line.node_image(spec, talosctl.version),
-        *([found] if found else []),
-    )
 
 
 def installer(talos: Version, schematic: str = DEFAULT_SCHEMATIC) -> str | None:

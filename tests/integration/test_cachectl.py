@@ -16,7 +16,7 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli.oci_layout import REF_NAME
 from talos_registry_cache.talos import versions
-from talos_registry_cache.talos.images import of_kubernetes
+from talos_registry_cache.talos.images import of_cluster
 from tests.integration.support import belongings, docker_cli, host, images, private_engine, warming
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
@@ -350,7 +350,9 @@ def test_images_of_a_cluster_are_those_that_talosctl_lists(
     other_version = caches.cachectl("verify", "--talos-version", "1.2")
 
     assert proof.code == NOT_ALL_THERE
-    assert [image["image"] for image in proof.result] == list(of_kubernetes(talosctl))
+    assert [image["image"] for image in proof.result] == list(
+        of_cluster(talosctl, talosctl.version)
+    )
     assert other_version.code == USAGE
     assert "put talosctl 1.2 first on PATH" in other_version.err
 

@@ -68,7 +68,7 @@ def import_(
 
     Exit codes: 0 everything was imported, 1 it failed, 2 wrong usage.
     """
-    wanted = selection.gather(images or [], [], None, None)
+    wanted = selection.gather(images or [], [])
     with ExitStack() as clean_up:
         found = clean_up.enter_context(stack.opened(stack_name))
         try:

@@ -57,7 +57,7 @@ def lock(
     be looked up, or `--check` found a difference.
     """
     with stack.opened(stack_name) as found:
-        chosen = selection.gather(images or [], image_files or [], None, None)
+        chosen = selection.gather(images or [], image_files or [])
         settings = None if chosen else stack_file.read(Path(), found.name)
         file = file or Path(settings.lock if settings else image_lock.FILE)
         before = _existing(file, is_needed=check)

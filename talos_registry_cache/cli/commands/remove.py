@@ -39,7 +39,7 @@ def remove(
     Exit codes: 0 removed or shown, 1 failure, 2 wrong usage, 3 an image is not stored; nothing was
     removed.
     """
-    references = selection.gather(images, [], None, None)
+    references = selection.gather(images, [])
     with stack.opened(stack_name) as found:
         wanted = found.only(dict.fromkeys(reference.registry for reference in references))
         with caches.locked(found):

@@ -7,6 +7,7 @@ import typer
 
 from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode
+from talos_registry_cache.cli.selection import Cluster
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.errors import SignatureError
 from talos_registry_cache.registry.platforms import Platforms, names
@@ -20,6 +21,7 @@ def verify(
     image_files: options.ImageFiles = None,
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
+    schematic: options.Schematic = None,
     platforms: options.Platforms = None,
     policy: Annotated[
         Path | None,
@@ -47,9 +49,8 @@ def verify(
     Exit codes: 0 every image is proved, 1 failure, 2 wrong usage, 3 something is missing,
     damaged or not signed; it is named.
     """
-    references = selection.gather(
-        images or [], image_files or [], talos_version, kubernetes_version
-    )
+    cluster = Cluster(talos_version, kubernetes_version, schematic)
+    references = selection.gather(images or [], image_files or [], cluster)
     rules = selection.policy(policy) if policy else None
     with stack.opened(stack_name) as found:
         wanted = caches.wanted_platforms(found.engine, platforms)

@@ -4,6 +4,7 @@ import typer
 
 from talos_registry_cache.cli import caches, console, options, selection, stack
 from talos_registry_cache.cli.errors import ExitCode, UsageError
+from talos_registry_cache.cli.selection import Cluster
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.warm import NotWarmed, Warmed
@@ -16,6 +17,7 @@ def warm(
     image_files: options.ImageFiles = None,
     talos_version: options.TalosVersion = None,
     kubernetes_version: options.KubernetesVersion = None,
+    schematic: options.Schematic = None,
     platforms: options.Platforms = None,
     attachments: options.WantedAttachments = Attachments.SIGNATURES,
     username: options.Username = None,
@@ -34,9 +36,8 @@ def warm(
     Exit codes: 0 the caches hold every image, 1 failure, 2 wrong usage, 3 some images could not be
     fetched; each is named with the reason.
     """
-    references = selection.gather(
-        images or [], image_files or [], talos_version, kubernetes_version
-    )
+    cluster = Cluster(talos_version, kubernetes_version, schematic)
+    references = selection.gather(images or [], image_files or [], cluster)
     if not references:
         raise UsageError("no image to warm: give IMAGE, --images FILE or --talos-version")
     reader = options.reader(username)

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,8 +7,11 @@ import pytest
 from talos_registry_cache.cli import selection
 from talos_registry_cache.cli.commands.prune import number_of_bytes, seconds
 from talos_registry_cache.cli.errors import UsageError
+from talos_registry_cache.cli.selection import Cluster
 from talos_registry_cache.registry.platforms import Platform
 from talos_registry_cache.registry.reference import parse
+from talos_registry_cache.talos.images import DEFAULT_SCHEMATIC
+from tests.unit.talos import programs
 
 
 def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
@@ -15,11 +19,61 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
     first.write_text("# a comment\n\nquay.io/team/app:1  # why\nalpine\n")
     second.write_text("alpine\ngcr.io/tool:2")
 
-    found = selection.gather(["busybox:1", "alpine"], [first, second], None, None)
+    found = selection.gather(["busybox:1", "alpine"], [first, second])
 
     assert found == tuple(
         map(parse, ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2"))
     )
+
+
+@pytest.fixture
+def _talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A talosctl 1.14.1 on PATH."""
+    said = programs.VERSION_OUTPUT.format(tag="v1.14.1")
+    script = f'[ "$1" = version ] && echo "{said}" || echo quay.io/coreos/etcd:v3.6.4'
+    programs.shell(tmp_path / "talosctl", script)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("_talosctl")
+@pytest.mark.parametrize(
+    ("cluster", "schematic", "version"),
+    [
+        (Cluster("1.14"), DEFAULT_SCHEMATIC, "v1.14.1"),
+        (Cluster("v1.14.3"), DEFAULT_SCHEMATIC, "v1.14.3"),
+        (Cluster(None, "1.36.0"), DEFAULT_SCHEMATIC, "v1.14.1"),
+        (Cluster("1.14", None, "a" * 64), "a" * 64, "v1.14.1"),
+    ],
+)
+def test_images_of_a_cluster_are_those_of_the_settings_with_the_installer(
+    cluster: Cluster, schematic: str, version: str
+) -> None:
+    assert selection.gather(["alpine"], [], cluster) == tuple(
+        map(
+            parse,
+            (
+                "alpine",
+                "quay.io/coreos/etcd:v3.6.4",
+                f"ghcr.io/siderolabs/talos:{version}",
+                f"factory.talos.dev/metal-installer/{schematic}:{version}",
+            ),
+        )
+    )
+
+
+@pytest.mark.usefixtures("_talosctl")
+@pytest.mark.parametrize(
+    ("cluster", "error"),
+    [
+        (Cluster("1.13"), "is v1.14.1 and lists the images of that version only"),
+        (Cluster("1.14", None, "A" * 64), "'A+' is not the ID of a schematic; allowed: 64 "),
+        (Cluster(None, None, "a" * 64), "--schematic needs --talos-version"),
+        (Cluster("latest"), "'latest' is not a version"),
+    ],
+)
+def test_a_cluster_that_has_no_list_of_images_is_refused(cluster: Cluster, error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        selection.gather([], [], cluster)
 
 
 @pytest.mark.parametrize(

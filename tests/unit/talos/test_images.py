@@ -61,6 +61,30 @@ def test_a_failure_shows_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("talos", "more"),
+    [
+        (Version(0, 14, 3), ("ghcr.io/talos-systems/talos:v0.14.3",)),
+        (Version(1, 13, 9), ("ghcr.io/siderolabs/talos:v1.13.9",)),
+        (
+            Version(1, 14, 2),
+            (
+                "ghcr.io/siderolabs/talos:v1.14.2",
+                f"factory.talos.dev/metal-installer/{'a' * 64}:v1.14.2",
+            ),
+        ),
+    ],
+)
+def test_a_cluster_also_needs_the_node_image_and_the_installer(
+    tmp_path: Path, talos: Version, more: tuple[str, ...]
+) -> None:
+    script = '[ "$*" = "image k8s-bundle --k8s-version v1.35.0" ] && echo quay.io/a:1'
+
+    found = images.of_cluster(talosctl(tmp_path, Version(1, 14), script), talos, "1.35.0", "a" * 64)
+
+    assert found == ("quay.io/a:1", *more)
+
+
+@pytest.mark.parametrize(
     ("talos", "schematic", "image"),
     [
         (Version(1, 13, 9), images.DEFAULT_SCHEMATIC, None),

@@ -100,6 +100,22 @@ def gather(
     return tuple(dict.fromkeys(found))
 
 
+def repositories(texts: Iterable[str]) -> tuple[Reference, ...]:
+    """Parse repositories, such as localhost:5010/app.
+
+    Raises:
+        UsageError: one is not a repository.
+    """
+    found = []
+    for text in texts:
+        image = _reference(text)
+        repository = Reference(image.registry, image.repository, None, None)
+        if image.digest or ":" in text.rpartition("/")[2]:
+            raise UsageError(f"{text} is an image; allowed: a repository, such as {repository}")
+        found.append(repository)
+    return tuple(dict.fromkeys(found))
+
+
 def platforms_of(texts: Collection[str]) -> Platforms:
     """Parse platforms, or `all`.
 

@@ -18,6 +18,7 @@ from talos_registry_cache.registry.retention import (
     Policy,
     Pruning,
     Requests,
+    Untagged,
 )
 
 # Longer than any upload takes.
@@ -56,7 +57,7 @@ class Pruner:
     engine: DockerClient
     process: str
     storage: CacheStorage
-    policy: Policy | Chosen | None
+    policy: Policy | Chosen | Untagged | None
     requests: Callable[[], Requests] = lambda: NO_REQUESTS
     on_piece: OnPiece = ignore
 

@@ -105,11 +105,13 @@ class Blob:
         size: its size in bytes.
         found: the digest of its content; its name is the expected one.
         refers_to: the digests that it refers to, if it is a manifest or an index.
+        subject: the digest of the manifest that it belongs to, if it is a referrer.
     """
 
     size: int
     found: str
     refers_to: tuple[str, ...] = ()
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,8 +436,13 @@ def _read_blob(pieces: Iterable[bytes], digest: str, size: int, on_piece: OnPiec
         on_piece(digest, size, piece)
     if size == 0:
         on_piece(digest, size, b"")
-    refers_to = manifests.digests_in(beginning) if len(beginning) == size else ()
-    return Blob(size, f"sha256:{hashed.hexdigest()}", refers_to)
+    manifest = beginning if len(beginning) == size else b""
+    return Blob(
+        size,
+        f"sha256:{hashed.hexdigest()}",
+        manifests.digests_in(manifest),
+        manifests.subject_in(manifest),
+    )
 
 
 def _link(path: str) -> Link | None:

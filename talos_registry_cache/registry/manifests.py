@@ -194,6 +194,17 @@ def digests_in(content: bytes) -> tuple[str, ...]:
     return tuple(part.digest for part in (*one, *named.layers, *named.manifests))
 
 
+def subject_in(content: bytes) -> str | None:
+    """The digest of the manifest that a referrer belongs to; None for other content."""
+    if b'"subject"' not in content:
+        return None
+    try:
+        check_values(content)
+        return _REFERRER.validate_json(content).subject.digest
+    except (ContentError, ValidationError):
+        return None
+
+
 def choose(entries: Sequence[Descriptor], node: Platform) -> Descriptor:
     """Choose the entry of an index that a node pulls, as containerd does.
 
@@ -256,7 +267,15 @@ class _Referring:
     manifests: Annotated[tuple[_Referred, ...], FailFast(), empty_if_null(tuple)] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Referrer:
+    """A manifest with a subject. Without one, or with a wrong one, a manifest has parts as well."""
+
+    subject: _Referred
+
+
 _REFERRING, _PLATFORM = TypeAdapter(_Referring), TypeAdapter(Platform)
+_REFERRER = TypeAdapter(_Referrer)
 _KIND: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Mapping[str, Any])
 _DIGEST = re.compile(rb"sha256:[a-f0-9]{64}")
 

@@ -134,6 +134,37 @@ class Chosen:
         return tuple(image for image in held if any(names(one, image) for one in self.references))
 
 
+@dataclass(frozen=True, slots=True)
+class Untagged:
+    """The images to remove: those without a tag, such as those whose tag was pushed again.
+
+    Platforms of tagged images are no images. What has a kept image as its subject is kept.
+
+    Attributes:
+        repositories: only images of these repositories; of all of them if there are none.
+    """
+
+    repositories: Collection[str] = ()
+
+    def unwanted(
+        self, storage: Storage, requests: Requests = NO_REQUESTS
+    ) -> tuple[StoredImage, ...]:
+        """The images of a storage to remove, least recently requested first."""
+        held = images(storage, requests)
+        kept: defaultdict[str, set[str]] = defaultdict(set)
+        for image in held:
+            if image.tag:
+                kept[image.repository] |= image.content
+        alone = [image for image in held if not image.tag]
+        # Signatures of SBOMs and the like: referrers may have referrers.
+        while referrers := [one for one in alone if _subject(one, storage) in kept[one.repository]]:
+            for image in referrers:
+                kept[image.repository] |= image.content
+            alone = [image for image in alone if image not in referrers]
+        wanted = self.repositories
+        return tuple(image for image in alone if not wanted or image.repository in wanted)
+
+
 def names(reference: Reference, image: StoredImage) -> bool:
     """Whether a reference of the image's registry names exactly this image."""
     if reference.repository != image.repository:
@@ -267,6 +298,11 @@ def _image(
     last = max(link.modified, *(requests.get((link.repository, name), 0) for name in names))
     tag = link.tag or None
     return StoredImage(link.repository, tag, digest, last, frozenset(content), its)
+
+
+def _subject(image: StoredImage, storage: Storage) -> str | None:
+    manifest = storage.blobs.get(image.digest)
+    return manifest.subject if manifest else None
 
 
 def _attached(tags: Iterable[Link]) -> Mapping[str, Mapping[str, str]]:

@@ -15,6 +15,7 @@ from talos_registry_cache.cli.errors import ExitCode
 from tests.integration.support import belongings, docker_cli, host
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
+from tests.integration.support.images import OCI
 from tests.integration.support.processes import CommandFailedError
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import IMAGE, Pushed, Upstream
@@ -53,8 +54,13 @@ class Site:
 
     def tag(self, image: Pushed) -> httpx2.Response:
         """Ask for a tag as nodes do."""
-        url = f"{self.mirror}/v2/{image.repository}/manifests/{image.tag}"
-        with httpx2.Client(trust_env=False, timeout=60) as http:
+        return self.manifest(image, image.tag)
+
+    def manifest(self, image: Pushed, target: str) -> httpx2.Response:
+        """Ask for a tag or digest of an image's repository as nodes do."""
+        url = f"{self.mirror}/v2/{image.repository}/manifests/{target}"
+        accept = ", ".join(f"{OCI}.{kind}.v1+json" for kind in ("index", "manifest"))
+        with httpx2.Client(trust_env=False, timeout=60, headers={"Accept": accept}) as http:
             return http.get(url)
 
 
@@ -171,6 +177,64 @@ def test_remove_deletes_a_tag_and_frees_what_no_other_image_needs(site: Site) ->
     assert site.tag(other).status_code == HTTPStatus.OK
     verified = site.cachectl("verify", f"{site.host}/{other.name}")
     assert verified.code == ExitCode.OK, verified.err
+
+
+def test_remove_untagged_frees_what_a_tag_pushed_again_left_and_nothing_else(site: Site) -> None:
+    old, other = site.pusher.push_index(), site.pusher.push_index()
+    signature_of_old = site.pusher.refer_to(old)
+    new = site.pusher.move(old)
+    signature = site.pusher.refer_to(new)
+    moved = site.pusher.push_index(), site.pusher.move(other)
+    everything = (old, other, new, signature, signature_of_old, *moved)
+    assert {site.manifest(one, one.digest).status_code for one in everything} == {HTTPStatus.OK}
+    before = stored(site)
+    repository, missing = f"{site.host}/{old.repository}", f"{site.host}/team/missing"
+
+    shown = site.cachectl("remove", "--untagged", repository, "--json").result[site.host]
+    refused = site.cachectl("remove", "--untagged", repository, missing, "--yes")
+
+    assert [one["digest"] for one in shown["images"]] == [old.digest]
+    assert refused.code == ExitCode.NOT_ALL_THERE
+    assert refused.err.strip() == f"{missing} is not stored; nothing was removed"
+    assert stored(site) == before
+    removed = site.cachectl("remove", "--untagged", repository, "--yes", "--json").result[site.host]
+    assert removed["images"] == shown["images"]
+    assert before - stored(site) >= removed["freed"] == shown["freed"] > 1_000_000
+    every = site.cachectl("remove", "--untagged", "--yes", "--json").result[site.host]
+    assert other.digest in {one["digest"] for one in every["images"]}
+    for image in (new, signature, *moved):
+        assert site.tag(image).headers["Docker-Content-Digest"] == image.digest
+    for image in (old, other, signature_of_old):
+        assert site.manifest(image, image.digest).status_code == HTTPStatus.NOT_FOUND
+    tags = [f"{site.host}/{image.name}" for image in (new, *moved)]
+    verified = site.cachectl("verify", "--platform", "all", *tags)
+    assert verified.code == ExitCode.OK, verified.err
+    nothing = site.cachectl("remove", "--untagged")
+    assert nothing.err.strip() == "would remove 0 images, 0 B; run it with --yes"
+
+
+def test_remove_untagged_keeps_what_refers_to_a_tagged_image(site: Site) -> None:
+    old = site.pusher.push_index()
+    new = site.pusher.move(old)
+    sbom, of_old = (site.pusher.push_referrer(image) for image in (new, old))
+
+    assert {site.tag(one).status_code for one in (sbom, of_old)} == {HTTPStatus.OK}
+    removed = site.cachectl("remove", "--untagged", "--yes", "--json").result[site.host]
+
+    assert {of_old.digest, old.digest} <= {one["digest"] for one in removed["images"]}
+    assert site.tag(sbom).status_code == HTTPStatus.OK
+    assert site.tag(of_old).status_code == HTTPStatus.NOT_FOUND
+
+
+def test_remove_untagged_is_for_the_local_registry(site: Site) -> None:
+    image = site.cachectl("remove", "--untagged", f"{site.host}/team/app:dev")
+    other = site.cachectl("remove", "--untagged", "docker.io/team/app")
+    nothing = site.cachectl("remove")
+
+    assert {image.code, other.code, nothing.code} == {ExitCode.USAGE}
+    assert f"allowed: a repository, such as {site.host}/team/app" in image.err
+    assert f"docker.io/team/app is not in the local registry, {site.host}" in other.err
+    assert "give IMAGE or --untagged" in nothing.err
 
 
 def stored(site: Site) -> int:

@@ -1,5 +1,6 @@
 """A real upstream registry in a container."""
 
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -82,6 +83,17 @@ class Upstream:
         """Push an index of referrers under the tag that an image has for it."""
         index = images.oci_index(host.architecture())
         return self._push(index, image.repository, image.digest.replace(":", "-"))
+
+    def push_referrer(self, image: Pushed) -> Pushed:
+        """Push a manifest without a tag that has an image as its subject."""
+        (own,) = images.oci_index(host.architecture(), sizes=(1_000,)).images.values()
+        subject = {"mediaType": f"{images.OCI}.index.v1+json", "digest": image.digest, "size": 1}
+        content = {**json.loads(own.manifest.content), "subject": subject}
+        for blob in own.blobs:
+            self._push_blob(image.repository, blob)
+        manifest = images.Blob(own.manifest.media_type, json.dumps(content).encode())
+        self._push_manifest(image.repository, manifest, manifest.digest)
+        return Pushed(image.repository, manifest.digest, manifest.digest)
 
     def _push(self, index: images.Index, repository: str, tag: str = "1") -> Pushed:
         for blob in images.blobs_of(index):

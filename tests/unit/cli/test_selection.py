@@ -9,7 +9,7 @@ from talos_registry_cache.cli.commands.prune import number_of_bytes, seconds
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.selection import Cluster
 from talos_registry_cache.registry.platforms import Platform
-from talos_registry_cache.registry.reference import parse
+from talos_registry_cache.registry.reference import Reference, parse
 from talos_registry_cache.talos.images import DEFAULT_SCHEMATIC
 from tests.unit.talos import programs
 
@@ -24,6 +24,18 @@ def test_images_come_from_arguments_and_files_each_once(tmp_path: Path) -> None:
     assert found == tuple(
         map(parse, ("busybox:1", "alpine", "quay.io/team/app:1", "gcr.io/tool:2"))
     )
+
+
+def test_repositories_have_no_tag_and_no_digest() -> None:
+    assert selection.repositories(["localhost:5010/app", "app"]) == (
+        Reference("localhost:5010", "app", None, None),
+        Reference("docker.io", "library/app", None, None),
+    )
+    for image in ("localhost:5010/app:dev", f"localhost:5010/app@sha256:{'0' * 64}"):
+        with pytest.raises(UsageError, match=r"is an image; allowed: .* localhost:5010/app$"):
+            selection.repositories([image])
+    with pytest.raises(UsageError, match="is not an image reference"):
+        selection.repositories(["localhost:5010/App"])
 
 
 @pytest.fixture

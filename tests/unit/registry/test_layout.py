@@ -82,7 +82,7 @@ def test_the_references_of_manifests_are_read(tmp_path: Path) -> None:
         json.dumps(value).encode()
         for value in (
             {"schemaVersion": 2, "config": part, "layers": [other]},
-            {"schemaVersion": 2, "manifests": [part]},
+            {"schemaVersion": 2, "manifests": [part], "subject": other},
             {"os": "linux", "config": {"Cmd": ["/file"]}},
         )
     ]
@@ -97,6 +97,7 @@ def test_the_references_of_manifests_are_read(tmp_path: Path) -> None:
         (digest(GOOD),),
         (),
     ]
+    assert [blobs[digest(content)].subject for content in contents] == [None, digest(BAD), None]
 
 
 def test_a_tag_is_recognized_by_its_current_link(root: Path) -> None:

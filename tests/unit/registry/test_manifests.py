@@ -185,6 +185,29 @@ def test_the_number_of_layers_is_limited_in_an_image_and_not_in_a_storage() -> N
         manifests.parse(index, images.OCI_INDEX)
 
 
+@pytest.mark.parametrize(
+    ("subject", "found"),
+    [
+        (LAYER.entry, LAYER.digest),
+        *zip((None, 5, "text", [], {}, {"digest": 5}, {"digest": "a"}), [None] * 7, strict=True),
+    ],
+)
+def test_a_manifest_refers_to_its_parts_whatever_its_subject_is(
+    subject: object, found: str | None
+) -> None:
+    named = {"schemaVersion": 2, "config": LAYER.entry, "subject": subject}
+    content = json.dumps(named).encode()
+
+    assert manifests.subject_in(content) == found
+    assert manifests.digests_in(content) == (LAYER.digest,)
+
+
+def test_other_content_has_no_subject() -> None:
+    assert manifests.subject_in(b"") is None
+    assert manifests.subject_in(b'["subject"]') is None
+    assert manifests.subject_in(b'{"subject": ' + b"[" * 100_000) is None
+
+
 @pytest.mark.parametrize("piece", ["{}", "[]", '{"a":[{}]}'])
 def test_json_that_would_take_much_memory_is_not_parsed(piece: str) -> None:
     named = f'{{"schemaVersion": 2, "config": {json.dumps(LAYER.entry)}, "layers": ['

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from talos_registry_cache.registry import layout, reference, retention
 from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage
-from talos_registry_cache.registry.retention import Policy, StoredImage
+from talos_registry_cache.registry.retention import Policy, StoredImage, Untagged
+from tests.unit.registry.support import images
+from tests.unit.registry.support.stored import Stored, artifact, referrers
 
 BASE, OWN, OTHER, CONFIG = b"base" * 100, b"own" * 10, b"other" * 5, b"{}"
 
@@ -41,11 +43,12 @@ class Making:
             self._link(Kind.HISTORY, repository, name, tag, asked=asked)
         return name
 
-    def index(self, repository: str, tag: str, *images: str) -> str:
+    def index(self, repository: str, tag: str | None, *images: str) -> str:
         """Store an index of images."""
         name = self._blob(json.dumps(images).encode(), images)
         self._link(Kind.REVISION, repository, name)
-        self._link(Kind.TAG, repository, name, tag)
+        if tag is not None:
+            self._link(Kind.TAG, repository, name, tag)
         return name
 
     def loose(self, content: bytes) -> str:
@@ -404,3 +407,76 @@ def test_attachments_without_their_image_are_images_of_their_own() -> None:
 
 def link_of(made: Making, tag: str) -> Link:
     return next(link for link in made.links if link.kind is Kind.TAG and link.tag == tag)
+
+
+# Without a tag
+
+
+def untagged(stored: Stored, *repositories: str) -> set[str]:
+    """The images that lose their content as untagged ones."""
+    return {str(image) for image in Untagged(repositories).unwanted(stored.read())}
+
+
+def test_untagged_are_the_images_whose_tag_is_another_image_now() -> None:
+    stored = Stored()
+    old = stored.add(images.index({"linux/amd64": images.image(images.Blob(b"old"))}), "app", None)
+    other = stored.add(images.image(images.Blob(b"other")), "team/app", None)
+    stored.add(images.index({"linux/amd64": images.image(images.Blob(b"new"))}), "app")
+
+    assert untagged(stored) == {f"app@{old}", f"team/app@{other}"}
+    assert untagged(stored, "app") == {f"app@{old}"}
+    assert untagged(stored, "team") == set()
+
+
+def test_a_platform_that_a_tagged_index_shares_with_an_untagged_one_stays() -> None:
+    making = Making()
+    shared, old, new = (making.image("app", None, layer) for layer in (BASE, OWN, OTHER))
+    before = making.index("app", None, shared, old)
+    after = making.index("app", "1", shared, new)
+    stored = making.stored
+
+    rest = left(stored, *Untagged().unwanted(stored))
+
+    stays = {after, shared, new, digest(BASE), digest(OTHER), digest(CONFIG)}
+    assert set(rest.blobs) == stays == set(stored.blobs) - {before, old, digest(OWN)}
+    assert list(layout.damages(rest)) == []
+
+
+def test_attachments_and_referrers_of_a_tagged_image_stay_and_those_of_others_go() -> None:
+    stored = Stored()
+    platform = images.image(images.Blob(b"new"))
+    new = stored.add(images.index({"linux/amd64": platform}), "app")
+    old = stored.add(images.image(images.Blob(b"old")), "app", None)
+    kept = [
+        stored.add(artifact(kind="signature of new"), "app", tag_of(new)),
+        stored.add(referrers(artifact(new, kind="listed")), "app", tag_of(new, "")),
+        stored.add(sbom := artifact(new, kind="SBOM"), "app", None),
+        stored.add(artifact(platform.digest, kind="SBOM of a platform"), "app", None),
+        stored.add(artifact(sbom.digest, kind="signature of an SBOM"), "app", None),
+    ]
+    gone = [
+        stored.add(artifact(kind="signature of old"), "app", tag_of(old)),
+        stored.add(attached := artifact(old, kind="SBOM of old"), "app", None),
+        stored.add(artifact(attached.digest, kind="its signature"), "app", None),
+        stored.add(artifact(new, kind="of an image of another repository"), "other", None),
+    ]
+    before = stored.read()
+
+    rest = left(before, *Untagged().unwanted(before))
+
+    assert set(kept) <= rest.blobs.keys()
+    assert rest.blobs.keys().isdisjoint({*gone, old})
+    assert list(layout.damages(rest)) == []
+
+
+@given(IMAGES)
+def test_without_the_untagged_images_the_tagged_ones_are_complete(
+    given: list[tuple[str, str | None, set[int], int]],
+) -> None:
+    stored = made(given)
+
+    rest = left(stored, *Untagged().unwanted(stored))
+
+    assert rest.tags == stored.tags
+    assert retention.images(rest) == tuple(one for one in retention.images(stored) if one.tag)
+    assert list(layout.damages(rest)) == []

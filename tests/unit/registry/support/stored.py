@@ -54,7 +54,8 @@ class Stored:
     def _read(self) -> Iterator[tuple[str, layout.Blob]]:
         for digest, blob in self.blobs.items():
             refers_to = manifests.digests_in(blob.content)
-            yield digest, layout.Blob(len(blob.content), digest, refers_to)
+            subject = manifests.subject_in(blob.content)
+            yield digest, layout.Blob(len(blob.content), digest, refers_to, subject)
 
     def _link(self, kind: Kind, repository: str, digest: str, tag: str, asked: int) -> None:
         path = layout.link_file(kind, repository, digest, tag)

@@ -62,13 +62,14 @@ def draw(frames: Sequence[Frame], size: Size, title: str) -> str:
         title: what a screen reader says.
     """
     width, height = size.columns * CHARACTER, size.rows * ROW
-    outer_width, outer_height = width + 2 * MARGIN, height + 2 * MARGIN
+    whole = width + 2 * MARGIN, height + 2 * MARGIN
     shown = dict.fromkeys(line for frame in frames for line in frame.lines if line)
     lines = {line: f"l{number}" for number, line in enumerate(shown)}
     used = dict.fromkeys(span.style for line in lines for span in line)
     styles = {style: f"s{number}" for number, style in enumerate(used)}
+    box = 'width="{0}" height="{1}" viewBox="0 0 {0} {1}"'.format(*whole)
     parts = [
-        f'<svg {NAMES} role="img" viewBox="0 0 {outer_width} {outer_height}">',
+        f'<svg {NAMES} role="img" {box}>',
         f"<title>{escape(title)}</title>",
         f"<style>{''.join(_rules(frames, height, styles))}</style>",
         f'<rect width="100%" height="100%" rx="{ROUND}" fill="{PAPER}"/>',

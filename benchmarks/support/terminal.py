@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import subprocess
 import termios
 import time
@@ -10,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
 
 from benchmarks.support.session import CannotRunError
 
@@ -18,7 +18,8 @@ from benchmarks.support.session import CannotRunError
 TOOL = "setsid"
 CTRL_C = b"\x03"
 CHUNK = 1 << 16
-ENDS_WITHIN_S = 20
+ENDS_WITHIN_S = 60
+POLL_S = 0.1
 # They would override what the terminal says about itself.
 _HIDDEN = ("CI", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
 _TERM = "xterm-256color"
@@ -119,11 +120,12 @@ def _press(terminal: int, key: bytes) -> None:
 def _end(process: subprocess.Popen[bytes], terminal: int) -> None:
     """End a command that still runs, after an interrupt or an error."""
     if process.poll() is None:
-        killer = Timer(ENDS_WITHIN_S, process.kill)
-        killer.start()
         _press(terminal, CTRL_C)
-        # It could not end if nobody read what it prints.
-        for _ in _read(terminal):
-            pass
-        killer.cancel()
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        # What it started may keep the terminal open, so the end of its output is not awaited.
+        while process.poll() is None and time.monotonic() < deadline:
+            # It could not end if nobody read what it prints.
+            if select.select([terminal], [], [], POLL_S)[0]:
+                next(_read(terminal), None)
+        process.kill()
     process.wait()

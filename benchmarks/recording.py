@@ -2,8 +2,8 @@
 
 Run by `make recording`. The commands run for real, in a terminal, on a stack of their own; nothing
 of what they print is changed. As in `make demo`, the upstream is a registry on this machine, and
-nodes are simulated. Waiting is shortened, and `pulumi up` is played faster than it was. Everything
-that was created is removed.
+nodes are simulated. Waiting is shortened, and long commands are played faster than they ran.
+Everything that was created is removed.
 """
 
 import argparse
@@ -29,8 +29,12 @@ SMALL = 0.05
 NODES = 4
 # Until `cachectl watch` follows all logs, and until it has shown the last pull.
 SETTLES_S = 1.0
-UP_SPEED = 2.0
-END_S = 4.0
+# How long the output is played at most: 30 seconds in all.
+UP_S = 6.5
+PULLS_S = 7.0
+OTHERS_S = 2.5
+HOLD_S = 1.5
+END_S = 3.5
 WARMED = ("registry.k8s.io/pause:3.10.1", "ghcr.io/siderolabs/kubelet:v1.34.1")
 WITHIN_S = 300
 PICTURE = ROOT / "docs" / "terminal.svg"
@@ -75,15 +79,15 @@ def _takes(project: Project) -> Iterator[Take]:
         *command: str,
         comment: str = "",
         meanwhile: Callable[[], object] | None = None,
-        speed: float = 1.0,
-        hold_s: float = 1.5,
+        within_s: float = OTHERS_S,
+        hold_s: float = HOLD_S,
     ) -> Take:
         typed = shlex.join(command)
         with step(typed):
             printed = terminal.run(command, SIZE, cwd=stack.folder, env=env, meanwhile=meanwhile)
-        return Take(typed + comment, printed, speed, hold_s)
+        return Take(typed + comment, printed, within_s, hold_s)
 
-    yield take("pulumi", "up", "--yes", comment="    # make up runs this", speed=UP_SPEED)
+    yield take("pulumi", "up", "--yes", comment="    # make up runs this", within_s=UP_S)
     endpoints = project.endpoints()
     yield take("cachectl", "warm", *WARMED)
 
@@ -92,7 +96,13 @@ def _takes(project: Project) -> Iterator[Take]:
         boot([endpoints] * NODES)
         time.sleep(SETTLES_S)
 
-    yield take("cachectl", "watch", comment=f"    # while {NODES} nodes boot", meanwhile=pull)
+    yield take(
+        "cachectl",
+        "watch",
+        comment=f"    # while {NODES} nodes boot",
+        meanwhile=pull,
+        within_s=PULLS_S,
+    )
     yield take("cachectl", "status", hold_s=END_S)
 
 

@@ -27,13 +27,13 @@ class Take:
     Attributes:
         typed: the command, as it is typed.
         printed: what it printed.
-        speed: how many times faster than it was to play it.
-        hold_s: for how long to show its end, in seconds.
+        within_s: how long its output is played at most; it is played faster if it took longer.
+        hold_s: for how long its end is shown after that.
     """
 
     typed: str
     printed: Sequence[Printed]
-    speed: float = 1.0
+    within_s: float = 5.0
     hold_s: float = 1.5
 
 
@@ -105,9 +105,10 @@ class _Terminal:
     def print(self, take: Take) -> Iterator[Frame]:
         """A picture before each thing that the command printed, and of its end, with a prompt."""
         times = [one.at_s for one in take.printed]
+        speed = max(1.0, times[-1] / take.within_s) if times else 1.0
         lasted = (end - start for start, end in zip([0.0, *times], times, strict=False))
         for one, seconds in zip(take.printed, lasted, strict=True):
-            yield self._frame(seconds / take.speed)
+            yield self._frame(seconds / speed)
             self._stream.feed(one.content)
         if self._screen.cursor.x:
             self._stream.feed(NEW_LINE)

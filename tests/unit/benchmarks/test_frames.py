@@ -9,10 +9,10 @@ from benchmarks.support.terminal import Printed, Size
 SIZE = Size(30, 5)
 
 
-def take(*printed: tuple[float, str], speed: float = 1.0) -> Take:
+def take(*printed: tuple[float, str], within_s: float = 100.0) -> Take:
     """A command without letters, so that its output is all there is to see."""
     chunks = [Printed(at, text.encode()) for at, text in printed]
-    return Take("", chunks, speed=speed, hold_s=9.0)
+    return Take("", chunks, within_s, hold_s=9.0)
 
 
 def texts(frame: Frame) -> list[str]:
@@ -89,10 +89,20 @@ def test_waiting_is_shortened_also_if_the_same_is_printed_again() -> None:
     assert seconds == frames.LONGEST_S
 
 
-def test_output_is_played_faster_and_its_end_is_held() -> None:
-    fast = take((1.0, "one"), (2.0, "\rtwo"), speed=4.0)
+def test_output_that_took_longer_than_its_time_is_played_faster_and_its_end_is_held() -> None:
+    slow = take((1.0, "one"), (2.0, "\rtwo"), within_s=0.5)
 
-    pictures = play([fast], SIZE)
+    pictures = play([slow], SIZE)
 
     assert [frame.seconds for frame in pictures if texts(frame)[-1] == "one"] == [0.25]
     assert pictures[-1].seconds == 9.0
+
+
+def test_output_is_never_played_slower() -> None:
+    quick = take((0.25, "one"), (0.5, "\rtwo"), within_s=5.0)
+
+    assert [frame.seconds for frame in play([quick], SIZE)[-2:]] == [0.25, 9.0]
+
+
+def test_a_command_may_print_nothing() -> None:
+    assert shown([Take("true", [])])[-1] == ["$ true", "$"]

@@ -64,6 +64,9 @@ cluster-bench: ## Measure how fast a whole Talos cluster boots; results in build
 soak: ## Run a stack for 24 rounds with kills in between; results in build/
 	@$(TOOLCHAIN) run --test-tools -- python -m benchmarks.soak $(ARGS)
 
+recording: ## Record the commands of a new user; writes docs/terminal.svg
+	@$(TOOLCHAIN) run -- python -m benchmarks.recording $(ARGS)
+
 docs: ## Generate docs/settings.md and the schema of stack files
 	@$(TOOLCHAIN) packages
 	@$(PYTHON) -m components.settings.reference
@@ -83,4 +86,4 @@ release-check: ## Report what is missing for a release of this checkout; updates
 clean: ## Remove installed and built files; keeps the Pulumi state
 	@$(TOOLCHAIN) clean
 
-.PHONY: help up doctor preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench soak docs lock release-check clean
+.PHONY: help up doctor preview output down test engine-test cluster-test check pr-preview demo bench cluster-bench soak recording docs lock release-check clean

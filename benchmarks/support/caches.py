@@ -55,6 +55,10 @@ class Project:
         declared = {"images": {"references": list(images)}} if images else {}
         self.stack.configure({**self.settings, **declared})
         self.stack.up()
+        return self.endpoints()
+
+    def endpoints(self) -> Endpoints:
+        """The URLs of the caches, which are up."""
         return dict(self.stack.outputs()["mirrors"])
 
 

@@ -44,12 +44,16 @@ class Stack:
 
     def pulumi(self, *arguments: str) -> str:
         """Run a Pulumi command on it, and return the output."""
+        return run("pulumi", "--non-interactive", *arguments, cwd=self.folder, env=self.env())
+
+    def env(self) -> dict[str, str]:
+        """The environment of Pulumi commands on it."""
         env = os.environ | {
             "PULUMI_BACKEND_URL": (self.folder / "state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "benchmark",
         }
         env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
-        return run("pulumi", "--non-interactive", *arguments, cwd=self.folder, env=env)
+        return env
 
     def up(self) -> None:
         """Run `pulumi up`."""

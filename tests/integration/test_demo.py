@@ -1,4 +1,7 @@
-"""`make demo` prints a correct comparison, and leaves nothing behind."""
+"""`make demo` prints a correct comparison, and `make recording` shows commands that ran.
+
+Both leave nothing behind.
+"""
 
 import os
 import re
@@ -7,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from docker import DockerClient
@@ -17,6 +22,7 @@ from tests.integration.support.processes import run
 from tests.integration.support.stack import ROOT
 
 DEMO = (sys.executable, "-m", "benchmarks.demo", "--small")
+RECORDING = (sys.executable, "-m", "benchmarks.recording", "--small")
 # Longer than its own time limit.
 WITHIN_S = 900
 PNG = b"\x89PNG\r\n"
@@ -47,17 +53,44 @@ def test_our_caches_fetch_one_copy_and_those_of_the_guide_several(
     assert _made(engine, name) == []
 
 
+def test_a_recording_shows_what_the_commands_printed(engine: DockerClient, tmp_path: Path) -> None:
+    name, file = _name(), tmp_path / "terminal.svg"
+
+    run(*RECORDING, "--name", name, "--into", file, within_s=WITHIN_S, cwd=ROOT)
+
+    drawing = ET.parse(file)  # noqa: S314 - made by this test
+    shown = [text.replace("\N{NO-BREAK SPACE}", " ") for text in drawing.getroot().itertext()]
+    for pattern in (
+        r"pulumi up --yes +# .*",
+        r"\+ \d+ created",
+        r"cachectl warm .*",
+        r" *ghcr\.io/siderolabs/kubelet:\S+ +fetched .*",
+        r" *total( +\d+){5} .*",
+        r" *registry\.k8s\.io +healthy .* reach it +reachable .* MB",
+    ):
+        assert any(re.fullmatch(pattern, text) for text in shown), pattern
+    # Nothing of this machine, and no cell is cut.
+    assert not [text for text in shown if str(ROOT) in text or str(Path.home()) in text]
+    assert not [text for text in shown if "…" in text]
+    assert _made(engine, name) == []
+
+
 @pytest.mark.parametrize(
-    ("step", "part"),
-    [("the guide's way", "ghcr.io"), ("this project", "anonymous"), ("this project", "ghcr.io")],
+    ("command", "step", "part"),
+    [
+        (DEMO, "the guide's way", "ghcr.io"),
+        (DEMO, "this project", "anonymous"),
+        (DEMO, "this project", "ghcr.io"),
+        (RECORDING, "pulumi up", "ghcr.io"),
+    ],
 )
 def test_an_interrupt_leaves_nothing(
-    engine: DockerClient, tmp_path: Path, step: str, part: str
+    engine: DockerClient, tmp_path: Path, command: Sequence[str], step: str, part: str
 ) -> None:
     name, log = _name(), tmp_path / "log"
     with log.open("wb") as output:
         demo = subprocess.Popen(
-            [*DEMO, "--name", name, "--into", tmp_path], cwd=ROOT, stdout=output, stderr=output
+            [*command, "--name", name, "--into", tmp_path], cwd=ROOT, stdout=output, stderr=output
         )
     try:
         eventually(

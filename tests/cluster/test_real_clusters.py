@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pulumi.automation import CommandError
 
 from talos_registry_cache.registry import pull_log
@@ -53,7 +52,7 @@ class Cluster:
 
         It prints some results to standard error, so this returns both.
         """
-        config = ("--talosconfig", self._file("talosconfig"), "--nodes", self.addresses[0])
+        config = ("--talosconfig", self.file("talosconfig"), "--nodes", self.addresses[0])
         done = processes.finish(
             [*self.site.engine.enter, TALOSCTL, *config, *arguments],
             within_s=ANSWERS_WITHIN_S,
@@ -72,9 +71,12 @@ class Cluster:
 
     def kubectl(self, *arguments: str) -> Any:
         """Run kubectl with the kubeconfig of the stack, and return its JSON."""
-        config = ("--kubeconfig", self._file("kubeconfig"), "--output", "json")
-        command = (*self.site.engine.enter, "kubectl", *config, *arguments)
-        return json.loads(processes.run(*command, within_s=ANSWERS_WITHIN_S))
+        options = (self.file("kubeconfig"), "--output", "json")
+        return json.loads(kubernetes.kubectl(self.site, *options, *arguments))
+
+    def file(self, kind: str) -> str:
+        """The path of a client configuration in the outputs of the stack."""
+        return str(self.caches.outputs()["clusters"][NAME][kind])
 
     def cachectl(self, *arguments: str) -> str:
         """Run cachectl for the stack, and return its output."""
@@ -135,9 +137,6 @@ class Cluster:
             return len(self.ready()) == NODES
         except processes.CommandFailedError:
             return False
-
-    def _file(self, kind: str) -> str:
-        return str(self.caches.outputs()["clusters"][NAME][kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +254,7 @@ def test_a_local_registry_that_is_added_replaces_the_cluster_and_keeps_the_cache
 def test_tools_find_the_local_registry_in_the_api_server(
     cluster: Cluster, local: LocalRegistry
 ) -> None:
-    announced = ("get", "configmap", "local-registry-hosting", "--namespace", "kube-public")
-
-    data = cluster.kubectl(*announced)["data"]
-
-    # The names are from KEP-1755.
-    assert yaml.safe_load(data["localRegistryHosting.v1"]) == {
+    assert kubernetes.announced(cluster.site, cluster.file("kubeconfig")) == {
         "host": local.host,
         "hostFromContainerRuntime": local.host,
         "hostFromClusterNetwork": local.mirror,

@@ -1,6 +1,7 @@
 """Clusters of real Talos nodes that `pulumi up` creates and that boot from the caches.
 
-The tests follow one cluster: created, looked at, disturbed, destroyed, and created again offline.
+The tests follow one cluster: created, looked at, given a local registry, disturbed, destroyed, and
+created again offline.
 """
 
 import json
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, kubernetes, nodes, processes
+from talos_registry_cache.registry import pull_log
+from talos_registry_cache.registry.pull_log import Kind, Pull
+from tests.integration.support import belongings, docker_cli, host, kubernetes, nodes, processes
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.kubernetes import Site
 from tests.integration.support.polling import eventually
@@ -27,6 +30,7 @@ API_SERVER = next(one.name for one in kubernetes_images.images() if "kube-apiser
 NAME, NODES = "real", 2
 ANSWERS_WITHIN_S = 60
 READY_WITHIN_S = 300
+RUNS_WITHIN_S = 60
 # Beside the images, the upstream answers look-ups of tags.
 ONE_COPY = 1.01
 ALL_HEALTHY = "waiting for coredns to report ready: OK"
@@ -48,7 +52,7 @@ class Cluster:
 
         It prints some results to standard error, so this returns both.
         """
-        config = ("--talosconfig", self._file("talosconfig"), "--nodes", self.addresses[0])
+        config = ("--talosconfig", self.file("talosconfig"), "--nodes", self.addresses[0])
         done = processes.finish(
             [*self.site.engine.enter, TALOSCTL, *config, *arguments],
             within_s=ANSWERS_WITHIN_S,
@@ -67,9 +71,12 @@ class Cluster:
 
     def kubectl(self, *arguments: str) -> Any:
         """Run kubectl with the kubeconfig of the stack, and return its JSON."""
-        config = ("--kubeconfig", self._file("kubeconfig"), "--output", "json")
-        command = (*self.site.engine.enter, "kubectl", *config, *arguments)
-        return json.loads(processes.run(*command, within_s=ANSWERS_WITHIN_S))
+        options = (self.file("kubeconfig"), "--output", "json")
+        return json.loads(kubernetes.kubectl(self.site, *options, *arguments))
+
+    def file(self, kind: str) -> str:
+        """The path of a client configuration in the outputs of the stack."""
+        return str(self.caches.outputs()["clusters"][NAME][kind])
 
     def cachectl(self, *arguments: str) -> str:
         """Run cachectl for the stack, and return its output."""
@@ -102,6 +109,23 @@ class Cluster:
         cache = belongings.caches(self.site.client, self.caches.name)[registry]
         return cache.logs().decode().splitlines()
 
+    def start(self, pod: str, image: str, *arguments: str) -> None:
+        """Start a pod whose image is pulled even if the node has one of this name."""
+        options = (f"--image={image}", "--image-pull-policy=Always", "--restart=Never")
+        self.kubectl("run", pod, *options, *(("--", *arguments) if arguments else ()))
+
+    def wait_for(self, pod: str, phase: str) -> dict[str, Any]:
+        """Wait until a pod is in a phase, and return the status of its container."""
+
+        def status() -> Any:
+            found = self.kubectl("get", "pod", pod)["status"]
+            return found["containerStatuses"][0] if found["phase"] == phase else None
+
+        found: dict[str, Any] = eventually(
+            status, within_s=RUNS_WITHIN_S, what=f"the pod {pod} is {phase}", every_s=1
+        )
+        return found
+
     @property
     def addresses(self) -> list[str]:
         """The addresses of the nodes, that of the control plane first."""
@@ -114,8 +138,45 @@ class Cluster:
         except processes.CommandFailedError:
             return False
 
-    def _file(self, kind: str) -> str:
-        return str(self.caches.outputs()["clusters"][NAME][kind])
+
+@dataclass(frozen=True, slots=True)
+class LocalRegistry:
+    """A local registry that the stack of the running cluster got.
+
+    Attributes:
+        host: the registry host in the names of its images.
+        replaced: the names of the resources that `up` replaced when it was added.
+        others_kept: whether `up` left the other caches as they were.
+    """
+
+    host: str
+    replaced: list[str]
+    others_kept: bool
+    _cluster: Cluster
+
+    @property
+    def image(self) -> str:
+        """The name of its image."""
+        return f"{self.host}/app:dev"
+
+    @property
+    def mirror(self) -> str:
+        """Address and port at which nodes reach it."""
+        return str(self._cluster.caches.outputs()["mirrors"][self.host]).removeprefix("http://")
+
+    def push(self, folder: Path) -> str:
+        """Build an image and push it as a user does; returns its digest.
+
+        Args:
+            folder: a folder for the files of the image.
+        """
+        engine = self._cluster.site.engine.host
+        return docker_cli.push_busybox(self.image, folder, engine_host=engine)
+
+    def pulls(self) -> list[Pull]:
+        """What nodes pulled, in the log of its front: they tell the registry host."""
+        pulls = pull_log.parse_all(self._cluster.log(self.host))
+        return [pull for pull in pulls if pull.namespace == self.host]
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +186,17 @@ def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         made.configure({"references": list(kubernetes_images.names())}, "images")
         made.up()
         yield Cluster(site, made)
+
+
+@pytest.fixture(scope="module")
+def local(cluster: Cluster) -> LocalRegistry:
+    port, before = host.free_port(), cluster.cache_ids()
+    cluster.caches.configure({**cluster.caches.settings(), "local": {"port": port}})
+    steps = cluster.caches.plan()
+    replaced = {step["urn"].rpartition("::")[2] for step in steps if "replace" in step["op"]}
+    cluster.caches.up()
+    others_kept = before.items() <= cluster.cache_ids().items()
+    return LocalRegistry(f"localhost:{port}", sorted(replaced), others_kept, cluster)
 
 
 def test_a_declared_cluster_becomes_healthy(cluster: Cluster) -> None:
@@ -168,6 +240,48 @@ def test_cachectl_nodes_shows_that_all_images_came_from_the_caches(cluster: Clus
 
 def test_up_again_changes_nothing(cluster: Cluster) -> None:
     assert set(cluster.caches.up()) == {"same"}
+
+
+def test_a_local_registry_that_is_added_replaces_the_cluster_and_keeps_the_caches(
+    cluster: Cluster, local: LocalRegistry
+) -> None:
+    assert local.replaced == [NAME]
+    assert local.others_kept
+    assert ALL_HEALTHY in cluster.health()
+    assert set(cluster.caches.up()) == {"same"}
+
+
+def test_tools_find_the_local_registry_in_the_api_server(
+    cluster: Cluster, local: LocalRegistry
+) -> None:
+    assert kubernetes.announced(cluster.site, cluster.file("kubeconfig")) == {
+        "host": local.host,
+        "hostFromContainerRuntime": local.host,
+        "hostFromClusterNetwork": local.mirror,
+    }
+
+
+def test_a_pod_runs_the_image_that_was_pushed_last_and_reads_the_local_registry(
+    cluster: Cluster, local: LocalRegistry, tmp_path: Path
+) -> None:
+    first = local.push(tmp_path)
+    cluster.start("first", local.image)
+    assert cluster.wait_for("first", "Running")["imageID"] == f"{local.host}/app@{first}"
+    second = local.push(tmp_path)
+    assert second != first
+
+    tags = f"http://{local.mirror}/v2/app/tags/list"
+    cluster.start("second", local.image, "wget", "-q", "-O", "-", tags)
+
+    assert cluster.wait_for("second", "Succeeded")["imageID"] == f"{local.host}/app@{second}"
+    pulls = local.pulls()
+    assert {pull.repository for pull in pulls} == {"app"}
+    assert {"dev"} <= {pull.reference for pull in pulls if pull.kind is Kind.MANIFEST}
+    assert any(pull.kind is Kind.BLOB for pull in pulls)
+    assert all(pull.agent.startswith("containerd/") for pull in pulls)
+    folder = str(cluster.caches.clusters_folder)
+    (shown,) = json.loads(cluster.cachectl("nodes", "--json", "--folder", folder)).values()
+    assert [one["fromCaches"].get(local.image) for one in shown.values()] == [None, True]
 
 
 def test_a_running_node_accepts_the_patch_of_cachectl_mirrors(

@@ -41,10 +41,7 @@ def create(stack: CacheStack, **settings: Any) -> str:
 
 
 def kubectl(site: Site, stack: CacheStack, *arguments: str) -> str:
-    config = ("--kubeconfig", str(stack.clusters_folder / NAME / "kubeconfig"))
-    return processes.run(
-        *site.engine.enter, "kubectl", *config, *arguments, within_s=ANSWERS_WITHIN_S
-    )
+    return kubernetes.kubectl(site, stack.clusters_folder / NAME / "kubeconfig", *arguments)
 
 
 def ready_nodes(site: Site, stack: CacheStack) -> int:

@@ -28,6 +28,7 @@ PUSHED_WITHIN_S = 120
 OLDER_NODE = node_image.image(node_image.MACHINED_1_11)
 NEXT_VERSION = "1.36.1"
 ANSWERS_WITHIN_S = 30
+KUBECTL_WITHIN_S = 60
 UP_WITHIN_S = 10 * 60
 
 # Settings of a cluster with these images.
@@ -251,6 +252,27 @@ def warm_stack(site: Site, folder: Path) -> Iterator[CacheStack]:
         made.configure({"references": list(kubernetes_images.names())}, "images")
         made.up()
         yield made
+
+
+def kubectl(site: Site, kubeconfig: str | Path, *arguments: str) -> str:
+    """Run kubectl, and return its output.
+
+    Raises:
+        CommandFailedError: it failed.
+    """
+    command = (*site.engine.enter, "kubectl", "--kubeconfig", kubeconfig, *arguments)
+    return processes.run(*command, within_s=KUBECTL_WITHIN_S)
+
+
+def announced(site: Site, kubeconfig: str | Path) -> Any:
+    """What a cluster tells tools about the local registry; None if it tells nothing.
+
+    The names are from KEP-1755, "Communicating a local registry".
+    """
+    config_map = ("configmap", "local-registry-hosting", "--namespace", "kube-public")
+    options = ("--ignore-not-found", "--output", "json")
+    found = kubectl(site, kubeconfig, "get", *config_map, *options)
+    return yaml.safe_load(json.loads(found)["data"]["localRegistryHosting.v1"]) if found else None
 
 
 def of_next_version() -> list[str]:

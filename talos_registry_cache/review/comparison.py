@@ -99,7 +99,7 @@ class _Comparison:
         return self._job.stacks or [
             stack
             for stack, files in self._files.items()
-            if self._job.change.affects(stack, *(file.image_file for file in files))
+            if self._job.change.affects(stack, *(path for file in files for path in file.reads))
         ]
 
     def _bring_up(self, stacks: Iterable[str]) -> Mapping[str, str | None]:

@@ -161,10 +161,10 @@ def _cost(lock: LockChange) -> str:
     kinds = [f"{len(images)} {kind}" for kind, images in counted.items() if images]
     what = f"Images in the lock: {', '.join(kinds) or 'the same'}."
     if not lock.size:
-        return f"{what} No machine fetches anything for it."
+        return f"{what} Nothing is fetched for this change."
     more = f", {sizes.text(lock.grown)} of it for images that stay" if lock.grown else ""
-    fetched = f"Every machine fetches at most {sizes.text(lock.size)} for it{more}."
-    return f"{what} {fetched} Layers that images share count for each."
+    fetched = f"Every machine fetches at most {sizes.text(lock.size)} for this change{more}"
+    return f"{what} {fetched}; layers that images share count for each."
 
 
 def _images(found: Difference) -> Iterator[str]:

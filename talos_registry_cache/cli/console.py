@@ -19,9 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from talos_registry_cache import sizes
+
 EVERY_S = 5.0
-KILO = 1000
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -139,10 +139,7 @@ def count(number: int, what: str) -> str:
 
 def size(number: int) -> str:
     """Format a number of bytes, such as 1.2 MB."""
-    value, unit = float(number), 0
-    while round(value, 1) >= KILO and unit < len(UNITS) - 1:
-        value, unit = value / KILO, unit + 1
-    return f"{value:.1f} {UNITS[unit]}" if unit else f"{number} B"
+    return sizes.text(number)
 
 
 def _plain(cell: str) -> str:

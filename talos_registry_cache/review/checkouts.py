@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from talos_registry_cache.review.model import ReviewError
 
@@ -31,10 +31,17 @@ class Difference:
     files: frozenset[str]
     head: str | None = None
 
-    def affects(self, stack: str, *also_reads: str | None) -> bool:
-        """Whether the change can affect a stack, which may read files beside its stack file."""
-        return any(file.startswith(PROGRAM) for file in self.files) or not self.files.isdisjoint(
-            {f"Pulumi.{stack}.yaml", *also_reads}
+    def affects(self, stack: str, *also_reads: str) -> bool:
+        """Whether the change can affect a stack.
+
+        Args:
+            stack: the stack's name.
+            also_reads: files that it reads beside its stack file, and folders with such files.
+        """
+        reads = {f"Pulumi.{stack}.yaml", *also_reads}
+        return any(
+            file.startswith(PROGRAM) or not reads.isdisjoint(_with_folders(file))
+            for file in self.files
         )
 
 
@@ -83,6 +90,10 @@ def copy(root: Path, folder: Path) -> None:
         if source.is_file() or source.is_symlink():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _with_folders(file: str) -> list[str]:
+    return [file, *map(str, PurePosixPath(file).parents)]
 
 
 def _commit(root: Path, name: str) -> str:

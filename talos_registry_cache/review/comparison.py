@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +17,9 @@ from pulumi import automation
 from pulumi.automation.events import EngineEvent
 from pydantic import TypeAdapter, ValidationError
 
-from talos_registry_cache.review import checkouts, isolation, plan
+from talos_registry_cache.review import checkouts, isolation, locks, plan
 from talos_registry_cache.review.isolation import Isolation, StackFile
-from talos_registry_cache.review.model import Change, Preview, ReviewError, StackPreview
+from talos_registry_cache.review.model import Change, LockChange, Preview, ReviewError, StackPreview
 from talos_registry_cache.review.preview import JOB, PREVIEW, Job
 
 T = TypeVar("T")
@@ -81,14 +82,16 @@ class _Comparison:
             ReviewError: a stack that the user named does not exist.
         """
         stacks = self._chosen()
+        of_locks = {stack: self._change_of_lock(stack) for stack in stacks if stack in self._head}
         (self._folder / "base").rename(self._program)
         failures = self._bring_up(stacks)
         self._program.rename(self._folder / "base")
         (self._folder / "head").rename(self._program)
         previews = _each(stacks, lambda stack: self._compare(stack, failures.get(stack)))
+        found = [replace(one, lock=of_locks.get(stack)) for stack, one in previews.items()]
         change = self._job.change
         notes = [OTHER_PACKAGES] if checkouts.PACKAGES in change.files else []
-        return Preview(self._job.branch, change.base, list(previews.values()), notes)
+        return Preview(self._job.branch, change.base, found, notes)
 
     def _chosen(self) -> Sequence[str]:
         unknown = [stack for stack in self._job.stacks if stack not in self._files]
@@ -99,8 +102,15 @@ class _Comparison:
         return self._job.stacks or [
             stack
             for stack, files in self._files.items()
-            if self._job.change.affects(stack, *(file.image_file for file in files))
+            if self._job.change.affects(stack, *(path for file in files for path in file.reads))
         ]
+
+    def _change_of_lock(self, stack: str) -> LockChange | None:
+        base, head = (
+            self._folder / side / file.lock if file.lock else None
+            for side, file in zip(("base", "head"), self._files[stack], strict=True)
+        )
+        return locks.compare(base, head)
 
     def _bring_up(self, stacks: Iterable[str]) -> Mapping[str, str | None]:
         """Bring up stacks of the base, after the stacks they take their mirrors from.

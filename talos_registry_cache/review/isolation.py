@@ -70,10 +70,18 @@ class StackFile:
         return _mapping(self._section("caches").get("placement")).get("kind") == "swarm"
 
     @property
-    def image_file(self) -> str | None:
-        """The file with image references that the stack reads."""
-        file = self._section("images").get("file")
-        return os.path.normpath(file) if isinstance(file, str) else None
+    def lock(self) -> str | None:
+        """The lock of its images."""
+        named = self._section("images").get("lock")
+        return named if isinstance(named, str) and named else None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The files and folders that the stack may read: any text may name one.
+
+        A comparison too many takes a minute; one too few would hide a change.
+        """
+        return frozenset(os.path.normpath(text) for text in _texts(self.config) if text)
 
     def _ports(self, default_ports: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], Any]]:
         caches = self._section("caches")
@@ -193,6 +201,15 @@ def _config(text: str) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         return None
     return {key if ":" in str(key) else f"{PROJECT}:{key}": value for key, value in config.items()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value, without keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _is_valid(port: Any) -> TypeGuard[int]:

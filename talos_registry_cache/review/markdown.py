@@ -3,13 +3,16 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from talos_registry_cache import sizes
+from talos_registry_cache.registry.image_lock import Difference
 from talos_registry_cache.review import plan
 from talos_registry_cache.review.model import (
     Change,
     Fate,
+    LockChange,
     Operation,
     Preview,
     PropertyChange,
@@ -23,7 +26,10 @@ MARKER = "<!-- talos-registry-cache: preview of the change -->"
 LIMIT = 60_000
 OPEN_ROWS = 12
 OPEN_PROPERTIES = 6
+MOST_OF_ONE_INPUT = 20
 LONGEST_VALUE = 120
+LONGEST_REASON = 400
+SHORT_DIGEST = len("sha256:") + 12
 LONGEST_FAILURE = 8_000
 ROWS_TO_TRY = (10_000, 200, 50, 20, 5, 0)
 
@@ -122,23 +128,80 @@ def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
     blocks = [f"### `{stack.stack}`: {state}", *stack.notes]
     if stack.failure is not None:
         blocks.append(_fenced(_cut(stack.failure, LONGEST_FAILURE)))
+    if stack.lock:
+        blocks += _lock(stack.lock, rows)
     if stack.changes:
-        blocks.append(_table(stack.changes, rows))
+        blocks.append(_resources(stack.changes, rows))
     if stack.changes and stack.diff:
         diff = _fenced(_cut(stack.diff.strip(), diff_room), "diff")
         blocks.append(_folded("Pulumi's own diff", diff))
     return blocks
 
 
-def _table(changes: Sequence[Change], rows: int) -> str:
+def _lock(lock: LockChange, rows: int) -> list[str]:
+    if not lock.in_head:
+        return ["The change removes the lock of the images: tags no longer keep their digests."]
+    blocks = [
+        f"The lock of the {version} is invalid: {_shown(reason, LONGEST_REASON)}."
+        for version, reason in lock.mistakes.items()
+    ]
+    if not lock.in_base:
+        blocks.append("The lock is new: the base locks no images.")
+    if lock.difference or lock.grown:
+        blocks.append(_cost(lock))
+    if lines := list(_images(lock.difference)):
+        head = ["| image | change | digest | size |", "| --- | --- | --- | ---: |"]
+        blocks.append(_table(head, lines, rows, "images"))
+    return blocks
+
+
+def _cost(lock: LockChange) -> str:
+    found = lock.difference
+    counted = {"moved": found.moved, "added": found.added, "removed": found.removed}
+    kinds = [f"{len(images)} {kind}" for kind, images in counted.items() if images]
+    what = f"Images in the lock: {', '.join(kinds) or 'the same'}."
+    if not lock.size:
+        return f"{what} Nothing is fetched for this change."
+    more = f", {sizes.text(lock.grown)} of it for images that stay" if lock.grown else ""
+    fetched = f"Every machine fetches at most {sizes.text(lock.size)} for this change{more}"
+    return f"{what} {fetched}; layers that images share count for each."
+
+
+def _images(found: Difference) -> Iterator[str]:
+    # Moved tags come first: each is another image under a name that was there before.
+    for name, (old, new) in found.moved.items():
+        if old.digest == new.digest:
+            yield _image(name, "attachments", _short(new.digest), new.size)
+        else:
+            yield _image(name, "moved", f"{_short(old.digest)} → {_short(new.digest)}", new.size)
+    for change, images in (("added", found.added), ("removed", found.removed)):
+        for name, one in images.items():
+            yield _image(name, change, _short(one.digest), one.size)
+
+
+def _image(name: str, change: str, digest: str, size: int) -> str:
+    return f"| {_code(name)} | {change} | {digest} | {sizes.text(size)} |"
+
+
+def _short(digest: str) -> str:
+    return _code(digest[:SHORT_DIGEST])
+
+
+def _resources(changes: Sequence[Change], rows: int) -> str:
     # Data loss comes first, so that no cut can hide it.
     ordered = sorted(changes, key=lambda change: change.fate is not Fate.LOST)
-    lines = ["| resource | operation | changes |", "| --- | --- | --- |"]
-    lines += map(_row, ordered[:rows])
-    if len(changes) > rows:
-        lines.append(f"| … | | {len(changes) - rows} more resources are cut; {_FULL_REPORT} |")
-    table = "\n".join(lines)
-    return table if len(lines) <= OPEN_ROWS + 2 else _folded(f"{len(changes)} resources", table)
+    head = ["| resource | operation | changes |", "| --- | --- | --- |"]
+    return _table(head, list(map(_row, ordered)), rows, "resources")
+
+
+def _table(head: Sequence[str], lines: Sequence[str], rows: int, what: str) -> str:
+    """A table of at most some rows, which is folded if it is long."""
+    shown = [*head, *lines[:rows]]
+    if len(lines) > rows:
+        more = f"| … | | {len(lines) - rows} more {what} are cut; {_FULL_REPORT} |"
+        shown.append(more + " |" * (head[0].count("|") - more.count("|")))
+    table = "\n".join(shown)
+    return table if len(shown) <= OPEN_ROWS + 2 else _folded(f"{len(lines)} {what}", table)
 
 
 def _row(change: Change) -> str:
@@ -147,7 +210,7 @@ def _row(change: Change) -> str:
         mark, cells = "⚠️ ", ["**data loss**"]
     elif change.fate is Fate.KEPT:
         cells = [f"{_code(change.on_engine)} stays on the engine, and is no longer used"]
-    properties = [_property(one) for one in change.properties]
+    properties = list(_properties(change))
     cells += properties[:OPEN_PROPERTIES]
     if folded := properties[OPEN_PROPERTIES:]:
         inner = "<br>".join(folded)
@@ -159,9 +222,39 @@ def _resource(change: Change) -> str:
     return f"{change.type.rpartition(':')[2]} {_code(change.name)}"
 
 
+def _properties(change: Change) -> Iterator[str]:
+    """The changed properties, without those that are as many as the images in a lock."""
+    numbers = Counter(plan.top(one.path) for one in change.properties)
+    shown: Counter[str] = Counter()
+    for one in change.properties:
+        key = plan.top(one.path)
+        shown[key] += 1
+        if key == plan.LOCKED and change.type.endswith(plan.CACHED_IMAGES):
+            if shown[key] == 1:
+                yield f"{_code(key)}: see above"
+        elif shown[key] <= MOST_OF_ONE_INPUT:
+            yield _property(one)
+        elif shown[key] == MOST_OF_ONE_INPUT + 1:
+            yield f"{_code(key)}: {numbers[key] - MOST_OF_ONE_INPUT} more changes"
+
+
 def _property(change: PropertyChange) -> str:
     why = " (replaces)" if change.replaces else ""
-    return f"{_code(change.path)}: {_value(change.old)} → {_value(change.new)}{why}"
+    old, new = change.old, change.new
+    if _is_file(old) and _is_file(new):
+        return f"{_code(change.path)}: {_lines(old, new)}{why}"
+    return f"{_code(change.path)}: {_value(old)} → {_value(new)}{why}"
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a value is a text of which only the beginning, often the same, would be shown."""
+    return isinstance(value, str) and "\n" in value and len(value) > LONGEST_VALUE
+
+
+def _lines(old: str, new: str) -> str:
+    before, after = (Counter(text.splitlines()) for text in (old, new))
+    gone, added = (before - after).total(), (after - before).total()
+    return f"{gone} of {before.total()} lines removed, {added} added"
 
 
 def _value(value: Any) -> str:
@@ -172,7 +265,11 @@ def _value(value: Any) -> str:
     if value == plan.SECRET:
         return plan.SECRET
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _code(text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…")
+    return _shown(text, LONGEST_VALUE)
+
+
+def _shown(text: str, longest: int) -> str:
+    return _code(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
 def _code(text: str) -> str:

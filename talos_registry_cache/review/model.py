@@ -1,11 +1,12 @@
 """The result of a preview: the changes to each stack, and whether they lose data."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from talos_registry_cache.errors import ReportedError
+from talos_registry_cache.registry.image_lock import Difference
 
 
 class ReviewError(ReportedError):
@@ -68,6 +69,30 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class LockChange:
+    """What the change does to the lock of a stack's images.
+
+    Attributes:
+        in_base: whether the base has a lock.
+        in_head: whether the change has one.
+        difference: the images that it adds, moves and removes.
+        grown: bytes that other images need more, such as for another platform.
+        mistakes: why the lock of the base or of the change is invalid; there is no difference then.
+    """
+
+    in_base: bool = True
+    in_head: bool = True
+    difference: Difference = field(default_factory=lambda: Difference({}, {}, {}))
+    grown: int = 0
+    mistakes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes that a machine fetches at most."""
+        return self.difference.size + self.grown
+
+
+@dataclass(frozen=True, slots=True)
 class StackPreview:
     """What the change would do to one stack.
 
@@ -78,6 +103,7 @@ class StackPreview:
         notes: remarks for the report, in Markdown.
         diff: the diff that Pulumi prints.
         is_compared: whether the stack was compared with the base at all.
+        lock: what the change does to the lock of its images, or None if nothing.
     """
 
     stack: str
@@ -86,6 +112,7 @@ class StackPreview:
     notes: Sequence[str] = ()
     diff: str = ""
     is_compared: bool = True
+    lock: LockChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ VOLUME = "docker:index/volume:Volume"
 # The end of the name of a volume that a front shares with its registry. All of it is cached anew.
 OF_FRONT = "-front"
 CLUSTER = "pulumi-python:dynamic/clusters:LocalCluster"
+CACHED_IMAGES = "pulumi-python:dynamic/images:CachedImages"
+# Its lists whose order makes no difference.
+UNORDERED = ("images", "platforms")
+LOCKED = "locked"
 _BOOKKEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:")
 
 # The key that marks a mapping as a special value, and its value for a secret.
@@ -71,6 +75,28 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[PropertyChange]:
         yield PropertyChange(path, old, new)
 
 
+def _differing_inputs(
+    kind: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[PropertyChange]:
+    unordered = UNORDERED if kind.endswith(CACHED_IMAGES) else ()
+    for key in unordered:
+        yield from _members(old.get(key) or [], new.get(key) or [], key)
+    before, after = (
+        {key: inner for key, inner in inputs.items() if key not in unordered}
+        for inputs in (old, new)
+    )
+    yield from differing(before, after)
+
+
+def _members(old: Any, new: Any, path: str) -> Iterator[PropertyChange]:
+    """Yield what only one of two lists has: with indexes, all after an added one would differ."""
+    if not (isinstance(old, list) and isinstance(new, list)):
+        yield from differing(old, new, path)
+        return
+    yield from (PropertyChange(path, one, None) for one in old if one not in new)
+    yield from (PropertyChange(path, None, one) for one in new if one not in old)
+
+
 def _change(step: "StepEventMetadata") -> Change | None:
     old, new = step.old, step.new
     was_kept, is_kept = (bool(state and state.retain_on_delete) for state in (old, new))
@@ -81,31 +107,31 @@ def _change(step: "StepEventMetadata") -> Change | None:
             return None
         # Pulumi reports a changed resource option as no change.
         operation = Operation.UPDATE
+    *_, kind, name = step.urn.split("::", 3)
     properties: list[PropertyChange] = []
     if old and new:
-        properties = [*_properties(step, _inputs(old), _inputs(new))]
+        properties = [*_properties(step, kind, _inputs(old), _inputs(new))]
     if is_kept_differently:
         properties.append(PropertyChange("(kept when deleted)", was_kept, is_kept))
-    *_, kind, name = step.urn.split("::", 3)
     on_engine = str(_inputs(old).get("name", ""))
     fate = _fate(operation, kind, name, is_kept=was_kept)
     return Change(name, kind, operation, properties, fate, on_engine)
 
 
 def _properties(
-    step: "StepEventMetadata", old: Mapping[str, Any], new: Mapping[str, Any]
+    step: "StepEventMetadata", kind: str, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Iterator[PropertyChange]:
     reasons = step.keys or []
     reported = list(step.detailed_diff or {})
     shown = set()
-    for change in _reported(list(differing(old, new)), reported):
-        shown.add(_top(change.path))
-        yield PropertyChange(change.path, change.old, change.new, _top(change.path) in reasons)
+    for change in _reported(list(_differing_inputs(kind, old, new)), reported):
+        shown.add(top(change.path))
+        yield PropertyChange(change.path, change.old, change.new, top(change.path) in reasons)
     # A secret is hidden on both sides, and only the provider reports that it differs.
-    for top in map(_top, [*reported, *reasons]):
-        if top not in shown and SECRET in {str(old.get(top)), str(new.get(top))}:
-            shown.add(top)
-            yield PropertyChange(top, SECRET, SECRET, top in reasons)
+    for key in map(top, [*reported, *reasons]):
+        if key not in shown and SECRET in {str(old.get(key)), str(new.get(key))}:
+            shown.add(key)
+            yield PropertyChange(key, SECRET, SECRET, key in reasons)
 
 
 def _reported(found: Sequence[PropertyChange], reported: Sequence[str]) -> Iterator[PropertyChange]:
@@ -114,9 +140,9 @@ def _reported(found: Sequence[PropertyChange], reported: Sequence[str]) -> Itera
     The provider knows, for example, in which lists the order does not matter.
     """
     exact = [change for change in found if any(_overlap(change.path, path) for path in reported)]
-    by_name = {_top(path) for path in reported} - {_top(change.path) for change in exact}
+    by_name = {top(path) for path in reported} - {top(change.path) for change in exact}
     for change in found:
-        if not reported or change in exact or _top(change.path) in by_name:
+        if not reported or change in exact or top(change.path) in by_name:
             yield change
 
 
@@ -143,7 +169,8 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _top(path: str) -> str:
+def top(path: str) -> str:
+    """The input that a path leads into."""
     return path.partition(".")[0].partition("[")[0]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
+from talos_registry_cache.registry import image_lock
+from talos_registry_cache.registry.image_lock import ImageLock, LockedImage
 from tests.integration.support.belongings import STACK_LABEL
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.repository import Report, Repository, Settings
@@ -22,6 +24,8 @@ TWO = {**ONE, "quay.io": {"port": 5002}}
 OTHER_IMAGE = "registry:3.0.0"
 RUN = image_for(OTHER_IMAGE)
 WITH_USER = {"docker.io": {"port": 5000, "username": "me"}}
+LOCK = "images.lock"
+LOCKED = {"images": {"lock": LOCK}}
 
 # The settings of each stack before and after the change.
 BEFORE: dict[str, Settings] = {
@@ -30,7 +34,7 @@ BEFORE: dict[str, Settings] = {
     "lost": {"caches": {"upstreams": TWO, "storage": DELETE}},
     "kept": {"caches": {"upstreams": TWO, "storage": KEEP}},
     "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "blobs"}}},
-    "policy": {"caches": {"upstreams": ONE, "storage": KEEP}},
+    "policy": {"caches": {"upstreams": ONE, "storage": KEEP}, **LOCKED},
     "secret": {
         "caches": {"upstreams": WITH_USER},
         "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-one"}},
@@ -50,7 +54,7 @@ AFTER: dict[str, Settings] = {
     "lost": {"caches": {"upstreams": ONE, "storage": DELETE}},
     "kept": {"caches": {"upstreams": ONE, "storage": KEEP}},
     "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "layers"}}},
-    "policy": {"caches": {"upstreams": ONE, "storage": DELETE}},
+    "policy": {"caches": {"upstreams": ONE, "storage": DELETE}, **LOCKED},
     "secret": {
         "caches": {"upstreams": WITH_USER},
         "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-two"}},
@@ -97,6 +101,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         made.write(stack, settings)
     made.write("mended", WRONG)
     made.write("halfway", HALFWAY)
+    (made.root / LOCK).write_text(_lock("1"))
     made.commit()
     made.branch()
     (made.root / "Pulumi.removed.yaml").unlink()
@@ -106,6 +111,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made.write("mended", BEFORE["same"])
     made.write("halfway", BEFORE["same"])
     made.commit()
+    # Not committed yet.
+    (made.root / LOCK).write_text(_lock("2"))
     return made
 
 
@@ -183,6 +190,15 @@ def test_report_shows_what_the_change_does_to_a_stack(
     assert [line for line in lines if line not in section] == [], section
     assert ("data loss" in section) == (stack in LOSES_DATA)
     assert (f"> - `{stack}`: " in report.text) == (stack in LOSES_DATA)
+
+
+def test_report_lists_the_images_that_a_changed_lock_moves(report: Report) -> None:
+    section = report.of("policy")
+    assert "1 moved. Every machine fetches at most 5.0 MB for this change" in section
+    digests = "`sha256:111111111111` → `sha256:222222222222`"
+    assert f"| `docker.io/library/a:1` | moved | {digests} | 5.0 MB |" in section
+    assert "| CachedImages `images` | update | `locked`: see above |" in section
+    assert "`uploads[0].content`: 1 of " in section
 
 
 def test_secrets_and_their_stand_ins_are_not_shown(report: Report) -> None:
@@ -273,6 +289,11 @@ def test_stopped_preview_leaves_nothing_behind(
         process.wait(PATIENCE * CLEAN_WITHIN_S)
     eventually(lambda: not folder.exists(), within_s=CLEAN_WITHIN_S, what="the janitor's end")
     assert not _named(engine, prefix)
+
+
+def _lock(digit: str) -> str:
+    images = {"docker.io/library/a:1": LockedImage(f"sha256:{digit * 64}", 5_000_000)}
+    return image_lock.text_of(ImageLock(("linux/amd64",), "signatures", images))
 
 
 def _named(engine: DockerClient, prefix: str) -> set[str]:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "talos_registry_cache"
 
 # Modules of the package that belong to no room.
-SHARED = {"endpoint", "errors"}
+SHARED = {"endpoint", "errors", "sizes"}
 ALLOWED = {
     f"{PACKAGE}/registry": set(),
     f"{PACKAGE}/talos": set(),

@@ -93,11 +93,18 @@ def test_base_and_working_tree_are_copied_without_ignored_files(root: Path, tmp_
         ("Pulumi.yaml", ["ci", "dev"]),
         ("Pulumi.ci.yaml", ["ci"]),
         ("images.txt", ["dev"]),
+        ("deploy/app.yaml", ["dev"]),
+        ("deploy/below/app.yaml", ["dev"]),
+        ("deployments.yaml", []),
         ("README.md", []),
         ("tests/components/x.py", []),
     ],
 )
 def test_changed_file_affects_the_stacks_that_read_it(file: str, expected: list[str]) -> None:
     changed = Difference("0" * 40, frozenset({file}))
-    reads = {"ci": None, "dev": "images.txt"}
-    assert [stack for stack, own in reads.items() if changed.affects(stack, own)] == expected
+    reads = {"ci": (), "dev": ("images.txt", "deploy")}
+    assert [stack for stack, own in reads.items() if changed.affects(stack, *own)] == expected
+
+
+def test_any_file_affects_a_stack_that_reads_the_whole_checkout() -> None:
+    assert Difference("0" * 40, frozenset({"deploy/app.yaml"})).affects("dev", ".")

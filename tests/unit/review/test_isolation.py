@@ -86,7 +86,7 @@ def test_malformed_stack_file_is_left_for_pulumi_to_report(text: str) -> None:
     file = StackFile(text, DEFAULT_PORTS)
     isolated, _ = ISOLATION.apply("dev", file)
     assert isolated == text or yaml.safe_load(isolated) == yaml.safe_load(text)
-    assert (file.ports, file.mirrors_from, file.image_file) == ({}, None, None)
+    assert (file.ports, file.mirrors_from, file.lock) == ({}, None, None)
     assert not file.runs_on_swarm
 
 
@@ -137,6 +137,13 @@ def test_only_free_ports_are_chosen() -> None:
 @pytest.mark.parametrize("kind", ["engine", "swarm"])
 def test_files_stacks_and_swarm_that_a_stack_uses_are_found(kind: str) -> None:
     placement = {"placement": {"kind": kind}}
-    file = StackFile(_text(images={"file": "./images.txt"}, mirrorsFrom="dev", caches=placement))
-    assert (file.image_file, file.mirrors_from) == ("images.txt", "dev")
+    images = {"file": "./images.txt", "lock": "images.lock", "manifests": ["deploy/", "app.yaml"]}
+    file = StackFile(_text(images=images, mirrorsFrom="dev", caches=placement))
+    assert {"images.txt", "images.lock", "deploy", "app.yaml"} < file.reads
+    assert (file.lock, file.mirrors_from) == ("images.lock", "dev")
     assert file.runs_on_swarm is (kind == "swarm")
+
+
+def test_certificates_may_be_files_too_and_an_empty_text_names_none() -> None:
+    caches = {"tls": {"certificate": "tls.pem"}, "namePrefix": ""}
+    assert StackFile(_text(caches=caches)).reads == {"tls.pem"}

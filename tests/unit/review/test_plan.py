@@ -9,7 +9,7 @@ from pulumi.automation.events import OpType, StepEventMetadata
 
 from talos_registry_cache.review import plan
 from talos_registry_cache.review.model import Change, Fate, Operation
-from talos_registry_cache.review.plan import CLUSTER, CREDENTIALS, SECRET, VOLUME
+from talos_registry_cache.review.plan import CACHED_IMAGES, CLUSTER, CREDENTIALS, SECRET, VOLUME
 
 PROXY = "talos-registry-cache:caches:CachingProxy"
 CONTAINER = f"{PROXY}$docker:index/container:Container"
@@ -74,6 +74,27 @@ def test_difference_that_the_provider_does_not_report_is_left_out() -> None:
     old, new = _inputs(memory=1, ports=["a", "b"]), _inputs(memory=2, ports=["b", "a"])
     (change,) = _changes(_step("update", CONTAINER, old, new, diff="memory"))
     assert [one.path for one in change.properties] == ["memory"]
+
+
+def test_images_of_a_set_are_compared_whatever_their_places() -> None:
+    old, new = _inputs(images=["a", "c", "d"], stack="x"), _inputs(images=["b", "c", "d", "e"])
+    (change,) = _changes(_step("update", f"x:ImageSet${CACHED_IMAGES}", old, new))
+    assert [(one.path, one.old, one.new) for one in change.properties] == [
+        ("images", "a", None),
+        ("images", None, "b"),
+        ("images", None, "e"),
+        ("stack", "x", None),
+    ]
+
+
+@pytest.mark.parametrize("old", [None, plan.UNKNOWN])
+def test_images_of_a_set_may_be_missing_or_unknown(old: Any) -> None:
+    step = _step("update", CACHED_IMAGES, _inputs(images=old), _inputs(images=["a"]))
+    (change,) = _changes(step)
+    assert [(one.path, one.new) for one in change.properties] in (
+        [("images", "a")],
+        [("images", ["a"])],
+    )
 
 
 @pytest.mark.parametrize("shown", [SECRET, CIPHERTEXT])

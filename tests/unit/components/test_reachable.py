@@ -30,7 +30,7 @@ def test_all_mirrors_are_requested_again_if_a_container_is_replaced() -> None:
         "mirrors": {
             "docker.io": f"http://{GATEWAY}:5000",
             "quay.io": f"http://{GATEWAY}:5002",
-            "*": f"http://{GATEWAY}:5010",
+            "*": f"http://{GATEWAY}:5009",
         },
         "image": image_id("registry:3.1.2"),
         "containers": ["docker.io-container-id", "quay.io-container-id", "wildcard-id"],

@@ -12,7 +12,6 @@ from string import Template
 from types import MappingProxyType
 
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
-from talos_registry_cache.registry.layout import Tag
 
 from .placement import CONTAINER_PORT
 from .private_files import FOLDER, PrivateFile
@@ -45,8 +44,8 @@ SILENCE_S = 60
 READ_ONLY = "this is a read-only cache: push to its upstream instead"
 
 
-Pins = Mapping[Tag, str]
-"""The digests of tags."""
+Pins = Mapping[tuple[str, str], str]
+"""Digests, by repository and tag."""
 
 
 class Text(Template):

@@ -4,13 +4,13 @@ import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pulumi
 
-from talos_registry_cache.registry import declared_images, files, image_lock, reference
+from talos_registry_cache.registry import declared_images, files, reference
 from talos_registry_cache.registry.declared_images import SUFFIXES, Found
 from talos_registry_cache.registry.errors import InvalidReferenceError, LockError
-from talos_registry_cache.registry.image_lock import ImageLock, LockedImage
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.talos import images as talos_images
 from talos_registry_cache.talos import versions
@@ -22,6 +22,9 @@ from .settings import Caches
 from .settings.images import Images
 from .settings.mistakes import Mistake
 from .talos_cluster import find_talosctl
+
+if TYPE_CHECKING:
+    from talos_registry_cache.registry.image_lock import ImageLock, LockedImage
 
 LONGEST_SHOWN = 100
 LOCK = ("images", "lock")
@@ -46,7 +49,7 @@ class ImageSetArgs:
     platforms: Sequence[str]
     cache: RegistryCache
     attachments: str = "signatures"
-    locked: Mapping[str, LockedImage] = field(default_factory=dict)
+    locked: Mapping[str, "LockedImage"] = field(default_factory=dict)
 
 
 class ImageSet(pulumi.ComponentResource):
@@ -92,7 +95,7 @@ class Resolved:
     platforms: Sequence[str]
     mistakes: Sequence[Mistake]
     attachments: str = "signatures"
-    locked: Mapping[str, LockedImage] = field(default_factory=dict)
+    locked: Mapping[str, "LockedImage"] = field(default_factory=dict)
 
     @property
     def pinned(self) -> Sequence[str]:
@@ -124,7 +127,7 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     mistakes = [mistake for mistake in found if isinstance(mistake, Mistake)]
     if settings.lock is not None:
         try:
-            lock = image_lock.read(folder / settings.lock)
+            lock = _read_lock(folder / settings.lock)
         except LockError as error:
             text = f"found {settings.lock!r}: {error}"
             return Resolved([], [], [*mistakes, Mistake(LOCK, text)])
@@ -139,7 +142,16 @@ def resolve(settings: Images | None, caches: Caches | None, folder: Path) -> Res
     return Resolved(texts, _platforms(settings), mistakes, settings.attachments)
 
 
-def _unlike(lock: ImageLock, settings: Images, images: Collection[Reference]) -> Iterator[Mistake]:
+def _read_lock(path: Path) -> "ImageLock":
+    # Few stacks have one, and the checks of its content take long to load.
+    from talos_registry_cache.registry import image_lock  # noqa: PLC0415 - see above
+
+    return image_lock.read(path)
+
+
+def _unlike(
+    lock: "ImageLock", settings: Images, images: Collection[Reference]
+) -> Iterator[Mistake]:
     """How a lock differs from the other settings, which may be none at all."""
     if listed := set(map(str, images)):
         # Without talosctl, in a preview, some images are not known.

@@ -16,7 +16,6 @@ from pydantic.dataclasses import dataclass as checked
 
 from talos_registry_cache.registry import files, platforms, reference
 from talos_registry_cache.registry.errors import InvalidReferenceError, LockError, PlatformError
-from talos_registry_cache.registry.layout import Tag
 from talos_registry_cache.registry.reference import Reference
 
 FILE = "images.lock"
@@ -42,8 +41,8 @@ class LockedImage:
     size: Annotated[int, Field(ge=0)]
     attachments: Mapping[str, _Digest] = field(default_factory=dict)
 
-    def tags(self, image: Reference) -> dict[Tag, str]:
-        """The digests of its tags.
+    def tags(self, image: Reference) -> dict[tuple[str, str], str]:
+        """The digests of its tags, by repository and tag.
 
         Args:
             image: its reference.

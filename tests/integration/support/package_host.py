@@ -4,6 +4,7 @@ The toolchain builds its host from the last Go module that has it, which is of 2
 programs, but no packages. Released CLIs bring a host that does both.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import grpc  # type: ignore[import-untyped]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 NAME = "pulumi-language-python"
+LOOKS_EVERY_S = 1
 
 
 def install(folder: Path) -> None:
     """Put the host into a folder, which is to be the first on PATH."""
     host = folder / NAME
-    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}"\n')
+    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" $PPID\n')
     host.chmod(0o755)
 
 
@@ -67,11 +69,20 @@ def _read(stream: IO[bytes], name: str, printed: SimpleQueue[Any]) -> None:
     printed.put(None)
 
 
+def _serve_until_pulumi_ends(server: grpc.Server, pulumi: int) -> None:
+    """Serve as long as Pulumi is the parent: one that is killed cannot end its host."""
+    while os.getppid() == pulumi:
+        server.wait_for_termination(LOOKS_EVERY_S)
+    # Cancelled calls end their packages.
+    server.stop(grace=None).wait()
+
+
 if __name__ == "__main__":
+    parent = int(sys.argv[1])
     server = grpc.server(ThreadPoolExecutor(16))
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(port, flush=True)  # noqa: T201 - where Pulumi reads it
-    server.wait_for_termination()
+    _serve_until_pulumi_ends(server, parent)

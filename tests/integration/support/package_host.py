@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,20 +70,21 @@ def _read(stream: IO[bytes], name: str, printed: SimpleQueue[Any]) -> None:
     printed.put(None)
 
 
-def _serve_until_pulumi_ends(server: grpc.Server, pulumi: int) -> None:
-    """Serve as long as Pulumi is the parent: one that is killed cannot end its host."""
-    while os.getppid() == pulumi:
-        server.wait_for_termination(LOOKS_EVERY_S)
+def _serve(server: grpc.Server, pulumi: int) -> None:
+    """Serve until Pulumi interrupts, or has been killed: then it is no longer the parent."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)  # noqa: T201 - where Pulumi reads it
+    while os.getppid() == pulumi and not ended.wait(LOOKS_EVERY_S):
+        pass
     # Cancelled calls end their packages.
     server.stop(grace=None).wait()
 
 
 if __name__ == "__main__":
-    parent = int(sys.argv[1])
-    server = grpc.server(ThreadPoolExecutor(16))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(port, flush=True)  # noqa: T201 - where Pulumi reads it
-    _serve_until_pulumi_ends(server, parent)
+    made = grpc.server(ThreadPoolExecutor(16))
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), made)
+    _serve(made, pulumi=int(sys.argv[1]))

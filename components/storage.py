@@ -16,14 +16,15 @@ KEYS_FILE = "s3-keys"
 # Blocks are mostly of 4 KiB.
 MIN_FREE_BLOCKS = 256
 # Fails with a message while a cache cannot store what it fetches. A file system of unknown size
-# counts as large enough.
+# counts as large enough. After a failure, the checks come fast, as placement.PROBE describes.
 WRITABLE = f"""\
+fail() {{ busybox rm -f /dev/shm/up; echo "$1"; exit 1; }}
 storage={STORAGE_FOLDER} v2={STORAGE_FOLDER}/docker/registry/v2
 for folder in $storage $v2/blobs $v2/repositories; do
-  [ ! -e $folder ] || [ -w $folder ] || {{ echo "cannot write to $folder"; exit 1; }}
+  [ ! -e $folder ] || [ -w $folder ] || fail "cannot write to $folder"
 done
 set -- $(busybox stat -f -c "%b %a" $storage 2>/dev/null)
-[ "${{1:-0}}" = 0 ] || [ "$2" -ge {MIN_FREE_BLOCKS} ] || {{ echo "$storage is full"; exit 1; }}
+[ "${{1:-0}}" = 0 ] || [ "$2" -ge {MIN_FREE_BLOCKS} ] || fail "$storage is full"
 """
 
 

@@ -7,7 +7,7 @@ run from the same path, one after the other, so that the path makes no differenc
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -113,23 +113,31 @@ class _Comparison:
         return locks.compare(base, head)
 
     def _bring_up(self, stacks: Iterable[str]) -> Mapping[str, str | None]:
-        """Bring up stacks of the base, after the stacks they take their mirrors from.
+        """Bring up the stacks that both versions have, and those they take their mirrors from.
 
         Returns:
             The reason for each stack that did not come up.
         """
-        sources = [file.mirrors_from for stack in stacks for file in self._files[stack]]
+        compared = [stack for stack in stacks if stack in self._head]
+        sources = [file.mirrors_from for stack in compared for file in self._files[stack]]
         there = [
             stack
-            for stack in dict.fromkeys([*filter(None, sources), *stacks])
+            for stack in dict.fromkeys([*filter(None, sources), *compared])
             if stack in self._base and not self._base[stack].runs_on_swarm
         ]
-        first = [stack for stack in there if not self._base[stack].mirrors_from]
-        then = [stack for stack in there if stack not in first]
-        return {**_each(first, self._up), **_each(then, self._up)}
+        # Last, because they wait, and a stack that waits takes the place of one that could run.
+        there.sort(key=lambda stack: self._base[stack].mirrors_from is not None)
+        running: dict[str, Future[str | None]] = {}
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for stack in there:
+                source = running.get(self._base[stack].mirrors_from or "")
+                running[stack] = threads.submit(self._up, stack, after=source)
+        return {stack: one.result() for stack, one in running.items()}
 
-    def _up(self, stack: str) -> str | None:
-        """Bring up a stack of the base; return the reason if it does not come up."""
+    def _up(self, stack: str, after: Future[str | None] | None) -> str | None:
+        """Bring up a stack of the base after another; return the reason if it does not come up."""
+        if after is not None:
+            wait([after])
         _say(f"==> {stack}: bring the base up")
         events: list[EngineEvent] = []
         try:

@@ -1,7 +1,6 @@
 """Engines other than Docker Engine on its socket: they work, or are refused in one line."""
 
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -71,9 +70,6 @@ def podman(request: pytest.FixtureRequest) -> Iterator[str]:
         log = folder.parent / "podman.log"
         with unprivileged.serving(socket, service, environment, log) as address:
             yield address
-        # A process that keeps the user namespace of a rootless Podman.
-        for pause in folder.rglob("pause.pid"):
-            os.kill(int(pause.read_text()), signal.SIGTERM)
 
 
 def test_podman_is_refused_before_anything_is_created(

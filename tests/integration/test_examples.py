@@ -128,7 +128,7 @@ def test_a_program_in_typescript_uses_the_package(example: Example, tmp_path: Pa
     sdk = example.folder / "sdks" / PACKAGE
     generate = f"pulumi-sdk-nodejs {sdk} < {tmp_path / 'schema.json'}"
     processes.run("sh", "-c", generate, env=example.env)
-    npm = ("npm", "install", "--no-audit", "--no-fund")
+    npm = ("npm", "install", "--no-audit", "--no-fund", "--prefer-offline")
     processes.run(*npm, within_s=INSTALLED_WITHIN_S, cwd=example.folder)
 
     example.check()

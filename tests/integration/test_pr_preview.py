@@ -34,9 +34,9 @@ BEFORE: dict[str, Settings] = {
     "lost": {"caches": {"upstreams": TWO, "storage": DELETE}},
     "kept": {"caches": {"upstreams": TWO, "storage": KEEP}},
     "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "blobs"}}},
-    "policy": {"caches": {"upstreams": ONE, "storage": KEEP}, **LOCKED},
-    "secret": {
-        "caches": {"upstreams": WITH_USER},
+    "policy": {
+        **LOCKED,
+        "caches": {"upstreams": WITH_USER, "storage": KEEP},
         "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-one"}},
     },
     "cluster": {"mirrorsFrom": "port", "clusters": {"demo": {"cidr": "10.5.0.0/24"}}},
@@ -54,9 +54,9 @@ AFTER: dict[str, Settings] = {
     "lost": {"caches": {"upstreams": ONE, "storage": DELETE}},
     "kept": {"caches": {"upstreams": ONE, "storage": KEEP}},
     "renamed": {"caches": {"upstreams": ONE, "storage": {**DELETE, "volumePrefix": "layers"}}},
-    "policy": {"caches": {"upstreams": ONE, "storage": DELETE}, **LOCKED},
-    "secret": {
-        "caches": {"upstreams": WITH_USER},
+    "policy": {
+        **LOCKED,
+        "caches": {"upstreams": WITH_USER, "storage": DELETE},
         "passwords": {"docker.io": {"secure": "v1:AAAA:ciphertext-two"}},
     },
     "cluster": {"mirrorsFrom": "port", "clusters": {"demo": {"cidr": "10.6.0.0/24"}}},
@@ -131,6 +131,11 @@ def test_verdict_and_exit_code_report_the_data_loss(report: Report) -> None:
     assert report.text.splitlines()[3].startswith("**Data would be lost**; ")
 
 
+def test_removed_stack_is_not_brought_up(report: Report) -> None:
+    assert "==> kept: bring the base up" in report.said
+    assert "==> removed: " not in report.said
+
+
 def test_report_has_the_names_and_paths_of_the_stack_files(report: Report) -> None:
     assert "pr-" not in report.text.replace("make pr-preview", "")
     assert str(Path.cwd()) not in report.text
@@ -169,8 +174,13 @@ def test_user_is_warned_before_the_program_runs(report: Report) -> None:
                 "`name`: `blobs-docker.io` → `layers-docker.io` (replaces)",
             ],
         ),
-        ("policy", ["`(kept when deleted)`: `true` → `false`"]),
-        ("secret", ["`uploads`: [secret] → [secret] (replaces)"]),
+        (
+            "policy",
+            [
+                "`(kept when deleted)`: `true` → `false`",
+                "`uploads`: [secret] → [secret] (replaces)",
+            ],
+        ),
         (
             "cluster",
             [

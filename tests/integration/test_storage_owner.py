@@ -7,21 +7,19 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from docker.models.containers import Container
-from pulumi import automation
 
 from components import front
 from talos_registry_cache.engine import file_owner
 from talos_registry_cache.engine.file_owner import OwnershipError
 from tests.integration.conftest import NewStack
-from tests.integration.support import belongings, http_pull, registry_images
+from tests.integration.support import belongings, http_pull, processes, registry_images
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.polling import eventually
-from tests.integration.support.stack import CacheStack, upstreams
+from tests.integration.support.stack import PULUMI_WITHIN_S, CacheStack, upstreams
 from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Pushed, Upstream
 
 HUB = "docker.io"
 STORAGE = "/var/lib/registry"
-# A probe of a cache that was healthy takes 25 s.
 TOLD_WITHIN_S = 60
 NOT_ALL_HEALTHY = 3
 
@@ -36,9 +34,9 @@ def images(engine: DockerClient) -> Iterator[Mapping[str, str]]:
         yield {"official": official, "built": built}
 
 
-def pull(stack: CacheStack, image: Pushed) -> None:
-    pulled = http_pull.pull(stack.outputs()["caches"][HUB]["endpoint"], image)
-    assert pulled.digest == image.digest
+def pull(endpoint: str, *images: Pushed) -> None:
+    for image in images:
+        assert http_pull.pull(endpoint, image).digest == image.digest
 
 
 def registry(engine: DockerClient, stack: CacheStack) -> Container:
@@ -66,17 +64,16 @@ def test_images_of_different_users_take_turns_on_a_volume(
     turns: tuple[str, str],
 ) -> None:
     settings = {"upstreams": upstreams(upstream.url, HUB)}
-    stack = new_stack({**settings, "image": images[turns[0]]})
-    stack.up()
+    stack = new_stack(settings)
     pulled = []
     for turn in (*turns, turns[0]):
         stack.configure({**settings, "image": images[turn]})
         stack.up()
+        endpoint = stack.endpoint(HUB)
         pulled.append(upstream.push_index())
-        pull(stack, pulled[-1])
+        pull(endpoint, pulled[-1])
         with upstream.away():
-            for image in pulled:
-                pull(stack, image)
+            pull(endpoint, *pulled)
         assert belongings.health(registry(engine, stack)) == "healthy"
     assert set(stack.up()) == {"same"}
 
@@ -93,19 +90,19 @@ def test_a_volume_that_somebody_else_has_filled_is_handed_over(
     stack = new_stack(settings)
     stack.up()
     image, another = upstream.push_index(), upstream.push_index()
-    pull(stack, image)
-    volume = stack.outputs()["caches"][HUB]["storage"]
+    cache = stack.outputs()["caches"][HUB]
+    endpoint, volume = cache["endpoint"], cache["storage"]
+    pull(endpoint, image)
     registry(engine, stack).remove(force=True)
     chown(engine, volume, "0:0")
 
     stack.configure({**settings, "memoryLimit": "256m"})
     said = stack.pulumi("up", "--yes", "--skip-preview")
-    pull(stack, another)
+    pull(endpoint, another)
 
     assert f"changing the owner of the files in volume {volume} to 65532:65532" in said
     with upstream.away():
-        pull(stack, image)
-        pull(stack, another)
+        pull(endpoint, image, another)
 
 
 def test_a_volume_that_cannot_be_handed_over_is_told_and_nothing_is_left(
@@ -168,42 +165,48 @@ def test_cachectl_works_with_either_image(
     ]
 
     assert [(step.code, step.err) for step in steps if step.code] == []
-    pull(stack, more)
+    endpoint = stack.endpoint(HUB)
+    pull(endpoint, more)
     with upstream.away():
-        for image in (carried, kept, more):
-            pull(stack, image)
+        pull(endpoint, carried, kept, more)
 
 
-@pytest.mark.parametrize("folder", ["", "/docker/registry/v2/repositories"])
-def test_a_cache_that_cannot_write_is_unhealthy_and_says_why(
-    new_stack: NewStack, engine: DockerClient, upstream: Upstream, tmp_path: Path, folder: str
+def test_caches_that_cannot_write_are_unhealthy_and_say_why(
+    new_stack: NewStack, engine: DockerClient, upstream: Upstream, tmp_path: Path
 ) -> None:
-    stack = new_stack({"upstreams": upstreams(upstream.url, HUB)})
+    folders = {HUB: "", "quay.io": "/docker/registry/v2/repositories"}
+    stack = new_stack({"upstreams": upstreams(upstream.url, *folders)})
     stack.up()
-    pull(stack, upstream.push_index())
-    volume = stack.outputs()["caches"][HUB]["storage"]
-    container = registry(engine, stack)
+    outputs = stack.outputs()["caches"]
+    for host, folder in folders.items():
+        pull(outputs[host]["endpoint"], upstream.push_index())
+        chown(engine, outputs[host]["storage"], "0:0", f"{STORAGE}{folder}")
 
-    chown(engine, volume, "0:0", f"{STORAGE}{folder}")
-    eventually(
-        lambda: belongings.health(container) == "unhealthy",
-        within_s=TOLD_WITHIN_S,
-        what="the cache is unhealthy",
-    )
+    become(engine, stack, "unhealthy")
     status = Cachectl(stack.name, tmp_path)("status", "--json")
     table = Cachectl(stack.name, tmp_path)("status")
-    chown(engine, volume, "65532:65532")
-    eventually(
-        lambda: belongings.health(container) == "healthy",
-        within_s=TOLD_WITHIN_S,
-        what="the cache is healthy again",
-    )
+    for cache in outputs.values():
+        chown(engine, cache["storage"], "65532:65532")
+    become(engine, stack, "healthy")
 
-    reason = f"cannot write to {STORAGE}{folder}"
     assert (status.code, table.code) == (NOT_ALL_HEALTHY, NOT_ALL_HEALTHY)
-    assert status.result[HUB]["health"] == "unhealthy"
-    assert status.result[HUB]["whyUnhealthy"] == reason
-    assert f"unhealthy: {reason}" in table.out
+    for host, folder in folders.items():
+        reason = f"cannot write to {STORAGE}{folder}"
+        assert status.result[host]["health"] == "unhealthy"
+        assert status.result[host]["whyUnhealthy"] == reason
+        assert f"unhealthy: {reason}" in table.out
+
+
+def become(engine: DockerClient, stack: CacheStack, health: str) -> None:
+    """Wait until all registries of a stack have this health."""
+    containers = belongings.registries(engine, stack.name).values()
+    for container in containers:
+        belongings.check_health_now(container)
+    eventually(
+        lambda: {belongings.health(container) for container in containers} == {health},
+        within_s=TOLD_WITHIN_S,
+        what=f"all caches are {health}",
+    )
 
 
 def test_a_cache_that_only_serves_needs_not_write(
@@ -213,10 +216,11 @@ def test_a_cache_that_only_serves_needs_not_write(
     stack = new_stack(settings)
     stack.up()
     image = upstream.push_index()
-    pull(stack, image)
+    cache = stack.outputs()["caches"][HUB]
+    pull(cache["endpoint"], image)
     stack.configure({**settings, "offline": True})
     stack.up()
-    chown(engine, stack.outputs()["caches"][HUB]["storage"], "0:0")
+    chown(engine, cache["storage"], "0:0")
 
     container = registry(engine, stack)
     container.restart(timeout=1)
@@ -225,21 +229,26 @@ def test_a_cache_that_only_serves_needs_not_write(
         within_s=TOLD_WITHIN_S,
         what="the cache is healthy",
     )
-    pull(stack, image)
+    pull(cache["endpoint"], image)
 
 
-def test_up_says_why_a_cache_does_not_become_healthy(
-    new_stack: NewStack, engine: DockerClient, upstream: Upstream
+def test_up_says_why_a_cache_does_not_become_healthy_and_ends_once_it_does(
+    new_stack: NewStack, engine: DockerClient, upstream: Upstream, tmp_path: Path
 ) -> None:
     stack = new_stack({"upstreams": upstreams(upstream.url, HUB)})
     # A disk of its own, with less room than a layer takes.
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=512k,uid=65532,gid=65532"}
-    volume = f"{stack.prefix}-{HUB}"
-    engine.volumes.create(volume, driver="local", driver_opts=options)
-    try:
-        with pytest.raises(automation.CommandError) as failed:
-            stack.up()
-        assert f"{volume}-registry is unhealthy: {STORAGE} is full" in str(failed.value)
-    finally:
-        belongings.remove(engine, stack.name)
-        engine.volumes.get(volume).remove()
+    disk = engine.volumes.create(f"{stack.prefix}-{HUB}", driver="local", driver_opts=options)
+    said = tmp_path / "up.log"
+    reason = f"{disk.name}-registry is unhealthy: {STORAGE} is full"
+    with stack.start_up(said) as up:
+        eventually(
+            lambda: reason in said.read_text() or up.poll() is not None,
+            within_s=TOLD_WITHIN_S,
+            what="up says why",
+        )
+        assert reason in said.read_text()
+        assert up.poll() is None
+        processes.run("mount", "-o", "remount,size=64m", disk.attrs["Mountpoint"])
+        assert up.wait(PULUMI_WITHIN_S) == 0, said.read_text()
+    pull(stack.endpoint(HUB), upstream.push_index())

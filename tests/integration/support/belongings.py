@@ -75,6 +75,11 @@ def health(container: Container) -> str:
     return str(container.attrs["State"].get("Health", {}).get("Status", "none"))
 
 
+def check_health_now(container: Container) -> None:
+    """End the pause of 25 s in the health check of a healthy cache, if there is one now."""
+    container.exec_run(["busybox", "killall", "sleep"])
+
+
 def port(container: Container) -> int:
     """The published port of a cache."""
     (number,) = {int(bound["HostPort"]) for bound in container.ports["5000/tcp"] or []}

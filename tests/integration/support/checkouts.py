@@ -3,9 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ from tests.integration.support.upstream import IMAGE
 BLOCK_WITHIN_S = 150
 # Longer than the start of the command on a busy machine.
 FOLLOWED_FOR_S = 20
-INTERRUPTED = 124
+# Exit codes of `timeout`, and of a shell.
+INTERRUPTED = (124, 130)
+# What bash prints of the command that it runs, and errors, after which the command ends by itself.
+NOT_THE_LOG = ("+ ", "cachectl: ")
 TALOSCTL = "talosctl-1.11"
 NODE_TAG = "v1.11.5"
 IMAGES = ("library/alpine:latest", "team/tool:1")
@@ -53,13 +57,17 @@ class Machine:
     ) -> tuple[int, str]:
         """Run commands in a checkout, and return exit code and output.
 
-        A command that follows a log must be alone in its block, and is interrupted after a while.
+        A command that follows a log must be alone in its block, and is interrupted after it has
+        shown a line, or after a while.
         """
         follows = re.search(r"\blogs\b.* (-f|--follow)\b", script)
         assert not follows or len(script.splitlines()) == 1, f"not alone: {script}"
-        limit = ["timeout", "--signal=INT", str(FOLLOWED_FOR_S)] if follows else []
+        line = ["bash", "-e", "-x", "-c", script]
+        environment = {**_environment(checkout, self.engine.host), **env}
+        if follows:
+            return self._follow(line, checkout, environment)
         done = subprocess.run(
-            [*self.engine.enter, *limit, "bash", "-e", "-x", "-c", script],
+            [*self.engine.enter, *line],
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,10 +75,31 @@ class Machine:
             input=TYPED,
             timeout=PATIENCE * BLOCK_WITHIN_S,
             cwd=checkout,
-            env={**_environment(checkout, self.engine.host), **env},
+            env=environment,
         )
-        code = done.returncode
-        return (0 if follows and code == INTERRUPTED else code), done.stdout
+        return done.returncode, done.stdout
+
+    def _follow(
+        self, line: Sequence[str], checkout: Path, env: Mapping[str, str]
+    ) -> tuple[int, str]:
+        limit = ("timeout", "--signal=INT", str(FOLLOWED_FOR_S))
+        with subprocess.Popen(
+            [*self.engine.enter, *limit, *line],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=checkout,
+            env=env,
+        ) as running:
+            assert running.stdout
+            said = []
+            for shown in running.stdout:
+                said.append(shown)
+                if not shown.startswith(NOT_THE_LOG):
+                    running.send_signal(signal.SIGINT)
+        code = running.returncode
+        return (0 if code in INTERRUPTED else code), "".join(said)
 
     def clean(self) -> None:
         """Remove the resources that the commands created."""

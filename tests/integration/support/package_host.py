@@ -4,9 +4,11 @@ The toolchain builds its host from the last Go module that has it, which is of 2
 programs, but no packages. Released CLIs bring a host that does both.
 """
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +19,13 @@ import grpc  # type: ignore[import-untyped]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 NAME = "pulumi-language-python"
+LOOKS_EVERY_S = 1
 
 
 def install(folder: Path) -> None:
     """Put the host into a folder, which is to be the first on PATH."""
     host = folder / NAME
-    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}"\n')
+    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" $PPID\n')
     host.chmod(0o755)
 
 
@@ -67,11 +70,21 @@ def _read(stream: IO[bytes], name: str, printed: SimpleQueue[Any]) -> None:
     printed.put(None)
 
 
-if __name__ == "__main__":
-    server = grpc.server(ThreadPoolExecutor(16))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), server)
+def _serve(server: grpc.Server, pulumi: int) -> None:
+    """Serve until Pulumi interrupts, or has been killed: then it is no longer the parent."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(port, flush=True)  # noqa: T201 - where Pulumi reads it
-    server.wait_for_termination()
+    while os.getppid() == pulumi and not ended.wait(LOOKS_EVERY_S):
+        pass
+    # Cancelled calls end their packages.
+    server.stop(grace=None).wait()
+
+
+if __name__ == "__main__":
+    made = grpc.server(ThreadPoolExecutor(16))
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), made)
+    _serve(made, pulumi=int(sys.argv[1]))

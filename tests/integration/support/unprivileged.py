@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,13 @@ USER = "nobody"
 ID = "65534"
 TUN = "/dev/net/tun"
 SUBORDINATE_IDS = f"{USER}:200000:65536\n"
+# Some processes of an engine leave its session, and would outlive it. None can leave a PID
+# namespace, which ends with the tests, however those end. Its first process is a shell, because one
+# that changes its user loses the signal that `--kill-child` has set for it.
+NAMESPACE = (
+    "setpriv", "--pdeathsig=KILL",
+    "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", '"$@"; exit', "sh",
+)  # fmt: skip
 ANSWERS_WITHIN_S = 60
 STOPS_WITHIN_S = 60
 
@@ -72,7 +80,7 @@ def command(folder: Path) -> Sequence[str]:
 def serving(
     socket: Path, service: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[str]:
-    """Run an engine until the end; yields its address, as in DOCKER_HOST.
+    """Run an engine in a PID namespace until the end; yields its address, as in DOCKER_HOST.
 
     Args:
         socket: the socket that it listens on.
@@ -82,7 +90,7 @@ def serving(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            service,
+            [*NAMESPACE, *service],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -96,8 +104,18 @@ def serving(
         )
         yield host
     finally:
-        process.terminate()
-        process.wait(STOPS_WITHIN_S)
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End all processes of a namespace, given that of `unshare`, which waits for the first one.
+
+    The first process has ended when all others have.
+    """
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    for first in children.read_text().split() if process.poll() is None else ():
+        os.kill(int(first), signal.SIGKILL)
+    process.wait(STOPS_WITHIN_S)
 
 
 def _answers(host: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:

@@ -3,6 +3,8 @@
 test_front.py has its front, and test_placement.py a service of a Swarm.
 """
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +117,7 @@ def test_up_waits_until_it_is_healthy() -> None:
     inputs = registry().inputs
 
     assert inputs["wait"] is True
+    assert inputs["waitTimeout"] == 60
     assert inputs["restart"] == "always"
     assert inputs["healthcheck"]["interval"] == "500ms"
     # The slow probe of a healthy cache ends before its timeout.
@@ -122,6 +125,22 @@ def test_up_waits_until_it_is_healthy() -> None:
     assert "sleep 25" in probe()
     assert "http://127.0.0.1:5001/debug/health" in probe()
     assert probe() == WRITABLE + probe(offline=True)
+
+
+def test_a_health_check_that_fails_for_the_storage_is_repeated_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busybox, was_up = tmp_path / "busybox", tmp_path / "up"
+    busybox.write_text('#!/bin/sh\n[ "$1" = stat ] && echo "512 255" || exec "$@"\n')
+    busybox.chmod(0o755)
+    was_up.touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    script = probe().replace("/dev/shm/up", str(was_up)).replace("/var/lib/registry", "/none")  # noqa: S108
+
+    done = subprocess.run(["sh", "-c", script], check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (1, "/none is full\n")
+    assert not was_up.exists()
 
 
 @pytest.mark.parametrize(

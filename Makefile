@@ -31,10 +31,10 @@ output: ## Print the stack's outputs, or one of them: ARGS=talosctlFlags
 down: ## Destroy the stack; keeps cached images unless the stack file says otherwise
 	@$(TOOLCHAIN) down $(STACK) -- $(ARGS)
 
-test: ## Run all tests on a real container engine
+test: ## Run the unit, contract and integration tests on a real container engine
 	@$(TOOLCHAIN) test -- $(ARGS)
 
-engine-test: ## Run tests on Docker Engine 29 too; builds it if the machine has an older one
+engine-test: ## Run the tests that depend on the engine on Docker Engine 29, which it builds if needed
 	@$(TOOLCHAIN) engine-test -- $(ARGS)
 
 cluster-test: ## Boot whole Talos clusters from the caches; builds Kubernetes first

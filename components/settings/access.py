@@ -27,11 +27,11 @@ class GivenTls(Model):
 
     kind: Literal["given"] = Field(description="A given certificate")
     certificate: Pem = Field(
-        description="The certificate in PEM, followed by any intermediate certificates"
+        description="The certificate, followed by any intermediate certificates: PEM, or a file"
     )
     ca: Pem | None = Field(
         default=None,
-        description="Certificate of its authority in PEM, if clients lack it",
+        description="Certificate of its authority, if clients lack it: PEM, or a file",
     )
 
 
@@ -62,7 +62,7 @@ class Via(Model):
     )
     ca: Pem | None = Field(
         default=None,
-        description="Certificate of their authority in PEM: the output `ca` of their stack",
+        description="CA of the parent caches, the output `ca` of their stack: PEM, or a file",
     )
     username: Username | None = Field(
         default=None,

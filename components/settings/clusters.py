@@ -86,7 +86,7 @@ class Cluster(Model):
     )
     skip_fallback: Annotated[bool, Field(strict=True)] = Field(
         default=False,
-        description="Whether nodes do not fall back to a registry when its mirror fails",
+        description="Whether nodes never fall back to a registry when its mirror fails",
     )
     config_patches: list[Patch] = Field(
         default=[],
@@ -101,14 +101,13 @@ class Cluster(Model):
     )
     timeout: Timeout = Field(
         default="20m",
-        description="Time limit for creating the cluster, which is removed after that",
+        description="Time limit for creating a cluster; after that, it is removed",
     )
     wait: Literal["healthy", "api", "none"] = Field(
         default="healthy",
         description=(
             "How long `up` waits for a new cluster: until talosctl finds it `healthy`, until the "
-            "Kubernetes `api` answers, or only until it is bootstrapped and boots by itself "
-            "(`none`)"
+            "Kubernetes `api` answers, or only until it boots by itself (`none`)"
         ),
     )
     merge_kubeconfig: Annotated[bool, Field(strict=True)] = Field(

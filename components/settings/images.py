@@ -70,7 +70,7 @@ Platforms = Annotated[
 
 
 class TalosImages(Model):
-    """The images that talosctl lists for a cluster, the docker nodes' image, and the installer."""
+    """The images that talosctl lists for a cluster, the image of docker nodes and the installer."""
 
     talosctl: Text = Field(default="talosctl", description="Name or path of talosctl")
     talos_version: VersionText | None = Field(
@@ -82,8 +82,8 @@ class TalosImages(Model):
     schematic: Schematic = Field(
         default=DEFAULT_SCHEMATIC,
         description=(
-            "ID of the schematic of the installer from the Image Factory, which is listed from "
-            "Talos 1.14 on; the default has no system extensions"
+            "ID of the schematic of the installer from the Image Factory, which is one of the "
+            "images from Talos 1.14 on; the default has no system extensions"
         ),
     )
 
@@ -104,12 +104,12 @@ class Images(Model):
         "files, whose images are added",
     )
     talos: TalosImages | None = Field(
-        default=None, description="Images of a Talos cluster; `{}` for the defaults of talosctl"
+        default=None, description="All images of a cluster; `{}` for the defaults of talosctl"
     )
     lock: Text | None = Field(
         default=None,
-        description="File beside the stack file that `cachectl lock` writes: the images have the "
-        "digests in it, and their tags keep them",
+        description="File beside the stack file that `cachectl lock` writes: `up` fetches the "
+        "digests in it, and the caches answer the tags with them",
     )
     platforms: Platforms | None = Field(
         default=None,

@@ -25,9 +25,9 @@ HEAD = f"""\
 # Settings
 
 The keys of a stack file, `Pulumi.<stack>.yaml`. They are set below `config:`, with or without the
-name of the project before them, such as `{PROJECT}:caches`. Mistakes are reported all at once and
-before anything is changed, each with its path, what was found and what is allowed. Programs of your
-own use the same settings: see [components.md](components.md).
+name of the project before them, such as `{PROJECT}:caches`. Paths of files are relative to the
+stack file. Mistakes are reported all at once and before anything is changed, each with its path,
+what was found and what is allowed. [Programs of your own](components.md) use the same settings.
 
 Editors with a YAML language server check and complete a stack file that starts with this line:
 

@@ -43,7 +43,7 @@ class S3Storage(Model):
     )
     ca: Pem | None = Field(
         default=None,
-        description="Certificate in PEM of the authority that has signed the store's certificate",
+        description="CA of the store's certificate: PEM, or a file",
     )
 
 

@@ -41,12 +41,14 @@ TalosVersion = Annotated[
     str | None,
     typer.Option(
         metavar="VERSION",
-        help="The images of a cluster with this Talos; talosctl, which lists them, must have it.",
+        help="All images of a cluster with this version of Talos, which talosctl must have.",
     ),
 ]
 KubernetesVersion = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help="The images of a cluster with this Kubernetes."),
+    typer.Option(
+        metavar="VERSION", help="The same with this version of Kubernetes. Default: talosctl's."
+    ),
 ]
 Schematic = Annotated[
     str | None,
@@ -77,7 +79,7 @@ WantedAttachments = Annotated[
         help="The attachments to fetch with the images; all: also attestations and SBOMs.",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove it; without this, only show it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove; without this, only show.")]
 
 
 def reader(username: str | None) -> Reader | None:

@@ -49,7 +49,7 @@ def exporter(
     Reads the logs of the caches' fronts from its own start on. New and replaced caches are included
     within seconds. Fronts on a Swarm are not counted.
 
-    Exports when the certificate of each cache with TLS expires.
+    Also serves the time at which the certificate of each cache with TLS expires.
 
     Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 failure, 2 wrong usage.
     """

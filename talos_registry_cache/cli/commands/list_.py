@@ -41,9 +41,9 @@ def list_(
     """List the images in the caches, with their platforms, sizes and last requests.
 
     The platforms are those of which every manifest and blob is stored; an image without one is not
-    complete, or not an image for containers. The last request is that which `cachectl prune` goes
-    by. Attachments, such as signatures, are counted with their image. Images that share layers are
-    larger together than on disk.
+    complete, or not an image for containers. The last request is the one that `cachectl prune`
+    uses. Attachments, such as signatures, are counted with their image. Images that share layers
+    take less room on the disk than their sizes add up to.
 
     `--format references` prints what `images.file` in a stack file and `--images` read:
 

@@ -45,7 +45,7 @@ def lock(
 ) -> None:
     """Write the digest, size and attachments of each image to a lock, as the upstreams have them.
 
-    Without IMAGE and --images, these are the images of Pulumi.<stack>.yaml in this folder. With
+    Without IMAGE and --images, these are the images of `Pulumi.<stack>.yaml` in this folder. With
     `images: {lock: images.lock}` in the stack file, `up` caches exactly these digests, and the
     caches answer the tags with them, whatever the upstreams do later. For example:
 

@@ -55,9 +55,10 @@ def prune(
     """Remove images, and the content that no other image needs.
 
     With `--keep` alone, images that no list names are removed. With `--older-than` or `--size`,
-    images that are older or too much are removed, except those that a list names. The last request
-    is the last one in the log of the cache's front, or the last time that a tag was looked up
-    while the upstream answered, whichever is newer. Incomplete uploads are removed after a day.
+    images that were not requested for that long, or do not fit, are removed, except those that a
+    list names. The last request is the last one in the log of the cache's front, or the last time
+    that a tag was looked up while the upstream answered, whichever is newer. Incomplete uploads are
+    removed after a day.
 
     Without `--yes`, this only shows what it would remove. With it, each cache is stopped while its
     images are removed; on a Swarm, its nodes restart afterwards, one by one. Images in the local

@@ -27,8 +27,8 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Who has to have signed which images: a document ImageVerificationConfig of "
-            "Talos, or a list of image patterns and key files.",
+            help="The signatures that images need: an ImageVerificationConfig document of Talos, "
+            "or a list of image patterns and key files.",
         ),
     ] = None,
     stack_name: options.StackName = None,

@@ -52,7 +52,7 @@ def watch(
     fetch of another client, for which the request waited; "stale" from the cache, with a tag past
     its freshness; "misses" from the registry, which asked the upstream if it had to. "failed" got
     an error. A blob counts for the image of its repository whose manifest the client asked for
-    last. The rate is that of the time from an image's first request to its last.
+    last. The rate is measured from an image's first request to its last.
 
     Without a terminal, each request is a line as it happens, and the table comes at the end. A
     request appears once it is answered. Caches on some nodes of a Swarm (`placement.replicas`) have

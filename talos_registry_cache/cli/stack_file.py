@@ -48,7 +48,7 @@ class Images(_Model):
     talos: TalosImages | None = None
     lock: str = Field(default=image_lock.FILE)
     platforms: list[str] | str | None = None
-    attachments: Attachments = Attachments.SIGNATURES
+    attachments: Attachments | None = None
 
     def listed(self, folder: Path) -> tuple[Reference, ...]:
         """The images that it lists, each once.

@@ -152,11 +152,16 @@ def test_a_lock_alone_lists_the_images_and_keeps_them_without_the_upstream(
     second.stack.up()
 
     assert set(second.stack.outputs()["images"]) == {reference}
+    # Without a list and platforms in the stack file, they are those of the lock.
+    assert second.locks("--platform", "all").code == ExitCode.OK
+    assert second.locks().result == {"added": {}, "moved": {}, "removed": {}, "size": 0}
+    assert json.loads(second.lock.read_text())["platforms"] == ["all"]
+    locked = second.lock.read_text()
     with upstream.away():
         unreachable = second.locks()
     assert unreachable.code == ExitCode.NOT_ALL_THERE
     assert "nothing was written" in unreachable.err
-    assert second.lock.read_text() == first.lock.read_text()
+    assert second.lock.read_text() == locked
 
 
 def test_wrong_locks_are_refused_and_nothing_changes(first: Machine, upstream: Upstream) -> None:

@@ -18,7 +18,7 @@ from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 
 SHORT = len("sha256:") + 12
-EMPTY = ImageLock((), "none", {})
+EMPTY = ImageLock((), Attachments.SIGNATURES.value, {})
 
 
 def lock(
@@ -28,7 +28,7 @@ def lock(
     wanted_platforms: options.Platforms = None,
     attachments: Annotated[
         Attachments | None,
-        typer.Option(help="The attachments to lock. Default: those of the stack file."),
+        typer.Option(help="The attachments to lock. Default: as in the stack file or the lock."),
     ] = None,
     file: Annotated[
         Path | None,
@@ -51,28 +51,30 @@ def lock(
 
         cachectl lock && git add images.lock
 
-    Only manifests are fetched. If an image cannot be looked up, nothing is written.
+    Platforms and attachments are those of the options, else of the stack file, else of the lock that
+    is there. Only manifests are fetched. If an image cannot be looked up, nothing is written.
 
     Exit codes: 0 written, or the lock is up to date, 1 failure, 2 wrong usage, 3 an image could not
     be looked up, or `--check` found a difference.
     """
     with stack.opened(stack_name) as found:
         chosen = selection.gather(images or [], image_files or [])
-        settings = None if chosen else stack_file.read(Path(), found.name)
-        file = file or Path(settings.lock if settings else image_lock.FILE)
+        settings = stack_file.Images() if chosen else stack_file.read(Path(), found.name)
+        file = file or Path(settings.lock)
         before = _existing(file, is_needed=check)
-        if settings:
-            chosen = settings.listed(Path()) or _locked_images(before)
+        chosen = chosen or settings.listed(Path()) or _images(before)
         if not chosen:
             raise UsageError(f"no image to lock: Pulumi.{found.name}.yaml lists none; give IMAGE")
+        # As in the program, what the stack file leaves out is as in the lock.
+        wanted = wanted_platforms or _texts(settings.platforms) or before.platforms
         after = _look_up(
             found,
             chosen,
-            caches.wanted_platforms(found.engine, wanted_platforms or _platforms(settings)),
-            attachments or (settings.attachments if settings else Attachments.SIGNATURES),
+            caches.wanted_platforms(found.engine, wanted),
+            attachments or settings.attachments or Attachments(before.attachments),
             options.reader(username),
         )
-    difference = image_lock.compare(before or EMPTY, after)
+    difference = image_lock.compare(before, after)
     if not check:
         _write(file, image_lock.text_of(after))
     if as_json:
@@ -83,8 +85,8 @@ def lock(
         raise typer.Exit(ExitCode.NOT_ALL_THERE)
 
 
-def _existing(file: Path, *, is_needed: bool) -> ImageLock | None:
-    """The lock to compare with or to replace; None without one, or one that needs replacing."""
+def _existing(file: Path, *, is_needed: bool) -> ImageLock:
+    """The lock to compare with or to replace; an empty one if there is none, or it is wrong."""
     try:
         return image_lock.read(file)
     except LockError as error:
@@ -92,16 +94,14 @@ def _existing(file: Path, *, is_needed: bool) -> ImageLock | None:
             raise UsageError(f"{file}: {error}") from None
         if file.exists():
             console.say(f"{file} is replaced: {error}")
-        return None
+        return EMPTY
 
 
-def _locked_images(before: ImageLock | None) -> tuple[Reference, ...]:
-    """The images of a lock that is the only list of a stack."""
-    return tuple(map(reference.parse, before.images)) if before else ()
+def _images(lock: ImageLock) -> tuple[Reference, ...]:
+    return tuple(map(reference.parse, lock.images))
 
 
-def _platforms(settings: stack_file.Images | None) -> Collection[str] | None:
-    found = settings.platforms if settings else None
+def _texts(found: Collection[str] | None) -> Collection[str] | None:
     return [found] if isinstance(found, str) else found
 
 

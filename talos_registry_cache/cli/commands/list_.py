@@ -40,10 +40,10 @@ def list_(
 ) -> None:
     """List the images in the caches, with their platforms, sizes and last requests.
 
-    The platforms are those of which every manifest and blob is stored; an image without one is not
-    complete, or not an image for containers. The last request is the one that `cachectl prune`
-    uses. Attachments, such as signatures, are counted with their image. Images that share layers
-    take less room on the disk than their sizes add up to.
+    The platforms are those that are stored completely, with every manifest and blob; an image
+    without one is not complete, or not an image for containers. The last request is the one that
+    `cachectl prune` uses. Attachments, such as signatures, are counted with their image. Images
+    that share layers take less room on the disk than their sizes add up to.
 
     `--format references` prints what `images.file` in a stack file and `--images` read:
 

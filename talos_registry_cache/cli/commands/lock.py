@@ -51,8 +51,8 @@ def lock(
 
         cachectl lock && git add images.lock
 
-    Platforms and attachments are those of the options, else of the stack file, else of the lock that
-    is there. Only manifests are fetched. If an image cannot be looked up, nothing is written.
+    Platforms and attachments are those of the options, else of the stack file, else of the lock as
+    it is. Only manifests are fetched. If an image cannot be looked up, nothing is written.
 
     Exit codes: 0 written, or the lock is up to date, 1 failure, 2 wrong usage, 3 an image could not
     be looked up, or `--check` found a difference.

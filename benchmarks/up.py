@@ -1,5 +1,8 @@
 """How long `pulumi up` takes, compared with the guide's command lines and an empty Pulumi program.
 
+Also measures parts of it that the program cannot avoid: ten `docker run` lines, since a cache has
+two containers; the imports of the program; and Pulumi's own list of installed packages.
+
 Run by `make bench`. The candidates take turns on one machine, so that what slows it down slows all
 of them. Creates stacks, containers and volumes on ports from 5200 on, and removes them. The table
 is written to build/.
@@ -28,14 +31,17 @@ from toolchain.report import say
 
 ROUNDS = 5
 FIRST_PORT = 5200
-GUIDE = [f"bench-guide-{number}" for number in range(5)]
+GUIDE = [f"bench-guide-{number}" for number in range(10)]
+# As the language host of Pulumi 3 calls pip at the start of each command.
+LIST_PACKAGES = ("-m", "pip", "list", "-v", "--format", "json")
+IMPORTS = "import pulumi; from components import image_set, registry_cache, settings, talos_cluster"
 
 
 def main(rounds: int) -> None:
     """Measure and write."""
     figures: dict[str, list[float]] = defaultdict(list)
 
-    def measure(title: str, call: Callable[[], None]) -> None:
+    def measure(title: str, call: Callable[[], object]) -> None:
         started = time.monotonic()
         call()
         figures[title].append(time.monotonic() - started)
@@ -54,8 +60,12 @@ def main(rounds: int) -> None:
         fifty.prepare(_caches(50))
         try:
             for _ in range(rounds):
-                measure("guide", guide_up)
+                measure("guide", lambda: guide_up(5))
                 guide_down()
+                measure("ten", lambda: guide_up(10))
+                guide_down()
+                measure("imports", lambda: run(sys.executable, "-c", IMPORTS))
+                measure("packages", lambda: run(sys.executable, *LIST_PACKAGES))
                 measure("up", five.up)
                 measure("no-op", five.up)
                 measure("empty", empty.up)
@@ -81,15 +91,15 @@ def _caches(upstreams: int) -> Config:
     return {"caches": {"upstreams": hosts, "storage": {"onDestroy": "delete"}}}
 
 
-def guide_up() -> None:
-    """Run the guide's command lines for five upstreams, one after another.
+def guide_up(upstreams: int) -> None:
+    """Run the guide's command lines for some upstreams, one after another.
 
     The image is the stack's, and a credential command lets it start without network.
     """
     client = docker.from_env()
     image = registry_image.on_engine(client, DEFAULT_IMAGE)
     client.close()
-    for number, name in enumerate(GUIDE):
+    for number, name in enumerate(GUIDE[:upstreams]):
         run(
             "docker", "run", "-d", "-p", f"{FIRST_PORT + number}:5000",
             "-e", f"REGISTRY_PROXY_REMOTEURL=https://upstream-{number}.example",
@@ -106,10 +116,13 @@ def guide_down() -> None:
 def _report(took: dict[str, float], rounds: int) -> None:
     rows = [
         ("the guide's five `docker run` lines", "guide", None, None),
+        ("ten such lines", "ten", "guide", None),
         ("`up` from nothing, healthy", "up", "guide", 1.8),
         ("`up` of an empty Pulumi program", "empty", None, None),
-        ("`up` with nothing to do", "no-op", "empty", 1.4),
-        ("`up` with nothing to do, 50 upstreams", "no-op of 50", "no-op", 2.0),
+        ("`up` with nothing to do", "no-op", "empty", 1.35),
+        ("`up` with nothing to do, 50 upstreams", "no-op of 50", "no-op", 2.2),
+        ("Python with the imports of the program", "imports", "empty", None),
+        ("Pulumi's list of installed packages", "packages", "empty", None),
     ]
     lines = [
         [

@@ -141,8 +141,11 @@ class OnEngine:
         assert process.front is not None  # noqa: S101 - caches on an engine have fronts
         name = f"{self.prefix}-{in_names(process.host)}"
         shared = (front.SHARED_FOLDER, self._shared_volume(process.host, name, parent))
-        self._declare(_registry(registry_name(name), process, shared), process, parent)
-        return self._declare(_front(name, process, process.front, shared), process, parent)
+        registry = self._declare(_registry(registry_name(name), process, shared), process, parent)
+        front_of_it = _front(name, process, process.front, shared)
+        # A front waits for its registry. Fronts alone would fill the places of a Pulumi that works
+        # on few resources at once, and their registries would never start.
+        return self._declare(front_of_it, process, parent, after=[registry]).name
 
     def run_wildcard(
         self,
@@ -184,9 +187,14 @@ class OnEngine:
         return volume.name
 
     def _declare(
-        self, one: _Container, bounds: Bounds, parent: pulumi.Resource
-    ) -> pulumi.Output[str]:
-        """Declare a container; returns its name, once it is healthy."""
+        self,
+        one: _Container,
+        bounds: Bounds,
+        parent: pulumi.Resource,
+        *,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> docker.Container:
+        """Declare a container, which is healthy once it is there."""
         labels = {**one.labels, **self.belongings.marks_of_cache(one.name)}
         if one.read_once:
             # A changed label replaces the container, which then reads the files again.
@@ -240,6 +248,7 @@ class OnEngine:
             wait_timeout=HEALTHY_WITHIN_S,
             opts=pulumi.ResourceOptions(
                 parent=parent,
+                depends_on=list(after),
                 delete_before_replace=True,
                 # The provider may accept a changed health check and not apply it.
                 replace_on_changes=["healthcheck"],
@@ -256,7 +265,7 @@ class OnEngine:
         hooks.expect(one.resource, container)
         if one.port is not None:
             self.published.append(container.id)
-        return container.name
+        return container
 
     def _ports(self, one: _Container) -> Sequence[docker.ContainerPortArgs] | None:
         if one.port is None:

@@ -4,6 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,3 +166,13 @@ def test_another_up_and_a_refresh_change_nothing(up: CacheStack) -> None:
     assert set(up.up()) == {"same"}
     assert set(up.refresh()) == {"same"}
     assert set(up.up()) == {"same"}
+
+
+def test_caches_come_up_if_pulumi_works_on_one_resource_at_a_time(
+    tmp_path: Path, engine: DockerClient, upstream: Upstream
+) -> None:
+    settings = {"upstreams": upstreams(upstream.url, "docker.io", "quay.io")}
+    with stack(tmp_path, engine, settings) as made:
+        made.pulumi("up", "--yes", "--skip-preview", "--parallel", "1")
+
+        assert made.healthy() == {"docker.io", "quay.io"}

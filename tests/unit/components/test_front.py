@@ -59,6 +59,12 @@ def test_the_front_has_the_name_and_the_port_of_the_cache_and_the_registry_has_n
     assert graph.outputs["caches"]["quay.io"]["endpoint"] == "http://127.0.0.1:5002"
 
 
+def test_a_front_comes_after_its_registry_for_which_it_waits() -> None:
+    before, _ = both(quay())
+
+    assert "quay.io-registry" in before.depends_on
+
+
 def test_only_the_registry_sees_the_credentials_of_its_upstream() -> None:
     before, registry = both(quay())
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import pulumi
 
-from . import front
 from .certificate import OwnAuthority, OwnCertificate, PasswordFile
 from .private_files import FOLDER, PrivateFile
 from .registry_cache_args import RegistryCacheArgs, output
@@ -29,14 +28,12 @@ class Access:
     Attributes:
         files: their private files, by name.
         server_files: the file with certificate and key, for TLS.
-        front_files: the files that their fronts read, by name.
         environment: environment variables that tell the registry of these files.
         trust: what clients need.
     """
 
     files: Mapping[str, PrivateFile] = field(default_factory=dict)
     server_files: Mapping[str, PrivateFile] = field(default_factory=dict)
-    front_files: Mapping[str, PrivateFile] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     trust: Trust = OPEN
 
@@ -87,16 +84,12 @@ def declare(args: RegistryCacheArgs, addresses: Sequence[str], parent: pulumi.Re
             "REGISTRY_AUTH_HTPASSWD_REALM": REALM,
             "REGISTRY_AUTH_HTPASSWD_PATH": f"{FOLDER}/{PASSWORD_FILE}",
         }
-    front_files = (
-        front.files(args.fronts, server_files, readers=args.readers != {}) if args.fronts else {}
-    )
     if args.s3_keys is not None:
         credentials = s3_credentials(output(args.s3_keys))
         files[KEYS_FILE] = PrivateFile(credentials.apply(lambda known: known.file))
     return Access(
         files=files,
         server_files=server_files,
-        front_files=front_files,
         environment=environment,
         trust=Trust(ca, reader),
     )

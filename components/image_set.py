@@ -224,9 +224,11 @@ def _of_talos(settings: Images) -> Iterator[Reference | Mistake]:
         talosctl = find_talosctl(wanted.talosctl)
         if talosctl is None:
             return
-        talos = versions.parse(wanted.talos_version or "") or talosctl.version
         texts = talos_images.of_cluster(
-            talosctl, talos, wanted.kubernetes_version, wanted.schematic
+            talosctl,
+            versions.parse(wanted.talos_version or ""),
+            wanted.kubernetes_version,
+            wanted.schematic,
         )
         yield from map(reference.parse, texts)
     except (TalosError, InvalidReferenceError) as error:

@@ -143,8 +143,8 @@ class OnEngine:
         shared = (front.SHARED_FOLDER, self._shared_volume(process.host, name, parent))
         registry = self._declare(_registry(registry_name(name), process, shared), process, parent)
         front_of_it = _front(name, process, process.front, shared)
-        # A front waits for its registry. Fronts alone would fill the places of a Pulumi that works
-        # on few resources at once, and their registries would never start.
+        # A front waits for its registry. Otherwise, fronts could take all of Pulumi's parallel
+        # operations, and no registry would start.
         return self._declare(front_of_it, process, parent, after=[registry]).name
 
     def run_wildcard(

@@ -244,22 +244,23 @@ class RegistryCache(pulumi.ComponentResource):
         if self._args.fronts is None:
             return None
         if pins := _pins(self._args.pinned_images, host):
-            return self._front_with(pins, host)
+            labels = label.of_upstream(self._stack, host)
+            return self._declare_front(_of_front(host), labels, pins)
         if self._common_front is None:
             labels = label.of_stack(self._stack)
-            files = self._placement.files(FRONTS, labels, self._access.front_files, self)
-            self._common_front = self._nginx(files)
+            self._common_front = self._declare_front(FRONTS, labels, {})
         return self._common_front
 
-    def _front_with(self, pins: front.Pins, host: str) -> FrontProcess:
+    def _declare_front(
+        self, name: str, labels: Mapping[str, str], pins: front.Pins
+    ) -> FrontProcess:
         files = front.files(
             self._args.front,
             self._access.server_files,
             readers=self._args.readers != {},
             pins=pins,
         )
-        labels = label.of_upstream(self._stack, host)
-        return self._nginx(self._placement.files(_of_front(host), labels, files, self))
+        return self._nginx(self._placement.files(name, labels, files, self))
 
     def _nginx(self, files: MountedFiles) -> FrontProcess:
         image = engine.image_to_run(self._args.front.image)

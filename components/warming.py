@@ -77,9 +77,9 @@ def warmed(props: Properties) -> dict[str, Any]:
 
 
 def _keep_tags(props: Properties, locked: Mapping[Reference, LockedImage]) -> None:
-    """Have the tags of locked images name their digests in the storage too.
+    """Point the tags of locked images to their digests in the storages as well.
 
-    For export, verification, and a registry whose front no longer answers for it.
+    Exports and proofs read them there, and so do fronts that no longer have the pins.
     """
     if not locked:
         return

@@ -107,7 +107,7 @@ def files(
     text = configuration(
         caches, tls=bool(server_files), verifies=authority is not None, readers=readers
     )
-    found = {**server_files, front.CONFIGURATION_FILE: PrivateFile(text, is_read_once=True)}
+    found = dict(front.with_configuration(server_files, text))
     if authority is not None:
         found[AUTHORITY_FILE] = PrivateFile(authority, is_read_once=True)
     return found

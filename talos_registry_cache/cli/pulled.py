@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
+from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.pull_log import Kind, Pull, Result
 
 FAILED = "failed"
-SHORT_DIGEST = len("sha256:") + 12
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Pulls:
         if ":" not in pull.reference:
             last = f"{name}:{pull.reference}"
         elif not last.startswith(f"{name}:"):
-            last = f"{name}@{pull.reference[:SHORT_DIGEST]}"
+            last = f"{name}@{reference.short(pull.reference)}"
         self._last[place] = last
         return last
 

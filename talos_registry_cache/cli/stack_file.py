@@ -69,10 +69,11 @@ class Images(_Model):
         for name in self.manifests:
             yield from _declared(folder / name)
         if self.talos:
-            talosctl = versions.find(self.talos.talosctl)
-            talos = versions.parse(self.talos.talos_version or "") or talosctl.version
             texts = talos_images.of_cluster(
-                talosctl, talos, self.talos.kubernetes_version, self.talos.schematic
+                versions.find(self.talos.talosctl),
+                versions.parse(self.talos.talos_version or ""),
+                self.talos.kubernetes_version,
+                self.talos.schematic,
             )
             yield from map(reference.parse, texts)
 

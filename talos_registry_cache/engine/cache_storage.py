@@ -71,11 +71,11 @@ class CacheStorage(Protocol):
         ...
 
     def digests(self, tags: Iterable[Tag]) -> Mapping[Tag, str]:
-        """The digests that some tags name; tags that are not stored are left out."""
+        """The digests of some tags; tags that are not stored are left out."""
         ...
 
     def tag(self, digests: Mapping[Tag, str]) -> None:
-        """Have tags name digests; safe to repeat."""
+        """Point tags to digests; safe to repeat."""
         ...
 
     def remove(self, folders: Sequence[str]) -> None:

@@ -84,13 +84,12 @@ async def walk(client: RegistryClient, image: Image, wanted: Attachments) -> tup
     Raises:
         RegistryError: one is incomplete or damaged.
     """
-    repository = image.reference.repository
-    found = []
-    for tag in (tag for part in image.manifests for tag in tags(part.digest, wanted)):
-        if top := await _find(client, repository, tag):
-            parts = [part async for part in _parts(client, repository, top, wanted)]
-            reference = Reference(image.reference.registry, repository, tag, None)
-            found.append(_attachment(reference, top.descriptor, parts))
+    found = [
+        await _attachment(client, image, tag, top, wanted)
+        for part in image.manifests
+        for tag in tags(part.digest, wanted)
+        if (top := await _find(client, image.reference.repository, tag))
+    ]
     return tuple(found)
 
 
@@ -108,13 +107,11 @@ async def locked(
     Raises:
         RegistryError: one is missing, incomplete or damaged.
     """
-    registry, repository = image.reference.registry, image.reference.repository
-    found = []
-    for tag, digest in digests.items():
-        top = await client.manifest(repository, digest)
-        parts = [part async for part in _parts(client, repository, top, wanted)]
-        reference = Reference(registry, repository, tag, None)
-        found.append(_attachment(reference, top.descriptor, parts))
+    repository = image.reference.repository
+    found = [
+        await _attachment(client, image, tag, await client.manifest(repository, digest), wanted)
+        for tag, digest in digests.items()
+    ]
     return tuple(found)
 
 
@@ -164,9 +161,13 @@ def _manifest(fetched: Fetched) -> Manifest:
     return content
 
 
-def _attachment(
-    reference: Reference, top: Descriptor, parts: list[tuple[Descriptor, Manifest]]
+async def _attachment(
+    client: RegistryClient, image: Image, tag: str, top: Fetched, wanted: Attachments
 ) -> Image:
-    descriptors = {part.digest: part for part in (top, *(part for part, _ in parts))}
+    """The content of a tag with attachments of an image."""
+    named = image.reference
+    reference = Reference(named.registry, named.repository, tag, None)
+    parts = [part async for part in _parts(client, named.repository, top, wanted)]
+    descriptors = {part.digest: part for part in (top.descriptor, *(part for part, _ in parts))}
     blobs = {blob.digest: blob for _, manifest in parts for blob in manifest.blobs}
     return Image(reference, tuple(descriptors.values()), tuple(blobs.values()))

@@ -69,6 +69,10 @@ class ImageLock:
     images: Mapping[str, LockedImage]
 
 
+EMPTY = ImageLock((), "signatures", {})
+"""A lock without images."""
+
+
 @checked(frozen=True, config=REFUSES)
 class _File(ImageLock):
     """A lock as it is written."""

@@ -15,6 +15,7 @@ NAME_LIMIT = 255
 HOST_LIMIT = 253
 HIGHEST_PORT = 65535
 LONGEST_SHOWN = 120
+SHORT_DIGEST = len("sha256:") + 12
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(
@@ -100,6 +101,11 @@ def listed(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if name := re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip():
             yield number, name
+
+
+def short(digest: str) -> str:
+    """The beginning of a digest, as people compare it: sha256: and 12 hexadecimal digits."""
+    return digest[:SHORT_DIGEST]
 
 
 def is_digest(text: str) -> bool:

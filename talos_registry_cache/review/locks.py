@@ -7,8 +7,6 @@ from talos_registry_cache.registry.errors import LockError
 from talos_registry_cache.registry.image_lock import Difference, ImageLock
 from talos_registry_cache.review.model import LockChange
 
-_NO_IMAGES = ImageLock((), "none", {})
-
 
 def compare(base: Path | None, head: Path | None) -> LockChange | None:
     """Compare the lock of the base with that of the change.
@@ -37,7 +35,7 @@ def compare(base: Path | None, head: Path | None) -> LockChange | None:
 def _read(file: Path | None) -> ImageLock | str:
     """Read a lock; return the reason if it is none."""
     if file is None:
-        return _NO_IMAGES
+        return image_lock.EMPTY
     try:
         return image_lock.read(file)
     except LockError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from talos_registry_cache import sizes
+from talos_registry_cache.registry import reference
 from talos_registry_cache.registry.image_lock import Difference
 from talos_registry_cache.review import plan
 from talos_registry_cache.review.model import (
@@ -29,7 +30,6 @@ OPEN_PROPERTIES = 6
 MOST_OF_ONE_INPUT = 20
 LONGEST_VALUE = 120
 LONGEST_REASON = 400
-SHORT_DIGEST = len("sha256:") + 12
 LONGEST_FAILURE = 8_000
 ROWS_TO_TRY = (10_000, 200, 50, 20, 5, 0)
 
@@ -184,7 +184,7 @@ def _image(name: str, change: str, digest: str, size: int) -> str:
 
 
 def _short(digest: str) -> str:
-    return _code(digest[:SHORT_DIGEST])
+    return _code(reference.short(digest))
 
 
 def _resources(changes: Sequence[Change], rows: int) -> str:

@@ -16,7 +16,7 @@ SCHEMATIC = r"[0-9a-f]{64}"
 
 def of_cluster(
     talosctl: Talosctl,
-    talos: Version,
+    talos: Version | None,
     kubernetes_version: str | None = None,
     schematic: str = DEFAULT_SCHEMATIC,
 ) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def of_cluster(
 
     Args:
         talosctl: the talosctl to run.
-        talos: the version of Talos on the nodes.
+        talos: the version of Talos on the nodes; talosctl's own if it is None.
         kubernetes_version: the version of Kubernetes; talosctl's default if it is None.
         schematic: the ID of the installer's schematic, from Talos 1.14 on.
 
@@ -37,7 +37,8 @@ def of_cluster(
         TalosError: it printed something else.
     """
     listed = of_kubernetes(talosctl, kubernetes_version)
-    more = (command_line.default_image(talos), installer(talos, schematic))
+    version = talos or talosctl.version
+    more = (command_line.default_image(version), installer(version, schematic))
     return (*listed, *filter(None, more))
 
 

@@ -12,11 +12,9 @@ from talos_registry_cache.cli import caches, console, options, stack
 from talos_registry_cache.cli.commands import logs
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.stack import Cache
-from talos_registry_cache.registry import listing, retention
+from talos_registry_cache.registry import listing, reference, retention
 from talos_registry_cache.registry.listing import Contents, Listed
 from talos_registry_cache.registry.retention import NO_REQUESTS
-
-SHORT_DIGEST = len("sha256:") + 12
 
 
 class Format(StrEnum):
@@ -91,7 +89,7 @@ def _show(by_registry: Mapping[str, Sequence[Listed]]) -> None:
     rows = [
         (
             str(one.image.reference(registry)),
-            one.image.digest[:SHORT_DIGEST],
+            reference.short(one.image.digest),
             ", ".join(one.platforms) or "-",
             console.size(one.size),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(one.image.last_request)),

@@ -17,9 +17,6 @@ from talos_registry_cache.registry.image_lock import Difference, ImageLock, Lock
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 
-SHORT = len("sha256:") + 12
-EMPTY = ImageLock((), Attachments.SIGNATURES.value, {})
-
 
 def lock(
     images: options.Images = None,
@@ -51,8 +48,8 @@ def lock(
 
         cachectl lock && git add images.lock
 
-    Platforms and attachments are those of the options, else of the stack file, else of the lock as
-    it is. Only manifests are fetched. If an image cannot be looked up, nothing is written.
+    Platforms and attachments come from the options, the stack file or the existing lock, in this
+    order. Only manifests are fetched. If an image cannot be looked up, nothing is written.
 
     Exit codes: 0 written, or the lock is up to date, 1 failure, 2 wrong usage, 3 an image could not
     be looked up, or `--check` found a difference.
@@ -94,7 +91,7 @@ def _existing(file: Path, *, is_needed: bool) -> ImageLock:
             raise UsageError(f"{file}: {error}") from None
         if file.exists():
             console.say(f"{file} is replaced: {error}")
-        return EMPTY
+        return image_lock.EMPTY
 
 
 def _images(lock: ImageLock) -> tuple[Reference, ...]:
@@ -136,9 +133,10 @@ def _look_up(
 def _keeping_tags(
     found: Stack, involved: Sequence[Cache], images: Collection[Reference]
 ) -> Iterator[None]:
-    """Undo what a lookup does: a registry has a tag name the digest at its upstream.
+    """Restore the tags in the storages after a lookup.
 
-    The storage has the content of the old one only.
+    A registry that looks up a tag stores the digest that its upstream answers, although the storage
+    still has the old content only.
     """
     tags = {
         cache.registry: [
@@ -168,9 +166,12 @@ def _write(file: Path, text: str) -> None:
 
 def _show(difference: Difference, file: Path, number: int, *, check: bool) -> None:
     rows = [
-        *((name, "added", one.digest[:SHORT], one.size) for name, one in difference.added.items()),
         *(
-            (name, _moved(old, new), new.digest[:SHORT], new.size)
+            (name, "added", reference.short(one.digest), one.size)
+            for name, one in difference.added.items()
+        ),
+        *(
+            (name, _moved(old, new), reference.short(new.digest), new.size)
             for name, (old, new) in difference.moved.items()
         ),
         *((name, "removed", "", 0) for name in difference.removed),
@@ -192,7 +193,7 @@ def _show(difference: Difference, file: Path, number: int, *, check: bool) -> No
 def _moved(old: LockedImage, new: LockedImage) -> str:
     if old.digest == new.digest:
         return "attachments"
-    return f"moved from {old.digest[:SHORT]}"
+    return f"moved from {reference.short(old.digest)}"
 
 
 def _described(difference: Difference) -> Mapping[str, object]:

@@ -1,20 +1,25 @@
-"""Caches and the clients that attack them: another container, or a stranger on the network."""
+"""Caches and their attackers: another container, another user, or a stranger on the network."""
 
+import os
 import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from docker import DockerClient
 
 from tests.integration.support import http_pull, processes
-from tests.integration.support.stack import CacheStack, stack, upstreams
+from tests.integration.support.stack import ROOT, CacheStack, stack, upstreams
 from tests.integration.support.upstream import FRONT_IMAGE, Pushed, Upstream
 
 HUB = "docker.io"
 DIGEST = "sha256:" + "0" * 64
 ANSWER_WITHIN_S = 10
+SEARCH_WITHIN_S = 60
 PIECE = 65_536
 UP, UP_ENCODED = "../" * 9, "%2e%2e%2f" * 9
 # A file of each container, and how it begins.
@@ -100,6 +105,59 @@ def test_a_container_of_another_network_reaches_no_other_port(
     )
 
     assert "closed" in said.decode()
+
+
+# The password of an upstream, that of a reader, and the beginning of a key.
+SECRETS = UPSTREAMS, READERS, _ = "upstreams-Qz8wLk2v", "readers-Vr5tYn7c", "PRIVATE KEY"
+PLACES = ("/tmp", "/var/tmp", "/run", "/dev/shm", ROOT / ".state")  # noqa: S108 - they are searched
+# The secrets are read from standard input, since command lines are searched as well.
+SEARCH = "grep --recursive --files-with-matches --no-messages --devices=skip --file=- -- "
+AS_ANOTHER_USER = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "sh", "-c")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_of_this_machine_finds_no_secret_while_a_stack_comes_up(
+    engine: DockerClient, upstream: Upstream
+) -> None:
+    registries = upstreams(upstream.url.replace("http:", "https:"), HUB)
+    registries[HUB]["username"] = "robot"
+    settings = {"upstreams": registries, "tls": {"kind": "own"}}
+    with (
+        tempfile.TemporaryDirectory(prefix="it-", dir="/var/tmp") as name,
+        stack(open_to_all(Path(name)), engine, settings) as made,
+    ):
+        made.set_password(HUB, UPSTREAMS)
+        made.set_secret("readers.nodes", READERS)
+        up = made.start_up(Path(name) / "up.log")
+        found: set[str] = set()
+        while up.poll() is None:
+            found |= _found_by_another_user(made.folder)
+
+        assert up.returncode == 0, (Path(name) / "up.log").read_text()
+        assert found | _found_by_another_user(made.folder) == set()
+        # The search finds what is open to all.
+        (made.folder / "open").write_text(READERS)
+        assert _found_by_another_user(made.folder) == {str(made.folder / "open")}
+
+
+def open_to_all(folder: Path) -> Path:
+    """Let everyone enter a folder, as many home directories do."""
+    folder.chmod(0o755)
+    return folder
+
+
+def _found_by_another_user(folder: Path) -> set[str]:
+    """Where another user finds secrets: in files, command lines and environments of processes."""
+    places = [*PLACES, folder, "/proc/[0-9]*/cmdline", "/proc/[0-9]*/environ"]
+    search = subprocess.run(
+        [*AS_ANOTHER_USER, SEARCH + " ".join(map(str, places))],
+        input="\n".join(SECRETS),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SEARCH_WITHIN_S,
+    )
+    return set(search.stdout.splitlines())
 
 
 def _answer(cache: CacheStack, request: str, *headers: str) -> bytes:

@@ -12,14 +12,22 @@ import httpx2
 import pytest
 from docker import DockerClient
 
-from tests.integration.support import connect_proxy, host, http_pull
+from tests.integration.support import (
+    connect_proxy,
+    docker_cli,
+    host,
+    http_pull,
+    network,
+    private_engine,
+)
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.connect_proxy import ConnectProxy
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack
-from tests.integration.support.upstream import IMAGE, Pushed, Upstream
+from tests.integration.support.upstream import FRONT_IMAGE, IMAGE, Pushed, Upstream
 
+HUB = "docker.io"
 # The names of no DNS server.
 INSIDE, OUTSIDE = "registry.inside.test", "registry.outside.test"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -173,6 +181,60 @@ def test_status_reaches_upstreams_as_their_caches_do(company: Company, tmp_path:
     assert found["outside.example"]["reachable"]
     # This machine does not trust its CA.
     assert not found["public.example"]["reachable"]
+
+
+def test_an_engine_without_a_route_fetches_images_through_the_proxy(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    if reason := private_engine.why_impossible() or network.why_impossible():
+        pytest.skip(reason)
+    image, undeclared = upstream.push_index(), upstream.push_index()
+    name = f"it-{secrets.token_hex(4)}"
+    with (
+        guarding(upstream, "none", names=[OUTSIDE]) as outside,
+        network.switch(f"{name}s") as switch,
+        network.namespace(name) as namespace,
+        connect_proxy.running(
+            switch.address, {f"{OUTSIDE}:443": (upstream.address, outside.port)}
+        ) as proxy,
+    ):
+        # The only way out of its machine.
+        switch.join(namespace)
+        (tmp_path / "engine").mkdir()
+        with (
+            private_engine.running_in(namespace, tmp_path / "engine") as engine,
+            engine.client() as client,
+        ):
+            settings = {
+                "upstreams": {HUB: _upstream(f"https://{OUTSIDE}")},
+                "proxy": {"https": proxy.url, "ca": outside.ca},
+            }
+            with stack(
+                tmp_path, client, settings, engine_host=engine.host, enter=engine.enter
+            ) as made:
+                made.configure({"references": [f"{HUB}/{image.name}"]}, "images")
+
+                made.up()
+
+                assert made.outputs()["images"] == {f"{HUB}/{image.name}": image.digest}
+                url = made.endpoint(HUB)
+                pulled = docker_cli.pull(url, undeclared, engine_host=engine.host)
+                assert pulled == undeclared.digest
+                assert set(proxy.asked) == {f"{OUTSIDE}:443"}
+                assert _direct(client, upstream) != 0
+                cachectl = Cachectl(made.name, tmp_path, engine.enter)
+                cachectl.env["DOCKER_HOST"] = engine.host
+                assert cachectl("status", "--json").result[HUB]["reachable"]
+
+
+def _direct(client: DockerClient, upstream: Upstream) -> int:
+    """The exit code of a container that requests an upstream without a proxy."""
+    command = ["wget", "-q", "-T", "5", "-O", "-", f"{upstream.url}/v2/"]
+    container = client.containers.run(FRONT_IMAGE, command, entrypoint="", detach=True)
+    try:
+        return int(container.wait(timeout=60)["StatusCode"])
+    finally:
+        container.remove(force=True)
 
 
 def test_nothing_changes_after_a_refresh(company: Company) -> None:

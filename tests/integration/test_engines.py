@@ -176,11 +176,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "--tlscert", certificate, "--tlskey", key,
         ]  # fmt: skip
         folder = tmp_path_factory.mktemp("server")
-        with private_engine.installed(folder, namespace, options) as engine:
-            archive = folder / "images.tar"
-            private_engine.save(archive, IMAGE, FRONT_IMAGE)
-            engine.start()
-            engine.load(archive)
+        with private_engine.running_in(namespace, folder, options) as engine:
             variables = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(certificates)}
             yield Server(engine, address, variables)
 

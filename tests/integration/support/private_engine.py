@@ -207,8 +207,17 @@ def running(folder: Path, options: Sequence[str | Path] = ()) -> Iterator[Privat
     """
     with (
         network.namespace(f"it-{secrets.token_hex(4)}") as namespace,
-        installed(folder, namespace, options) as engine,
+        running_in(namespace, folder, options) as engine,
     ):
+        yield engine
+
+
+@contextmanager
+def running_in(
+    namespace: str, folder: Path, options: Sequence[str | Path] = ()
+) -> Iterator[PrivateEngine]:
+    """Run a private engine as `running` does, in a network namespace of the caller."""
+    with installed(folder, namespace, options) as engine:
         archive = folder / "image.tar"
         save(archive, IMAGE, FRONT_IMAGE)
         engine.start()

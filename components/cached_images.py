@@ -60,10 +60,7 @@ class CachedImages(dynamic.Resource, module="images", name="CachedImages"):
             "images": sorted(images),
             "platforms": sorted(platforms),
             "attachments": attachments,
-            "locked": {
-                image: {"digest": one.digest, "attachments": dict(one.attachments)}
-                for image, one in locked.items()
-            },
+            "locked": {image: _written(one) for image, one in locked.items()},
             "caches": cache.caches,
             "s3Locations": {host: asdict(one) for host, one in cache.s3_locations.items()},
             "s3Credentials": credentials.apply(asdict) if credentials else None,
@@ -100,6 +97,12 @@ class CachedImagesProvider(dynamic.ResourceProvider):
     def read(self, id_: str, props: Properties) -> dynamic.ReadResult:
         """Verify that the caches' storages hold all images completely."""
         return dynamic.ReadResult(id_, {**props, "missing": apart.run(_missing, props)})
+
+
+def _written(locked: "LockedImage") -> Properties:
+    """What fetching a locked image needs of the lock."""
+    indexes = {"indexes": dict(locked.indexes)} if locked.indexes else {}
+    return {"digest": locked.digest, "attachments": dict(locked.attachments), **indexes}
 
 
 def _lost(props: Properties) -> Mapping[str, str]:

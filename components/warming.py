@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from docker import DockerClient
 
 from talos_registry_cache.endpoint import Endpoint
-from talos_registry_cache.engine import cache_storage, processes
+from talos_registry_cache.engine import cache_storage, processes, upstreams
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.engine.temporary_registry import ServingError
 from talos_registry_cache.registry import layout, platforms, reference
@@ -23,8 +23,9 @@ from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
+from talos_registry_cache.registry.upstream import Remote
 from talos_registry_cache.registry.verify import verify
-from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, warm
+from talos_registry_cache.registry.warm import NotWarmed, Progress, Warmed, indexes_of, warm
 
 from . import dynamic_provider
 
@@ -61,6 +62,7 @@ def warmed(props: Properties) -> dict[str, Any]:
                 attach=Attachments(props["attachments"]),
                 locked=locked,
                 storages={host: url for host, url in mounting.items() if url},
+                remotes=_remotes(props, images),
                 on_progress=_Reporter(len(images)),
             )
         )
@@ -71,9 +73,29 @@ def warmed(props: Properties) -> dict[str, Any]:
         raise NotAllCachedError(
             f"{len(failed)} of {len(outcomes)} images are not cached; {kept} are, and stay:{lines}"
         )
+    _add_indexes(props, indexes_of(outcomes))
     _keep_tags(props, locked)
     digests = {str(one.reference): one.image.digest for one in outcomes if isinstance(one, Warmed)}
     return {**props, "digests": digests, "missing": {}}
+
+
+def _remotes(props: Properties, images: Images) -> Mapping[str, Remote]:
+    """The upstreams of images, by registry host."""
+    with dynamic_provider.engine() as engine:
+        found = {
+            host: upstreams.find(engine, props["caches"][host]["name"])
+            for host in _by_registry(images)
+        }
+    return {host: remote for host, remote in found.items() if remote}
+
+
+def _add_indexes(props: Properties, indexes: Mapping[str, Mapping[tuple[str, str], bytes]]) -> None:
+    """Add indexes of referrers to the storages of the caches, unless they are there."""
+    if not indexes:
+        return
+    with dynamic_provider.engine() as engine, dynamic_provider.alone(engine, props["stack"]):
+        for host, found in indexes.items():
+            cache_storage.add_lacking(_storage(engine, props, host), found)
 
 
 def _keep_tags(props: Properties, locked: Mapping[Reference, LockedImage]) -> None:
@@ -169,7 +191,9 @@ def _images(props: Properties) -> Images:
 def _locked(props: Properties) -> Mapping[Reference, LockedImage]:
     written = props.get("locked") or {}
     return {
-        reference.parse(text): LockedImage(one["digest"], 0, one["attachments"])
+        reference.parse(text): LockedImage(
+            one["digest"], 0, one["attachments"], one.get("indexes", {})
+        )
         for text, one in written.items()
     }
 

@@ -13,6 +13,8 @@ CONFORMANCE = golang.Program(
 )
 COSIGN = golang.Program(name="cosign", package="github.com/sigstore/cosign/v3/cmd/cosign")
 MINIO = golang.Program(name="minio", package="github.com/minio/minio")
+# A registry with the referrers API, which distribution does not have.
+REFERRERS = golang.Program(name="referrers-registry", package=".")
 # Only Docker's service discovery; the others would be most of the program.
 PROMETHEUS = golang.Program(
     name="prometheus",
@@ -56,7 +58,7 @@ def ensure() -> None:
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
         registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, COSIGN,
-        MINIO, PROMETHEUS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
+        MINIO, PROMETHEUS, REFERRERS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)

@@ -118,6 +118,5 @@ class Images(Model):
     )
     attachments: Literal["none", "signatures", "all"] = Field(
         default="signatures",
-        description="Attachments to cache with the images, as far as the upstream has them under "
-        "tags; all: also attestations and SBOMs",
+        description="Attachments to cache with the images; all: also attestations and SBOMs",
     )

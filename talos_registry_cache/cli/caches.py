@@ -12,13 +12,21 @@ from docker import DockerClient
 
 from talos_registry_cache.cli import console, selection
 from talos_registry_cache.cli.stack import Cache, Stack
-from talos_registry_cache.engine import lock, processes, temporary_container, volume
+from talos_registry_cache.engine import (
+    cache_storage,
+    lock,
+    processes,
+    temporary_container,
+    upstreams,
+    volume,
+)
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry.errors import RegistryError
 from talos_registry_cache.registry.platforms import Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
+from talos_registry_cache.registry.upstream import Remote
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -121,6 +129,26 @@ def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> l
     """The caches that images belong to."""
     registries = {reference.registry for reference in references}
     return [cache for registry, cache in caches.items() if registry in registries]
+
+
+def remotes_of(client: DockerClient, caches: Iterable[Cache]) -> Mapping[str, Remote]:
+    """The upstreams of caches, by registry host, with the logins that the caches have for them."""
+
+    def remote(cache: Cache) -> tuple[str, Remote | None]:
+        return cache.registry, upstreams.find(client, cache.process)
+
+    return {host: one for host, one in at_once(client, remote, list(caches)) if one}
+
+
+def add_indexes(stack: Stack, indexes: Mapping[str, Mapping[tuple[str, str], bytes]]) -> None:
+    """Add indexes of referrers to the storages of a stack's caches, unless they are there.
+
+    Args:
+        stack: the stack.
+        indexes: the indexes, by registry host, and by repository and tag.
+    """
+    for host, found in indexes.items():
+        cache_storage.add_lacking(storage_of(stack.engine, stack.caches[host]), found)
 
 
 def wanted_platforms(client: DockerClient, texts: Collection[str] | None) -> Platforms:

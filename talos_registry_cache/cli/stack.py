@@ -13,7 +13,6 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from talos_registry_cache.cli.errors import CachectlError, UsageError
-from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import (
     labels,
@@ -27,6 +26,7 @@ from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
 from talos_registry_cache.registry.client import Endpoints
 from talos_registry_cache.registry.s3_location import S3Location
+from talos_registry_cache.registry.upstream import Remote
 
 # One call may write a large layer or move thousands of files.
 ENGINE_WITHIN_S = 600
@@ -292,7 +292,7 @@ def _without_front(container: Container) -> Cache | None:
         health="no front",
         endpoint=None,
         mirror=None,
-        remote=Remote.of_registry(environment, container.labels),
+        remote=_remote(environment, container.labels),
         storage=storage,
         image=container.attrs["Image"],
         ca=None,
@@ -328,7 +328,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         health=health,
         endpoint=push_url or endpoint,
         mirror=mirror,
-        remote=Remote.of_registry(environment, registry.labels if registry else {}),
+        remote=_remote(environment, registry.labels if registry else {}),
         # The front mounts the same volume.
         storage=_storage(environment, _volumes(registry or front)) or "",
         image=registry.attrs["Image"] if registry else "",
@@ -339,6 +339,11 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         why_unhealthy=why,
         is_local=push_url is not None,
     )
+
+
+def _remote(environment: Mapping[str, str], found: Mapping[str, str]) -> Remote | None:
+    """The upstream of a registry with these environment variables and labels."""
+    return Remote.of_registry(environment, found.get(labels.AUTHORITIES))
 
 
 def _bindings(container: Container) -> list[Mapping[str, str]]:
@@ -400,7 +405,7 @@ def _cache_of(
         health=health,
         endpoint=url,
         mirror=url,
-        remote=Remote.of_registry(environment, registry["Spec"]["Labels"] if registry else {}),
+        remote=_remote(environment, registry["Spec"]["Labels"] if registry else {}),
         storage=_storage(environment, volumes) or "",
         image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),

@@ -26,6 +26,7 @@ from talos_registry_cache.registry.layout import (
     ignore,
     tags_in,
 )
+from talos_registry_cache.registry.manifests import digest_of
 from talos_registry_cache.registry.object_store import ObjectStore
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
 
@@ -76,6 +77,10 @@ class CacheStorage(Protocol):
 
     def tag(self, digests: Mapping[Tag, str]) -> None:
         """Point tags to digests; safe to repeat."""
+        ...
+
+    def add(self, manifests: Mapping[Tag, bytes]) -> None:
+        """Add manifests with their tags; safe to repeat."""
         ...
 
     def remove(self, folders: Sequence[str]) -> None:
@@ -167,9 +172,16 @@ class InVolume:
 
     def tag(self, digests: Mapping[Tag, str]) -> None:
         """Write tags; nothing without the volume."""
-        if digests and volume.exists(self.engine, self.volume):
+        self._write(layout.tag_links(digests))
+
+    def add(self, manifests: Mapping[Tag, bytes]) -> None:
+        """Write manifests and their tags; nothing without the volume."""
+        self._write(layout.manifest_files(manifests))
+
+    def _write(self, texts: Mapping[str, str]) -> None:
+        if texts and volume.exists(self.engine, self.volume):
             with volume.at_hand(self.engine, self.volume, self.image) as there:
-                there.write(layout.tag_links(digests))
+                there.write(texts)
 
     def remove(self, folders: Sequence[str]) -> None:
         """Remove folders."""
@@ -234,6 +246,11 @@ class InStore:
         with self._opened() as store:
             store.write(layout.tag_links(digests))
 
+    def add(self, manifests: Mapping[Tag, bytes]) -> None:
+        """Write manifests and their tags."""
+        with self._opened() as store:
+            store.write(layout.manifest_files(manifests))
+
     def size(self) -> int:
         """The size of all objects in bytes."""
         with self._opened() as store:
@@ -270,6 +287,16 @@ class InStore:
 
     def _opened(self) -> AbstractContextManager[ObjectStore]:
         return object_store.opened(self.location, self.credentials)
+
+
+def add_lacking(held: CacheStorage, manifests: Mapping[Tag, bytes]) -> None:
+    """Add the manifests that a storage does not have under their tags."""
+    stored = held.digests(manifests)
+    lacking = {
+        tag: content for tag, content in manifests.items() if stored.get(tag) != digest_of(content)
+    }
+    if lacking:
+        held.add(lacking)
 
 
 def confirmed(held: CacheStorage, suspects: Collection[Damage]) -> list[Damage]:

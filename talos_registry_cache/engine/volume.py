@@ -37,12 +37,22 @@ READ = """\
 for path; do
   [ ! -e "$path" ] || echo "$path $(busybox cat "$path")" || exit 1
 done"""
-# Writes files from pairs of a path and a text.
+# Writes files, each from a path, the number of pieces of its text, and the pieces.
 WRITE = """\
+set -e
 while [ $# -gt 0 ]; do
-  busybox mkdir -p "${1%/*}" && printf %s "$2" >"$1.new" && busybox mv "$1.new" "$1" || exit 1
-  shift 2
+  path=$1 left=$2; shift 2
+  busybox mkdir -p "${path%/*}"
+  : >"$path.new"
+  while [ "$left" -gt 0 ]; do
+    printf %s "$1" >>"$path.new"
+    left=$((left - 1)); shift
+  done
+  busybox mv "$path.new" "$path"
 done"""
+# Linux allows arguments of 128 KiB, and some 2 MiB for all of them. A character has up to 4 bytes.
+CHARACTERS_OF_PIECE = 30_000
+CHARACTERS_AT_ONCE = 300_000
 
 
 class VolumeError(RegistryError):
@@ -153,18 +163,28 @@ class Volume:
         return found
 
     def write(self, texts: Mapping[str, str]) -> None:
-        """Write small files, each at once, and the folders that they need.
+        """Write files of up to 300,000 characters, each at once, and the folders that they need.
 
         Args:
-            texts: the contents, by path below the volume's root.
+            texts: the contents, by path below the volume's root, in the order of writing.
 
         Raises:
             VolumeError: one cannot be written.
         """
-        parts = [part for path, text in texts.items() for part in (path, text)]
-        for start in range(0, len(parts), 2 * FOLDERS_AT_ONCE):
-            some = parts[start : start + 2 * FOLDERS_AT_ONCE]
-            self.run(["busybox", "sh", "-c", WRITE, "sh", *some])
+        waiting: list[str] = []
+        for path, text in texts.items():
+            step = CHARACTERS_OF_PIECE
+            pieces = [text[start : start + step] for start in range(0, len(text), step)]
+            more = [path, str(len(pieces)), *pieces]
+            if sum(map(len, (*waiting, *more))) > CHARACTERS_AT_ONCE:
+                self._write(waiting)
+                waiting = []
+            waiting += more
+        self._write(waiting)
+
+    def _write(self, files: Sequence[str]) -> None:
+        if files:
+            self.run(["busybox", "sh", "-c", WRITE, "sh", *files])
 
     def remove_staged(self) -> None:
         """Remove everything that an import has staged; safe to repeat.

@@ -3,19 +3,21 @@
 cosign stores the attachments of a manifest under the tags `sha256-<hex>.sig`, `.att` and `.sbom`.
 Other tools, and cosign 3, store manifests that refer to the image, and list them in an index under
 the tag `sha256-<hex>` if the registry has no referrers API (OCI distribution-spec 1.1, "Referrers
-Tag Schema"). A cache cannot pass on the referrers API of its upstream, but it caches tags.
+Tag Schema"). A cache cannot pass on the referrers API of its upstream, but it has tags. So what the
+API lists becomes such an index.
 """
 
 import re
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 
-from talos_registry_cache.registry import manifests
+from talos_registry_cache.registry import manifests, referrers
 from talos_registry_cache.registry.client import Fetched, RegistryClient
 from talos_registry_cache.registry.errors import AnswerError, ContentError
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.manifests import Descriptor, Index, Manifest
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.referrers import ListReferrers
 
 BUNDLE = "application/vnd.dev.sigstore.bundle"
 """The beginning of the media types of sigstore bundles."""
@@ -53,6 +55,11 @@ def tags(digest: str, wanted: Attachments = Attachments.ALL) -> tuple[str, ...]:
     return tuple(f"{name}{suffix}" for suffix in _SUFFIXES[wanted])
 
 
+def referrers_tag(digest: str) -> str:
+    """The tag of the index of a manifest's referrers."""
+    return tags(digest)[0]
+
+
 def subject(tag: str) -> str | None:
     """The digest of the manifest whose attachments a tag holds, or None for any other tag."""
     found = _TAG.fullmatch(tag)
@@ -70,13 +77,20 @@ def is_signature(referrer: Descriptor) -> bool:
     return (referrer.artifact_type or "").startswith(SIGNATURE_TYPES)
 
 
-async def walk(client: RegistryClient, image: Image, wanted: Attachments) -> tuple[Image, ...]:
+async def walk(
+    client: RegistryClient,
+    image: Image,
+    wanted: Attachments,
+    list_referrers: ListReferrers | None = None,
+) -> tuple[Image, ...]:
     """Read the manifests of an image's attachments.
 
     Args:
         client: the registry or its cache.
         image: the image.
         wanted: which attachments.
+        list_referrers: asks the upstream of the cache for referrers. Those that it lists take the
+            place of the tag for them.
 
     Returns:
         The content of each tag that exists.
@@ -84,17 +98,41 @@ async def walk(client: RegistryClient, image: Image, wanted: Attachments) -> tup
     Raises:
         RegistryError: one is incomplete or damaged.
     """
-    found = [
-        await _attachment(client, image, tag, top, wanted)
-        for part in image.manifests
-        for tag in tags(part.digest, wanted)
-        if (top := await _find(client, image.reference.repository, tag))
-    ]
+    found: list[Image] = []
+    for part in image.manifests:
+        listed = await _listed(part.digest, wanted, list_referrers)
+        for tag in tags(part.digest, wanted):
+            top = listed if tag == referrers_tag(part.digest) else None
+            if top := top or await _find(client, image.reference.repository, tag):
+                found.append(await _attachment(client, image, tag, top, wanted))
     return tuple(found)
 
 
+async def _listed(
+    digest: str, wanted: Attachments, list_referrers: ListReferrers | None
+) -> Fetched | None:
+    """An index of the wanted referrers that an upstream lists; None if it lists none."""
+    if list_referrers is None or wanted is Attachments.NONE:
+        return None
+    listed = [
+        entry
+        for entry in await list_referrers(digest)
+        if manifests.is_manifest(entry) and (wanted is Attachments.ALL or is_signature(entry))
+    ]
+    return _index(referrers.index(listed)) if listed else None
+
+
+def _index(content: bytes) -> Fetched:
+    digest = manifests.digest_of(content)
+    return Fetched(content, Descriptor(referrers.MEDIA_TYPE, digest, len(content)))
+
+
 async def locked(
-    client: RegistryClient, image: Image, wanted: Attachments, digests: Mapping[str, str]
+    client: RegistryClient,
+    image: Image,
+    wanted: Attachments,
+    digests: Mapping[str, str],
+    indexes: Mapping[str, str],
 ) -> tuple[Image, ...]:
     """Read the manifests of attachments whose digests are known, without looking up their tags.
 
@@ -103,15 +141,18 @@ async def locked(
         image: the image.
         wanted: which attachments.
         digests: the digest of each attachment, by tag.
+        indexes: the indexes of referrers among them, by tag, which a registry may not have.
 
     Raises:
         RegistryError: one is missing, incomplete or damaged.
     """
-    repository = image.reference.repository
-    found = [
-        await _attachment(client, image, tag, await client.manifest(repository, digest), wanted)
-        for tag, digest in digests.items()
-    ]
+    found: list[Image] = []
+    for tag, digest in digests.items():
+        if tag in indexes:
+            top = _index(indexes[tag].encode())
+        else:
+            top = await client.manifest(image.reference.repository, digest)
+        found.append(await _attachment(client, image, tag, top, wanted))
     return tuple(found)
 
 
@@ -170,4 +211,10 @@ async def _attachment(
     parts = [part async for part in _parts(client, named.repository, top, wanted)]
     descriptors = {part.digest: part for part in (top.descriptor, *(part for part, _ in parts))}
     blobs = {blob.digest: blob for _, manifest in parts for blob in manifest.blobs}
-    return Image(reference, tuple(descriptors.values()), tuple(blobs.values()))
+    is_index = top.descriptor.media_type in manifests.INDEXES
+    return Image(
+        reference,
+        tuple(descriptors.values()),
+        tuple(blobs.values()),
+        top.content if is_index and kind(tag) == REFERRER else None,
+    )

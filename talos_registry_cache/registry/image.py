@@ -28,11 +28,14 @@ class Image:
         reference: the image's reference.
         manifests: the index and what nodes need of it, or only a manifest; each once.
         blobs: the configurations and layers, each once.
+        referrers: the content of its index if it lists the referrers of another image. Where only
+            the referrers API of an upstream lists them, no registry has this index.
     """
 
     reference: Reference
     manifests: tuple[Descriptor, ...]
     blobs: tuple[Descriptor, ...]
+    referrers: bytes | None = None
 
     @property
     def digest(self) -> str:

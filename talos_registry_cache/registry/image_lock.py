@@ -35,11 +35,14 @@ class LockedImage:
         digest: the digest of its index or manifest.
         size: bytes of what nodes need of it, and of its attachments.
         attachments: the digests of its attachments, by tag.
+        indexes: the indexes of referrers among its attachments, by tag. No registry has those that
+            only the referrers API of the upstream lists.
     """
 
     digest: _Digest
     size: Annotated[int, Field(ge=0)]
     attachments: Mapping[str, _Digest] = field(default_factory=dict)
+    indexes: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self, image: Reference) -> dict[tuple[str, str], str]:
         """The digests of its tags, by repository and tag.
@@ -158,6 +161,9 @@ def text_of(lock: ImageLock) -> str:
     """A lock as `parse` reads it."""
     content: dict[str, Any] = {"version": VERSION, **_LOCK.dump_python(lock, mode="json")}
     content["images"] = dict(sorted(content["images"].items()))
+    for image in content["images"].values():
+        if not image["indexes"]:
+            del image["indexes"]
     content["checksum"] = _checksum(content)
     return json.dumps(content, indent=2) + "\n"
 

@@ -376,6 +376,16 @@ def tag_links(digests: Mapping[Tag, str]) -> Mapping[str, str]:
     }
 
 
+def manifest_files(contents: Mapping[Tag, bytes]) -> Mapping[str, str]:
+    """The files of manifests and their tags, by path, in the order in which they must appear."""
+    blobs, revisions, digests = {}, {}, {}
+    for tag, content in contents.items():
+        digests[tag] = digest = manifests.digest_of(content)
+        blobs[f"{blob_folder(digest)}/data"] = content.decode()
+        revisions[link_file(Kind.REVISION, tag[0], digest)] = digest
+    return {**blobs, **revisions, **tag_links(digests)}
+
+
 def tag_at(path: str) -> tuple[str, str] | None:
     """The repository and tag whose current link a file is, or None."""
     link = _link(path)

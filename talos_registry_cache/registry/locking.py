@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from talos_registry_cache.registry import attachments
 from talos_registry_cache.registry import image as images
@@ -12,7 +13,9 @@ from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.referrers import INDEX_LIMIT, Referrers
 from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.upstream import Remote
 from talos_registry_cache.registry.warm import NONEXISTENT_DIGEST
 
 Found = Mapping[Reference, LockedImage | RegistryError]
@@ -24,6 +27,7 @@ async def look_up(
     wanted: Platforms,
     attach: Attachments,
     *,
+    remotes: Mapping[str, Remote] | None = None,
     concurrency: int = 8,
     retry: Retry | None = None,
     on_image: Callable[[], object] = lambda: None,
@@ -35,6 +39,7 @@ async def look_up(
         endpoints: the cache of each registry, by registry host.
         wanted: the platforms to lock.
         attach: the attachments to lock.
+        remotes: the upstreams of caches, by registry host, which are asked for referrers.
         concurrency: the number of repositories to work on at once.
         retry: how to retry requests.
         on_image: called after each image.
@@ -55,12 +60,14 @@ async def look_up(
             async with slots, RegistryClient(endpoint, retry, past_front=True) as client:
                 await _check_upstream(client, some[0].repository)
                 for reference in some:
-                    found[reference] = await _locked_or_error(client, reference, wanted, attach)
+                    found[reference] = await _locked_or_error(
+                        client, reference, wanted, attach, listing
+                    )
                     on_image()
         except RegistryError as error:
             found.update(dict.fromkeys(some, error))
 
-    async with asyncio.TaskGroup() as group:
+    async with Referrers(remotes or {}) as listing, asyncio.TaskGroup() as group:
         for some in repositories.values():
             group.create_task(work(some))
     return {reference: found[reference] for reference in references}
@@ -79,15 +86,26 @@ async def _check_upstream(client: RegistryClient, repository: str) -> None:
 
 
 async def _locked_or_error(
-    client: RegistryClient, reference: Reference, wanted: Platforms, attach: Attachments
+    client: RegistryClient,
+    reference: Reference,
+    wanted: Platforms,
+    attach: Attachments,
+    listing: Referrers,
 ) -> LockedImage | RegistryError:
+    list_referrers = partial(listing.of, reference.registry, reference.repository)
     try:
         image = await images.walk(client, reference, wanted)
-        attached = await attachments.walk(client, image, attach)
+        attached = await attachments.walk(client, image, attach, list_referrers)
     except RegistryError as error:
         return error
     return LockedImage(
         digest=image.digest,
         size=sum(one.size for one in (image, *attached)),
         attachments={str(one.reference.tag): one.digest for one in attached},
+        indexes={
+            str(one.reference.tag): one.referrers.decode()
+            for one in attached
+            # A larger one was not made here, so the registry has it.
+            if one.referrers and len(one.referrers) <= INDEX_LIMIT
+        },
     )

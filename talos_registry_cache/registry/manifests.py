@@ -1,5 +1,6 @@
 """Manifests and indexes of images, in the formats of OCI and Docker."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,6 +176,11 @@ def platform_of(configuration: bytes | bytearray) -> Platform:
         return _PLATFORM.validate_json(bytes(configuration))
     except ValidationError:
         raise ContentError("it is not an image configuration") from None
+
+
+def digest_of(content: bytes) -> str:
+    """The digest of a manifest or an index."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def digests_in(content: bytes) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from talos_registry_cache.endpoint import Endpoint
@@ -37,7 +38,9 @@ from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
+from talos_registry_cache.registry.referrers import Referrers
 from talos_registry_cache.registry.retry import Retry
+from talos_registry_cache.registry.upstream import Remote
 
 # Pauses before the requests of a blob. The second request tells whether the first one stored it,
 # which fails while a node is fetching the same blob. A front may answer before the registry has
@@ -109,6 +112,7 @@ async def warm(
     attach: Attachments = Attachments.SIGNATURES,
     locked: Mapping[Reference, LockedImage] | None = None,
     storages: Mapping[str, str] | None = None,
+    remotes: Mapping[str, Remote] | None = None,
     concurrency: int = 8,
     retry: Retry | None = None,
     on_progress: Callable[[Progress], object] = lambda _: None,
@@ -128,6 +132,8 @@ async def warm(
         storages: URLs of writable registries without an upstream on the storages of caches, by
             registry host. They mount blobs that repositories share, for caches whose front does
             not link them.
+        remotes: the upstreams of caches, by registry host, which are asked for referrers. The
+            caller stores `indexes_of` the outcomes.
         concurrency: the number of manifests and blobs requested at once.
         retry: how to retry requests.
         on_progress: called often, in the event loop's thread.
@@ -136,11 +142,20 @@ async def warm(
         The outcome for each image, in order.
     """
     references = tuple(references)
-    warming = _Warming(endpoints, storages or {}, concurrency, retry, on_progress)
     known = locked or {}
-    walks = await _all(
-        warming.walk(reference, wanted, attach, known.get(reference)) for reference in references
-    )
+    async with Referrers(remotes or {}) as listing:
+        warming = _Warming(
+            endpoints,
+            storages or {},
+            listing,
+            concurrency=concurrency,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        walks = await _all(
+            warming.walk(reference, wanted, attach, known.get(reference))
+            for reference in references
+        )
     shares = _shares(one for walk in walks if isinstance(walk, tuple) for one in walk)
     warming.expect(shares)
     kept: dict[_Key, int | RegistryError] = {}
@@ -149,6 +164,22 @@ async def warm(
     return tuple(
         _outcome(reference, walk, kept) for reference, walk in zip(references, walks, strict=True)
     )
+
+
+def indexes_of(
+    outcomes: Iterable[Warmed | NotWarmed],
+) -> Mapping[str, Mapping[tuple[str, str], bytes]]:
+    """The indexes of referrers, by registry host, and by repository and tag.
+
+    Caches lack those that only the referrers API of an upstream lists.
+    """
+    found: defaultdict[str, dict[tuple[str, str], bytes]] = defaultdict(dict)
+    for outcome in outcomes:
+        for one in outcome.attachments if isinstance(outcome, Warmed) else ():
+            named = one.reference
+            if named.tag and one.referrers:
+                found[named.registry][named.repository, named.tag] = one.referrers
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +202,15 @@ class _Warming:
         self,
         endpoints: Endpoints,
         storages: Mapping[str, str],
+        listing: Referrers,
+        *,
         concurrency: int,
         retry: Retry | None,
         on_progress: Callable[[Progress], object],
     ) -> None:
         self._endpoints = endpoints
         self._storages = storages
+        self._listing = listing
         self._slots = asyncio.Semaphore(concurrency)
         self._retry = retry
         self._on_progress = on_progress
@@ -196,10 +230,12 @@ class _Warming:
                 if locked:
                     named = replace(reference, digest=locked.digest)
                     image = replace(await _walk(client, named, wanted), reference=reference)
-                    tags = locked.attachments
-                    return image, *await attachments.locked(client, image, attach, tags)
+                    return image, *await attachments.locked(
+                        client, image, attach, locked.attachments, locked.indexes
+                    )
                 image = await _walk(client, reference, wanted)
-                return image, *await attachments.walk(client, image, attach)
+                list_referrers = partial(self._listing.of, reference.registry, reference.repository)
+                return image, *await attachments.walk(client, image, attach, list_referrers)
         except RegistryError as error:
             return error
 

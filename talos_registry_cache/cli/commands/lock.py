@@ -117,7 +117,14 @@ def _look_up(
         console.counting("looking up images", len(images)) as count,
     ):
         results = interruptible.run(
-            locking.look_up(images, found.endpoints(reader), wanted, attachments, on_image=count)
+            locking.look_up(
+                images,
+                found.endpoints(reader),
+                wanted,
+                attachments,
+                remotes=caches.remotes_of(found.engine, involved),
+                on_image=count,
+            )
         )
     locked = {str(image): one for image, one in results.items() if isinstance(one, LockedImage)}
     if len(locked) < len(results):

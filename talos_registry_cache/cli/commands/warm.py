@@ -7,7 +7,7 @@ from talos_registry_cache.cli.errors import ExitCode, UsageError
 from talos_registry_cache.cli.selection import Cluster
 from talos_registry_cache.registry import interruptible
 from talos_registry_cache.registry.attachments import Attachments
-from talos_registry_cache.registry.warm import NotWarmed, Warmed
+from talos_registry_cache.registry.warm import NotWarmed, Warmed, indexes_of
 from talos_registry_cache.registry.warm import warm as warm_images
 
 
@@ -28,7 +28,7 @@ def warm(
 
     Blobs that the caches already hold are not fetched again. If an image fails, the others are
     fetched all the same, and the next run continues where this one ended. Attachments are what the
-    upstream has under the tags of cosign and of the referrers tag schema.
+    upstream has under the tags of cosign, and what its referrers API lists.
 
     `--platform all` fetches everything that the indexes of the images name, attestations included.
     An image must be available for each platform that is named.
@@ -56,9 +56,11 @@ def warm(
                     wanted,
                     attach=attachments,
                     storages=storages,
+                    remotes=caches.remotes_of(found.engine, involved),
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                 )
             )
+            caches.add_indexes(found, indexes_of(outcomes))
         again = stack.find(found.engine, found.name).only(cache.registry for cache in involved)
     if as_json:
         console.as_json([_described(outcome) for outcome in outcomes])

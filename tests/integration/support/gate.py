@@ -18,7 +18,7 @@ from typing import Literal
 
 from components import certificate_authority
 from tests.integration.support import host
-from tests.integration.support.upstream import Upstream
+from tests.integration.support.upstream import Server
 
 Scheme = Literal["none", "basic", "bearer"]
 
@@ -47,7 +47,7 @@ class Gate:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: Server,
         scheme: Scheme,
         username: str,
         password: str,
@@ -161,7 +161,7 @@ class Gate:
 
 @contextmanager
 def guarding(
-    upstream: Upstream,
+    upstream: Server,
     scheme: Scheme,
     username: str = "somebody",
     password: str = "",

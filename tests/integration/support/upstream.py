@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import urljoin
 
 import docker
 import requests
@@ -57,11 +58,15 @@ class Pushed:
         return f"{self.repository}:{self.tag}"
 
 
-class Upstream:
-    """A registry without proxy mode."""
+class Server:
+    """A registry that images can be pushed to.
 
-    def __init__(self, container: Container, address: str, port: int) -> None:
-        self._container = container
+    Attributes:
+        address, port: where it listens.
+        url: its URL.
+    """
+
+    def __init__(self, address: str, port: int) -> None:
         self.address = address
         self.port = port
         self.url = f"http://{address}:{port}"
@@ -112,6 +117,44 @@ class Upstream:
         self._push_manifest(repository, image.manifest, "1")
         return Pushed(repository, "1", image.manifest.digest)
 
+    def wait(self) -> None:
+        """Wait until the upstream answers."""
+        eventually(self._answers, within_s=TIMEOUT_S, what=f"the upstream {self.url} answers")
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/v2/", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def _push_blob(self, repository: str, blob: images.Blob) -> None:
+        base = f"{self.url}/v2/{repository}/blobs/uploads/"
+        with requests.post(base, timeout=TIMEOUT_S) as started:
+            started.raise_for_status()
+            location = urljoin(base, started.headers["Location"])
+        with requests.put(
+            location, params={"digest": blob.digest}, data=blob.content, timeout=TIMEOUT_S
+        ) as ended:
+            ended.raise_for_status()
+
+    def _push_manifest(self, repository: str, manifest: images.Blob, reference: str) -> None:
+        with requests.put(
+            f"{self.url}/v2/{repository}/manifests/{reference}",
+            data=manifest.content,
+            headers={"Content-Type": manifest.media_type},
+            timeout=TIMEOUT_S,
+        ) as answer:
+            answer.raise_for_status()
+            assert answer.headers["Docker-Content-Digest"] == manifest.digest
+
+
+class Upstream(Server):
+    """A registry without proxy mode, in a container."""
+
+    def __init__(self, container: Container, address: str, port: int) -> None:
+        super().__init__(address, port)
+        self._container = container
+
     @contextmanager
     def away(self) -> Iterator[None]:
         """Stop the upstream: connections are refused. Start it again at the end."""
@@ -141,36 +184,6 @@ class Upstream:
         networks = self._container.attrs["NetworkSettings"]["Networks"]
         url = f"http://{networks['bridge']['IPAddress']}:{METRICS_PORT}/metrics"
         return sent_in(requests.get(url, timeout=TIMEOUT_S).text)
-
-    def wait(self) -> None:
-        """Wait until the upstream answers."""
-        eventually(self._answers, within_s=TIMEOUT_S, what=f"the upstream {self.url} answers")
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/v2/", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    def _push_blob(self, repository: str, blob: images.Blob) -> None:
-        base = f"{self.url}/v2/{repository}/blobs/uploads/"
-        with requests.post(base, timeout=TIMEOUT_S) as started:
-            started.raise_for_status()
-            location = started.headers["Location"]
-        with requests.put(
-            location, params={"digest": blob.digest}, data=blob.content, timeout=TIMEOUT_S
-        ) as ended:
-            ended.raise_for_status()
-
-    def _push_manifest(self, repository: str, manifest: images.Blob, reference: str) -> None:
-        with requests.put(
-            f"{self.url}/v2/{repository}/manifests/{reference}",
-            data=manifest.content,
-            headers={"Content-Type": manifest.media_type},
-            timeout=TIMEOUT_S,
-        ) as answer:
-            answer.raise_for_status()
-            assert answer.headers["Docker-Content-Digest"] == manifest.digest
 
 
 def sent_in(metrics: str) -> int:

@@ -9,11 +9,11 @@ from docker.models.containers import Container
 
 from talos_registry_cache.cli import caches, stack
 from talos_registry_cache.cli.stack import Cache, Stack
-from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.endpoint import Endpoint
 from talos_registry_cache.engine import labels
 from talos_registry_cache.engine.processes import ProcessError
 from talos_registry_cache.registry.s3_location import S3Location
+from talos_registry_cache.registry.upstream import Remote
 
 LOCATION = S3Location(
     "caches", "team/docker.io", "eu-west-1", "https://store:9000", path_style=False

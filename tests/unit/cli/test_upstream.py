@@ -15,8 +15,8 @@ import pytest
 
 from components.certificate_authority import issue_authority, issue_server
 from talos_registry_cache.cli import upstream
-from talos_registry_cache.cli.upstream import Remote
 from talos_registry_cache.registry.client import RateLimit
+from talos_registry_cache.registry.upstream import Remote
 
 LIMIT = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}
 
@@ -131,7 +131,7 @@ def test_an_upstream_is_reached_through_the_proxy_of_its_cache_and_of_nothing_el
             },
             "gone": {"REGISTRY_PROXY_REMOTEURL": direct, "HTTP_PROXY": "http://127.0.0.1:1"},
         }
-        remotes = {name: Remote.of_registry(one, {}) for name, one in registries.items()}
+        remotes = {name: Remote.of_registry(one) for name, one in registries.items()}
 
         found = asyncio.run(upstream.reachable({n: one for n, one in remotes.items() if one}))
 
@@ -200,7 +200,7 @@ def dripping() -> Iterator[str]:
     ],
 )
 def test_an_invalid_or_large_token_is_refused(token: bytes) -> None:
-    sent = "a token of more than 65536 bytes" if len(token) > 65536 else "no token"
+    sent = "more than 65536 bytes" if len(token) > 65536 else "no token"
     assert limit_of(token=token) == f"its limit is unknown: 127.0.0.1 sends {sent}"
 
 

@@ -2,9 +2,9 @@ import itertools
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ from components import apart, dynamic_provider, warming
 from components.cached_images import CachedImagesProvider
 from components.certificate_authority import issue_authority, issue_server
 from components.warming import NotAllCachedError
-from talos_registry_cache.engine import lock
+from talos_registry_cache.engine import cache_storage, lock, upstreams
 from talos_registry_cache.engine import temporary_registry as registry_serving
+from talos_registry_cache.engine.cache_storage import InVolume
 from talos_registry_cache.engine.temporary_registry import ServingError
+from talos_registry_cache.registry import referrers
 from talos_registry_cache.registry import warm as warm_module
+from talos_registry_cache.registry.layout import Tag
 from talos_registry_cache.registry.s3_location import S3Credentials, S3Location
+from talos_registry_cache.registry.upstream import Remote
 from talos_registry_cache.registry.warm import Progress
+from tests.support import signing
 from tests.unit.registry.support import images, tiny_registry
 from tests.unit.registry.support.images import Blob, Built
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving, storage_of
@@ -42,17 +47,26 @@ class Caches:
         served: the storage, image and writability of each temporary registry so far.
         gone: volumes that do not exist.
         running: the number of temporary registries that are running.
+        remotes: the upstreams, by registry host.
+        added: what was added to the storages, by volume.
     """
 
     by_host: dict[str, TinyRegistry]
     served: list[tuple[str, str, bool]] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     running: int = 0
+    remotes: dict[str, Remote] = field(default_factory=dict)
+    added: dict[str, Mapping[Tag, bytes]] = field(default_factory=dict)
 
     def props(self, references: Sequence[str], **more: Any) -> dict[str, Any]:
         """The inputs of the resource."""
         caches = {
-            host: {"endpoint": cache.url, "storage": f"volume-of-{host}", "image": "registry:3.1.2"}
+            host: {
+                "name": f"registry-{host}",
+                "endpoint": cache.url,
+                "storage": f"volume-of-{host}",
+                "image": "registry:3.1.2",
+            }
             for host, cache in self.by_host.items()
         }
         return {
@@ -64,6 +78,14 @@ class Caches:
             "s3Locations": {},
             **more,
         }
+
+    def remote(self, _engine: DockerClient, name: str) -> Remote | None:
+        """Replaces `upstreams.find`."""
+        return self.remotes.get(name.removeprefix("registry-"))
+
+    def add_lacking(self, held: InVolume, manifests: Mapping[Tag, bytes]) -> None:
+        """Replaces `cache_storage.add_lacking`."""
+        self.added[held.volume] = manifests
 
     @contextmanager
     def serving(self, _engine: DockerClient, volume: str, image: str) -> Iterator[str]:
@@ -127,6 +149,8 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Caches]:
         made = Caches({HUB: hub, QUAY: quay})
         monkeypatch.setattr(registry_serving, "serving", made.serving)
         monkeypatch.setattr(registry_serving, "serving_objects", made.serving_objects)
+        monkeypatch.setattr(upstreams, "find", made.remote)
+        monkeypatch.setattr(cache_storage, "add_lacking", made.add_lacking)
         monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
         monkeypatch.setattr(lock, "FOLDER", tmp_path)
         yield made
@@ -182,6 +206,24 @@ def test_changes_cause_an_update_and_never_a_replacement(
 # Warming
 
 
+def test_referrers_that_only_the_upstream_lists_are_added_to_the_storage(caches: Caches) -> None:
+    hub = caches.by_host[HUB]
+    built = hold(hub, "team/app", BASE)
+    signature = images.image(Blob(b"a signature")).manifests[0]
+    hub.manifests["team/app", signature.digest] = signature
+    hub.blobs |= {
+        ("team/app", blob.digest): blob for blob in images.image(Blob(b"a signature")).blobs
+    }
+    listed = referrers.index([replace(signature.descriptor, artifact_type=signing.BUNDLE)])
+    hub.referrers["team/app", built.digest] = Blob(listed, images.OCI_INDEX)
+    caches.remotes[HUB] = Remote(hub.url)
+
+    PROVIDER.create(caches.props(["docker.io/team/app:1"]))
+
+    tag = "team/app", built.digest.replace(":", "-")
+    assert caches.added == {f"volume-of-{HUB}": {tag: listed}}
+
+
 def two_platforms(name: str) -> Built:
     """An image for two platforms."""
     return images.index(
@@ -221,6 +263,7 @@ def test_a_cache_with_tls_and_readers_is_warmed(
     registry = TinyRegistry(caches=True)
     registry.reader = "adam", "s3cret"
     monkeypatch.setattr(dynamic_provider, "engine", lambda: nullcontext(Engine()))
+    monkeypatch.setattr(upstreams, "find", lambda *_: None)
     with serving(registry, issue_server(authority, ["127.0.0.1"], now)):
         built = hold(registry, "library/app", BASE)
         props = Caches({HUB: registry}).props(

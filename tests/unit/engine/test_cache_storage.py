@@ -3,10 +3,11 @@
 import hashlib
 import tarfile
 from base64 import b64encode
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from talos_registry_cache.engine import cache_storage, volume
 from talos_registry_cache.engine.cache_storage import InVolume
 from talos_registry_cache.registry import layout
-from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage
+from talos_registry_cache.registry.layout import Blob, Kind, Link, Storage, Tag
+from talos_registry_cache.registry.manifests import digest_of
 
 DIGEST, OTHER = (f"sha256:{letter * 64}" for letter in "ab")
 SOUND, CHANGED = Blob(7, DIGEST), Blob(7, OTHER)
@@ -148,3 +150,17 @@ def test_a_volume_is_read_as_a_whole_if_its_summary_is_not_complete(
     assert summary == held.read()
     assert summary.blobs.keys() == {digest(MANIFEST), digest(LAYER)}
     assert len(summary.links) == 2
+
+
+def test_only_manifests_that_a_storage_lacks_are_added() -> None:
+    same, moved, new = (("team/app", tag) for tag in ("same", "moved", "new"))
+    contents = {same: b"1", moved: b"2", new: b"3"}
+    added: list[Mapping[Tag, bytes]] = []
+    held: Any = SimpleNamespace(
+        digests=lambda _: {same: digest_of(b"1"), moved: digest_of(b"0")}, add=added.append
+    )
+
+    cache_storage.add_lacking(held, contents)
+    cache_storage.add_lacking(held, {same: b"1"})
+
+    assert added == [{moved: b"2", new: b"3"}]

@@ -1,9 +1,11 @@
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from talos_registry_cache.registry import attachments
+from talos_registry_cache.registry import attachments, manifests, referrers
 from talos_registry_cache.registry import image as walking
 from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.client import RegistryClient
@@ -26,11 +28,18 @@ NAME, OWN_NAME = (digest.replace(":", "-") for digest in (INDEX.digest, IMAGE.di
 SBOM = Blob(images.image(Blob(b"sbom")).manifests[0].content, images.OCI_MANIFEST)
 
 
-def run(registry: TinyRegistry, wanted: Attachments = Attachments.ALL) -> tuple[Image, ...]:
+def run(
+    registry: TinyRegistry,
+    wanted: Attachments = Attachments.ALL,
+    listed: Mapping[str, Sequence[Descriptor]] | None = None,
+) -> tuple[Image, ...]:
+    async def list_referrers(digest: str) -> Sequence[Descriptor]:
+        return (listed or {}).get(digest, ())
+
     async def walk() -> tuple[Image, ...]:
         async with RegistryClient(registry.url, Retry(tries=1)) as client:
             image = await walking.walk(client, parse("team/app:1"), (NODE,))
-            return await attachments.walk(client, image, wanted)
+            return await attachments.walk(client, image, wanted, list_referrers)
 
     registry.hold("team/app", "1", INDEX)
     return asyncio.run(walk())
@@ -82,6 +91,57 @@ def test_a_listed_signature_must_exist_and_another_referrer_need_not(
     del registry.manifests["team/app", signed.manifests[1].digest]
     with pytest.raises(AnswerError, match=signed.manifests[1].digest):
         run(registry)
+
+
+def test_referrers_that_the_upstream_lists_take_the_place_of_the_tag(
+    registry: TinyRegistry,
+) -> None:
+    bundle = signing.referrers(signing.statement(INDEX.digest, KEY)).manifests[1]
+    for blob in (bundle, SBOM):
+        registry.manifests["team/app", blob.digest] = blob
+    registry.hold("team/app", NAME, images.index({}))
+    signature = replace(bundle.descriptor, artifact_type=signing.BUNDLE)
+    listed = {INDEX.digest: [signature, SBOM.descriptor, Blob(b"no manifest").descriptor]}
+
+    [alone] = run(registry, Attachments.SIGNATURES, listed)
+    [everything] = run(registry, Attachments.ALL, listed)
+
+    assert alone.referrers == referrers.index([signature])
+    assert [one.digest for one in alone.manifests] == [
+        manifests.digest_of(alone.referrers), bundle.digest,
+    ]  # fmt: skip
+    assert {one.digest for one in everything.manifests[1:]} == {bundle.digest, SBOM.digest}
+    assert run(registry, Attachments.NONE, listed) == ()
+    assert registry.asked(NAME) == []
+
+
+def test_a_tag_counts_if_the_upstream_lists_no_signature(registry: TinyRegistry) -> None:
+    signed = signing.referrers(signing.statement(INDEX.digest, KEY))
+    registry.hold("team/app", NAME, signed)
+
+    [found] = run(registry, Attachments.SIGNATURES, {INDEX.digest: [SBOM.descriptor]})
+
+    assert found.digest == signed.digest
+    assert found.referrers == signed.manifests[0].content
+
+
+def test_locked_referrers_are_read_without_a_tag_or_an_index_in_the_registry(
+    registry: TinyRegistry,
+) -> None:
+    bundle = signing.referrers(signing.statement(INDEX.digest, KEY)).manifests[1]
+    registry.manifests["team/app", bundle.digest] = bundle
+    index = referrers.index([replace(bundle.descriptor, artifact_type=signing.BUNDLE)])
+
+    async def read() -> tuple[Image, ...]:
+        async with RegistryClient(registry.url, Retry(tries=1)) as client:
+            image = Image(parse("team/app:1"), (INDEX.manifests[0].descriptor,), ())
+            digests, indexes = {NAME: manifests.digest_of(index)}, {NAME: index.decode()}
+            return await attachments.locked(client, image, Attachments.ALL, digests, indexes)
+
+    [found] = asyncio.run(read())
+
+    assert [one.digest for one in found.manifests] == [manifests.digest_of(index), bundle.digest]
+    assert found.referrers == index
 
 
 def test_an_index_inside_an_index_of_referrers_is_refused(registry: TinyRegistry) -> None:
@@ -138,13 +198,13 @@ def test_signatures_are_known_by_their_artifact_type(
     assert attachments.is_signature(entry) is is_signature
 
 
-def _with(referrers: Built, other: Blob) -> Built:
+def _with(signed: Built, other: Blob) -> Built:
     """An index of referrers with one more entry."""
     bundle = Blob(
-        referrers.manifests[1].content, images.OCI_MANIFEST, {"artifactType": signing.BUNDLE}
+        signed.manifests[1].content, images.OCI_MANIFEST, {"artifactType": signing.BUNDLE}
     )
     index = images.index({}, bundle, other)
     return Built(
         [index.manifests[0], bundle, other],
-        [*referrers.blobs, *images.image(Blob(b"sbom")).blobs],
+        [*signed.blobs, *images.image(Blob(b"sbom")).blobs],
     )

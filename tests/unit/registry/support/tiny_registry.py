@@ -37,6 +37,7 @@ class TinyRegistry:
         keeps: whether the cache stores fetched blobs.
         headers: headers of every answer.
         reader: user name and password of the only reader; None for an open registry.
+        referrers: the indexes of its referrers API, by repository and digest; it has none without.
         requests: method, path and range of each request.
         fetched: how often the cache fetched a blob, by digest.
         at_once: the number of requests that are fetching a blob now, by digest.
@@ -55,6 +56,7 @@ class TinyRegistry:
         self.waiting = self.most_waiting = 0
         self.manifests: dict[tuple[str, str], Blob] = {}
         self.blobs: dict[tuple[str, str], Blob] = {}
+        self.referrers: dict[tuple[str, str], Blob] = {}
         self.kept: set[tuple[str, str]] = set()
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.lock = threading.Lock()
@@ -120,7 +122,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v2/":
             return self.send(200, b"{}")
         repository, kind, target = self.path.removeprefix("/v2/").rsplit("/", 2)
-        held = registry.manifests if kind == "manifests" else registry.blobs
+        held = {"manifests": registry.manifests, "referrers": registry.referrers}.get(
+            kind, registry.blobs
+        )
         key = repository, target
         if registry.faults[target]:
             return registry.faults[target].popleft()(self, held.get(key, Blob(b"")))

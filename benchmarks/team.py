@@ -76,7 +76,9 @@ def _team(folder: Path) -> Iterator[Team]:
     with team_bed.running(bed_folder, hosts=HOSTS) as bed:
         # Without the gate that tests put before the upstream: it is slower.
         direct = {REGISTRY: {"port": team.PORT, "remoteUrl": bed.upstream.url}}
-        with team.running(folder, bed, upstreams=direct) as up:
+        # The images of the next morning have the same tags.
+        front = {"tagFreshness": "0s"}
+        with team.running(folder, bed, upstreams=direct, front=front) as up:
             yield up
 
 

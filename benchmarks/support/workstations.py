@@ -65,4 +65,6 @@ def _settings(upstream: str, count: int) -> dict[str, stack.Settings]:
     return {
         "upstreams": stack.upstreams(upstream, *names),
         "storage": {"onDestroy": "delete"},
+        # The images of the next morning have the same tags.
+        "front": {"tagFreshness": "0s"},
     }

@@ -16,18 +16,20 @@ from tests.integration.support.talos_node import Node
 
 HUB = "docker.io"
 OK, NOT_ALL_THERE = 0, 3
-BUNDLE = ()
-FORMATS = {"bundle": BUNDLE, "sig": OLD_FORMAT}
-# The names of the images, and what a node with the policy thinks of them.
+FORMATS: dict[str, tuple[str, ...]] = {"bundle": (), "sig": OLD_FORMAT}
+# The images, and why a node with the policy refuses them.
 ACCEPTED = [f"team/signed-{name}" for name in FORMATS]
+CACHED_ALONE = [f"team/cached-without-{name}" for name in FORMATS]
 NO_SIGNATURE = "no valid signature found: bundle tag not found\nlegacy signature tag not found"
 REFUSED = {
     "team/unsigned": NO_SIGNATURE,
     "team/signed-by-another-bundle": "no valid bundle referrer: ",
     "team/signed-by-another-sig": "no valid legacy signature: ",
-    **{f"team/cached-without-{name}": NO_SIGNATURE for name in FORMATS},
+    **dict.fromkeys(CACHED_ALONE, NO_SIGNATURE),
 }
+# No rule is about this one.
 FREE = "free/unsigned"
+IMAGES = (*ACCEPTED, *REFUSED, FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             cachectl.env["DOCKER_HOST"] = engine.host
             with engine.upstream(port):
                 _push_and_sign(engine, port, folder)
-                unsigned = [_image(name) for name in REFUSED if "cached-without" in name]
-                others = [_image(name) for name in (*ACCEPTED, *REFUSED, FREE)]
-                caches.configure(
-                    {"references": [image for image in others if image not in unsigned]}, "images"
-                )
+                references = [_image(name) for name in IMAGES if name not in CACHED_ALONE]
+                caches.configure({"references": references}, "images")
                 caches.up()
-                warmed = cachectl("warm", *unsigned, "--attachments", "none")
-                assert warmed.code == OK, warmed.err
+                alone = cachectl("warm", *map(_image, CACHED_ALONE), "--attachments", "none")
+                assert alone.code == OK, alone.err
             policy = _policy(folder)
             patch = _patch(cachectl, policy, folder)
             with talos_node.booted(
@@ -100,7 +99,7 @@ def _patch(cachectl: Cachectl, policy: Path, folder: Path) -> Path:
 def _push_and_sign(engine: PrivateEngine, port: int, folder: Path) -> None:
     """Push all images to the upstream, and sign them."""
     ours, theirs = (Cosign(folder, name, engine.enter) for name in ("ours", "theirs"))
-    images = {name: engine.push(port, name) for name in (*ACCEPTED, *REFUSED, FREE)}
+    images = {name: engine.push(port, name) for name in IMAGES}
     for key in (ours, theirs):
         key.make_key()
     address = f"{host.LOOPBACK}:{port}"

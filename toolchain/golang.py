@@ -16,7 +16,7 @@ from pathlib import Path
 from toolchain.paths import BIN, CACHE, GO_MODULES
 from toolchain.report import Count, run, run_watched, step
 
-OLDEST_GO = (1, 26)
+OLDEST_GO = (1, 26, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,6 @@ def _compiler() -> Path:
     return compiler
 
 
-def _version(go: str) -> tuple[int, int]:
-    number = re.match(r"go(\d+)\.(\d+)", run([go, "env", "GOVERSION"]))
-    return (int(number[1]), int(number[2])) if number else (0, 0)
+def _version(go: str) -> tuple[int, ...]:
+    number = re.match(r"go([\d.]+)", run([go, "env", "GOVERSION"]))
+    return tuple(map(int, number[1].split("."))) if number else ()

@@ -18,14 +18,14 @@ CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
 CNI = "github.com/containernetworking/plugins"
 
 # The tags are those of Talos's Makefile.
-MACHINED, MACHINED_1_11 = (
+MACHINED, MACHINED_1_11, MACHINED_1_14 = (
     golang.Program(
         name=name,
         package=f"{TALOS}/internal/app/machined",
         module=TALOS,
         tags="tcell_minimal,grpcnotrace",
     )
-    for name in ("machined", "machined-1.11")
+    for name in ("machined", "machined-1.11", "machined-1.14")
 )
 CONTAINERD, SHIM = (
     golang.Program(
@@ -103,7 +103,7 @@ SETTINGS_OF_TALOS = {
     "etc/lvm/lvm.conf": "lvm.conf",
 }
 # Talos's init runs as each of these, by its name.
-NAMES_OF_MACHINED = ("poweroff", "shutdown", "dashboard")
+NAMES_OF_MACHINED = ("poweroff", "shutdown", "reboot", "dashboard", "sandboxd")
 # Debian's runc, and the libraries that it is linked with. Building runc would need a C compiler.
 RUNC_FILES = {
     "runc": ("usr/sbin/runc",),

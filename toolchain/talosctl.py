@@ -8,9 +8,9 @@ from toolchain import golang
 from toolchain.paths import BIN
 
 PACKAGE = "github.com/siderolabs/talos/cmd/talosctl"
-CURRENT, CLASSIC = (
+CURRENT, CLASSIC, NEWEST = (
     golang.Program(name=f"talosctl-{generation}", package=PACKAGE)
-    for generation in ("1.13", "1.11")
+    for generation in ("1.13", "1.11", "1.14")
 )
 NAME = "talosctl"
 

@@ -57,12 +57,13 @@ def ensure() -> None:
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
-        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, COSIGN,
-        MINIO, PROMETHEUS, REFERRERS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
+        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, talosctl.NEWEST, ACTIONLINT,
+        CONFORMANCE, COSIGN, MINIO, PROMETHEUS, REFERRERS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)
-    talos_node.ensure()
+    for machined in (talos_node.MACHINED, talos_node.MACHINED_1_14):
+        talos_node.ensure(machined)
     # Tests of these engines are skipped where there are no such packages.
     with suppress(SetupError):
         other_engines.ensure()

@@ -31,14 +31,16 @@ class Format(StrEnum):
     KIND = "kind"
 
 
-def talos(mirrors: Mirrors, form: MirrorForm = MirrorForm.DOCUMENT) -> Mapping[str, str]:
+def talos(
+    mirrors: Mirrors, form: MirrorForm = MirrorForm.DOCUMENT, *, skip_fallback: bool = False
+) -> Mapping[str, str]:
     """A patch for the machine configuration of Talos, in the form for its version."""
-    return {"mirrors.yaml": mirror_patch(mirrors, skip_fallback=False, form=form)}
+    return {"mirrors.yaml": mirror_patch(mirrors, skip_fallback=skip_fallback, form=form)}
 
 
-def containerd(mirrors: Mirrors) -> Mapping[str, str]:
+def containerd(mirrors: Mirrors, *, skip_fallback: bool = False) -> Mapping[str, str]:
     """Files for the folder of containerd's `config_path` or `ctr --hosts-dir`."""
-    files = hosts_toml(mirrors, skip_fallback=False)
+    files = hosts_toml(mirrors, skip_fallback=skip_fallback)
     return {f"{HOSTS_FOLDER}/{path}": content for path, content in files.items()}
 
 
@@ -96,7 +98,7 @@ def k3d(mirrors: Mirrors) -> Mapping[str, str]:
     }
 
 
-def kind(mirrors: Mirrors, folder: PurePath) -> Mapping[str, str]:
+def kind(mirrors: Mirrors, folder: PurePath, *, skip_fallback: bool = False) -> Mapping[str, str]:
     """A configuration for `kind create cluster --config`, and the folder that its nodes mount.
 
     Source: kind.sigs.k8s.io, "Configuration" (extraMounts, containerdConfigPatches) and "Local
@@ -105,6 +107,7 @@ def kind(mirrors: Mirrors, folder: PurePath) -> Mapping[str, str]:
     Args:
         mirrors: the mirrors.
         folder: the absolute path of the folder that the files are written to.
+        skip_fallback: whether nodes never ask a registry itself.
     """
     patch = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{IN_KIND}"\n'
     mount = {
@@ -118,7 +121,10 @@ def kind(mirrors: Mirrors, folder: PurePath) -> Mapping[str, str]:
         "containerdConfigPatches": [patch],
         "nodes": [{"role": "control-plane", "extraMounts": [mount]}],
     }
-    return {"kind.yaml": yaml.safe_dump(content, sort_keys=False), **containerd(mirrors)}
+    return {
+        "kind.yaml": yaml.safe_dump(content, sort_keys=False),
+        **containerd(mirrors, skip_fallback=skip_fallback),
+    }
 
 
 def _k3s_config(mirror: Endpoint, names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,7 @@
 """The command lines and patches of talos/, read by the real talosctl of two generations.
 
+The later generation is read by two versions.
+
 talosctl parses the whole command line and then fails: for docker because there is no engine, for
 qemu because of a last argument that it refuses only after parsing. So no cluster is created.
 """
@@ -37,15 +39,23 @@ NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"
 SUBCOMMANDS = "talosctl-1.13"
-BOTH = pytest.mark.parametrize("program", [CLASSIC, SUBCOMMANDS])
+NEWEST = "talosctl-1.14"
+PROGRAMS = (CLASSIC, SUBCOMMANDS, NEWEST)
+EACH = pytest.mark.parametrize("program", PROGRAMS)
+SINCE_1_12 = pytest.mark.parametrize("program", [SUBCOMMANDS, NEWEST])
 
 # The error after it has parsed the command line and the patches, and finds no engine.
-PARSED = {CLASSIC: "Cannot connect to the Docker daemon", SUBCOMMANDS: "failed to connect to"}
+PARSED = {
+    CLASSIC: "Cannot connect to the Docker daemon",
+    SUBCOMMANDS: "failed to connect to",
+    NEWEST: "failed to connect to",
+}
 
 # Flags whose values are refused after parsing, and the error.
 REFUSED_LATER = {
     CLASSIC: (("--cidr", "nonsense"), "error validating cidr block"),
     SUBCOMMANDS: (("--presets", "nonsense"), 'unknown preset: "nonsense"'),
+    NEWEST: (("--presets", "nonsense"), 'unknown preset: "nonsense"'),
 }
 
 
@@ -111,7 +121,7 @@ DOCKER: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("wanted", DOCKER.values(), ids=DOCKER.keys())
 def test_docker_command_lines_are_parsed(
     tmp_path: Path, program: str, wanted: Mapping[str, Any]
@@ -146,7 +156,7 @@ def then_refused(program: str, **wanted: Any) -> tuple[ClusterSpec, str]:
     return replace(spec, extra_arguments=(*spec.extra_arguments, *words)), answer
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("wanted", QEMU.values(), ids=QEMU.keys())
 def test_qemu_command_lines_are_parsed(
     tmp_path: Path, program: str, wanted: Mapping[str, Any]
@@ -155,15 +165,16 @@ def test_qemu_command_lines_are_parsed(
     assert answer in output(tmp_path, program, spec)
 
 
-def test_disks_are_parsed_since_1_12(tmp_path: Path) -> None:
-    spec, answer = then_refused(SUBCOMMANDS, disks=("virtio:10GiB", "nvme:6GiB"))
-    assert answer in output(tmp_path, SUBCOMMANDS, spec)
+@SINCE_1_12
+def test_disks_are_parsed_since_1_12(tmp_path: Path, program: str) -> None:
+    spec, answer = then_refused(program, disks=("virtio:10GiB", "nvme:6GiB"))
+    assert answer in output(tmp_path, program, spec)
 
 
 # These checks can fail
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("provisioner", [Provisioner.DOCKER, Provisioner.QEMU])
 def test_a_wrong_command_line_is_refused(
     tmp_path: Path, program: str, provisioner: Provisioner
@@ -177,22 +188,22 @@ def test_a_wrong_command_line_is_refused(
     assert PARSED[program] not in said
 
 
-@BOTH
+@EACH
 def test_a_wrong_patch_is_refused(tmp_path: Path, program: str) -> None:
     said = output(tmp_path, program, ClusterSpec(name="demo", patches=("machine: {nonsense: 1}",)))
     assert "unknown keys found during decoding" in said
     assert PARSED[program] not in said
 
 
-@BOTH
+@EACH
 def test_destroy_is_parsed(tmp_path: Path, program: str) -> None:
     files = ClusterFiles(tmp_path, "demo")
     invocation = command_line.destroy(Provisioner.DOCKER, found(program), files)
     said = run(tmp_path, *invocation.argv(is_root=True)).stderr
-    assert {CLASSIC: PARSED[CLASSIC], SUBCOMMANDS: 'cluster "demo" not found'}[program] in said
+    assert (PARSED[CLASSIC] if program == CLASSIC else 'cluster "demo" not found') in said
 
 
-@BOTH
+@EACH
 def test_a_failed_create_writes_only_a_state_folder_that_destroy_does_not_remove(
     tmp_path: Path, program: str
 ) -> None:
@@ -211,7 +222,14 @@ def test_a_failed_create_writes_only_a_state_folder_that_destroy_does_not_remove
 
 
 @pytest.mark.parametrize(
-    ("program", "kubernetes"), [(CLASSIC, None), (SUBCOMMANDS, None), (SUBCOMMANDS, "1.35.0")]
+    ("program", "kubernetes"),
+    [
+        (CLASSIC, None),
+        (SUBCOMMANDS, None),
+        (SUBCOMMANDS, "1.35.0"),
+        (NEWEST, None),
+        (NEWEST, "1.36.0"),
+    ],
 )
 def test_images_are_listed(program: str, kubernetes: str | None) -> None:
     listed = images.of_kubernetes(found(program), kubernetes)
@@ -230,7 +248,27 @@ def test_clusters_are_tested_with_the_images_that_talosctl_lists() -> None:
     assert set(kubernetes_images.names()) == listed - network
 
 
-@BOTH
+@SINCE_1_12
+def test_the_image_of_docker_nodes_is_in_the_bundle_of_talos(tmp_path: Path, program: str) -> None:
+    talosctl = found(program)
+    alone = ("--extensions=false", "--overlays=false")
+
+    listed = run(tmp_path, talosctl.path, "image", "talos-bundle", *alone)
+
+    assert command_line.default_image(talosctl.version) in listed.stdout.splitlines()
+    # From 1.14 on, it comes from the Image Factory.
+    is_listed = "ghcr.io/siderolabs/installer:" in listed.stdout
+    assert is_listed == (images.installer(talosctl.version) is None)
+
+
+def test_the_installer_is_that_of_the_machine_configuration(tmp_path: Path) -> None:
+    documents = configured(tmp_path, NEWEST, "machine: {}")
+
+    (install,) = [one for one in documents if one.get("kind") == "UnattendedInstallConfig"]
+    assert install["installer"]["image"] == images.installer(found(NEWEST).version)
+
+
+@EACH
 def test_the_image_of_docker_nodes_is_talosctls_own_default(program: str, tmp_path: Path) -> None:
     talosctl = found(program)
     docker = () if program == CLASSIC else ("docker",)
@@ -264,8 +302,7 @@ ALL = {**MIRRORS, "quay.io": CLOSED["docker.io"]}
 
 
 @pytest.mark.parametrize(
-    ("program", "target"),
-    [(CLASSIC, "v1.11.0"), (CLASSIC, "v1.9.0"), (SUBCOMMANDS, "v1.11.0"), (SUBCOMMANDS, "v1.9.0")],
+    ("program", "target"), [(one, target) for one in PROGRAMS for target in ("v1.11.0", "v1.9.0")]
 )
 @pytest.mark.parametrize("skip", [False, True])
 def test_the_legacy_form_is_merged_into_the_machine_configuration(
@@ -289,10 +326,15 @@ def test_the_legacy_form_is_merged_into_the_machine_configuration(
     assert closed["auth"] == {"username": "adam", "password": "s3cret: #1"}
 
 
+@SINCE_1_12
 @pytest.mark.parametrize("skip", [False, True])
-def test_documents_are_merged_into_the_machine_configuration(tmp_path: Path, skip: bool) -> None:  # noqa: FBT001
+def test_documents_are_merged_into_the_machine_configuration(
+    tmp_path: Path,
+    program: str,
+    skip: bool,  # noqa: FBT001
+) -> None:
     patch = machine_config.mirror_patch(ALL, skip_fallback=skip, form=MirrorForm.DOCUMENT)
-    documents = configured(tmp_path, SUBCOMMANDS, patch)
+    documents = configured(tmp_path, program, patch)
 
     mirrors = [each for each in documents if each.get("kind") == "RegistryMirrorConfig"]
     assert {each["name"]: each["endpoints"] for each in mirrors} == {

@@ -460,6 +460,19 @@ def test_containerd_pulls_by_the_hosts_files(
             assert pulled == image.digest
 
 
+@pytest.mark.parametrize(
+    "other", [("--format", "docker"), ("--format", "k3d"), ("--talos-version", "1.8")]
+)
+def test_tools_that_cannot_skip_the_fallback_are_named(
+    caches: Caches, other: tuple[str, str]
+) -> None:
+    refused = caches.cachectl("mirrors", "--skip-fallback", *other)
+
+    assert refused.code == USAGE
+    assert "--skip-fallback" in refused.err
+    assert "allowed: " in refused.err
+
+
 def test_kind_mounts_the_folder_that_was_written(caches: Caches, tmp_path: Path) -> None:
     refused = caches.cachectl("mirrors", "--format", "kind")
     caches.cachectl("mirrors", "--format", "kind", "--output", tmp_path)

@@ -1,6 +1,5 @@
 """Signatures that only the referrers API of an upstream lists: cached, locked, carried, offline."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from docker import DockerClient
 from talos_registry_cache.engine.cache_storage import InVolume
 from talos_registry_cache.registry import referrers
 from talos_registry_cache.registry.manifests import Descriptor
-from tests.integration.support import host, processes, referrers_registry
+from tests.integration.support import cosign, host, referrers_registry
 from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.cosign import Cosign
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import IMAGE, Pushed, Server
 
 HUB = "docker.io"
 USER, PASSWORD = "robot", "f0urteen-Robots"
-WITHOUT_A_LOG = ("--use-signing-config=false", "--tlog-upload=false")
 SIGNATURE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -33,12 +32,17 @@ class Site:
     Attributes:
         registry: the upstream, open to the tests.
         gate: the upstream as caches see it, which asks them for tokens.
-        folder: the folder of the key, and of a policy that demands it.
+        cosign: cosign with the key.
     """
 
     registry: Server
     gate: Gate
-    folder: Path
+    cosign: Cosign
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the key."""
+        return self.cosign.folder
 
     @property
     def policy(self) -> Path:
@@ -53,16 +57,7 @@ class Site:
 
     def sign(self, image: Pushed) -> None:
         """Sign an image once more."""
-        address = f"{self.registry.address}:{self.registry.port}"
-        self.cosign(
-            "sign", "--key=cosign.key", "--allow-http-registry", *WITHOUT_A_LOG,
-            f"{address}/{image.repository}@{image.digest}",
-        )  # fmt: skip
-
-    def cosign(self, *arguments: str) -> None:
-        """Run cosign without a terminal or a password for its key."""
-        env = {**os.environ, "COSIGN_PASSWORD": "", "COSIGN_YES": "true"}
-        processes.run("cosign", *arguments, cwd=self.folder, env=env)
+        self.cosign.sign(f"{self.registry.address}:{self.registry.port}", image)
 
     def listed(self, image: Pushed) -> list[dict[str, Any]]:
         """The referrers of an image that the upstream lists."""
@@ -104,9 +99,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, engine: DockerClient) -> Iter
         referrers_registry.running(host.bridge_gateway(engine)) as registry,
         guarding(registry, "bearer", USER, PASSWORD) as gate,
     ):
-        made = Site(registry, gate, tmp_path_factory.mktemp("keys"))
-        made.policy.write_text(f"- {{image: '{HUB}/*', key: cosign.pub}}")
-        made.cosign("generate-key-pair")
+        made = Site(registry, gate, Cosign(tmp_path_factory.mktemp("keys")))
+        made.policy.write_text(f"- {{image: '{HUB}/*', key: {made.cosign.public_key}}}")
+        made.cosign.make_key()
         yield made
 
 
@@ -137,7 +132,7 @@ def test_a_cache_lists_the_referrers_of_a_warm_image_without_its_upstream(
 
     warmed = first.cachectl("warm", image.name, "--json")
 
-    assert warmed.result[0]["attachments"] == [image.digest.replace(":", "-")], warmed.err
+    assert warmed.result[0]["attachments"] == [cosign.tag(image)], warmed.err
     assert [one["artifactType"] for one in wanted] == [SIGNATURE]
     with site.away():
         assert first.listed(image) == wanted
@@ -205,7 +200,7 @@ def test_an_index_of_a_thousand_referrers_is_stored_whole(
     assert first.cachectl("warm", image.name).code == 0
     many = [Descriptor(SIGNATURE, f"sha256:{number:064x}", 1) for number in range(1_000)]
     volume = str(first.stack.outputs()["caches"][HUB]["storage"])
-    tag = image.repository, image.digest.replace(":", "-")
+    tag = image.repository, cosign.tag(image)
 
     InVolume(engine, volume, IMAGE).add({tag: referrers.index(many)})
 

@@ -1,6 +1,5 @@
 """Signatures that cosign makes, through real caches: warmed, proved and required by a policy."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,14 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from tests.integration.support import belongings, host, processes
+from tests.integration.support import belongings, cosign, host
 from tests.integration.support.cachectl import Cachectl
+from tests.integration.support.cosign import OLD_FORMAT, Cosign
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 HUB = "docker.io"
 OK, USAGE, NOT_ALL_THERE = 0, 2, 3
-WITHOUT_A_LOG = ("--use-signing-config=false", "--tlog-upload=false")
-OLD_FORMAT = "--new-bundle-format=false"
-STORAGE = "/var/lib/registry/docker/registry/v2/repositories"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +22,7 @@ class Signing:
     """A stack that is up, cachectl for it, and cosign with a key.
 
     Attributes:
+        folder: the folder of the key.
         policy: a policy that demands a signature with this key for every image of Docker Hub.
     """
 
@@ -34,18 +32,10 @@ class Signing:
     folder: Path
     policy: Path
 
-    def cosign(self, *arguments: str) -> None:
-        """Run cosign without a terminal or a password for its key."""
-        env = {**os.environ, "COSIGN_PASSWORD": "", "COSIGN_YES": "true"}
-        processes.run("cosign", *arguments, cwd=self.folder, env=env)
-
     def sign(self, image: Pushed, *options: str) -> None:
         """Sign an image in the upstream."""
         address = f"{self.upstream.address}:{self.upstream.port}"
-        self.cosign(
-            "sign", "--key=cosign.key", "--allow-http-registry", *WITHOUT_A_LOG, *options,
-            f"{address}/{image.repository}@{image.digest}",
-        )  # fmt: skip
+        Cosign(self.folder).sign(address, image, *options)
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +47,17 @@ def signing(
     policy.write_text(f"- {{image: '{HUB}/*', key: cosign.pub}}")
     with stack(folder, engine, {"upstreams": upstreams(upstream.url, HUB)}) as made:
         made.up()
-        ready = Signing(made, Cachectl(made.name, folder), upstream, folder, policy)
-        ready.cosign("generate-key-pair")
-        yield ready
+        Cosign(folder).make_key()
+        yield Signing(made, Cachectl(made.name, folder), upstream, folder, policy)
 
 
-@pytest.mark.parametrize("options", [[], [OLD_FORMAT]], ids=["bundle", "sig"])
+@pytest.mark.parametrize("options", [(), OLD_FORMAT], ids=["bundle", "sig"])
 def test_a_signed_image_is_proved_offline_until_its_signature_is_gone(
-    signing: Signing, engine: DockerClient, upstream: Upstream, options: list[str]
+    signing: Signing, engine: DockerClient, upstream: Upstream, options: tuple[str, ...]
 ) -> None:
     image = upstream.push_index()
     signing.sign(image, *options)
-    tag = image.digest.replace(":", "-") + (".sig" if options else "")
+    tag = cosign.tag(image, options)
 
     warmed = signing.cachectl("warm", image.name, "--json")
     assert warmed.result[0]["attachments"] == [tag]
@@ -80,11 +69,7 @@ def test_a_signed_image_is_proved_offline_until_its_signature_is_gone(
     # The tag of the signature is not an image of its own.
     assert not [one for one in every.result if "sha256-" in one["image"]]
 
-    registry = belongings.registries(engine, signing.stack.name)[HUB]
-    removed = registry.exec_run(
-        ["busybox", "rm", "-r", f"{STORAGE}/{image.repository}/_manifests/tags/{tag}"]
-    )
-    assert removed.exit_code == 0, removed.output
+    cosign.remove(belongings.registries(engine, signing.stack.name)[HUB], image, tag)
     unsigned = signing.cachectl("verify", image.name, "--policy", signing.policy)
 
     assert unsigned.code == NOT_ALL_THERE
@@ -123,8 +108,8 @@ def test_signatures_are_exported_removed_and_imported_with_their_image(
     signing: Signing, upstream: Upstream, platform: list[str]
 ) -> None:
     image = upstream.push_index()
-    for options in ([], [OLD_FORMAT]):
-        signing.sign(image, *options)
+    signing.sign(image)
+    signing.sign(image, *OLD_FORMAT)
     assert signing.cachectl("warm", image.name).code == OK
     archive, nothing = signing.folder / "images.tar.zst", signing.folder / "nothing.txt"
     nothing.write_text("")
@@ -141,5 +126,5 @@ def test_signatures_are_exported_removed_and_imported_with_their_image(
     assert imported.code == OK, imported.err
     assert "sha256-" not in imported.out
     assert proved.code == OK, proved.err
-    tag = image.digest.replace(":", "-")
-    assert set(proved.result[0]["attachments"]) == {tag, f"{tag}.sig"}
+    tags = {cosign.tag(image), cosign.tag(image, OLD_FORMAT)}
+    assert set(proved.result[0]["attachments"]) == tags

@@ -18,10 +18,12 @@ from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.stack import stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
-TALOSCTL = "talosctl-1.13"
 HUB, QUAY = "docker.io", "quay.io"
 OK, FAILED, USAGE = range(3)
 WITHIN_S = 60
+
+OLD, NEW = "talosctl-1.13", "talosctl-1.14"
+EACH = pytest.mark.parametrize("talosctl", [OLD, NEW])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,12 @@ def caches(
 
 
 @contextmanager
-def served(cache: Path, folder: Path) -> Iterator[str]:
+def served(talosctl: str, cache: Path, folder: Path) -> Iterator[str]:
     """Run `talosctl image cache-serve`, which also writes a file; return its URL."""
     address = f"{host.LOOPBACK}:{host.free_port()}"
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(
-            [TALOSCTL, "image", "cache-serve", "--image-cache-path", cache, "--address", address],
+            [talosctl, "image", "cache-serve", "--image-cache-path", cache, "--address", address],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -76,11 +78,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def create(folder: Path, layout: str, *names: str) -> Path:
+def create(talosctl: str, folder: Path, layout: str, *names: str) -> Path:
     """Run `talosctl image cache-create` for images of a registry."""
     path = folder / f"created-{layout}"
     processes.run(
-        TALOSCTL, "image", "cache-create",
+        talosctl, "image", "cache-create",
         "--image-cache-path", path,
         "--layout", layout,
         "--platform", f"linux/{host.architecture()}",
@@ -91,8 +93,9 @@ def create(folder: Path, layout: str, *names: str) -> Path:
     return path
 
 
+@EACH
 def test_talosctl_serves_what_was_exported(
-    caches: Caches, upstream: Upstream, containerd: Containerd, tmp_path: Path
+    caches: Caches, upstream: Upstream, containerd: Containerd, tmp_path: Path, talosctl: str
 ) -> None:
     hub, quay, asked = (upstream.push_index() for _ in range(3))
     docker_format = upstream.push_docker_image()
@@ -108,7 +111,7 @@ def test_talosctl_serves_what_was_exported(
     assert f"{folder} is there already" in again.err
     assert set(exported.result["caches"]) == {HUB, QUAY, caches.asked}
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-    with served(folder, tmp_path) as url:
+    with served(talosctl, folder, tmp_path) as url:
         for registry, one in pushed:
             assert _pulled(url, registry, one) == one.digest
             assert containerd.pull(registry, one, {registry: url}) == one.digest
@@ -121,9 +124,10 @@ def _pulled(url: str, registry: str, image: Pushed) -> str:
         return http_pull.pull(url, image, http).digest
 
 
+@EACH
 @pytest.mark.parametrize("layout", ["flat", "oci"])
 def test_import_reads_what_talosctl_created(
-    caches: Caches, upstream: Upstream, tmp_path: Path, layout: str
+    caches: Caches, upstream: Upstream, tmp_path: Path, layout: str, talosctl: str
 ) -> None:
     tagged, by_digest = (upstream.push_index() for _ in range(2))
     attached = upstream.refer_to(tagged)
@@ -131,7 +135,7 @@ def test_import_reads_what_talosctl_created(
         f"{caches.asked}/{tagged.name}",
         f"{caches.asked}/{by_digest.repository}@{by_digest.digest}",
     )
-    created = create(tmp_path, layout, *names)
+    created = create(talosctl, tmp_path, layout, *names)
 
     with upstream.away():
         imported = caches.cachectl("import", created, "--json")
@@ -153,7 +157,7 @@ def test_a_damaged_cache_of_talosctl_is_refused_and_changes_nothing(
 ) -> None:
     image = upstream.push_index()
     name = f"{caches.asked}/{image.name}"
-    created = create(tmp_path, "flat", name)
+    created = create(NEW, tmp_path, "flat", name)
     largest = max((created / "blob").iterdir(), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1

@@ -11,7 +11,8 @@ from talos_registry_cache.cli import options, output, selection, stack
 from talos_registry_cache.cli.errors import UsageError
 from talos_registry_cache.cli.mirror_formats import Format
 from talos_registry_cache.endpoint import ALL_REGISTRIES, Endpoint
-from talos_registry_cache.talos.machine_config import form_for
+from talos_registry_cache.talos.machine_config import SKIP_FALLBACK_SINCE, MirrorForm, form_for
+from talos_registry_cache.talos.versions import Version, version_range
 
 
 def mirrors(
@@ -26,6 +27,13 @@ def mirrors(
             metavar="VERSION", help="The Talos version of the nodes. Default: the newest."
         ),
     ] = None,
+    skip_fallback: Annotated[
+        bool,
+        typer.Option(
+            "--skip-fallback",
+            help="Nodes never ask a registry itself. For talos, containerd and kind.",
+        ),
+    ] = False,
     username: options.Username = None,
     upstreams: options.Upstreams = None,
     stack_name: options.StackName = None,
@@ -45,6 +53,9 @@ def mirrors(
     If the stack has a wildcard mirror (`caches.wildcard`), it becomes the mirror of all registries
     without one of their own, unless upstreams are named. Docker knows no such mirror.
 
+    With `--skip-fallback`, nodes without internet access do not wait for registries that they
+    cannot reach. What the caches do not have does not exist for them.
+
     The addresses can be reached from nodes in containers and from this machine.
 
     Exit codes: 0 success, 1 the files could not be written, 2 wrong usage.
@@ -60,7 +71,8 @@ def mirrors(
     }
     if wildcard:
         mirrors_by_host[ALL_REGISTRIES] = Endpoint(wildcard.mirror, wildcard.ca, *(reader or ()))
-    files = _files(form, mirrors_by_host, folder, talos_version)
+    version = selection.version(talos_version) if talos_version else None
+    files = _files(form, mirrors_by_host, folder, version, skip_fallback=skip_fallback)
     output.put(files, folder, is_private=reader is not None)
 
 
@@ -68,20 +80,26 @@ def _files(
     form: Format,
     mirrors_by_host: Mapping[str, Endpoint],
     folder: Path | None,
-    talos_version: str | None,
+    version: Version | None,
+    *,
+    skip_fallback: bool,
 ) -> Mapping[str, str]:
     match form:
         case Format.TALOS:
-            if talos_version is None:
-                return formats.talos(mirrors_by_host)
-            return formats.talos(mirrors_by_host, form_for(selection.version(talos_version)))
+            if skip_fallback and version and version < SKIP_FALLBACK_SINCE:
+                allowed = f"Talos {version_range(SKIP_FALLBACK_SINCE)}"
+                raise UsageError(f"--skip-fallback: found Talos {version}; allowed: {allowed}")
+            talos_form = form_for(version) if version else MirrorForm.DOCUMENT
+            return formats.talos(mirrors_by_host, talos_form, skip_fallback=skip_fallback)
         case Format.CONTAINERD:
-            return formats.containerd(mirrors_by_host)
+            return formats.containerd(mirrors_by_host, skip_fallback=skip_fallback)
+        case Format.KIND:
+            if folder is None:
+                raise UsageError("kind mounts a folder: give --output FOLDER")
+            return formats.kind(mirrors_by_host, folder.absolute(), skip_fallback=skip_fallback)
+        case _ if skip_fallback:
+            raise UsageError(f"{form} has no --skip-fallback; allowed: talos, containerd, kind")
         case Format.DOCKER:
             return formats.docker(mirrors_by_host)
         case Format.K3D:
             return formats.k3d(mirrors_by_host)
-        case Format.KIND:
-            if folder is None:
-                raise UsageError("kind mounts a folder: give --output FOLDER")
-            return formats.kind(mirrors_by_host, folder.absolute())

@@ -109,14 +109,7 @@ class PrivateEngine:
 
     @contextmanager
     def upstream(self, port: int) -> Iterator[Pushed]:
-        """Run an upstream on the engine, and yield its only image.
-
-        The upstream is reachable only in this network namespace, so the engine itself pushes.
-        """
-        docker = ["docker", "--host", self.host]
-        archive = self._folder / "layer.tar"
-        archive.write_bytes(images.archive("file", LAYER_SIZE))
-        image = f"{host.LOOPBACK}:{port}/team/app:1"
+        """Run an upstream on the engine, and yield its only image."""
         with self.client() as client:
             container = client.containers.run(
                 IMAGE,
@@ -125,16 +118,27 @@ class PrivateEngine:
                 environment={"OTEL_TRACES_EXPORTER": "none"},
             )
             try:
-                processes.run(*docker, "import", archive, image)
-                printed = eventually(
-                    lambda: self._push(image), within_s=START_WITHIN_S, what="the upstream answers"
-                )
-                processes.run(*docker, "image", "rm", image)
-                digest = re.search(r"digest: (\S+)", printed)
-                assert digest is not None, printed
-                yield Pushed("team/app", "1", digest[1])
+                yield self.push(port, "team/app")
             finally:
                 container.remove(force=True, v=True)
+
+    def push(self, port: int, repository: str) -> Pushed:
+        """Push a new image to an upstream.
+
+        The upstream is reachable only in this network namespace, so the engine itself pushes.
+        """
+        docker = ["docker", "--host", self.host]
+        archive = self._folder / "layer.tar"
+        archive.write_bytes(images.archive("file", LAYER_SIZE))
+        image = f"{host.LOOPBACK}:{port}/{repository}:1"
+        processes.run(*docker, "import", archive, image)
+        printed = eventually(
+            lambda: self._push(image), within_s=START_WITHIN_S, what="the upstream answers"
+        )
+        processes.run(*docker, "image", "rm", image)
+        digest = re.search(r"digest: (\S+)", printed)
+        assert digest is not None, printed
+        return Pushed(repository, "1", digest[1])
 
     def _push(self, image: str) -> str:
         try:

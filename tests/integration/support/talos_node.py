@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.integration.support import host, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.private_engine import PrivateEngine
-from toolchain import talos_node
+from toolchain import talos_node, talosctl
+from toolchain.golang import Program
 
-TALOSCTL = "talosctl-1.13"
 NAME = "real"
 SUBNET, ADDRESS = "10.74.0.0/24", "10.74.0.2"
 BOOTS_WITHIN_S = 120
@@ -24,29 +24,53 @@ SYSCTLS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A version of Talos.
+
+    Attributes:
+        machined: the init of its nodes.
+        talosctl: its talosctl.
+    """
+
+    machined: Program
+    talosctl: Program
+
+
+TALOS_1_13 = Release(talos_node.MACHINED, talosctl.CURRENT)
+TALOS_1_14 = Release(talos_node.MACHINED_1_14, talosctl.NEWEST)
+TALOSCTL = TALOS_1_13.talosctl.name
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A running node.
 
     Attributes:
         engine: the engine that runs it.
         env: the environment of talosctl.
+        release: its version of Talos.
     """
 
     engine: PrivateEngine
     env: dict[str, str]
+    release: Release
 
     def talosctl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run talosctl against the node."""
-        command = [*self.engine.enter, TALOSCTL, "--nodes", ADDRESS, *arguments]
+        program = self.release.talosctl.name
+        command = [*self.engine.enter, program, "--nodes", ADDRESS, *arguments]
         return processes.finish(command, within_s=ANSWERS_WITHIN_S, env=self.env)
 
 
-def load_image(engine: PrivateEngine, registry: str = "ghcr.io") -> str:
+def load_image(
+    engine: PrivateEngine, registry: str = "ghcr.io", release: Release = TALOS_1_13
+) -> str:
     """Give an engine the image of the node, by its name in a registry; returns its reference."""
-    image = talos_node.image().replace("ghcr.io", registry)
+    image = talos_node.image(release.machined).replace("ghcr.io", registry)
     change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
     docker = ("docker", "--host", engine.host)
-    processes.run(*docker, "import", "--change", change, str(talos_node.layer_of()), image)
+    layer = talos_node.layer_of(release.machined)
+    processes.run(*docker, "import", "--change", change, layer, image)
     return image
 
 
@@ -58,13 +82,16 @@ def push_image(engine: PrivateEngine, port: int) -> None:
 
 
 @contextmanager
-def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
+def booted(
+    engine: PrivateEngine, folder: Path, patch: Path, release: Release = TALOS_1_13
+) -> Iterator[Node]:
     """Boot a node, and wait until its API answers.
 
     Args:
         engine: the engine that runs it. Whoever has made the engine removes the node with it.
         folder: an empty folder for files of talosctl.
         patch: a patch of its machine configuration.
+        release: its version of Talos.
     """
     env = {
         **os.environ,
@@ -72,12 +99,12 @@ def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
         "HOME": str(folder),
         "TALOSCONFIG": str(folder / "talosconfig"),
     }
-    node = Node(engine, env)
+    node = Node(engine, env, release)
     command: list[str | Path] = [
-        *engine.enter, TALOSCTL, "cluster", "create", "docker",
+        *engine.enter, release.talosctl.name, "cluster", "create", "docker",
         "--name", NAME, "--state", folder / "state", "--subnet", SUBNET, "--workers", "0",
-        "--image", load_image(engine), "--talosconfig-destination", folder / "talosconfig",
-        "--config-patch", f"@{patch}",
+        "--image", load_image(engine, release=release),
+        "--talosconfig-destination", folder / "talosconfig", "--config-patch", f"@{patch}",
     ]  # fmt: skip
     log = folder / "create.log"
     with sysctls_kept(), log.open("w") as output:

@@ -44,6 +44,20 @@ def test_kind_mounts_the_files_of_containerd() -> None:
     }
 
 
+def test_nodes_that_skip_the_fallback_ask_mirrors_only() -> None:
+    [talos] = mirror_formats.talos(MIRRORS, skip_fallback=True).values()
+    folders = (
+        mirror_formats.containerd(MIRRORS, skip_fallback=True),
+        mirror_formats.kind(MIRRORS, PurePosixPath("/some"), skip_fallback=True),
+    )
+
+    assert all(one["skipFallback"] for one in yaml.safe_load_all(talos))
+    for files in folders:
+        hosts = tomllib.loads(files["certs.d/docker.io/hosts.toml"])
+        # containerd's way to have no server.
+        assert hosts["server"] == MIRRORS["docker.io"].url
+
+
 def test_talos_gets_documents_or_the_form_of_1_11_and_earlier() -> None:
     """The contract tests of talosctl show that it accepts both."""
     [documents] = mirror_formats.talos(CLOSED).values()

@@ -64,8 +64,10 @@ def warmed(props: Properties) -> dict[str, Any]:
                 storages={host: url for host, url in mounting.items() if url},
                 remotes=_remotes(props, images),
                 on_progress=_Reporter(len(images)),
+                on_problem=_say,
             )
         )
+    _add_indexes(props, indexes_of(outcomes))
     failed = [outcome for outcome in outcomes if isinstance(outcome, NotWarmed)]
     if failed:
         lines = "".join(f"\n  {one.reference}: {'; '.join(map(str, one.errors))}" for one in failed)
@@ -73,7 +75,6 @@ def warmed(props: Properties) -> dict[str, Any]:
         raise NotAllCachedError(
             f"{len(failed)} of {len(outcomes)} images are not cached; {kept} are, and stay:{lines}"
         )
-    _add_indexes(props, indexes_of(outcomes))
     _keep_tags(props, locked)
     digests = {str(one.reference): one.image.digest for one in outcomes if isinstance(one, Warmed)}
     return {**props, "digests": digests, "missing": {}}
@@ -235,8 +236,12 @@ class _Reporter:
             return
         self._said = now
         rate = progress.fetched / MB / (now - self._started)
-        print(  # noqa: T201
+        _say(
             f"{self._images} images: {progress.done / MB:.0f} of {progress.total / MB:.0f} MB "
-            f"are cached ({rate:.0f} MB/s)",
-            flush=True,
+            f"are cached ({rate:.0f} MB/s)"
         )
+
+
+def _say(message: str) -> None:
+    """Print a line, which Pulumi shows."""
+    print(message, flush=True)  # noqa: T201

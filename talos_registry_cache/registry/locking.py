@@ -31,6 +31,7 @@ async def look_up(
     concurrency: int = 8,
     retry: Retry | None = None,
     on_image: Callable[[], object] = lambda: None,
+    on_problem: Callable[[str], object] = lambda _: None,
 ) -> Found:
     """Look up images through their caches, which ask their upstreams even for pinned tags.
 
@@ -43,6 +44,7 @@ async def look_up(
         concurrency: the number of repositories to work on at once.
         retry: how to retry requests.
         on_image: called after each image.
+        on_problem: called with a message for each upstream that cannot be asked for referrers.
 
     Returns:
         Each image, or why it could not be looked up, in order.
@@ -67,7 +69,7 @@ async def look_up(
         except RegistryError as error:
             found.update(dict.fromkeys(some, error))
 
-    async with Referrers(remotes or {}) as listing, asyncio.TaskGroup() as group:
+    async with Referrers(remotes or {}, on_problem) as listing, asyncio.TaskGroup() as group:
         for some in repositories.values():
             group.create_task(work(some))
     return {reference: found[reference] for reference in references}

@@ -24,6 +24,7 @@ ListReferrers = Callable[[str], Awaitable[Sequence[Descriptor]]]
 
 MEDIA_TYPE = manifests.INDEXES[0]
 PAGES_LIMIT = 10
+WITHIN_S = 15.0
 INDEX_LIMIT = 256 << 10
 """Maximum size of an index of referrers that is made here, in bytes: some thousand signatures."""
 
@@ -37,13 +38,18 @@ class Referrers:
     repository.
     """
 
-    def __init__(self, remotes: Mapping[str, Remote]) -> None:
+    def __init__(
+        self, remotes: Mapping[str, Remote], on_problem: Callable[[str], object] = lambda _: None
+    ) -> None:
         """Prepare to ask upstreams.
 
         Args:
             remotes: the upstreams, by registry host.
+            on_problem: called with a message for each upstream that does not answer as it should.
         """
         self._remotes = dict(remotes)
+        self._on_problem = on_problem
+        self._reported: set[str] = set()
         self._clients: dict[str, UpstreamClient] = {}
         self._without_api: set[tuple[str, str]] = set()
         self._opened = AsyncExitStack()
@@ -51,7 +57,7 @@ class Referrers:
     async def __aenter__(self) -> Self:
         """Open the clients of the upstreams."""
         for registry, remote in self._remotes.items():
-            client = await self._opened.enter_async_context(UpstreamClient(remote))
+            client = await self._opened.enter_async_context(UpstreamClient(remote, WITHIN_S))
             self._clients[registry] = client
         return self
 
@@ -87,9 +93,17 @@ class Referrers:
         except httpx2.HTTPStatusError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 self._without_api.add((registry, repository))
-        except (httpx2.HTTPError, httpx2.InvalidURL):
+            else:
+                self._report(registry, f"{error.response.status_code} {url}")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             self._clients.pop(registry, None)
+            self._report(registry, str(error) or type(error).__name__)
         return ()
+
+    def _report(self, registry: str, reason: str) -> None:
+        if registry not in self._reported:
+            self._reported.add(registry)
+            self._on_problem(f"{registry}: cannot ask the upstream for referrers: {reason}")
 
 
 async def _list(client: UpstreamClient, repository: str, url: httpx2.URL) -> Sequence[Descriptor]:

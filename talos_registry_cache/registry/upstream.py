@@ -23,7 +23,7 @@ from talos_registry_cache.registry.addresses import check_followed
 from talos_registry_cache.registry.errors import ContentError
 
 WITHIN_S = 3.0
-"""How long an upstream may take for each step of an answer."""
+"""How long an upstream may take for each step of an answer, unless something depends on it."""
 CONTENT_LIMIT, TOKEN_LIMIT = 4 << 20, 64 << 10
 """The most bytes that are read of an answer, and of a token."""
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -106,10 +106,10 @@ class UpstreamClient:
     It is an asynchronous context manager.
     """
 
-    def __init__(self, remote: Remote) -> None:
-        """Prepare to ask an upstream."""
+    def __init__(self, remote: Remote, within_s: float = WITHIN_S) -> None:
+        """Prepare to ask an upstream, which may take some seconds for each step of an answer."""
         self._remote = remote
-        self._http = client(remote)
+        self._http = client(remote, within_s)
         # The header of each repository, since tokens are for one.
         self._authorizations: dict[str, Mapping[str, str]] = {}
 
@@ -190,11 +190,11 @@ class UpstreamClient:
         return {"Authorization": f"Basic {b64encode(account.encode()).decode()}"}
 
 
-def client(remote: Remote) -> httpx2.AsyncClient:
+def client(remote: Remote, within_s: float = WITHIN_S) -> httpx2.AsyncClient:
     """An HTTP client that reaches an upstream as its cache does."""
     trust = _trust(remote.authorities)
     return httpx2.AsyncClient(
-        timeout=WITHIN_S,
+        timeout=within_s,
         headers={"Accept-Encoding": "identity"},
         verify=trust,
         # The proxies of the cache count, not those of this process.

@@ -116,6 +116,7 @@ async def warm(
     concurrency: int = 8,
     retry: Retry | None = None,
     on_progress: Callable[[Progress], object] = lambda _: None,
+    on_problem: Callable[[str], object] = lambda _: None,
 ) -> tuple[Warmed | NotWarmed, ...]:
     """Bring images into their caches; blobs that a cache holds are not fetched again.
 
@@ -137,13 +138,14 @@ async def warm(
         concurrency: the number of manifests and blobs requested at once.
         retry: how to retry requests.
         on_progress: called often, in the event loop's thread.
+        on_problem: called with a message for each upstream that cannot be asked for referrers.
 
     Returns:
         The outcome for each image, in order.
     """
     references = tuple(references)
     known = locked or {}
-    async with Referrers(remotes or {}) as listing:
+    async with Referrers(remotes or {}, on_problem) as listing:
         warming = _Warming(
             endpoints,
             storages or {},

@@ -124,6 +124,7 @@ def _look_up(
                 attachments,
                 remotes=caches.remotes_of(found.engine, involved),
                 on_image=count,
+                on_problem=console.say,
             )
         )
     locked = {str(image): one for image, one in results.items() if isinstance(one, LockedImage)}

@@ -58,6 +58,7 @@ def warm(
                     storages=storages,
                     remotes=caches.remotes_of(found.engine, involved),
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
+                    on_problem=console.say,
                 )
             )
             caches.add_indexes(found, indexes_of(outcomes))

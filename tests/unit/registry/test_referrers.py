@@ -39,9 +39,11 @@ def listing(*entries: Descriptor) -> Blob:
     return Blob(referrers.index(entries), MEDIA_TYPE)
 
 
-def ask(url: str, *repositories: str) -> list[Sequence[Descriptor]]:
+def ask(url: str, *repositories: str, said: list[str] | None = None) -> list[Sequence[Descriptor]]:
+    say = (said if said is not None else []).append
+
     async def run() -> list[Sequence[Descriptor]]:
-        async with Referrers({"docker.io": Remote(url)}) as asked:
+        async with Referrers({"docker.io": Remote(url)}, say) as asked:
             return [
                 await asked.of("docker.io", repository, IMAGE)
                 for repository in repositories or [REPOSITORY]
@@ -100,24 +102,33 @@ def test_a_list_without_end_is_refused(registry: TinyRegistry) -> None:
 def test_an_upstream_without_the_api_is_asked_once_for_each_repository(
     registry: TinyRegistry,
 ) -> None:
-    assert ask(registry.url, REPOSITORY, REPOSITORY, "team/other") == [(), (), ()]
+    said: list[str] = []
+
+    assert ask(registry.url, REPOSITORY, REPOSITORY, "team/other", said=said) == [(), (), ()]
     assert len(registry.requests) == 2
+    assert said == []
 
 
 def test_an_upstream_that_fails_has_no_referrers_and_is_asked_again(
     registry: TinyRegistry,
 ) -> None:
     registry.referrers[REPOSITORY, IMAGE] = listing(*SIGNATURES)
-    registry.fail(IMAGE, status(429))
+    registry.fail(IMAGE, status(429), status(503))
+    said: list[str] = []
 
-    refused, found = ask(registry.url, REPOSITORY, REPOSITORY)
+    *refused, found = ask(registry.url, *[REPOSITORY] * 3, said=said)
 
-    assert (list(refused), len(found)) == ([], 2)
+    assert (refused, len(found)) == ([(), ()], 2)
+    [once] = said
+    assert once.startswith("docker.io: cannot ask the upstream for referrers: 429 http://127.0.0.1")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[no"])
 def test_an_upstream_that_does_not_answer_has_no_referrers(url: str) -> None:
-    assert ask(url, REPOSITORY, REPOSITORY) == [(), ()]
+    said: list[str] = []
+
+    assert ask(url, REPOSITORY, REPOSITORY, said=said) == [(), ()]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("content", [b"no JSON", b"[]", b'{"schemaVersion": 2, "manifests": [1]}'])

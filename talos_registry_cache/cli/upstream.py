@@ -9,7 +9,7 @@ from talos_registry_cache.registry import upstream
 from talos_registry_cache.registry.client import RateLimit, rate_limit
 from talos_registry_cache.registry.errors import ContentError
 from talos_registry_cache.registry.reference import DOCKER_HUB
-from talos_registry_cache.registry.upstream import WITHIN_S, Remote, UpstreamClient
+from talos_registry_cache.registry.upstream import WITHIN_S, Remote
 
 # Docker's way to ask without a pull: docs.docker.com, "Pull usage and limits".
 PREVIEW = "ratelimitpreview/test"
@@ -56,6 +56,6 @@ async def _answers(remote: Remote) -> bool:
 
 
 async def _limit(remote: Remote) -> RateLimit | None:
-    async with UpstreamClient(remote) as client:
+    async with upstream.opened(remote) as client:
         url = remote.api(f"{PREVIEW}/manifests/latest")
         return rate_limit((await client.request("HEAD", PREVIEW, url)).headers)

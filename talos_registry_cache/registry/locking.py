@@ -13,7 +13,7 @@ from talos_registry_cache.registry.errors import AnswerError, RegistryError
 from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.referrers import INDEX_LIMIT, Referrers
+from talos_registry_cache.registry.referrers import INDEX_LIMIT, Referrers, asking
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.upstream import Remote
 from talos_registry_cache.registry.warm import NONEXISTENT_DIGEST
@@ -44,7 +44,7 @@ async def look_up(
         concurrency: the number of repositories to work on at once.
         retry: how to retry requests.
         on_image: called after each image.
-        on_problem: called with a message for each upstream that cannot be asked for referrers.
+        on_problem: called with a message for each upstream whose referrers are not known.
 
     Returns:
         Each image, or why it could not be looked up, in order.
@@ -69,7 +69,7 @@ async def look_up(
         except RegistryError as error:
             found.update(dict.fromkeys(some, error))
 
-    async with Referrers(remotes or {}, on_problem) as listing, asyncio.TaskGroup() as group:
+    async with asking(remotes or {}, on_problem) as listing, asyncio.TaskGroup() as group:
         for some in repositories.values():
             group.create_task(work(some))
     return {reference: found[reference] for reference in references}

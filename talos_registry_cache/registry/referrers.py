@@ -6,15 +6,13 @@ without the API.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 from pydantic import TypeAdapter
 
-from talos_registry_cache.registry import manifests
+from talos_registry_cache.registry import manifests, upstream
 from talos_registry_cache.registry.errors import ContentError
 from talos_registry_cache.registry.manifests import Descriptor, Index
 from talos_registry_cache.registry.upstream import Remote, UpstreamClient
@@ -32,62 +30,36 @@ _DESCRIPTORS = TypeAdapter(tuple[Descriptor, ...])
 
 
 class Referrers:
-    """Asks upstreams for referrers. It is an asynchronous context manager.
+    """Asks upstreams for referrers; see `asking`.
 
     An upstream that does not answer is not asked again, nor one without such an API for the same
     repository.
     """
 
     def __init__(
-        self, remotes: Mapping[str, Remote], on_problem: Callable[[str], object] = lambda _: None
+        self, clients: Mapping[str, UpstreamClient], on_problem: Callable[[str], object]
     ) -> None:
-        """Prepare to ask upstreams.
-
-        Args:
-            remotes: the upstreams, by registry host.
-            on_problem: called with a message for each upstream that does not answer as it should.
-        """
-        self._remotes = dict(remotes)
+        """Use clients of upstreams, by registry host."""
+        self._clients = dict(clients)
         self._on_problem = on_problem
         self._reported: set[str] = set()
-        self._clients: dict[str, UpstreamClient] = {}
         self._without_api: set[tuple[str, str]] = set()
-        self._opened = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Open the clients of the upstreams."""
-        for registry, remote in self._remotes.items():
-            client = await self._opened.enter_async_context(UpstreamClient(remote, WITHIN_S))
-            self._clients[registry] = client
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close them."""
-        await self._opened.aclose()
 
     async def of(self, registry: str, repository: str, digest: str) -> Sequence[Descriptor]:
         """List the referrers of a manifest.
 
-        There are none if the upstream is unknown or does not answer with a list: a cache without
-        network can warm what it holds.
+        There are none if the upstream is unknown or does not answer with a list: an image can be
+        cached without them.
 
         Args:
             registry: the registry host.
             repository: the repository of the manifest.
             digest: its digest.
-
-        Raises:
-            ContentError: the upstream sends something else than a list.
         """
         client = self._clients.get(registry)
         if client is None or (registry, repository) in self._without_api:
             return ()
-        url = self._remotes[registry].api(f"{repository}/referrers/{digest}")
+        url = client.remote.api(f"{repository}/referrers/{digest}")
         try:
             return await _list(client, repository, url)
         except httpx2.HTTPStatusError as error:
@@ -98,12 +70,32 @@ class Referrers:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             self._clients.pop(registry, None)
             self._report(registry, str(error) or type(error).__name__)
+        except ContentError as error:
+            self._report(registry, str(error))
         return ()
 
     def _report(self, registry: str, reason: str) -> None:
         if registry not in self._reported:
             self._reported.add(registry)
-            self._on_problem(f"{registry}: cannot ask the upstream for referrers: {reason}")
+            self._on_problem(f"{registry}: the upstream lists no referrers: {reason}")
+
+
+@asynccontextmanager
+async def asking(
+    remotes: Mapping[str, Remote], on_problem: Callable[[str], object] = lambda _: None
+) -> AsyncIterator[Referrers]:
+    """Prepare to ask upstreams.
+
+    Args:
+        remotes: the upstreams, by registry host.
+        on_problem: called with a message for each upstream whose referrers are not known.
+    """
+    async with AsyncExitStack() as opened:
+        clients = {
+            registry: await opened.enter_async_context(upstream.opened(remote, WITHIN_S))
+            for registry, remote in remotes.items()
+        }
+        yield Referrers(clients, on_problem)
 
 
 async def _list(client: UpstreamClient, repository: str, url: httpx2.URL) -> Sequence[Descriptor]:

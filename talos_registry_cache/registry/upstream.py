@@ -10,10 +10,10 @@ import functools
 import re
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import httpx2
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
@@ -101,31 +101,14 @@ class Answer:
 
 
 class UpstreamClient:
-    """Sends requests to an upstream, and logs in if it asks for that.
+    """Sends requests to an upstream, and logs in if it asks for that; see `opened`."""
 
-    It is an asynchronous context manager.
-    """
-
-    def __init__(self, remote: Remote, within_s: float = WITHIN_S) -> None:
-        """Prepare to ask an upstream, which may take some seconds for each step of an answer."""
-        self._remote = remote
-        self._http = client(remote, within_s)
+    def __init__(self, remote: Remote, http: httpx2.AsyncClient) -> None:
+        """Use an HTTP client that reaches the upstream."""
+        self.remote = remote
+        self._http = http
         # The header of each repository, since tokens are for one.
         self._authorizations: dict[str, Mapping[str, str]] = {}
-
-    async def __aenter__(self) -> Self:
-        """Open connections."""
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close them."""
-        await self._http.__aexit__(kind, error, trace)
 
     async def request(
         self, method: str, repository: str, url: httpx2.URL, *, accept: str = "*/*"
@@ -184,10 +167,22 @@ class UpstreamClient:
 
     def _login_at(self, url: httpx2.URL) -> Mapping[str, str]:
         """The header with the password, which is not sent without TLS."""
-        if not self._remote.username or url.scheme != "https":
+        if not self.remote.username or url.scheme != "https":
             return {}
-        account = f"{self._remote.username}:{self._remote.password}"
+        account = f"{self.remote.username}:{self.remote.password}"
         return {"Authorization": f"Basic {b64encode(account.encode()).decode()}"}
+
+
+@asynccontextmanager
+async def opened(remote: Remote, within_s: float = WITHIN_S) -> AsyncIterator[UpstreamClient]:
+    """Open a client of an upstream.
+
+    Args:
+        remote: the upstream.
+        within_s: how long it may take for each step of an answer, in seconds.
+    """
+    async with client(remote, within_s) as http:
+        yield UpstreamClient(remote, http)
 
 
 def client(remote: Remote, within_s: float = WITHIN_S) -> httpx2.AsyncClient:

@@ -38,7 +38,7 @@ from talos_registry_cache.registry.image_lock import LockedImage
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
-from talos_registry_cache.registry.referrers import Referrers
+from talos_registry_cache.registry.referrers import Referrers, asking
 from talos_registry_cache.registry.retry import Retry
 from talos_registry_cache.registry.upstream import Remote
 
@@ -138,14 +138,14 @@ async def warm(
         concurrency: the number of manifests and blobs requested at once.
         retry: how to retry requests.
         on_progress: called often, in the event loop's thread.
-        on_problem: called with a message for each upstream that cannot be asked for referrers.
+        on_problem: called with a message for each upstream whose referrers are not known.
 
     Returns:
         The outcome for each image, in order.
     """
     references = tuple(references)
     known = locked or {}
-    async with Referrers(remotes or {}, on_problem) as listing:
+    async with asking(remotes or {}, on_problem) as listing:
         warming = _Warming(
             endpoints,
             storages or {},

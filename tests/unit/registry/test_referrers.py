@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from talos_registry_cache.registry import manifests, referrers
 from talos_registry_cache.registry.errors import ContentError
 from talos_registry_cache.registry.manifests import Descriptor, Index
-from talos_registry_cache.registry.referrers import MEDIA_TYPE, Referrers
+from talos_registry_cache.registry.referrers import MEDIA_TYPE, asking
 from talos_registry_cache.registry.upstream import Remote
 from tests.unit.registry.support import images
 from tests.unit.registry.support.images import Blob
@@ -43,13 +43,21 @@ def ask(url: str, *repositories: str, said: list[str] | None = None) -> list[Seq
     say = (said if said is not None else []).append
 
     async def run() -> list[Sequence[Descriptor]]:
-        async with Referrers({"docker.io": Remote(url)}, say) as asked:
+        async with asking({"docker.io": Remote(url)}, say) as asked:
             return [
                 await asked.of("docker.io", repository, IMAGE)
                 for repository in repositories or [REPOSITORY]
             ]
 
     return asyncio.run(run())
+
+
+def problem(url: str) -> str:
+    """What is said of an upstream whose list is not used."""
+    said: list[str] = []
+    assert ask(url, said=said) == [()]
+    [problem] = said
+    return problem
 
 
 def test_the_referrers_that_an_upstream_lists_are_found_with_type_and_annotations(
@@ -77,7 +85,7 @@ def test_all_pages_of_a_list_are_read(registry: TinyRegistry) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", ["http://192.0.2.1/v2/", "//192.0.2.1/v2/"])
-def test_a_list_that_continues_at_another_host_is_refused(
+def test_a_list_that_continues_at_another_host_is_not_used(
     registry: TinyRegistry, elsewhere: str
 ) -> None:
     def page(handler: Handler, _: Blob) -> None:
@@ -85,18 +93,16 @@ def test_a_list_that_continues_at_another_host_is_refused(
 
     registry.fail(IMAGE, page)
 
-    with pytest.raises(ContentError, match="continues its list of referrers at 192"):
-        ask(registry.url)
+    assert "continues its list of referrers at 192.0.2.1" in problem(registry.url)
 
 
-def test_a_list_without_end_is_refused(registry: TinyRegistry) -> None:
+def test_a_list_without_end_is_not_used(registry: TinyRegistry) -> None:
     def page(handler: Handler, _: Blob) -> None:
         handler.send(200, listing().content, {"Link": f'<{handler.path}>; rel="next"'})
 
     registry.fail(IMAGE, *[page] * (referrers.PAGES_LIMIT + 1))
 
-    with pytest.raises(ContentError, match=f"more than {referrers.PAGES_LIMIT} pages"):
-        ask(registry.url)
+    assert f"more than {referrers.PAGES_LIMIT} pages" in problem(registry.url)
 
 
 def test_an_upstream_without_the_api_is_asked_once_for_each_repository(
@@ -120,7 +126,7 @@ def test_an_upstream_that_fails_has_no_referrers_and_is_asked_again(
 
     assert (refused, len(found)) == ([(), ()], 2)
     [once] = said
-    assert once.startswith("docker.io: cannot ask the upstream for referrers: 429 http://127.0.0.1")
+    assert once.startswith("docker.io: the upstream lists no referrers: 429 http://127.0.0.1")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[no"])
@@ -132,11 +138,10 @@ def test_an_upstream_that_does_not_answer_has_no_referrers(url: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no JSON", b"[]", b'{"schemaVersion": 2, "manifests": [1]}'])
-def test_something_else_than_a_list_is_refused(registry: TinyRegistry, content: bytes) -> None:
+def test_something_else_than_a_list_is_not_used(registry: TinyRegistry, content: bytes) -> None:
     registry.referrers[REPOSITORY, IMAGE] = Blob(content, MEDIA_TYPE)
 
-    with pytest.raises(ContentError, match="not a valid"):
-        ask(registry.url)
+    assert "not a valid" in problem(registry.url)
 
 
 @given(st.permutations([*SIGNATURES, Descriptor(images.OCI_MANIFEST, IMAGE, 1)]))

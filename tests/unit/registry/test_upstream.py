@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 from components.certificate_authority import issue_authority, issue_server
-from talos_registry_cache.registry.upstream import Remote, UpstreamClient
+from talos_registry_cache.registry import upstream
+from talos_registry_cache.registry.upstream import Remote
 from tests.unit.registry.support.images import Blob
 from tests.unit.registry.support.tiny_registry import TinyRegistry, serving
 
@@ -28,7 +29,7 @@ def closed() -> TinyRegistry:
 
 def content(remote: Remote) -> bytes:
     async def run() -> bytes:
-        async with UpstreamClient(remote) as client:
+        async with upstream.opened(remote) as client:
             url = remote.api("team/app/manifests/1")
             return (await client.request("GET", "team/app", url)).content
 

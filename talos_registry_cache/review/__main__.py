@@ -36,7 +36,11 @@ def main(
         typer.Option(help="Stack to compare; may be repeated. Default: all affected stacks."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write the report to. Default: standard output.")
+        Path | None,
+        typer.Option(
+            help="File to write the report to, cut to fit into a comment. "
+            "Default: the whole report on standard output."
+        ),
     ] = None,
     allow_data_loss: Annotated[
         bool, typer.Option("--allow-data-loss", help="Exit with 0 even if data would be lost.")
@@ -62,7 +66,7 @@ def main(
         output.write_text(markdown.report(made), encoding="utf-8")
         _say(markdown.verdict(made))
     else:
-        typer.echo(markdown.report(made), nl=False)
+        typer.echo(markdown.report(made, limit=None), nl=False)
     raise typer.Exit(exit_code(made, allow_data_loss=allow_data_loss, detailed=detailed_exitcode))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,18 +33,21 @@ LONGEST_VALUE = 120
 LONGEST_REASON = 400
 LONGEST_FAILURE = 8_000
 ROWS_TO_TRY = (10_000, 200, 50, 20, 5, 0)
+WITHOUT_END = sys.maxsize
 
 _FULL_REPORT = "`make pr-preview` prints the full report"
 
 
-def report(preview: Preview, limit: int = LIMIT) -> str:
+def report(preview: Preview, limit: int | None = LIMIT) -> str:
     """Return the report.
 
     Args:
         preview: the preview.
         limit: its maximum length in bytes. What does not fit is cut, Pulumi's diffs first, and the
-            report says so.
+            report says so. None for the whole report.
     """
+    if limit is None:
+        return _report(preview, WITHOUT_END, WITHOUT_END)
     for rows in ROWS_TO_TRY:
         bare = _report(preview, rows, 0)
         room = limit - _length(bare)
@@ -127,7 +131,7 @@ def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
         state = _counted(stack.changes) or "nothing changes"
     blocks = [f"### `{stack.stack}`: {state}", *stack.notes]
     if stack.failure is not None:
-        blocks.append(_fenced(_cut(stack.failure, LONGEST_FAILURE)))
+        blocks.append(_fenced(_cut(stack.failure, max(LONGEST_FAILURE, diff_room))))
     if stack.lock:
         blocks += _lock(stack.lock, rows)
     if stack.changes:

@@ -235,6 +235,18 @@ def test_long_diff_and_table_are_cut_and_data_loss_stays() -> None:
     assert "| Volume `lost` | ⚠️ delete |" in report
 
 
+def test_the_report_without_a_limit_is_whole() -> None:
+    long = "\n".join(f"line {number}" for number in range(20_000))
+    many = [_change(f"{number}") for number in range(11_000)]
+    stacks = StackPreview("ci", many, diff=long), StackPreview("dev", failure=long)
+
+    report = markdown.report(_preview(*stacks), limit=None)
+
+    assert report.count(long) == 2
+    assert "| Volume `10999` |" in report
+    assert "make pr-preview" not in report
+
+
 @given(
     st.lists(
         st.builds(

@@ -37,7 +37,7 @@ test: ## Run the unit, contract and integration tests on a real container engine
 engine-test: ## Run the tests that depend on the engine on Docker Engine 29, which it builds if needed
 	@$(TOOLCHAIN) engine-test -- $(ARGS)
 
-cluster-test: ## Boot whole Talos clusters from the caches; builds Kubernetes first
+cluster-test: ## Boot whole Talos clusters from the caches, and test the newest talosctl; builds Kubernetes first
 	@$(TOOLCHAIN) cluster-test -- $(ARGS)
 
 check: ## Lint, and check formatting and types

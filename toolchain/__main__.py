@@ -11,6 +11,7 @@ from pathlib import Path
 from toolchain import (
     doctor,
     engine,
+    golang,
     images,
     kubernetes_images,
     modern_engine,
@@ -31,6 +32,10 @@ SLOWEST = "--durations=10"
 ENGINE_TESTS = {"containerd": "modern_engine", "overlay2": "image_store"}
 # They need Kubernetes, which takes long to build.
 CLUSTER_TESTS = "tests/cluster"
+OF_NEWEST_TALOSCTL = (
+    "tests/contract/test_talosctl.py",
+    "tests/integration/test_talos_image_cache.py",
+)
 BUILD_OUTPUT = (VENV, CACHE, ROOT / "build")
 
 
@@ -113,9 +118,11 @@ def _cluster_test(_: argparse.Namespace, arguments: Sequence[str]) -> int:
     env = _ready(virtualenv.DEVELOPMENT)
     test_tools.ensure()
     kubernetes_images.ensure()
+    # Not for `make test`, since it takes three minutes.
+    golang.ensure(talosctl.NEWEST)
     if talos_vm.why_impossible() == "":
         talos_vm.ensure()
-    return _pytest([CLUSTER_TESTS], arguments, env)
+    return _pytest([*OF_NEWEST_TALOSCTL, CLUSTER_TESTS], arguments, env)
 
 
 def _pytest(options: Sequence[str], arguments: Sequence[str], env: dict[str, str]) -> int:

@@ -17,6 +17,8 @@ from toolchain.paths import BIN, CACHE, GO_MODULES
 from toolchain.report import Count, run, run_watched, step
 
 OLDEST_GO = (1, 26, 5)
+# With less frequent garbage collection, the compiler needs a seventh less time (measured).
+OF_COMPILER = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _go(
 ) -> str:
     """Run the Go command, and return its output; with `compiled`, count the packages instead."""
     ours = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
-    env = {**os.environ, **ours, **(environment or {})}
+    env = {**os.environ, **ours, **OF_COMPILER, **(environment or {})}
     command: list[str | Path] = [_compiler(), *arguments]
     if compiled is None:
         return run(command, cwd=cwd, env=env)

@@ -57,8 +57,8 @@ def ensure() -> None:
             run(["apt-get", "update", "--quiet=2"])
             run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *missing])
     programs = (
-        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, talosctl.NEWEST, ACTIONLINT,
-        CONFORMANCE, COSIGN, MINIO, PROMETHEUS, REFERRERS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
+        registry_image.DEFAULT, talosctl.CURRENT, talosctl.CLASSIC, ACTIONLINT, CONFORMANCE, COSIGN,
+        MINIO, PROMETHEUS, REFERRERS, YAML_HOST, NODEJS_HOST, NODEJS_SDK,
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)

@@ -17,28 +17,11 @@ NAME = "real"
 SUBNET, ADDRESS = "10.74.0.0/24", "10.74.0.2"
 BOOTS_WITHIN_S = 120
 ANSWERS_WITHIN_S = 60
+TALOSCTL = talosctl.CURRENT.name
 # Talos sets these for the whole machine.
 SYSCTLS = (
     "fs/aio-max-nr", "fs/inotify/max_user_instances", "kernel/panic", "vm/overcommit_memory",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A version of Talos.
-
-    Attributes:
-        machined: the init of its nodes.
-        talosctl: its talosctl.
-    """
-
-    machined: Program
-    talosctl: Program
-
-
-TALOS_1_13 = Release(talos_node.MACHINED, talosctl.CURRENT)
-TALOS_1_14 = Release(talos_node.MACHINED_1_14, talosctl.NEWEST)
-TALOSCTL = TALOS_1_13.talosctl.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +31,25 @@ class Node:
     Attributes:
         engine: the engine that runs it.
         env: the environment of talosctl.
-        release: its version of Talos.
     """
 
     engine: PrivateEngine
     env: dict[str, str]
-    release: Release
 
     def talosctl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run talosctl against the node."""
-        program = self.release.talosctl.name
-        command = [*self.engine.enter, program, "--nodes", ADDRESS, *arguments]
+        command = [*self.engine.enter, TALOSCTL, "--nodes", ADDRESS, *arguments]
         return processes.finish(command, within_s=ANSWERS_WITHIN_S, env=self.env)
 
 
 def load_image(
-    engine: PrivateEngine, registry: str = "ghcr.io", release: Release = TALOS_1_13
+    engine: PrivateEngine, registry: str = "ghcr.io", machined: Program = talos_node.MACHINED
 ) -> str:
     """Give an engine the image of the node, by its name in a registry; returns its reference."""
-    image = talos_node.image(release.machined).replace("ghcr.io", registry)
+    image = talos_node.image(machined).replace("ghcr.io", registry)
     change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
     docker = ("docker", "--host", engine.host)
-    layer = talos_node.layer_of(release.machined)
+    layer = talos_node.layer_of(machined)
     processes.run(*docker, "import", "--change", change, layer, image)
     return image
 
@@ -83,7 +63,7 @@ def push_image(engine: PrivateEngine, port: int) -> None:
 
 @contextmanager
 def booted(
-    engine: PrivateEngine, folder: Path, patch: Path, release: Release = TALOS_1_13
+    engine: PrivateEngine, folder: Path, patch: Path, machined: Program = talos_node.MACHINED
 ) -> Iterator[Node]:
     """Boot a node, and wait until its API answers.
 
@@ -91,7 +71,7 @@ def booted(
         engine: the engine that runs it. Whoever has made the engine removes the node with it.
         folder: an empty folder for files of talosctl.
         patch: a patch of its machine configuration.
-        release: its version of Talos.
+        machined: Talos itself, in one of its versions.
     """
     env = {
         **os.environ,
@@ -99,11 +79,11 @@ def booted(
         "HOME": str(folder),
         "TALOSCONFIG": str(folder / "talosconfig"),
     }
-    node = Node(engine, env, release)
+    node = Node(engine, env)
     command: list[str | Path] = [
-        *engine.enter, release.talosctl.name, "cluster", "create", "docker",
+        *engine.enter, TALOSCTL, "cluster", "create", "docker",
         "--name", NAME, "--state", folder / "state", "--subnet", SUBNET, "--workers", "0",
-        "--image", load_image(engine, release=release),
+        "--image", load_image(engine, machined=machined),
         "--talosconfig-destination", folder / "talosconfig", "--config-patch", f"@{patch}",
     ]  # fmt: skip
     log = folder / "create.log"

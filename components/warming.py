@@ -62,7 +62,7 @@ def warmed(props: Properties) -> dict[str, Any]:
                 attach=Attachments(props["attachments"]),
                 locked=locked,
                 storages={host: url for host, url in mounting.items() if url},
-                remotes=_remotes(props, images),
+                remotes=_asked_for_referrers(props, [one for one in images if one not in locked]),
                 on_progress=_Reporter(len(images)),
                 on_problem=_say,
             )
@@ -80,8 +80,10 @@ def warmed(props: Properties) -> dict[str, Any]:
     return {**props, "digests": digests, "missing": {}}
 
 
-def _remotes(props: Properties, images: Images) -> Mapping[str, Remote]:
-    """The upstreams of images, by registry host."""
+def _asked_for_referrers(props: Properties, images: Images) -> Mapping[str, Remote]:
+    """The upstreams of images and their logins, by registry host; none without attachments."""
+    if props["attachments"] == Attachments.NONE:
+        return {}
     with dynamic_provider.engine() as engine:
         found = {
             host: upstreams.find(engine, props["caches"][host]["name"])
@@ -90,7 +92,7 @@ def _remotes(props: Properties, images: Images) -> Mapping[str, Remote]:
     return {host: remote for host, remote in found.items() if remote}
 
 
-def _add_indexes(props: Properties, indexes: Mapping[str, Mapping[tuple[str, str], bytes]]) -> None:
+def _add_indexes(props: Properties, indexes: Mapping[str, Mapping[layout.Tag, bytes]]) -> None:
     """Add indexes of referrers to the storages of the caches, unless they are there."""
     if not indexes:
         return

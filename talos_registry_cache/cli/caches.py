@@ -22,7 +22,9 @@ from talos_registry_cache.engine import (
 )
 from talos_registry_cache.engine.cache_storage import CacheStorage, InStore, InVolume
 from talos_registry_cache.registry import attachments
+from talos_registry_cache.registry.attachments import Attachments
 from talos_registry_cache.registry.errors import RegistryError
+from talos_registry_cache.registry.layout import Tag
 from talos_registry_cache.registry.platforms import Platform, Platforms
 from talos_registry_cache.registry.reference import Reference
 from talos_registry_cache.registry.s3_location import S3Location
@@ -131,8 +133,12 @@ def of_images(caches: Mapping[str, Cache], references: Iterable[Reference]) -> l
     return [cache for registry, cache in caches.items() if registry in registries]
 
 
-def remotes_of(client: DockerClient, caches: Iterable[Cache]) -> Mapping[str, Remote]:
-    """The upstreams of caches, by registry host, with the logins that the caches have for them."""
+def asked_for_referrers(
+    client: DockerClient, caches: Iterable[Cache], wanted: Attachments
+) -> Mapping[str, Remote]:
+    """The upstreams of caches and their logins, by registry host; none without attachments."""
+    if wanted is Attachments.NONE:
+        return {}
 
     def remote(cache: Cache) -> tuple[str, Remote | None]:
         return cache.registry, upstreams.find(client, cache.process)
@@ -140,7 +146,7 @@ def remotes_of(client: DockerClient, caches: Iterable[Cache]) -> Mapping[str, Re
     return {host: one for host, one in at_once(client, remote, list(caches)) if one}
 
 
-def add_indexes(stack: Stack, indexes: Mapping[str, Mapping[tuple[str, str], bytes]]) -> None:
+def add_indexes(stack: Stack, indexes: Mapping[str, Mapping[Tag, bytes]]) -> None:
     """Add indexes of referrers to the storages of a stack's caches, unless they are there.
 
     Args:

@@ -107,7 +107,7 @@ def kind(mirrors: Mirrors, folder: PurePath, *, skip_fallback: bool = False) -> 
     Args:
         mirrors: the mirrors.
         folder: the absolute path of the folder that the files are written to.
-        skip_fallback: whether nodes never ask a registry itself.
+        skip_fallback: whether nodes never fall back to a registry when its mirror fails.
     """
     patch = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{IN_KIND}"\n'
     mount = {

@@ -21,6 +21,7 @@ from talos_registry_cache.engine import (
     services,
     supported,
     temporary_container,
+    upstreams,
 )
 from talos_registry_cache.engine.temporary_registry import PORT
 from talos_registry_cache.engine.volume import STORAGE_FOLDER
@@ -292,7 +293,7 @@ def _without_front(container: Container) -> Cache | None:
         health="no front",
         endpoint=None,
         mirror=None,
-        remote=_remote(environment, container.labels),
+        remote=upstreams.of_registry(environment, container.labels),
         storage=storage,
         image=container.attrs["Image"],
         ca=None,
@@ -328,7 +329,7 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         health=health,
         endpoint=push_url or endpoint,
         mirror=mirror,
-        remote=_remote(environment, registry.labels if registry else {}),
+        remote=upstreams.of_registry(environment, registry.labels if registry else {}),
         # The front mounts the same volume.
         storage=_storage(environment, _volumes(registry or front)) or "",
         image=registry.attrs["Image"] if registry else "",
@@ -339,11 +340,6 @@ def _fronted(front: Container, registry: Container | None) -> Cache:
         why_unhealthy=why,
         is_local=push_url is not None,
     )
-
-
-def _remote(environment: Mapping[str, str], found: Mapping[str, str]) -> Remote | None:
-    """The upstream of a registry with these environment variables and labels."""
-    return Remote.of_registry(environment, found.get(labels.AUTHORITIES))
 
 
 def _bindings(container: Container) -> list[Mapping[str, str]]:
@@ -405,7 +401,7 @@ def _cache_of(
         health=health,
         endpoint=url,
         mirror=url,
-        remote=_remote(environment, registry["Spec"]["Labels"] if registry else {}),
+        remote=upstreams.of_registry(environment, registry["Spec"]["Labels"] if registry else {}),
         storage=_storage(environment, volumes) or "",
         image=container.get("Image", ""),
         ca=spec["Labels"].get(labels.CA),

@@ -13,7 +13,6 @@ image without a name in an OCI image layout, which Talos adds to its boot images
 come from anywhere: what is said in `oci_layout` holds for it too.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -224,7 +223,7 @@ def _reference(name: str) -> Reference:
 
 
 def _digest_of_tag(file: File) -> str:
-    return f"sha256:{hashlib.sha256(file.content(manifests.SIZE_LIMIT)).hexdigest()}"
+    return manifests.digest_of(file.content(manifests.SIZE_LIMIT))
 
 
 def _file_name(digest: str) -> str:

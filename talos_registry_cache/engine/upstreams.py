@@ -19,7 +19,7 @@ TRIES = 3
 
 
 class LoginUnknownError(RegistryError):
-    """A cache does not tell its login."""
+    """The login of a cache for its upstream cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ def find(client: DockerClient, name: str) -> Remote | None:
         name: the name of the cache's container or service.
 
     Returns:
-        The upstream; None for a cache without one. Swarm services, and registries that do not run,
-        do not tell their logins.
+        The upstream; None for a cache without one. It has no login if the cache is a Swarm service
+        or does not run.
 
     Raises:
         ProcessError: there is no such cache.
-        LoginUnknownError: a cache that runs does not tell its login.
+        LoginUnknownError: the login of a cache that runs cannot be read.
     """
     found = processes.find(client, name)
     if isinstance(found, Container):
         environment = services.as_mapping(found.attrs["Config"]["Env"])
-        remote = _remote(environment, found.labels)
+        remote = of_registry(environment, found.labels)
         return remote and _with_login(remote, found, environment)
     behind = found.attrs["Spec"]["Labels"].get(labels.REGISTRY)
     registry = processes.service(client, behind) if behind else found
@@ -59,10 +59,16 @@ def find(client: DockerClient, name: str) -> Remote | None:
         raise processes.ProcessError(f"there is no service {behind}")
     spec = registry.attrs["Spec"]
     container = spec["TaskTemplate"]["ContainerSpec"]
-    return _remote(services.as_mapping(container.get("Env")), spec["Labels"])
+    return of_registry(services.as_mapping(container.get("Env")), spec["Labels"])
 
 
-def _remote(environment: Mapping[str, str], found: Mapping[str, str]) -> Remote | None:
+def of_registry(environment: Mapping[str, str], found: Mapping[str, str]) -> Remote | None:
+    """The upstream of a registry, without its login; None if it has none.
+
+    Args:
+        environment: the environment variables of the registry.
+        found: its labels.
+    """
     return Remote.of_registry(environment, found.get(labels.AUTHORITIES))
 
 
@@ -70,6 +76,7 @@ def _with_login(remote: Remote, registry: Container, environment: Mapping[str, s
     """Ask the credential command of a registry, as the registry does."""
     if COMMAND not in environment or registry.status != "running":
         return remote
+    problem = f"cannot read the login of {registry.name} for its upstream"
     command = ["sh", "-c", f"{environment[COMMAND]} get </dev/null"]
     # A busy engine may lose an output (seen with 20.10).
     for _ in range(TRIES):
@@ -79,6 +86,6 @@ def _with_login(remote: Remote, registry: Container, environment: Mapping[str, s
         except ValidationError:
             continue
         except DockerException as error:
-            raise LoginUnknownError(f"{registry.name} does not tell its login: {error}") from error
+            raise LoginUnknownError(f"{problem}: {error}") from error
         return replace(remote, username=login.username, password=login.password)
-    raise LoginUnknownError(f"{registry.name} does not tell its login")
+    raise LoginUnknownError(problem)

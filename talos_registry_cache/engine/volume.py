@@ -171,20 +171,19 @@ class Volume:
         Raises:
             VolumeError: one cannot be written.
         """
+        command = ["busybox", "sh", "-c", WRITE, "sh"]
         waiting: list[str] = []
+        size = 0
         for path, text in texts.items():
+            if waiting and size + len(path) + len(text) > CHARACTERS_AT_ONCE:
+                self.run([*command, *waiting])
+                waiting, size = [], 0
             step = CHARACTERS_OF_PIECE
             pieces = [text[start : start + step] for start in range(0, len(text), step)]
-            more = [path, str(len(pieces)), *pieces]
-            if sum(map(len, (*waiting, *more))) > CHARACTERS_AT_ONCE:
-                self._write(waiting)
-                waiting = []
-            waiting += more
-        self._write(waiting)
-
-    def _write(self, files: Sequence[str]) -> None:
-        if files:
-            self.run(["busybox", "sh", "-c", WRITE, "sh", *files])
+            waiting += [path, str(len(pieces)), *pieces]
+            size += len(path) + len(text)
+        if waiting:
+            self.run([*command, *waiting])
 
     def remove_staged(self) -> None:
         """Remove everything that an import has staged; safe to repeat.

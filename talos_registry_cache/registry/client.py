@@ -250,7 +250,7 @@ class RegistryClient:
                     raise ContentError(
                         f"{url} is larger than {manifests.SIZE_LIMIT} bytes, the limit of manifests"
                     )
-        digest = _digest(hashlib.sha256(content))
+        digest = manifests.digest_of(content)
         announced = target if is_digest(target) else answer.headers.get("Docker-Content-Digest")
         if announced and announced != digest:
             raise ContentError(f"{url} has the digest {digest} instead of {announced}")

@@ -178,7 +178,7 @@ def platform_of(configuration: bytes | bytearray) -> Platform:
         raise ContentError("it is not an image configuration") from None
 
 
-def digest_of(content: bytes) -> str:
+def digest_of(content: bytes | bytearray) -> str:
     """The digest of a manifest or an index."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 

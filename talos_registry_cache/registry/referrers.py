@@ -77,7 +77,7 @@ class Referrers:
     def _report(self, registry: str, reason: str) -> None:
         if registry not in self._reported:
             self._reported.add(registry)
-            self._on_problem(f"{registry}: the upstream lists no referrers: {reason}")
+            self._on_problem(f"{registry}: cannot list the referrers of images: {reason}")
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from talos_registry_cache.registry.addresses import check_followed
 from talos_registry_cache.registry.errors import ContentError
 
 WITHIN_S = 3.0
-"""How long an upstream may take for each step of an answer, unless something depends on it."""
+"""How long an upstream may take for each step of an answer by default, in seconds."""
 CONTENT_LIMIT, TOKEN_LIMIT = 4 << 20, 64 << 10
 """The most bytes that are read of an answer, and of a token."""
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')

@@ -35,6 +35,7 @@ from talos_registry_cache.registry.errors import (
 )
 from talos_registry_cache.registry.image import Image
 from talos_registry_cache.registry.image_lock import LockedImage
+from talos_registry_cache.registry.layout import Tag
 from talos_registry_cache.registry.manifests import Descriptor
 from talos_registry_cache.registry.platforms import Platforms
 from talos_registry_cache.registry.reference import Reference
@@ -170,12 +171,12 @@ async def warm(
 
 def indexes_of(
     outcomes: Iterable[Warmed | NotWarmed],
-) -> Mapping[str, Mapping[tuple[str, str], bytes]]:
+) -> Mapping[str, Mapping[Tag, bytes]]:
     """The indexes of referrers, by registry host, and by repository and tag.
 
     Caches lack those that only the referrers API of an upstream lists.
     """
-    found: defaultdict[str, dict[tuple[str, str], bytes]] = defaultdict(dict)
+    found: defaultdict[str, dict[Tag, bytes]] = defaultdict(dict)
     for outcome in outcomes:
         for one in outcome.attachments if isinstance(outcome, Warmed) else ():
             named = one.reference

@@ -89,7 +89,7 @@ def _counted(changes: Iterable[Change]) -> str:
     return ", ".join(f"{counted[kind]} to {kind.value}" for kind in Operation if counted[kind])
 
 
-def _report(preview: Preview, rows: int, diff_room: int) -> str:
+def _report(preview: Preview, rows: int, room_of_text: int) -> str:
     """Return the report with a maximum number of rows per table and bytes per diff."""
     footnote = (
         f"Compared with `{preview.branch}` at {preview.base[:12]}, whose stacks were brought up "
@@ -100,7 +100,7 @@ def _report(preview: Preview, rows: int, diff_room: int) -> str:
         f"{MARKER}\n## What this change would do",
         verdict(preview),
         *_alert(preview),
-        *(block for stack in preview.stacks for block in _stack(stack, rows, diff_room)),
+        *(block for stack in preview.stacks for block in _stack(stack, rows, room_of_text)),
         *preview.notes,
         f"<sub>{footnote}</sub>",
     ]
@@ -122,7 +122,7 @@ def _alert(preview: Preview) -> list[str]:
     ]
 
 
-def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
+def _stack(stack: StackPreview, rows: int, room_of_text: int) -> list[str]:
     if stack.failure is not None:
         state = "failed"
     elif not stack.is_compared:
@@ -131,13 +131,13 @@ def _stack(stack: StackPreview, rows: int, diff_room: int) -> list[str]:
         state = _counted(stack.changes) or "nothing changes"
     blocks = [f"### `{stack.stack}`: {state}", *stack.notes]
     if stack.failure is not None:
-        blocks.append(_fenced(_cut(stack.failure, max(LONGEST_FAILURE, diff_room))))
+        blocks.append(_fenced(_cut(stack.failure, max(LONGEST_FAILURE, room_of_text))))
     if stack.lock:
         blocks += _lock(stack.lock, rows)
     if stack.changes:
         blocks.append(_resources(stack.changes, rows))
     if stack.changes and stack.diff:
-        diff = _fenced(_cut(stack.diff.strip(), diff_room), "diff")
+        diff = _fenced(_cut(stack.diff.strip(), room_of_text), "diff")
         blocks.append(_folded("Pulumi's own diff", diff))
     return blocks
 

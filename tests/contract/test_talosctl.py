@@ -1,7 +1,5 @@
 """The command lines and patches of talos/, read by the real talosctl of two generations.
 
-The later generation is read by two versions.
-
 talosctl parses the whole command line and then fails: for docker because there is no engine, for
 qemu because of a last argument that it refuses only after parsing. So no cluster is created.
 """
@@ -25,6 +23,7 @@ from talos_registry_cache.talos.cluster_files import ClusterFiles, write_private
 from talos_registry_cache.talos.cluster_spec import ClusterSpec, Provisioner
 from talos_registry_cache.talos.machine_config import MirrorForm
 from talos_registry_cache.talos.versions import Talosctl
+from tests.support import newest_talosctl
 from toolchain import kubernetes_images
 
 WITHIN_S = 300
@@ -39,11 +38,9 @@ NO_ENGINE = "unix:///no/engine.sock"
 
 CLASSIC = "talosctl-1.11"
 SUBCOMMANDS = "talosctl-1.13"
-NEWEST = "talosctl-1.14"
-IF_BUILT = pytest.mark.skipif(
-    shutil.which(NEWEST) is None, reason=f"only make cluster-test builds {NEWEST}"
-)
-SINCE_1_12 = (SUBCOMMANDS, pytest.param(NEWEST, marks=IF_BUILT))
+# Of the same generation.
+NEWEST = newest_talosctl.NAME
+SINCE_1_12 = (SUBCOMMANDS, pytest.param(NEWEST, marks=newest_talosctl.IF_BUILT))
 EACH = pytest.mark.parametrize("program", [CLASSIC, *SINCE_1_12])
 
 # The error after it has parsed the command line and the patches, and finds no engine.
@@ -229,8 +226,8 @@ def test_a_failed_create_writes_only_a_state_folder_that_destroy_does_not_remove
         (CLASSIC, None),
         (SUBCOMMANDS, None),
         (SUBCOMMANDS, "1.35.0"),
-        pytest.param(NEWEST, None, marks=IF_BUILT),
-        pytest.param(NEWEST, "1.36.0", marks=IF_BUILT),
+        pytest.param(NEWEST, None, marks=newest_talosctl.IF_BUILT),
+        pytest.param(NEWEST, "1.36.0", marks=newest_talosctl.IF_BUILT),
     ],
 )
 def test_images_are_listed(program: str, kubernetes: str | None) -> None:
@@ -263,7 +260,7 @@ def test_the_image_of_docker_nodes_is_in_the_bundle_of_talos(tmp_path: Path, pro
     assert is_listed == (images.installer(talosctl.version) is None)
 
 
-@IF_BUILT
+@newest_talosctl.IF_BUILT
 def test_the_installer_is_that_of_the_machine_configuration(tmp_path: Path) -> None:
     documents = configured(tmp_path, NEWEST, "machine: {}")
 

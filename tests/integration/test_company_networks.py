@@ -222,8 +222,7 @@ def test_an_engine_without_a_route_fetches_images_through_the_proxy(
                 assert pulled == undeclared.digest
                 assert set(proxy.asked) == {f"{OUTSIDE}:443"}
                 assert _direct(client, upstream) != 0
-                cachectl = Cachectl(made.name, tmp_path, engine.enter)
-                cachectl.env["DOCKER_HOST"] = engine.host
+                cachectl = Cachectl(made.name, tmp_path, engine.enter, engine_host=engine.host)
                 assert cachectl("status", "--json").result[HUB]["reachable"]
 
 

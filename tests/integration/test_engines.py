@@ -218,8 +218,7 @@ def test_an_engine_of_this_machine_works_at_tcp_with_tls(
                 made.endpoint("docker.io"), image, engine_host=server.engine.host
             )
             assert pulled == image.digest
-            cachectl = Cachectl(made.name, tmp_path, server.engine.enter)
-            cachectl.env["DOCKER_HOST"] = local
+            cachectl = Cachectl(made.name, tmp_path, server.engine.enter, engine_host=local)
             assert cachectl("verify").code == 0
 
 

@@ -54,8 +54,7 @@ def running(folder: Path, *options: str, **settings: Any) -> Iterator[Site]:
             folder / "stacks", client, caches, engine_host=engine.host, enter=engine.machine
         ) as made,
     ):
-        cachectl = Cachectl(made.name, folder, engine.machine)
-        cachectl.env["DOCKER_HOST"] = engine.host
+        cachectl = Cachectl(made.name, folder, engine.machine, engine_host=engine.host)
         site = Site(engine, made, cachectl)
         site.ip("link", "add", DEVICE, "type", "bridge")
         site.ip("link", "set", DEVICE, "up")

@@ -64,8 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "upstreams": upstreams(f"http://{gateway}:{port}", HUB),
         }
         with stack(folder, client, settings, engine_host=engine.host, enter=engine.enter) as caches:
-            cachectl = Cachectl(caches.name, folder, engine.enter)
-            cachectl.env["DOCKER_HOST"] = engine.host
+            cachectl = Cachectl(caches.name, folder, engine.enter, engine_host=engine.host)
             with engine.upstream(port):
                 _push_and_sign(engine, port, folder)
                 references = [_image(name) for name in IMAGES if name not in CACHED_ALONE]

@@ -48,8 +48,7 @@ def running(folder: Path, options: Sequence[str]) -> Iterator[Site]:
         engine.client() as client,
         declared(folder / "stacks", engine, client) as made,
     ):
-        cachectl = Cachectl(made.name, folder, engine.enter)
-        cachectl.env["DOCKER_HOST"] = engine.host
+        cachectl = Cachectl(made.name, folder, engine.enter, engine_host=engine.host)
         yield Site(engine, made, cachectl)
 
 

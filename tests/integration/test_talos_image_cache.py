@@ -1,6 +1,5 @@
 """Image caches of talosctl, exchanged with talosctl itself in both directions."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +17,15 @@ from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.stack import stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
+from tests.support import newest_talosctl
 
 HUB, QUAY = "docker.io", "quay.io"
 OK, FAILED, USAGE = range(3)
 WITHIN_S = 60
 
-OLD, NEW = "talosctl-1.13", "talosctl-1.14"
-IF_BUILT = pytest.mark.skipif(
-    shutil.which(NEW) is None, reason=f"only make cluster-test builds {NEW}"
-)
-EACH = pytest.mark.parametrize("talosctl", [OLD, pytest.param(NEW, marks=IF_BUILT)])
+OLD = "talosctl-1.13"
+NEW = pytest.param(newest_talosctl.NAME, marks=newest_talosctl.IF_BUILT)
+EACH = pytest.mark.parametrize("talosctl", [OLD, NEW])
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def _mirrors(caches: CacheStack, folder: Path, engine: private_engine.PrivateEngine) -> Path:
     """The patch that `cachectl mirrors` prints, without a mirror of its own for ghcr.io."""
-    cachectl = Cachectl(caches.name, folder, engine.enter)
-    cachectl.env["DOCKER_HOST"] = engine.host
+    cachectl = Cachectl(caches.name, folder, engine.enter, engine_host=engine.host)
     patch = folder / "mirrors.yaml"
     documents = yaml.safe_load_all(cachectl("mirrors", "--talos-version", "1.13").out)
     patch.write_text(yaml.safe_dump_all(one for one in documents if one["name"] != GITHUB))

@@ -122,7 +122,7 @@ def _look_up(
                 found.endpoints(reader),
                 wanted,
                 attachments,
-                remotes=caches.remotes_of(found.engine, involved),
+                remotes=caches.asked_for_referrers(found.engine, involved, attachments),
                 on_image=count,
                 on_problem=console.say,
             )

@@ -31,7 +31,7 @@ def mirrors(
         bool,
         typer.Option(
             "--skip-fallback",
-            help="Nodes never ask a registry itself. For talos, containerd and kind.",
+            help="Nodes never fall back to a registry. For talos, containerd and kind.",
         ),
     ] = False,
     username: options.Username = None,

@@ -56,7 +56,7 @@ def warm(
                     wanted,
                     attach=attachments,
                     storages=storages,
-                    remotes=caches.remotes_of(found.engine, involved),
+                    remotes=caches.asked_for_referrers(found.engine, involved, attachments),
                     on_progress=lambda progress: meter.show(progress.done, progress.total),
                     on_problem=console.say,
                 )

@@ -42,16 +42,20 @@ class Cachectl:
         user: arguments of `subprocess.Popen` that run it as another user.
     """
 
-    def __init__(self, stack: str, folder: Path, enter: Sequence[str] = ()) -> None:
+    def __init__(
+        self, stack: str, folder: Path, enter: Sequence[str] = (), *, engine_host: str | None = None
+    ) -> None:
         """Prepare to run cachectl.
 
         Args:
             stack: name of the stack.
             folder: working directory, and cache directory.
             enter: command prefix that enters the network namespace of its engine.
+            engine_host: address of its engine, if it differs from that of the tests.
         """
         self.env = {
             **os.environ,
+            **({"DOCKER_HOST": engine_host} if engine_host else {}),
             "CACHECTL_STACK": stack,
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder),

@@ -88,12 +88,14 @@ def test_a_registry_tells_its_login_for_the_upstream(name: str) -> None:
 
 def test_an_answer_that_a_busy_engine_loses_is_asked_for_again() -> None:
     assert find(Registry(b"", LOGIN[:9], LOGIN)) == KNOWN
-    with pytest.raises(LoginUnknownError, match="registry does not tell its login"):
+    with pytest.raises(
+        LoginUnknownError, match="cannot read the login of registry for its upstream"
+    ):
         find(Registry(b"", b"", b""))
 
 
 def test_an_engine_that_fails_is_an_error() -> None:
-    with pytest.raises(LoginUnknownError, match="its login: no"):
+    with pytest.raises(LoginUnknownError, match="for its upstream: no"):
         find(Registry(APIError("no")))
 
 

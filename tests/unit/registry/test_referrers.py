@@ -126,7 +126,7 @@ def test_an_upstream_that_fails_has_no_referrers_and_is_asked_again(
 
     assert (refused, len(found)) == ([(), ()], 2)
     [once] = said
-    assert once.startswith("docker.io: the upstream lists no referrers: 429 http://127.0.0.1")
+    assert once.startswith("docker.io: cannot list the referrers of images: 429 http://127.0.0.1")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[no"])

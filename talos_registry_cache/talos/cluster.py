@@ -46,6 +46,10 @@ TRUST_PATCH = "trust.yaml"
 # For how long the engine may work on requests of a talosctl that was ended.
 SETTLES_S = 2.0
 
+# talosctl looks for two free ports and closes them again before the engine publishes nodes on them
+# (pkg/provision/providers/docker/docker.go). Another program may take one, and both may be equal.
+ATTEMPTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
@@ -95,7 +99,8 @@ class ClusterOperations:
 
         A complete cluster that the same plan has created is kept, and only its nodes are started.
         Remains of an earlier run are removed first. If creation fails or is interrupted, everything
-        but the log is removed again.
+        but the log is removed again. If the engine cannot publish a port that talosctl has found
+        free, the creation is repeated.
 
         Args:
             plan: the run of talosctl that creates it.
@@ -117,12 +122,15 @@ class ClusterOperations:
                 f"(talosctl cluster destroy --name {name}) or choose another name"
             )
         _check_root(plan)
-        self._remove(talosctl)
-        try:
-            return self._create(plan)
-        except BaseException as error:
-            self._undo(error, talosctl)
-            raise
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._create(plan, talosctl)
+            except CommandError as error:
+                port = docker_nodes.taken_port(str(error))
+                if port is None or any(port in argument for argument in plan.argv(is_root=True)):
+                    raise
+                self.runner.on_line(f"port {port} is no longer free; creating the cluster again")
+        return self._create(plan, talosctl)
 
     def read(self) -> Observed | None:
         """Read the state of the cluster; None if it does not exist.
@@ -269,7 +277,15 @@ class ClusterOperations:
             folder=self.files.folder if self.provisioner.is_virtual else None,
         )
 
-    def _create(self, plan: Invocation) -> Observed:
+    def _create(self, plan: Invocation, talosctl: Talosctl | None) -> Observed:
+        self._remove(talosctl)
+        try:
+            return self._created(plan)
+        except BaseException as error:
+            self._undo(error, talosctl)
+            raise
+
+    def _created(self, plan: Invocation) -> Observed:
         phases = Phases(self.runner.on_line)
         self._write_files(plan)
         complete = self._boot(plan, phases)

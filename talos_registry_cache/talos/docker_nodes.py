@@ -6,6 +6,7 @@ cluster destroy` does the same as `remove` (containers with their volumes, then 
 refuses after a failed creation.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,11 @@ TYPE = "talos.type"
 # How long started nodes are watched: one that cannot run exits at once.
 STAYS_UP_S = 3.0
 POLL_S = 0.2
+
+# In the words of Docker 20.10 to 29, if a container or another program has the port.
+_TAKEN = re.compile(
+    r":(\d+)(?:/tcp)?(?: failed)?: (?:bind: )?(?:port is already allocated|address already in use)"
+)
 
 
 def find(engine: DockerClient, cluster: str) -> Found | None:
@@ -113,6 +119,12 @@ def containers_of(engine: DockerClient, cluster: str) -> list[Container]:
     """
     with answering():
         return engine.containers.list(all=True, filters=_labelled(cluster), ignore_removed=True)
+
+
+def taken_port(error: str) -> str | None:
+    """The port that the engine could not publish according to an error; None if it is another."""
+    found = _TAKEN.search(error)
+    return found and found[1]
 
 
 def _ended(started: list[Container]) -> list[str]:

@@ -1,5 +1,6 @@
 """Clusters created by a real talosctl, whose nodes run a stand-in image."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -385,6 +386,31 @@ def test_a_creation_that_takes_too_long_is_undone_and_names_its_log(
     made.up()
 
     assert nodes.of_cluster(site.client, "stuck")
+
+
+@pytest.mark.modern_engine
+def test_a_creation_is_repeated_if_the_engine_cannot_publish_the_ports_of_talosctl(
+    new_stack: NewStack, site: Site, tmp_path: Path
+) -> None:
+    """Talosctl takes the only free port twice, for two services of a node."""
+    talosctl = tmp_path / "talosctl"
+    has_run = tmp_path / "has-run"
+    enter = shlex.join(site.engine.enter)
+    talosctl.write_text(f"""#!/bin/sh
+if [ "$1" = cluster ]; then
+    free="40000 40000"
+    if [ -e {has_run} ]; then free="32768 60999"; fi
+    touch {has_run}
+    {enter} sh -c "echo $free > /proc/sys/net/ipv4/ip_local_port_range"
+fi
+exec {enter} {OLD} "$@"
+""")
+    talosctl.chmod(0o755)
+    made = new_stack({"ports": {**QUICK, "talosctl": str(talosctl), "cidr": "10.86.0.0/24"}})
+
+    assert "port 40000 is no longer free; creating the cluster again" in _up(made)
+
+    assert nodes.statuses(site.client, "ports") == {"running"}
 
 
 def test_the_next_up_finishes_one_that_was_killed(

@@ -70,6 +70,10 @@ def step(which):
     elif which == "fail":
         print("something is wrong", file=sys.stderr)
         sys.exit(1)
+    elif which.startswith("port "):
+        port, runs = which.split()[1:]
+        if len(calls.read_text().splitlines()) <= int(runs):
+            sys.exit("Bind for 127.0.0.1:" + port + " failed: port is already allocated")
     elif which == "destroy":
         import shutil
         shutil.rmtree(folder)

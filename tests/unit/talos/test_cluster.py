@@ -192,6 +192,61 @@ def test_a_foreign_cluster_of_the_same_name_is_left_alone(bench: Bench) -> None:
     assert not bench.talosctl.calls
 
 
+# Ports
+
+
+def taken(port: int, runs: int) -> tuple[str, ...]:
+    """Steps of a talosctl whose first runs find a port that the engine cannot publish."""
+    return (*STEPS[:2], f"port {port} {runs}", *STEPS[2:])
+
+
+def test_a_creation_whose_port_was_taken_meanwhile_is_repeated(bench: Bench) -> None:
+    bench.talosctl.does(*taken(39323, runs=2))
+
+    assert bench.create().problems == ()
+
+    assert len(bench.talosctl.calls) == 3
+    again = "port 39323 is no longer free; creating the cluster again"
+    assert bench.lines.count(again) == 2
+
+
+def test_a_creation_is_not_repeated_for_ever(bench: Bench) -> None:
+    bench.talosctl.does(*taken(39323, runs=9))
+
+    with pytest.raises(CommandError, match="39323 failed: port is already allocated"):
+        bench.create()
+
+    assert len(bench.talosctl.calls) == 3
+    bench.assert_only_the_log_is_left()
+
+
+def test_a_creation_is_not_repeated_if_the_settings_ask_for_the_port(bench: Bench) -> None:
+    bench.wants(extra_arguments=("--exposed-ports=8443:8443/tcp",))
+    bench.talosctl.does(*taken(8443, runs=1))
+
+    with pytest.raises(CommandError, match="8443 failed: port is already allocated"):
+        bench.create()
+
+    assert created_once(bench)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "failed: Bind for 127.0.0.1:39323 failed: port is already allocated",
+        "Error starting userland proxy: listen tcp4 127.0.0.1:39323: bind: address already in use",
+        "failed to bind host port 127.0.0.1:39323/tcp: address already in use",
+    ],
+    ids=["container", "program-20.10", "program-29"],
+)
+def test_a_port_that_the_engine_cannot_publish_is_found_in_its_error(error: str) -> None:
+    assert docker_nodes.taken_port(error) == "39323"
+
+
+def test_another_error_of_the_engine_names_no_port() -> None:
+    assert docker_nodes.taken_port("dial tcp 127.0.0.1:39323: connection refused") is None
+
+
 # Waiting
 
 

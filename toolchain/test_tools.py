@@ -62,8 +62,7 @@ def ensure() -> None:
     )  # fmt: skip
     for program in programs:
         golang.ensure(program)
-    for machined in (talos_node.MACHINED, talos_node.MACHINED_1_14):
-        talos_node.ensure(machined)
+    talos_node.ensure(talos_node.MACHINED_1_14)
     # Tests of these engines are skipped where there are no such packages.
     with suppress(SetupError):
         other_engines.ensure()

@@ -6,7 +6,9 @@ cluster destroy` does the same as `remove` (containers with their volumes, then 
 refuses after a failed creation.
 """
 
+import io
 import re
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +27,8 @@ TYPE = "talos.type"
 # How long started nodes are watched: one that cannot run exits at once.
 STAYS_UP_S = 3.0
 POLL_S = 0.2
+# Of a file that is read from a node, in bytes.
+SIZE_LIMIT = 8 << 20
 
 # In the words of Docker 20.10 to 29, if a container or another program has the port.
 _TAKEN = re.compile(
@@ -119,6 +123,23 @@ def containers_of(engine: DockerClient, cluster: str) -> list[Container]:
     """
     with answering():
         return engine.containers.list(all=True, filters=_labelled(cluster), ignore_removed=True)
+
+
+def read_text(container: Container, path: str) -> str:
+    """The text of a log in a node; empty if there is none yet, or if it is too large.
+
+    Raises:
+        docker.errors.DockerException: the engine does not answer.
+    """
+    try:
+        chunks, stat = container.get_archive(path)
+    except NotFound:
+        return ""
+    if stat is None or stat["size"] > SIZE_LIMIT:
+        return ""
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        file = tar.extractfile(tar.next() or "")
+        return file.read().decode(errors="replace") if file else ""
 
 
 def taken_port(error: str) -> str | None:

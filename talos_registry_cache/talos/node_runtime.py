@@ -5,19 +5,17 @@ Talos 1.13 starts it without waiting for the file that has the credentials of re
 faster, it has no credentials until the node restarts.
 """
 
-import io
 import json
-import tarfile
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from docker.errors import NotFound
 from docker.models.containers import Container
+
+from talos_registry_cache.talos import docker_nodes
 
 LOG = "/var/log/cri.log"
 WITHOUT_CREDENTIALS = "no basic auth credentials"
-SIZE_LIMIT = 8 << 20
 
 
 def lacks_credentials(errors: Iterable[str]) -> bool:
@@ -38,25 +36,12 @@ def errors(container: Container) -> list[str]:
         docker.errors.DockerException: the engine does not answer.
     """
     started = _time(container.attrs["State"]["StartedAt"])
-    entries = map(_entry, _log(container).splitlines())
+    entries = map(_entry, docker_nodes.read_text(container, LOG).splitlines())
     return [
         str(entry["error"])
         for entry in entries
         if "error" in entry and "time" in entry and _time(entry["time"]) >= started
     ]
-
-
-def _log(container: Container) -> str:
-    """The log; empty if there is none yet, or if it is too large."""
-    try:
-        chunks, stat = container.get_archive(LOG)
-    except NotFound:
-        return ""
-    if stat is None or stat["size"] > SIZE_LIMIT:
-        return ""
-    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-        file = tar.extractfile(tar.next() or "")
-        return file.read().decode(errors="replace") if file else ""
 
 
 def _entry(line: str) -> dict[str, Any]:

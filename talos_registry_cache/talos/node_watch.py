@@ -1,4 +1,4 @@
-"""Docker nodes that end or cannot pull images while their cluster is created.
+"""Docker nodes that end, cannot pull images or refuse pods while their cluster is created.
 
 A node that runs never ends by itself during a boot. talosctl does not look at the containers: it
 waits for the node's API until its time limit, or fails with a panic.
@@ -13,7 +13,12 @@ from pathlib import Path
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.talos import docker_nodes, failed_pulls, node_runtime
+from talos_registry_cache.talos import (
+    docker_nodes,
+    failed_pulls,
+    node_pressure,
+    node_runtime,
+)
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.nodes import role
 
@@ -55,7 +60,9 @@ class NodeEndedError(TalosError):
 
 @dataclass(slots=True)
 class Watch:
-    """Looks for ended nodes from time to time, and shows which images a node cannot pull.
+    """Looks for ended nodes from time to time, and shows what keeps nodes from becoming healthy.
+
+    That are images that a node cannot pull, and resources that it is short of.
 
     A node whose container runtime has missed its credentials is restarted, a few times at most.
 
@@ -89,11 +96,11 @@ class Watch:
             if container.status in ENDED:
                 raise NodeEndedError(f"the node {container.name} has ended")
         if time.monotonic() - self._read_logs >= READ_LOGS_EVERY_S:
-            self._look_at_pulls(nodes)
+            self._look_at_logs(nodes)
             self._read_logs = time.monotonic()
         self._looked = time.monotonic()
 
-    def _look_at_pulls(self, nodes: list[Container]) -> None:
+    def _look_at_logs(self, nodes: list[Container]) -> None:
         for container in nodes:
             errors = _runtime_errors(container)
             failed = _failed_pulls(_log(container), errors)
@@ -101,9 +108,14 @@ class Watch:
                 self._restart_if_possible(container)
             name = str(container.name)
             for image, reason in failed.items():
-                if (name, image) not in self._shown:
-                    self._shown.add((name, image))
-                    self.show(failed_pulls.describe(name, image, reason))
+                self._show_once(name, image, failed_pulls.describe(name, image, reason))
+            for resource in _shortages(container):
+                self._show_once(name, resource, node_pressure.describe(name, resource))
+
+    def _show_once(self, node: str, what: str, line: str) -> None:
+        if (node, what) not in self._shown:
+            self._shown.add((node, what))
+            self.show(line)
 
     def _restart_if_possible(self, container: Container) -> None:
         """Restart a node that was given credentials, unless that was tried often enough."""
@@ -143,7 +155,7 @@ def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
     """
     ended: list[str] = []
     pulls: list[str] = []
-    memory: list[str] = []
+    shortages: list[str] = []
     for container in docker_nodes.containers_of(engine, cluster):
         console = _log(container)
         lines = console.splitlines()
@@ -156,8 +168,11 @@ def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
             failed_pulls.describe(str(container.name), image, reason)
             for image, reason in _failed_pulls(console, _runtime_errors(container)).items()
         ]
-        memory += _too_small(container)
-    return Diagnosis("\n".join(ended), (*pulls, *memory))
+        shortages += [
+            node_pressure.describe(str(container.name), one) for one in _shortages(container)
+        ]
+        shortages += _too_small(container)
+    return Diagnosis("\n".join(ended), (*pulls, *shortages))
 
 
 def _too_small(container: Container) -> Iterator[str]:
@@ -171,6 +186,11 @@ def _too_small(container: Container) -> Iterator[str]:
 
 def _failed_pulls(console: str, errors: Iterable[str]) -> dict[str, str]:
     return {**failed_pulls.find(console), **failed_pulls.find("\n".join(errors))}
+
+
+def _shortages(container: Container) -> list[str]:
+    with docker_nodes.answering():
+        return sorted(node_pressure.resources(container))
 
 
 def _runtime_errors(container: Container) -> list[str]:

@@ -1,4 +1,4 @@
-"""Clusters of real nodes with Kubernetes whose creation is interrupted."""
+"""Clusters of real nodes with Kubernetes whose creation fails or is interrupted."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.automation import CommandError
 
 from tests.integration.support import kubernetes
 from tests.integration.support.creation import Creation, volumes_of
@@ -18,6 +19,7 @@ CLUSTER: dict[str, Any] = {**kubernetes.CLUSTER, "workers": 0, "cidr": "10.8.0.0
 # A line of talosctl in each phase that is reached only with Kubernetes.
 PHASES = {"kubelet": "waiting for kubelet", "Kubernetes": "waiting for all k8s nodes"}
 ENDED_WITHIN_S = 60
+GIVEN_UP_AFTER = "3m"
 
 pytestmark = pytest.mark.timeout(3 * kubernetes.UP_WITHIN_S)
 
@@ -43,6 +45,19 @@ def test_ctrl_c_undoes_the_creation_in_every_phase(
         assert up.wait(PATIENCE * ENDED_WITHIN_S) != 0
 
         eventually(lambda: creation.left == [], within_s=ENDED_WITHIN_S, what="nothing is left")
+
+
+def test_a_node_that_is_short_of_disk_space_is_named(creation: Creation) -> None:
+    kubelet = {**kubernetes.KUBELET, "evictionHard": {"nodefs.available": "99%"}}
+    patch = {"machine": {"kubelet": {"extraConfig": kubelet}}}
+    patches = [*CLUSTER["configPatches"], patch]
+    short = {**CLUSTER, "configPatches": patches, "timeout": GIVEN_UP_AFTER}
+    creation.caches.configure({NAME: short}, "clusters")
+
+    with pytest.raises(CommandError, match=f"{NAME}-controlplane-1 refuses pods, .* disk space"):
+        creation.caches.up()
+
+    assert creation.left == []
 
 
 def test_up_creates_the_cluster_after_all_that(creation: Creation) -> None:

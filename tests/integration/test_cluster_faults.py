@@ -22,7 +22,6 @@ from pulumi.automation import CommandError
 from tests.integration.support import (
     host,
     private_engine,
-    processes,
     talos_node,
 )
 from tests.integration.support.creation import Creation, volumes_of
@@ -35,15 +34,14 @@ from tests.integration.support.polling import PATIENCE, eventually
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import stack, upstreams
 from toolchain import layer
-from toolchain import talos_node as node_image
 
 NAME = "faulty"
-IMAGE = node_image.image()
 FOREIGN_IMAGE = "ghcr.io/siderolabs/talos:v1.13.99"
 INIT = "sbin/init"
 # The time limit of a cluster is longer than that of a test.
 CLUSTER: dict[str, Any] = {
     "talosctl": talos_node.TALOSCTL,
+    "image": talos_node.IMAGE,
     "timeout": "2h",
     "cidr": "10.84.0.0/24",
     "workers": 0,
@@ -99,12 +97,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def _import_images(engine: PrivateEngine, folder: Path) -> None:
-    docker = ("docker", "--host", engine.host)
-    change = f'ENTRYPOINT ["{node_image.ENTRYPOINT}"]'
-    processes.run(*docker, "import", "--change", change, str(node_image.layer_of()), IMAGE)
+    talos_node.load_image(engine)
     archive = folder / "foreign.tar"
     _write_foreign_image(archive)
-    processes.run(*docker, "load", "--input", archive)
+    engine.load(archive)
 
 
 def _write_foreign_image(archive: Path) -> None:

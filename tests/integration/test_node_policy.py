@@ -13,7 +13,6 @@ from tests.integration.support.cosign import OLD_FORMAT, Cosign
 from tests.integration.support.private_engine import PrivateEngine
 from tests.integration.support.stack import stack, upstreams
 from tests.integration.support.talos_node import Node
-from toolchain.talos_node import MACHINED_1_14
 
 HUB = "docker.io"
 OK, NOT_ALL_THERE = 0, 3
@@ -74,9 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 assert alone.code == OK, alone.err
             policy = _policy(folder)
             patch = _patch(cachectl, policy, folder)
-            with talos_node.booted(
-                engine, tmp_path_factory.mktemp("node"), patch, MACHINED_1_14
-            ) as node:
+            with talos_node.booted(engine, tmp_path_factory.mktemp("node"), patch) as node:
                 yield Site(node, cachectl, policy)
 
 

@@ -1,4 +1,4 @@
-"""A real Talos 1.13 node pulls through the caches."""
+"""A real Talos node pulls through the caches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _mirrors(caches: CacheStack, folder: Path, engine: private_engine.PrivateEng
     """The patch that `cachectl mirrors` prints, without a mirror of its own for ghcr.io."""
     cachectl = Cachectl(caches.name, folder, engine.enter, engine_host=engine.host)
     patch = folder / "mirrors.yaml"
-    documents = yaml.safe_load_all(cachectl("mirrors", "--talos-version", "1.13").out)
+    documents = yaml.safe_load_all(cachectl("mirrors", "--talos-version", "1.14").out)
     patch.write_text(yaml.safe_dump_all(one for one in documents if one["name"] != GITHUB))
     return patch
 

@@ -1,4 +1,4 @@
-"""A running Talos 1.13 node learns the next CA of its caches."""
+"""A running Talos 1.14 node learns the next CA of its caches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ NAME = "trusting"
 # Without Kubernetes, the node does not become healthy.
 CLUSTER: dict[str, Any] = {
     "talosctl": talos_node.TALOSCTL,
+    "image": talos_node.IMAGE,
     "workers": 0,
     "wait": "none",
     "cidr": "10.76.0.0/24",

@@ -31,14 +31,20 @@ ANSWERS_WITHIN_S = 30
 KUBECTL_WITHIN_S = 60
 UP_WITHIN_S = 10 * 60
 
+KUBELET: dict[str, Any] = {
+    # For machines with version 1 of control groups.
+    "failCgroupV1": False,
+    # For machines whose disk is almost full.
+    "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+    "imageGCHighThresholdPercent": 100,
+}
 # Settings of a cluster with these images.
 CLUSTER: dict[str, Any] = {
     "talosctl": talos_node.TALOSCTL,
     "configPatches": [
         # The node image has a plugin for the network of pods.
         {"cluster": {"network": {"cni": {"name": "custom"}}}},
-        # For machines with version 1 of control groups.
-        {"machine": {"kubelet": {"extraConfig": {"failCgroupV1": False}}}},
+        {"machine": {"kubelet": {"extraConfig": KUBELET}}},
     ],
 }
 

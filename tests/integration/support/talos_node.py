@@ -11,13 +11,15 @@ from tests.integration.support import host, processes
 from tests.integration.support.polling import eventually
 from tests.integration.support.private_engine import PrivateEngine
 from toolchain import talos_node, talosctl
-from toolchain.golang import Program
 
 NAME = "real"
 SUBNET, ADDRESS = "10.74.0.0/24", "10.74.0.2"
 BOOTS_WITHIN_S = 120
 ANSWERS_WITHIN_S = 60
 TALOSCTL = talosctl.CURRENT.name
+# Whole clusters have an older Talos; see toolchain/kubernetes_images.py.
+MACHINED = talos_node.MACHINED_1_14
+IMAGE = talos_node.image(MACHINED)
 # Talos sets these for the whole machine.
 SYSCTLS = (
     "fs/aio-max-nr", "fs/inotify/max_user_instances", "kernel/panic", "vm/overcommit_memory",
@@ -42,14 +44,12 @@ class Node:
         return processes.finish(command, within_s=ANSWERS_WITHIN_S, env=self.env)
 
 
-def load_image(
-    engine: PrivateEngine, registry: str = "ghcr.io", machined: Program = talos_node.MACHINED
-) -> str:
+def load_image(engine: PrivateEngine, registry: str = "ghcr.io") -> str:
     """Give an engine the image of the node, by its name in a registry; returns its reference."""
-    image = talos_node.image(machined).replace("ghcr.io", registry)
+    image = IMAGE.replace("ghcr.io", registry)
     change = f'ENTRYPOINT ["{talos_node.ENTRYPOINT}"]'
     docker = ("docker", "--host", engine.host)
-    layer = talos_node.layer_of(machined)
+    layer = talos_node.layer_of(MACHINED)
     processes.run(*docker, "import", "--change", change, layer, image)
     return image
 
@@ -62,16 +62,13 @@ def push_image(engine: PrivateEngine, port: int) -> None:
 
 
 @contextmanager
-def booted(
-    engine: PrivateEngine, folder: Path, patch: Path, machined: Program = talos_node.MACHINED
-) -> Iterator[Node]:
+def booted(engine: PrivateEngine, folder: Path, patch: Path) -> Iterator[Node]:
     """Boot a node, and wait until its API answers.
 
     Args:
         engine: the engine that runs it. Whoever has made the engine removes the node with it.
         folder: an empty folder for files of talosctl.
         patch: a patch of its machine configuration.
-        machined: Talos itself, in one of its versions.
     """
     env = {
         **os.environ,
@@ -83,7 +80,7 @@ def booted(
     command: list[str | Path] = [
         *engine.enter, TALOSCTL, "cluster", "create", "docker",
         "--name", NAME, "--state", folder / "state", "--subnet", SUBNET, "--workers", "0",
-        "--image", load_image(engine, machined=machined),
+        "--image", load_image(engine),
         "--talosconfig-destination", folder / "talosconfig", "--config-patch", f"@{patch}",
     ]  # fmt: skip
     log = folder / "create.log"

@@ -448,6 +448,34 @@ def test_an_image_that_a_node_cannot_pull_is_named_at_once_and_in_the_error(
     assert bench.lines.count(told) == 1
 
 
+IN_JSON = (
+    '{"ts":1795884541074.048,"caller":"eviction/eviction_manager.go:381",'
+    '"msg":"Eviction manager: attempting to reclaim","v":0,"resourceName":"ephemeral-storage"}'
+)
+AS_TEXT = (
+    "I1128 16:49:01.074048       1 eviction_manager.go:376] "
+    '"Eviction manager: attempting to reclaim" resourceName="ephemeral-storage"'
+)
+
+
+@pytest.mark.parametrize("line", [IN_JSON, AS_TEXT], ids=["json", "text"])
+def test_a_node_that_is_short_of_disk_space_is_named_at_once_and_in_the_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(node_watch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(node_watch, "READ_LOGS_EVERY_S", 0.0)
+    started = '"Eviction manager: starting control loop"'
+    bench.engine.put_file("demo-worker-1", "/var/log/kubelet.log", f"{started}\n{line}\n{line}\n")
+    bench.wants(timeout_s=3.0)
+    bench.talosctl.does(*STEPS[:-1], "hang")
+    told = "demo-worker-1 refuses pods, because it is short of disk space. By default, 15% "
+
+    with pytest.raises(CommandError, match=f"(?s)took too long.*{told}"):
+        bench.create()
+
+    assert len([line for line in bench.lines if line.startswith(told)]) == 1
+
+
 @pytest.mark.parametrize(
     ("reader", "restarts"), [(("nodes", "a-password"), 3), ((), 0)], ids=["has some", "has none"]
 )

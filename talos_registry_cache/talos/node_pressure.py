@@ -1,7 +1,7 @@
 """Resources that a docker node is short of, as its kubelet logs them.
 
-The kubelet then refuses pods (kubernetes.io, Node-pressure Eviction), and the cluster may never become
-healthy. talosctl does not say why.
+The kubelet then refuses pods (kubernetes.io, Node-pressure Eviction), and the cluster may never
+become healthy. talosctl does not say why.
 """
 
 import re

@@ -19,7 +19,7 @@ from toolchain.report import Count, run, run_watched, step
 OLDEST_GO = (1, 26, 5)
 # With less frequent garbage collection, the compiler needs a seventh less time (measured).
 OF_COMPILER = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
-# The linker would drop what the compiler generates for debuggers in an eighth of its time (measured).
+# The linker drops it, and generating it takes an eighth of the time (measured).
 WITHOUT_DEBUG_INFORMATION = "-gcflags=all=-dwarf=false"
 
 

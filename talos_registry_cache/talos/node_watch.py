@@ -62,7 +62,7 @@ class NodeEndedError(TalosError):
 class Watch:
     """Looks for ended nodes from time to time, and shows what keeps nodes from becoming healthy.
 
-    That are images that a node cannot pull, and resources that it is short of.
+    These are images that it cannot pull, and resources that it is short of.
 
     A node whose container runtime has missed its credentials is restarted, a few times at most.
 

@@ -60,9 +60,9 @@ class NodeEndedError(TalosError):
 
 @dataclass(slots=True)
 class Watch:
-    """Looks for ended nodes from time to time, and shows what keeps nodes from becoming healthy.
+    """Looks for ended nodes from time to time, and shows what keeps others from becoming healthy.
 
-    These are images that it cannot pull, and resources that it is short of.
+    That is an image that a node cannot pull, or a resource that it is short of.
 
     A node whose container runtime has missed its credentials is restarted, a few times at most.
 

@@ -167,7 +167,7 @@ def _damage(container: Container, digest: str) -> None:
     """Change a byte of stored content, as a bad disk does."""
     name = digest.removeprefix("sha256:")
     path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
-    command = f"printf X | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
+    command = f"printf damaged | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
     code, said = container.exec_run(["sh", "-c", command])
     assert code == 0, said
 

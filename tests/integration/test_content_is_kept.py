@@ -99,13 +99,13 @@ def pulling(busy: Busy, images: int = IMAGES) -> Iterator[Pulls]:
 
 
 def damage(busy: Busy) -> str:
-    """Change a byte of a cached layer, and return its digest."""
+    """Change a few bytes of a cached layer, and return its digest."""
     pushed, image = warming.push(busy.upstream)
     http_pull.pull(busy.endpoint, pushed)
     digest = max(image.blobs, key=lambda blob: len(blob.content)).digest
     name = digest.removeprefix("sha256:")
     path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
-    command = f"printf X | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
+    command = f"printf damaged | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
     code, said = busy.cache.exec_run(["sh", "-c", command])
     assert code == 0, said
     return digest

@@ -164,7 +164,7 @@ def test_a_mistake_is_named_before_anything_is_done(
 
 
 def _damage(container: Container, digest: str) -> None:
-    """Change a byte of stored content, as a bad disk does."""
+    """Change a few bytes of stored content, as a bad disk does."""
     name = digest.removeprefix("sha256:")
     path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
     command = f"printf damaged | busybox dd of={path} bs=1 seek=1000 conv=notrunc"

@@ -124,13 +124,13 @@ class ClusterOperations:
         _check_root(plan)
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._create(plan, talosctl)
+                return self._attempt(plan, talosctl)
             except CommandError as error:
                 port = docker_nodes.taken_port(str(error))
-                if port is None or any(port in argument for argument in plan.argv(is_root=True)):
+                if port is None or any(port in argument for argument in plan.extra_arguments):
                     raise
                 self.runner.on_line(f"port {port} is no longer free; creating the cluster again")
-        return self._create(plan, talosctl)
+        return self._attempt(plan, talosctl)
 
     def read(self) -> Observed | None:
         """Read the state of the cluster; None if it does not exist.
@@ -277,15 +277,15 @@ class ClusterOperations:
             folder=self.files.folder if self.provisioner.is_virtual else None,
         )
 
-    def _create(self, plan: Invocation, talosctl: Talosctl | None) -> Observed:
+    def _attempt(self, plan: Invocation, talosctl: Talosctl | None) -> Observed:
         self._remove(talosctl)
         try:
-            return self._created(plan)
+            return self._create(plan)
         except BaseException as error:
             self._undo(error, talosctl)
             raise
 
-    def _created(self, plan: Invocation) -> Observed:
+    def _create(self, plan: Invocation) -> Observed:
         phases = Phases(self.runner.on_line)
         self._write_files(plan)
         complete = self._boot(plan, phases)

@@ -15,10 +15,8 @@ LOG = "/var/log/kubelet.log"
 RECLAIMED = re.compile(r'attempting to reclaim".*?\bresourceName"?[:=]"(?P<resource>[^"]+)"')
 # By the names of the kubelet.
 RESOURCES = {
-    "ephemeral-storage": (
-        "disk space. By default, 15% of the disk of the container engine have to be free"
-    ),
-    "inodes": "inodes on the disk of the container engine",
+    "ephemeral-storage": "disk space. By default, 15% of the container engine's disk must be free",
+    "inodes": "inodes on the container engine's disk",
     "memory": "memory",
     "pids": "process IDs",
 }

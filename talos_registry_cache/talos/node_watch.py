@@ -13,12 +13,7 @@ from pathlib import Path
 from docker import DockerClient
 from docker.models.containers import Container
 
-from talos_registry_cache.talos import (
-    docker_nodes,
-    failed_pulls,
-    node_pressure,
-    node_runtime,
-)
+from talos_registry_cache.talos import docker_nodes, failed_pulls, node_pressure, node_runtime
 from talos_registry_cache.talos.errors import TalosError
 from talos_registry_cache.talos.nodes import role
 
@@ -109,8 +104,8 @@ class Watch:
             name = str(container.name)
             for image, reason in failed.items():
                 self._show_once(name, image, failed_pulls.describe(name, image, reason))
-            for resource in _shortages(container):
-                self._show_once(name, resource, node_pressure.describe(name, resource))
+            for shortage in _shortages(container):
+                self._show_once(name, shortage, shortage)
 
     def _show_once(self, node: str, what: str, line: str) -> None:
         if (node, what) not in self._shown:
@@ -168,10 +163,7 @@ def diagnose(engine: DockerClient, cluster: str, log: Path) -> Diagnosis:
             failed_pulls.describe(str(container.name), image, reason)
             for image, reason in _failed_pulls(console, _runtime_errors(container)).items()
         ]
-        shortages += [
-            node_pressure.describe(str(container.name), one) for one in _shortages(container)
-        ]
-        shortages += _too_small(container)
+        shortages += [*_shortages(container), *_too_small(container)]
     return Diagnosis("\n".join(ended), (*pulls, *shortages))
 
 
@@ -189,8 +181,10 @@ def _failed_pulls(console: str, errors: Iterable[str]) -> dict[str, str]:
 
 
 def _shortages(container: Container) -> list[str]:
+    """The resources that a node is short of, a line each."""
     with docker_nodes.answering():
-        return sorted(node_pressure.resources(container))
+        found = sorted(node_pressure.resources(container))
+    return [node_pressure.describe(str(container.name), resource) for resource in found]
 
 
 def _runtime_errors(container: Container) -> list[str]:

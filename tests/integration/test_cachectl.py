@@ -17,7 +17,15 @@ from docker.models.containers import Container
 from talos_registry_cache.cli.oci_layout import REF_NAME
 from talos_registry_cache.talos import versions
 from talos_registry_cache.talos.images import of_cluster
-from tests.integration.support import belongings, docker_cli, host, images, private_engine, warming
+from tests.integration.support import (
+    belongings,
+    docker_cli,
+    host,
+    images,
+    private_engine,
+    stored,
+    warming,
+)
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.polling import PATIENCE, eventually
@@ -163,15 +171,6 @@ def test_a_mistake_is_named_before_anything_is_done(
     assert words in ended.err
 
 
-def _damage(container: Container, digest: str) -> None:
-    """Change a few bytes of stored content, as a bad disk does."""
-    name = digest.removeprefix("sha256:")
-    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
-    command = f"printf damaged | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
-    code, said = container.exec_run(["sh", "-c", command])
-    assert code == 0, said
-
-
 def _push(upstream: Upstream) -> tuple[str, str]:
     """A new image, and the digest of its largest layer."""
     pushed, image = warming.push(upstream, images.LAYER_SIZES)
@@ -184,7 +183,7 @@ def test_a_damaged_blob_is_found_repaired_and_fetched_again(
 ) -> None:
     image, layer = _push(upstream)
     caches.cachectl("warm", image)
-    _damage(caches.containers[HUB], layer)
+    stored.damage(caches.containers[HUB], layer)
 
     verified = caches.cachectl("verify", image, "--json")
     found = caches.cachectl("scrub", "--json")
@@ -329,7 +328,7 @@ def test_a_damaged_cache_is_not_exported(
 ) -> None:
     image, layer = _push(upstream)
     caches.cachectl("warm", image)
-    _damage(caches.containers[HUB], layer)
+    stored.damage(caches.containers[HUB], layer)
 
     ended = caches.cachectl("export", tmp_path / "caches.tar.zst")
     caches.cachectl("scrub", "--repair")

@@ -19,11 +19,7 @@ from typing import Any
 import pytest
 from pulumi.automation import CommandError
 
-from tests.integration.support import (
-    host,
-    private_engine,
-    talos_node,
-)
+from tests.integration.support import host, private_engine, talos_node
 from tests.integration.support.creation import Creation, volumes_of
 from tests.integration.support.faulty_runtime import (
     NO_CONTROL_GROUPS,

@@ -12,7 +12,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tests.integration.support import belongings, http_pull, warming
+from tests.integration.support import belongings, http_pull, stored, warming
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.http_pull import Pulled
 from tests.integration.support.stack import CacheStack, stack, upstreams
@@ -99,15 +99,11 @@ def pulling(busy: Busy, images: int = IMAGES) -> Iterator[Pulls]:
 
 
 def damage(busy: Busy) -> str:
-    """Change a few bytes of a cached layer, and return its digest."""
+    """Damage a cached layer, and return its digest."""
     pushed, image = warming.push(busy.upstream)
     http_pull.pull(busy.endpoint, pushed)
     digest = max(image.blobs, key=lambda blob: len(blob.content)).digest
-    name = digest.removeprefix("sha256:")
-    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
-    command = f"printf damaged | busybox dd of={path} bs=1 seek=1000 conv=notrunc"
-    code, said = busy.cache.exec_run(["sh", "-c", command])
-    assert code == 0, said
+    stored.damage(busy.cache, digest)
     return digest
 
 
@@ -167,8 +163,7 @@ def test_up_of_a_damaged_image_set_removes_nothing_during_pulls(
 ) -> None:
     pushed, image = warming.push(busy.upstream)
     warming.warm(busy.stack, pushed)
-    layer = image.blobs[-1].digest.removeprefix("sha256:")
-    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{layer[:2]}/{layer}/data"
+    path = stored.path_of(image.blobs[-1].digest)
     code, said = busy.cache.exec_run(["busybox", "truncate", "-s", "10", path])
     assert code == 0, said
 

@@ -21,7 +21,7 @@ from docker.models.containers import Container
 from components import front
 from talos_registry_cache.cli.errors import ExitCode
 from talos_registry_cache.registry import manifests, pull_log
-from tests.integration.support import docker_cli, gate, host, http_pull, images
+from tests.integration.support import docker_cli, gate, host, http_pull, images, stored
 from tests.integration.support.cachectl import Cachectl
 from tests.integration.support.containerd import Containerd
 from tests.integration.support.gate import Gate, guarding
@@ -30,7 +30,6 @@ from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY = "docker.io"
-STORED = "/var/lib/registry/docker/registry/v2"
 HEALTHY_WITHIN_S = 60
 FRESH_S = 2
 # An answer without the upstream, on a busy machine. The registry alone waits for a minute.
@@ -180,7 +179,7 @@ def test_a_repository_without_images_is_given_no_blobs_of_others(
     answer = httpx2.get(url, trust_env=False, timeout=60)
 
     assert answer.status_code == HTTPStatus.NOT_FOUND
-    repository = f"{STORED}/repositories/{made_up}"
+    repository = f"{stored.STORED}/repositories/{made_up}"
     assert cache.registry.exec_run(["busybox", "test", "-e", repository]).exit_code == 1
 
 
@@ -462,9 +461,7 @@ def test_a_damaged_blob_is_found_and_removed(cache: Cache, upstream: Upstream) -
     image = upstream.push_index()
     blob = cache.pull(image).blobs[-1]
     eventually(lambda: _is_stored(cache, image, blob), within_s=10, what="the blob is stored")
-    hexadecimal = blob.removeprefix("sha256:")
-    path = f"{STORED}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
-    cache.registry.exec_run(["sh", "-c", f"printf x | busybox dd of={path} conv=notrunc"])
+    stored.damage(cache.registry, blob)
     cachectl = Cachectl(cache.stack.name, cache.stack.folder)
 
     assert cachectl("scrub").code == ExitCode.NOT_ALL_THERE
@@ -514,7 +511,7 @@ def test_nothing_changes_with_nothing_to_do(cache: Cache) -> None:
 
 
 def _is_stored(cache: Cache, image: Pushed, blob: str) -> bool:
-    folder = f"{STORED}/repositories/{image.repository}/_layers"
+    folder = f"{stored.STORED}/repositories/{image.repository}/_layers"
     code, _ = cache.registry.exec_run(["test", "-f", f"{folder}/{blob.replace(':', '/')}/link"])
     return bool(code == 0)
 

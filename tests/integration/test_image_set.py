@@ -11,13 +11,13 @@ from docker import DockerClient
 from docker.models.containers import Container
 from pulumi.automation import CommandError
 
-from tests.integration.support import belongings, docker_cli, host, images
+from tests.integration.support import belongings, docker_cli, host, images, stored
 from tests.integration.support.gate import Gate, guarding
 from tests.integration.support.stack import CacheStack, stack, upstreams
 from tests.integration.support.upstream import Pushed, Upstream
 
 REGISTRY, OTHER = REGISTRIES = ("docker.io", "registry.example")
-BLOBS = "/var/lib/registry/docker/registry/v2/blobs"
+BLOBS = f"{stored.STORED}/blobs"
 # In a network for documentation: connections get no answer.
 UNREACHABLE = "http://192.0.2.1"
 AT_ONCE = timedelta(seconds=1)

@@ -8,12 +8,12 @@ from pathlib import Path
 from docker.models.containers import Container
 
 from tests.integration.support import processes
+from tests.integration.support.stored import STORED
 from tests.integration.support.upstream import Pushed
 
 # Options of `cosign sign` for the format before the bundles.
 OLD_FORMAT = ("--new-bundle-format=false",)
 _WITHOUT_A_LOG = ("--use-signing-config=false", "--tlog-upload=false")
-_REPOSITORIES = "/var/lib/registry/docker/registry/v2/repositories"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ def tag(image: Pushed, options: Sequence[str] = ()) -> str:
 
 def remove(registry: Container, image: Pushed, tag: str) -> None:
     """Remove a signature from the storage of a cache."""
-    tags = f"{_REPOSITORIES}/{image.repository}/_manifests/tags"
+    tags = f"{STORED}/repositories/{image.repository}/_manifests/tags"
     removed = registry.exec_run(["busybox", "rm", "-r", f"{tags}/{tag}"])
     assert removed.exit_code == 0, removed.output
